@@ -12,6 +12,7 @@ mod events;
 mod host;
 mod http;
 mod logs;
+mod message;
 mod net;
 mod problem;
 mod reconcile;

@@ -12,7 +12,7 @@ use http::{HeaderName, StatusCode};
 
 use crate::agent::{AdmitError, MEANINGS, Meaning, code, describe, meaning};
 use crate::api_types::FileError;
-use crate::wasm::{Fault, Outcome};
+use crate::message::{Fault, Outcome};
 
 /// The codes that follow from the request or the listener. Those of messages and calls are
 /// [`MEANINGS`](crate::agent::MEANINGS). `docs/http.md` lists both.
@@ -154,7 +154,7 @@ impl Problem {
             Audience::Client => problem.with_client_detail(outcome),
         };
         let after = match outcome {
-            Outcome::Gave(failure) => failure.retry_after_ms.map(Duration::from_millis),
+            Outcome::Failed(failure) => failure.retry_after_ms.map(Duration::from_millis),
             _ => None,
         };
         // The time that the agent gives counts only where the code says that a retry may help.
@@ -167,11 +167,11 @@ impl Problem {
     /// Replaces the text of the code by one of the outcome, if clients may see it.
     fn with_client_detail(self, outcome: &Outcome) -> Self {
         match outcome {
-            Outcome::Gave(failure) => self.with_detail(failure.reason.clone()),
-            Outcome::Fault(Fault::Time { limit, .. } | Fault::Patience { limit }) => {
+            Outcome::Failed(failure) => self.with_detail(failure.reason.clone()),
+            Outcome::Fault(Fault::Time { limit, .. } | Fault::CallerTimeout { limit }) => {
                 self.with_detail(format!("the agent did not answer within {} ms", limit.as_millis()))
             }
-            Outcome::Gone(why) => self.with_detail(*why),
+            Outcome::Cancelled(why) => self.with_detail(*why),
             Outcome::Conflict(_) => self.with_detail(describe(outcome)),
             Outcome::Refused(why) => self.with_detail(format!("what the agent did was refused: {why}")),
             Outcome::BadReply(why) => self.with_detail(format!("the agent's reply was refused: {why}")),
@@ -243,7 +243,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::wasm::{Trail, wit};
+    use crate::message::{Cause, Diagnostics, Failure};
 
     #[test]
     fn codes_are_unique_and_documented() {
@@ -261,15 +261,15 @@ mod tests {
     fn errors_are_in_the_table() {
         let time = Duration::from_millis(20);
         for fault in [
-            Fault::Trap { message: String::new(), trail: Trail::default() },
-            Fault::Cpu { limit: time, trail: Trail::default() },
-            Fault::Fuel { limit: 1, trail: Trail::default() },
-            Fault::Time { limit: time, trail: Trail::default() },
-            Fault::Patience { limit: time },
+            Fault::Trap { message: String::new(), diagnostics: Diagnostics::default() },
+            Fault::Cpu { limit: time, diagnostics: Diagnostics::default() },
+            Fault::Fuel { limit: 1, diagnostics: Diagnostics::default() },
+            Fault::Time { limit: time, diagnostics: Diagnostics::default() },
+            Fault::CallerTimeout { limit: time },
             Fault::Start(String::new()),
             Fault::Restore(String::new()),
             Fault::Interrupted,
-            Fault::NoResponse { why: String::new(), trail: Trail::default() },
+            Fault::NoResponse { why: String::new(), diagnostics: Diagnostics::default() },
             Fault::Abandoned,
             Fault::Overloaded,
             Fault::Host(String::new()),
@@ -298,17 +298,25 @@ mod tests {
     #[test]
     fn outcomes_map_to_status_and_retry_after() {
         let gave = |cause, retry_after_ms| {
-            Outcome::Gave(wit::Failure { cause, reason: "no such ticket".to_owned(), retry_after_ms })
+            Outcome::Failed(Failure { cause, reason: "no such ticket".to_owned(), retry_after_ms })
         };
         for (outcome, status, retry) in [
-            (gave(wit::Cause::Rejected, Some(7)), 422, None),
-            (gave(wit::Cause::Unavailable, Some(2_500)), 503, Some("3")),
-            (gave(wit::Cause::Unavailable, None), 503, Some("1")),
-            (gave(wit::Cause::Fault, None), 500, None),
-            (Outcome::Fault(Fault::Time { limit: Duration::from_secs(1), trail: Trail::default() }), 504, None),
-            (Outcome::Fault(Fault::Cpu { limit: Duration::from_secs(1), trail: Trail::default() }), 500, None),
+            (gave(Cause::Rejected, Some(7)), 422, None),
+            (gave(Cause::Unavailable, Some(2_500)), 503, Some("3")),
+            (gave(Cause::Unavailable, None), 503, Some("1")),
+            (gave(Cause::Fault, None), 500, None),
+            (
+                Outcome::Fault(Fault::Time { limit: Duration::from_secs(1), diagnostics: Diagnostics::default() }),
+                504,
+                None,
+            ),
+            (
+                Outcome::Fault(Fault::Cpu { limit: Duration::from_secs(1), diagnostics: Diagnostics::default() }),
+                500,
+                None,
+            ),
             (Outcome::NotCommitted("the disk is full".to_owned()), 503, Some("1")),
-            (Outcome::Gone("the agent was removed"), 503, Some("1")),
+            (Outcome::Cancelled("the agent was removed"), 503, Some("1")),
         ] {
             for audience in [Audience::Client, Audience::Operator] {
                 let parts = Problem::of_outcome(&outcome, audience).unwrap().into_parts();
@@ -323,7 +331,7 @@ mod tests {
     #[test]
     fn clients_see_less_of_a_failure_than_operators() {
         let full = Outcome::NotCommitted("/data/caxton.db is full".to_owned());
-        let trap = Outcome::Fault(Fault::Trap { message: "secret".to_owned(), trail: Trail::default() });
+        let trap = Outcome::Fault(Fault::Trap { message: "secret".to_owned(), diagnostics: Diagnostics::default() });
         for outcome in [&full, &trap] {
             let detail = |audience| Problem::of_outcome(outcome, audience).unwrap().into_parts().detail;
             assert_eq!(detail(Audience::Client), find_meaning(code(outcome).unwrap()).text);

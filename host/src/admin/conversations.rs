@@ -12,7 +12,6 @@ use super::problem;
 use crate::api_types::{ConversationStatus, ConversationThread, OpenQuestion, ThreadMessage};
 use crate::problem::Problem;
 use crate::store::{Threaded, on_wall};
-use crate::wasm::act;
 
 /// The number of conversations returned by default.
 const PAGE: u32 = 50;
@@ -144,7 +143,7 @@ fn message(found: Threaded) -> ThreadMessage {
         sent_at: message.sent_at,
         sender: message.sender,
         receiver: message.receiver,
-        performative: act(message.performative).to_string(),
+        performative: message.performative.to_string(),
         protocol: message.protocol,
         reply_with: message.reply_with,
         in_reply_to: message.in_reply_to,

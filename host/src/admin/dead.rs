@@ -20,9 +20,9 @@ use super::extract::{Named, Params, bounded, page_size};
 use super::guard::Who;
 use super::problem;
 use crate::directory::{NotRedelivered, RedeliverError, Redelivered, redeliver};
+use crate::message::Attempt;
 use crate::problem::Problem;
 use crate::store::{Dead, DeadFilter, DeadInFull};
-use crate::wasm::Attempt;
 
 /// The number of dead letters returned by default.
 const PAGE: u32 = 100;

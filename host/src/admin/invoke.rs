@@ -17,9 +17,10 @@ use super::guard::Who;
 use super::problem;
 use crate::agent::{Accepted, Agent, Key, Submission};
 use crate::api_types::AcceptedMessage;
+use crate::message::Outcome;
 use crate::problem::{Audience, Problem};
 use crate::telemetry::trace::Trace;
-use crate::wasm::{Kind, Outcome, act};
+use crate::wasm::Kind;
 
 /// The time that an answer is waited for by default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -71,7 +72,7 @@ pub(super) async fn invoke(
         Outcome::Reply(reply) => {
             let mut response = Response::new(Body::from(reply.content));
             insert(response.headers_mut(), CONTENT_TYPE, &reply.content_type);
-            let performative = act(reply.performative).as_str();
+            let performative = reply.performative.as_str();
             insert(response.headers_mut(), HeaderName::from_static("caxton-performative"), performative);
             response
         }

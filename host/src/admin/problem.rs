@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::AdmitError;
 use crate::api_types::FileError;
+use crate::message::{Diagnostics, Fault};
 use crate::problem::{Audience, Problem, ProblemParts};
 use crate::reconcile::handle::ReconcilerError;
 use crate::store::CommitError;
 use crate::telemetry::trace::Trace;
-use crate::wasm::{Fault, Trail};
 
 /// The body of an error response.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -137,7 +137,7 @@ pub(super) fn write(mut response: Response, trace: &Trace) -> Response {
     let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
     let ProblemParts { status, code, detail, limit, agent, message_id, fault, errors, headers: own } =
         problem.into_parts();
-    let trail = fault.as_ref().and_then(Fault::trail);
+    let diagnostics = fault.as_ref().and_then(Fault::diagnostics);
     let some = |text: &str| (!text.trim().is_empty()).then(|| text.trim_end().to_owned());
     let details = ProblemDetails {
         title: status.canonical_reason().unwrap_or("Error").to_owned(),
@@ -147,8 +147,8 @@ pub(super) fn write(mut response: Response, trace: &Trace) -> Response {
         limit,
         message_id,
         agent,
-        stderr: trail.map(Trail::words).and_then(some),
-        backtrace: trail.map(Trail::backtrace).and_then(some),
+        stderr: diagnostics.map(Diagnostics::stderr).and_then(some),
+        backtrace: diagnostics.map(Diagnostics::backtrace).and_then(some),
         errors,
         trace_id: trace.id(),
     };

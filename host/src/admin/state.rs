@@ -19,9 +19,10 @@ use super::problem;
 use crate::agent::Agent;
 use crate::api_types::{StateKey, StatePage};
 use crate::clock;
+use crate::message::{Expiry, Read, Value};
 use crate::problem::Problem;
 use crate::store::{CommitError, StateChange};
-use crate::wasm::{Expiry, MAX_VALUE, Read, Value};
+use crate::wasm::MAX_VALUE;
 
 /// The number of keys on a page by default, and the largest number.
 const PAGE: u32 = 100;

@@ -12,9 +12,9 @@ use super::api::Api;
 use super::extract::{Named, Params, page_size};
 use super::guard::Who;
 use super::problem;
+use crate::message::TimerName;
 use crate::problem::Problem;
 use crate::store::WaitingTimer;
-use crate::wasm::TimerName;
 
 /// The number of timers returned by default.
 const PAGE: u32 = 100;

@@ -4,7 +4,7 @@ use caxton_control::desired::Limits;
 
 use super::AdmitError;
 use crate::clock;
-use crate::wasm::{is_id, wit};
+use crate::message::{Delivery, Draft, is_id};
 
 /// The longest content type, ontology, protocol and so on, in characters (SPEC §7).
 const MAX_WORD: usize = 100;
@@ -24,8 +24,8 @@ const PERIOD: u64 = 1_000;
 const TIMER: &str = "timer";
 
 /// Returns the name of a message that is sent for later, if it has one.
-pub(crate) fn timer_name(draft: &wit::Draft) -> Result<Option<String>, AdmitError> {
-    if matches!(draft.delivery, wit::Delivery::Now) {
+pub(crate) fn timer_name(draft: &Draft) -> Result<Option<String>, AdmitError> {
+    if matches!(draft.delivery, Delivery::Now) {
         return Ok(None);
     }
     let Some((_, name)) = draft.headers.iter().find(|(name, _)| name == TIMER) else { return Ok(None) };
@@ -37,20 +37,20 @@ pub(crate) fn timer_name(draft: &wit::Draft) -> Result<Option<String>, AdmitErro
 }
 
 /// Returns true if a timer to oneself with this delivery begins a chain of causes.
-pub(crate) fn begins_chain(delivery: &wit::Delivery, now: u64) -> bool {
+pub(crate) fn begins_chain(delivery: &Delivery, now: u64) -> bool {
     match delivery {
-        wit::Delivery::Now => false,
-        wit::Delivery::AfterMs(after) => *after >= PERIOD,
-        wit::Delivery::AtMs(at) => *at >= now.saturating_add(PERIOD),
+        Delivery::Now => false,
+        Delivery::AfterMs(after) => *after >= PERIOD,
+        Delivery::AtMs(at) => *at >= now.saturating_add(PERIOD),
     }
 }
 
 /// Returns the time of a delivery that is not at once: by the steady clock, and by the wall clock if that was named.
-pub(crate) fn due(delivery: wit::Delivery) -> Result<(Option<u64>, Option<u64>), AdmitError> {
+pub(crate) fn due(delivery: Delivery) -> Result<(Option<u64>, Option<u64>), AdmitError> {
     let (wait, at) = match delivery {
-        wit::Delivery::Now => return Ok((None, None)),
-        wit::Delivery::AfterMs(after) => (after, None),
-        wit::Delivery::AtMs(at) => (at.saturating_sub(clock::now_ms()), Some(at)),
+        Delivery::Now => return Ok((None, None)),
+        Delivery::AfterMs(after) => (after, None),
+        Delivery::AtMs(at) => (at.saturating_sub(clock::now_ms()), Some(at)),
     };
     if wait > MAX_DELAY {
         return Err(AdmitError::Invalid("`delivery` may be at most ten years ahead".to_owned()));
@@ -59,7 +59,7 @@ pub(crate) fn due(delivery: wit::Delivery) -> Result<(Option<u64>, Option<u64>),
     Ok((due, at.filter(|_| due.is_some())))
 }
 
-pub(crate) fn check_draft(draft: &wit::Draft, limits: &Limits) -> Result<(), AdmitError> {
+pub(crate) fn check_draft(draft: &Draft, limits: &Limits) -> Result<(), AdmitError> {
     if draft.content.len() as u64 > limits.message_bytes {
         return Err(AdmitError::TooLarge { limit: limits.message_bytes });
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::wasm::wit;
+use crate::message::SendError;
 
 /// The reason for which a message was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +86,7 @@ impl AdmitError {
     }
 }
 
-impl From<AdmitError> for wit::SendError {
+impl From<AdmitError> for SendError {
     fn from(error: AdmitError) -> Self {
         match error {
             AdmitError::UnknownReceiver(name) => Self::UnknownReceiver(name),

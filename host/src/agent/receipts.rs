@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::agent::{Accepted, MEANINGS, code, describe};
 use crate::clock;
+use crate::message::{Answer, Outcome, Waiter};
 use crate::store::{Dead, DeadFilter, Store};
-use crate::wasm::{Answer, Outcome, Waiter};
 
 /// Receipts that are kept; the oldest leave first, whatever their state.
 pub(crate) const KEPT: usize = 10_000;
@@ -192,7 +192,7 @@ impl Drop for OpenReceipt {
     fn drop(&mut self) {
         if !self.closed {
             // Its message was dropped with the mailbox that held it.
-            let gone = Outcome::Gone("the host is stopping");
+            let gone = Outcome::Cancelled("the host is stopping");
             let (code, reason) = (code(&gone).unwrap_or("gone"), describe(&gone));
             self.receipts.set(self.id, ReceiptState::Failed { at: clock::now_ms(), revision: None, code, reason });
         }
@@ -204,9 +204,9 @@ mod tests {
     use caxton_control::desired::Durability;
 
     use super::*;
+    use crate::message::new_id;
     use crate::store::tests::{kept, message, plant, settings};
     use crate::store::{Commit, CommitRequest, DeadLetter};
-    use crate::wasm::new_id;
 
     fn open(receipts: &Arc<Receipts>) -> (String, Waiter) {
         let id = new_id();
@@ -223,7 +223,7 @@ mod tests {
         assert!(matches!(receipts.get(&handled).unwrap().state, ReceiptState::Handled { .. }));
 
         let (removed, waiter) = open(&receipts);
-        waiter.tell(Answer { revision: None, outcome: Outcome::Gone("the agent was removed") });
+        waiter.tell(Answer { revision: None, outcome: Outcome::Cancelled("the agent was removed") });
         let ReceiptState::Failed { code, reason, .. } = receipts.get(&removed).unwrap().state else {
             panic!("not failed")
         };

@@ -9,7 +9,7 @@ use super::receipts::Receipts;
 use super::wakeups::Wakeups;
 use super::{AdmitError, Agent};
 use crate::context::HostContext;
-use crate::wasm::{Envelope, Identity, Outside, Work, wit};
+use crate::message::{CallContext, Draft, Envelope, GuestHost, Identity};
 
 /// The handles that the agents of a host share.
 pub(crate) struct AgentShared {
@@ -38,7 +38,7 @@ impl AgentShared {
 ///
 /// The directory is built of agents, so an agent cannot name it: this trait breaks that circle. It is defined here, where
 /// it is used, because its methods return agents.
-pub(crate) trait Directory: Outside {
+pub(crate) trait Directory: GuestHost {
     /// Returns the handles that agents share.
     fn shared(&self) -> &Arc<AgentShared>;
     /// Returns the agent of a name, be it declared or retiring.
@@ -49,7 +49,7 @@ pub(crate) trait Directory: Outside {
     fn address(
         &self,
         who: &Identity,
-        work: &Work,
-        draft: wit::Draft,
+        work: &CallContext,
+        draft: Draft,
     ) -> Result<(Arc<Agent>, Box<Envelope>), AdmitError>;
 }

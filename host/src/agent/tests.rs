@@ -6,9 +6,9 @@ use super::*;
 use crate::clock;
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
+use crate::message::Envelope;
 use crate::store::tests::{kept, message, settings};
 use crate::store::{Store, said};
-use crate::wasm::Envelope;
 
 /// The agent `triage` of a file with these settings of its mailbox, and a store in the folder.
 pub(super) fn agent(folder: &tempfile::TempDir, mailbox: &str) -> Arc<Agent> {

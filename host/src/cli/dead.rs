@@ -264,7 +264,7 @@ fn letters(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wasm::Attempt;
+    use crate::message::Attempt;
 
     fn dead() -> Dead {
         Dead {

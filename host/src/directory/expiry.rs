@@ -1,13 +1,15 @@
 //! The end of conversations without messages (SPEC §7).
 
+use caxton_control::Performative;
+use caxton_control::mailbox::Rank;
 use std::sync::Arc;
 
 use caxton_control::conversation::Unanswered;
 
 use super::HostDirectory;
 use crate::clock;
+use crate::message::{Deliver, Envelope, Message, Outgoing, new_id};
 use crate::store::{Commit, CommitRequest, Committed};
-use crate::wasm::{Envelope, Inbox, Sent, new_id, wit};
 
 /// The most conversations that end in one sweep, so that it does not hold up the store.
 const AT_ONCE: usize = 1_000;
@@ -16,7 +18,7 @@ const AT_ONCE: usize = 1_000;
 pub(crate) fn expire_conversations(directory: &HostDirectory) {
     for expired in directory.context.store.conversations.expire(clock::steady_ms(), AT_ONCE) {
         let (name, unanswered) = (&expired.record.name, expired.record.clone().expire());
-        let sends: Vec<Sent> = unanswered.into_iter().filter_map(|left| failure(directory, name, left)).collect();
+        let sends: Vec<Outgoing> = unanswered.into_iter().filter_map(|left| failure(directory, name, left)).collect();
         // Never stored and nobody waits: memory has forgotten it already.
         if sends.is_empty() && expired.row.is_none() {
             continue;
@@ -24,7 +26,7 @@ pub(crate) fn expire_conversations(directory: &HostDirectory) {
         tracing::debug!(conversation = name, unanswered = sends.len(), "a conversation ended for want of activity");
         let done = Box::new(|committed: Committed| {
             if committed.result.is_ok() {
-                committed.sends.into_iter().for_each(Sent::deliver);
+                committed.sends.into_iter().for_each(Outgoing::deliver);
             }
         });
         let mut commit = Commit::new("".into());
@@ -35,13 +37,13 @@ pub(crate) fn expire_conversations(directory: &HostDirectory) {
 
 /// Returns the `failure` for an agent whose question was not answered; `None` if it was asked from outside. It comes by
 /// the clock, after `conversations.timeout`, and so begins a chain of causes.
-fn failure(directory: &HostDirectory, conversation: &str, left: Unanswered) -> Option<Sent> {
+fn failure(directory: &HostDirectory, conversation: &str, left: Unanswered) -> Option<Outgoing> {
     let Unanswered { key, from, to, is_call: _, closed: _ } = left;
     let routes = directory.routes.load();
     let agent = routes.agent(&from)?;
-    let message = wit::Message {
+    let message = Message {
         id: new_id(),
-        performative: wit::Performative::Failure,
+        performative: Performative::Failure,
         sender: to,
         receiver: from,
         content: b"the conversation ended before there was an answer (conversations.timeout)".to_vec(),
@@ -52,7 +54,7 @@ fn failure(directory: &HostDirectory, conversation: &str, left: Unanswered) -> O
         reply_with: None,
         in_reply_to: Some(key),
         reply_by: None,
-        priority: wit::Priority::Normal,
+        priority: Rank::Normal,
         sent_at: clock::now_ms(),
         attempt: 1,
         headers: Vec::new(),
@@ -60,7 +62,7 @@ fn failure(directory: &HostDirectory, conversation: &str, left: Unanswered) -> O
     // It has to hear it, so there is always a place.
     agent.reserve_beyond();
     let envelope = Box::new(Envelope::new(message));
-    Some(Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope).of_host())
+    Some(Outgoing::new(Arc::clone(agent) as Arc<dyn Deliver>, envelope).of_host())
 }
 
 #[cfg(test)]
@@ -86,9 +88,9 @@ mod tests {
         directory.routes.store(Arc::new(Routes::new(&[(agent.name().clone(), agent)].into())));
         let store = &context.store;
         let asked = |from: &str, conversation: &str, ago: u64| {
-            let message = wit::Message {
+            let message = Message {
                 id: format!("of-{conversation}"),
-                performative: wit::Performative::Request,
+                performative: Performative::Request,
                 sender: from.to_owned(),
                 receiver: "desk".to_owned(),
                 content: Vec::new(),
@@ -99,7 +101,7 @@ mod tests {
                 reply_with: None,
                 in_reply_to: None,
                 reply_by: None,
-                priority: wit::Priority::Normal,
+                priority: Rank::Normal,
                 sent_at: clock::now_ms() - ago,
                 attempt: 1,
                 headers: Vec::new(),
@@ -117,7 +119,7 @@ mod tests {
         store.flush().await.unwrap();
         let thread = store.thread("old", 10).unwrap();
         let told = &thread[0].envelope.message;
-        assert_eq!((thread.len(), told.performative), (1, wit::Performative::Failure));
+        assert_eq!((thread.len(), told.performative), (1, Performative::Failure));
         assert_eq!((&*told.receiver, &*told.sender, told.in_reply_to.as_deref()), ("triage", "desk", Some("of-old")));
         for other in ["young", "outside", "gone"] {
             assert!(store.thread(other, 10).unwrap().is_empty(), "{other}");

@@ -11,10 +11,13 @@ use serde_json::json;
 use super::HostDirectory;
 use crate::clock;
 use crate::logs::Line;
-use crate::wasm::{Fault, Identity, LogLevel, Outside, Read, Seen, Sent, TimerName, Work, wit};
+use crate::message::{
+    CallContext, Draft, Fault, GuestHost, Identity, LogLevel, Message, Outgoing, Read, RequestError, Seen, SendError,
+    TimerName,
+};
 
-impl Outside for HostDirectory {
-    fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
+impl GuestHost for HostDirectory {
+    fn admit(&self, who: &Identity, work: &CallContext, draft: Draft) -> Result<Outgoing, SendError> {
         let (agent, envelope) = self.address_draft(who, work, draft)?;
         Ok(agent.admit(who, work, envelope)?)
     }
@@ -22,10 +25,10 @@ impl Outside for HostDirectory {
     fn request<'a>(
         &'a self,
         who: &'a Identity,
-        work: &'a Work,
-        draft: wit::Draft,
+        work: &'a CallContext,
+        draft: Draft,
         timeout: Duration,
-    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Message, RequestError>> + Send + 'a>> {
         Box::pin(self.ask_agent(who, work, draft, timeout))
     }
 
@@ -38,18 +41,18 @@ impl Outside for HostDirectory {
         let under_way = || routes.including_retiring(agent).and_then(|agent| agent.under_way(key));
         // First: a value under way is newer than the store's.
         if let Some(what) = under_way() {
-            return Ok(Seen { what, safe: false });
+            return Ok(Seen { what, durable: false });
         }
         let what = self.context.store.read(agent, key)?;
         // What the store has and was not under way before may have been written meanwhile.
         let safe = under_way().is_none();
-        Ok(Seen { what, safe })
+        Ok(Seen { what, durable: safe })
     }
 
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
         match self.routes.load().including_retiring(agent) {
             Some(agent) => agent.keys(prefix, after, limit),
-            None => Ok(Seen { what: self.context.store.keys(agent, prefix, after, limit)?, safe: true }),
+            None => Ok(Seen { what: self.context.store.keys(agent, prefix, after, limit)?, durable: true }),
         }
     }
 

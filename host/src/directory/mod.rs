@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use self::routes::Routes;
 use crate::agent::{AdmitError, Agent, AgentShared, Directory};
 use crate::context::HostContext;
-use crate::wasm::{Envelope, Identity, Work, wit};
+use crate::message::{CallContext, Draft, Envelope, Identity};
 
 pub(crate) use expiry::expire_conversations;
 pub(crate) use orphans::{bury_orphan_timers, bury_orphans, waiting_for_others};
@@ -72,8 +72,8 @@ impl Directory for HostDirectory {
     fn address(
         &self,
         who: &Identity,
-        work: &Work,
-        draft: wit::Draft,
+        work: &CallContext,
+        draft: Draft,
     ) -> Result<(Arc<Agent>, Box<Envelope>), AdmitError> {
         self.address_draft(who, work, draft)
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::agent::AgentShared;
 use crate::clock;
+use crate::message::Envelope;
 use crate::store::{Commit, CommitRequest, DeadLetter, Queued, Store};
-use crate::wasm::Envelope;
 
 /// Timers that are given up in one transaction, so that others' commits do not wait for long.
 const AT_ONCE: u32 = 256;

@@ -1,5 +1,6 @@
 //! Requests of guests: a message whose sender waits for the answer inside its handler.
 
+use caxton_control::Performative;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,22 +9,25 @@ use tokio::sync::oneshot;
 use super::HostDirectory;
 use crate::agent::{AdmitError, Agent, Directory, Question, check_hops, describe};
 use crate::clock;
-use crate::wasm::{Answer, Envelope, Fault, Identity, Inbox, Outcome, Waiter, Work, new_id, wit};
+use crate::message::{
+    Answer, CallContext, Deliver, Delivery, Draft, Envelope, Fault, Identity, Message, Outcome, RequestError,
+    SendError, Waiter, new_id,
+};
 
 impl HostDirectory {
     /// Sends a request of a guest and waits for the answer.
     pub(super) async fn ask_agent(
         &self,
         who: &Identity,
-        work: &Work,
-        draft: wit::Draft,
+        work: &CallContext,
+        draft: Draft,
         timeout: Duration,
-    ) -> Result<wit::Message, wit::RequestError> {
-        let refused = |error: AdmitError| wit::RequestError::NotSent(error.into());
+    ) -> Result<Message, RequestError> {
+        let refused = |error: AdmitError| RequestError::NotSent(error.into());
         let deadline = (Instant::now() + timeout).min(work.deadline);
-        if !matches!(draft.delivery, wit::Delivery::Now) {
+        if !matches!(draft.delivery, Delivery::Now) {
             let why = "a request is delivered at once: `delivery` has to be `now`".to_owned();
-            return Err(wit::RequestError::NotSent(wit::SendError::Invalid(why)));
+            return Err(RequestError::NotSent(SendError::Invalid(why)));
         }
         let (agent, mut envelope) = self.address_draft(who, work, draft).map_err(refused)?;
         // In the order of their cost: the graph of waits last.
@@ -38,7 +42,7 @@ impl HostDirectory {
         if let Some(asker) = &asker
             && let Some(cycle) = self.find_deadlock(asker, &agent, &envelope.message.conversation_id)
         {
-            return Err(wit::RequestError::Deadlock(cycle));
+            return Err(RequestError::Deadlock(cycle));
         }
         let question = match Question::ask(&self.context, &envelope) {
             Ok(question) => question,
@@ -46,12 +50,12 @@ impl HostDirectory {
             Err(refused) => return Ok(not_understood(envelope.message, &refused.to_string())),
         };
         // The receiver may use keys that are reserved for the asker, who waits for it.
-        envelope.within.clone_from(&work.run.within);
+        envelope.caller_tickets.clone_from(&work.run.own_tickets);
         let answer = self.wait_for(&agent, envelope, deadline).await;
         drop(noted);
         match question.answer(&self.context, answer.as_ref().ok()) {
             Ok(()) => answer,
-            Err(why) => Err(wit::RequestError::Failed(why)),
+            Err(why) => Err(RequestError::Failed(why)),
         }
     }
 
@@ -61,8 +65,8 @@ impl HostDirectory {
         agent: &Arc<Agent>,
         mut envelope: Box<Envelope>,
         deadline: Instant,
-    ) -> Result<wit::Message, wit::RequestError> {
-        let refused = |error: AdmitError| wit::RequestError::NotSent(error.into());
+    ) -> Result<Message, RequestError> {
+        let refused = |error: AdmitError| RequestError::NotSent(error.into());
         let now = Instant::now();
         let patience = deadline.saturating_duration_since(now);
         let by = clock::now_ms().saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
@@ -75,31 +79,31 @@ impl HostDirectory {
             agent.work_for_caller();
         }
         match tokio::time::timeout_at(deadline.into(), answer).await {
-            Err(_) => Err(wit::RequestError::TimedOut),
-            Ok(Err(_)) => Err(wit::RequestError::Failed("the agent ended".to_owned())),
+            Err(_) => Err(RequestError::TimedOut),
+            Ok(Err(_)) => Err(RequestError::Failed("the agent ended".to_owned())),
             Ok(Ok(Answer { outcome, .. })) => match outcome {
                 Outcome::Reply(reply) => Ok(*reply),
-                Outcome::Done => Err(wit::RequestError::NoReply),
-                Outcome::Fault(Fault::Time { .. } | Fault::Patience { .. }) if Instant::now() >= deadline => {
-                    Err(wit::RequestError::TimedOut)
+                Outcome::Done => Err(RequestError::NoReply),
+                Outcome::Fault(Fault::Time { .. } | Fault::CallerTimeout { .. }) if Instant::now() >= deadline => {
+                    Err(RequestError::TimedOut)
                 }
-                Outcome::Gave(_)
+                Outcome::Failed(_)
                 | Outcome::Fault(_)
                 | Outcome::BadReply(_)
                 | Outcome::Refused(_)
                 | Outcome::Conflict(_)
                 | Outcome::NotCommitted(_)
-                | Outcome::Gone(_) => Err(wit::RequestError::Failed(describe(&outcome))),
+                | Outcome::Cancelled(_) => Err(RequestError::Failed(describe(&outcome))),
             },
         }
     }
 }
 
 /// Returns the answer to a request that is illegal in its conversation.
-fn not_understood(question: wit::Message, why: &str) -> wit::Message {
-    wit::Message {
+fn not_understood(question: Message, why: &str) -> Message {
+    Message {
         id: new_id(),
-        performative: wit::Performative::NotUnderstood,
+        performative: Performative::NotUnderstood,
         in_reply_to: Some(question.reply_with.clone().unwrap_or_else(|| question.id.clone())),
         sender: question.receiver,
         receiver: question.sender,

@@ -8,21 +8,21 @@ use super::HostDirectory;
 use super::routes::Routes;
 use crate::agent::{AdmitError, Agent, draft};
 use crate::clock;
-use crate::wasm::{Envelope, Identity, Work, new_id, wit};
+use crate::message::{CallContext, Delivery, Draft, Envelope, Identity, Message, new_id};
 
 impl HostDirectory {
     /// Checks a draft and finds its receiver. Reserves no place.
     pub(super) fn address_draft(
         &self,
         who: &Identity,
-        work: &Work,
-        draft: wit::Draft,
+        work: &CallContext,
+        draft: Draft,
     ) -> Result<(Arc<Agent>, Box<Envelope>), AdmitError> {
         let limits = &who.spec.limits;
         draft::check_draft(&draft, limits)?;
         let now = clock::now_ms();
         let periodic = draft::begins_chain(&draft.delivery, now);
-        let is_timer = !matches!(draft.delivery, wit::Delivery::Now);
+        let is_timer = !matches!(draft.delivery, Delivery::Now);
         let timer = draft::timer_name(&draft)?;
         let (due, due_at) = draft::due(draft.delivery)?;
         let id = new_id();
@@ -38,7 +38,7 @@ impl HostDirectory {
         if draft.content.len() as u64 > theirs {
             return Err(AdmitError::TooLarge { limit: theirs });
         }
-        let message = wit::Message {
+        let message = Message {
             performative: draft.performative,
             sender: who.name().to_owned(),
             receiver: agent.name().as_str().to_owned(),

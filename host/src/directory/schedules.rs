@@ -2,6 +2,8 @@
 //!
 //! That a schedule fired is kept in the commit that holds its message, so that it never fires twice.
 
+use caxton_control::Performative;
+use caxton_control::mailbox::Rank;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +15,8 @@ use super::HostDirectory;
 use crate::agent::Agent;
 use crate::api_types::ScheduleStatus;
 use crate::clock;
+use crate::message::{Deliver, Envelope, Message, Outgoing, new_id};
 use crate::store::{Commit, CommitRequest, Committed, Fired};
-use crate::wasm::{Envelope, Inbox, Sent, new_id, wit};
 
 /// The longest pause between two looks at the declaration and the clock, both of which may change.
 const LOOK: Duration = Duration::from_secs(1);
@@ -165,8 +167,8 @@ fn fire(directory: &HostDirectory, agent: &Arc<Agent>, schedule: &Schedule, key:
         return;
     }
     let id = new_id();
-    let message = wit::Message {
-        performative: wit::Performative::Request,
+    let message = Message {
+        performative: Performative::Request,
         sender: "host:schedule".to_owned(),
         receiver: name.to_string(),
         content: schedule.content.clone().into_bytes(),
@@ -177,7 +179,7 @@ fn fire(directory: &HostDirectory, agent: &Arc<Agent>, schedule: &Schedule, key:
         reply_with: None,
         in_reply_to: None,
         reply_by: None,
-        priority: wit::Priority::Normal,
+        priority: Rank::Normal,
         sent_at: clock::now_ms(),
         attempt: 1,
         headers: vec![
@@ -189,11 +191,11 @@ fn fire(directory: &HostDirectory, agent: &Arc<Agent>, schedule: &Schedule, key:
     // The message and the record of the firing are one commit: neither exists without the other.
     let envelope = Box::new(Envelope { due, ..Envelope::new(message) });
     let done = Box::new(move |committed: Committed| match committed.result {
-        Ok(()) => committed.sends.into_iter().for_each(Sent::deliver),
+        Ok(()) => committed.sends.into_iter().for_each(Outgoing::deliver),
         Err(error) => tracing::error!(agent = %name, %error, "a schedule did not fire"),
     });
     let mut commit = Commit::new(agent.name().shared());
-    let sent = Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope);
+    let sent = Outgoing::new(Arc::clone(agent) as Arc<dyn Deliver>, envelope);
     commit.fired = Some(Fired { schedule: key.to_owned(), at });
     directory.context.store.submit(CommitRequest::new(commit, vec![sent], done));
 }

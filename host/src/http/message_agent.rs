@@ -14,8 +14,8 @@ use super::problem::{self, ProblemContext};
 use super::reply;
 use super::request_head::{self, RequestHead};
 use crate::agent::{Key, Submission};
+use crate::message::Outcome;
 use crate::problem::{Audience, Problem};
-use crate::wasm::Outcome;
 
 /// Calls a message agent. In the mode `request` it waits for the reply; in the mode `enqueue` it returns 202 once the
 /// message is accepted.

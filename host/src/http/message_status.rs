@@ -68,8 +68,8 @@ mod tests {
     use super::*;
     use crate::agent::Accepted;
     use crate::agent::receipts::Receipts;
-    use crate::wasm::new_id;
-    use crate::wasm::{Answer, Fault, Outcome};
+    use crate::message::new_id;
+    use crate::message::{Answer, Fault, Outcome};
 
     fn body(response: Response<ReplyBody>) -> serde_json::Value {
         let ReplyBody::Whole(body) = response.into_body() else { panic!("no body") };
@@ -88,7 +88,7 @@ mod tests {
             shown,
             json!({ "id": accepted.id, "agent": "triage", "conversation": "c-1", "accepted_at": 7, "state": "pending" })
         );
-        let fault = Fault::Trap { message: "secret".to_owned(), trail: crate::wasm::Trail::default() };
+        let fault = Fault::Trap { message: "secret".to_owned(), diagnostics: crate::message::Diagnostics::default() };
         waiter.tell(Answer { revision: None, outcome: Outcome::Fault(fault) });
         let shown = body(status(|id| receipts.get(id), &Method::GET, &path, &trace));
         assert_eq!(shown["state"], "failed");

@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::body::ReplyBody;
 use super::reply::BadStatus;
 use crate::agent::{AdmitError, HttpError};
+use crate::message::{Diagnostics, Fault};
 use crate::problem::{Audience, Problem, ProblemParts};
 use crate::telemetry::trace::Trace;
-use crate::wasm::{BodyError, Fault, HttpFailure, Trail};
+use crate::wasm::{BodyError, HttpFailure};
 
 /// The context of an error response.
 #[derive(Debug, Default)]
@@ -95,7 +96,7 @@ pub(super) fn respond(problem: Problem, context: &ProblemContext<'_>) -> Respons
     let ProblemParts { status, code, detail, limit, fault, headers, .. } = problem.into_parts();
     // A fault of the host has no output of the guest, and its text is not for clients.
     let fault = fault.as_ref().filter(|fault| context.details && fault.is_guests());
-    let stderr = fault.and_then(Fault::trail).map(Trail::words).filter(|words| !words.is_empty());
+    let stderr = fault.and_then(Fault::diagnostics).map(Diagnostics::stderr).filter(|words| !words.is_empty());
     let details = ClientDetails {
         title: status.canonical_reason().unwrap_or("Error"),
         status: status.as_u16(),

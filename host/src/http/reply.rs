@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::body::ReplyBody;
 use crate::agent::Accepted;
-use crate::wasm::{act, wit};
+use crate::message::Message;
 use caxton_control::Performative;
 
 /// The number of characters of an invalid value that are shown in its error.
@@ -82,13 +82,13 @@ fn status(performative: Performative) -> StatusCode {
 ///
 /// # Errors
 /// The reply asks for an invalid status. The effects of the handler are kept nevertheless.
-pub(super) fn answered(reply: Option<wit::Message>) -> Result<Response<ReplyBody>, BadStatus> {
+pub(super) fn answered(reply: Option<Message>) -> Result<Response<ReplyBody>, BadStatus> {
     let Some(reply) = reply else {
         let mut response = Response::new(ReplyBody::Empty);
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     };
-    let performative = act(reply.performative);
+    let performative = reply.performative;
     let status = asked_status(&reply.headers)?.unwrap_or_else(|| status(performative));
     // A 205 response has no content (RFC 9110, section 15.3.6).
     let content = if status == StatusCode::RESET_CONTENT { Bytes::new() } else { Bytes::from(reply.content) };
@@ -171,13 +171,15 @@ pub(super) fn name_conversation(headers: &mut HeaderMap, conversation: HeaderVal
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::wasm::new_id;
+    use caxton_control::mailbox::Rank;
 
-    fn reply(headers: &[(&str, &str)]) -> wit::Message {
-        wit::Message {
+    use super::*;
+    use crate::message::new_id;
+
+    fn reply(headers: &[(&str, &str)]) -> Message {
+        Message {
             id: new_id(),
-            performative: wit::Performative::Inform,
+            performative: Performative::Inform,
             sender: "triage".to_owned(),
             receiver: "http:POST /tickets".to_owned(),
             content: b"done".to_vec(),
@@ -188,7 +190,7 @@ mod tests {
             reply_with: None,
             in_reply_to: None,
             reply_by: None,
-            priority: wit::Priority::Normal,
+            priority: Rank::Normal,
             sent_at: 0,
             attempt: 1,
             headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -229,14 +231,14 @@ mod tests {
     #[test]
     fn performatives_map_to_status() {
         for (performative, expected) in [
-            (wit::Performative::Inform, 200),
-            (wit::Performative::Propose, 200),
-            (wit::Performative::Agree, 202),
-            (wit::Performative::Refuse, 403),
-            (wit::Performative::NotUnderstood, 422),
-            (wit::Performative::Failure, 500),
+            (Performative::Inform, 200),
+            (Performative::Propose, 200),
+            (Performative::Agree, 202),
+            (Performative::Refuse, 403),
+            (Performative::NotUnderstood, 422),
+            (Performative::Failure, 500),
         ] {
-            let response = answered(Some(wit::Message { performative, ..reply(&[]) })).unwrap();
+            let response = answered(Some(Message { performative, ..reply(&[]) })).unwrap();
             assert_eq!(response.status(), expected, "{performative:?}");
         }
         assert_eq!(answered(None).unwrap().status(), 204);
@@ -257,7 +259,7 @@ mod tests {
             ("", None),
             ("not found", None),
         ] {
-            let asks = wit::Message { performative: wit::Performative::Refuse, ..reply(&[(STATUS, said)]) };
+            let asks = Message { performative: Performative::Refuse, ..reply(&[(STATUS, said)]) };
             match (answered(Some(asks)), expected) {
                 (Ok(response), Some(status)) => {
                     assert_eq!(response.status(), status, "{said}");

@@ -11,7 +11,8 @@ use super::reconciler::Reconciler;
 use super::settings_check::check_settings;
 use crate::agent::{Agent, InitialMemory, RehearsalJob, Revision};
 use crate::api_types::{RehearsalError, RehearsalFailure, RehearsalRequest, RehearsalResult};
-use crate::wasm::{Denied, Identity, Kind, Runtime, digest};
+use crate::message::Identity;
+use crate::wasm::{Kind, Runtime, digest};
 
 /// The number in the id of a component that never becomes a revision.
 const NO_REVISION: u64 = 0;
@@ -87,7 +88,6 @@ impl ManualRehearsal {
             spec: Arc::clone(&spec),
             state_bytes: Arc::clone(agent.state_bytes()),
             peak_memory: Arc::default(),
-            denied: Denied::default(),
         };
         let before = stable.spec.state.version;
         // As in a rollout of the declaration.

@@ -14,9 +14,10 @@ use crate::agent::{Agent, Revision};
 use crate::clock;
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
+use crate::message::Identity;
 use crate::store::RevisionRecord;
 use crate::tasks::caught;
-use crate::wasm::{Denied, Identity, Kind, Pool, Program, Runtime};
+use crate::wasm::{Kind, Pool, Program, Runtime};
 
 /// The time limit for starting the instances of a revision (SPEC §1). Compiling has a limit of its own.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -137,9 +138,8 @@ impl Preparation {
             spec: Arc::clone(&self.spec),
             state_bytes: Arc::clone(self.agent.state_bytes()),
             peak_memory: Arc::default(),
-            denied: Denied::default(),
         });
-        let outside = Arc::clone(&self.directory) as Arc<dyn crate::wasm::Outside>;
+        let outside = Arc::clone(&self.directory) as Arc<dyn crate::message::GuestHost>;
         let instances = &self.spec.instances;
         let pool = Pool::new(&self.runtime, program, who, outside, instances.max);
         // During a rollout another revision has the memory until the handoff. Without one, an instance is started even if

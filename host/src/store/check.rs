@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use super::Store;
 use super::message_row::{self, COLUMNS};
 use crate::api_types::{Defect, StoreCheck};
-use crate::wasm::Attempt;
+use crate::message::Attempt;
 
 /// Damages of the database that are told, at most.
 const DAMAGES: u32 = 20;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::conversation::{Closed, Expired, Goes};
-use crate::wasm::{Attempt, Cancel, Dispatch, Envelope, Value};
+use crate::message::Dispatch;
+use crate::message::{Attempt, Envelope, TimerCancel, Value};
 
 /// Keys that are written; none removes one.
 pub(crate) type Writes = BTreeMap<String, Option<Value>>;
@@ -32,7 +33,7 @@ pub(crate) struct Commit {
     /// The messages that are sent, the reply included. They are delivered when the commit is durable.
     pub(crate) sends: Vec<Dispatch>,
     /// Timers of the agent that are cancelled, before what is sent.
-    pub(crate) cancels: Vec<Cancel>,
+    pub(crate) cancels: Vec<TimerCancel>,
     /// The revision that goes on with the conversation of the message that is handled.
     pub(crate) goes: Option<Goes>,
     /// The message that is handled is a question, and gets no answer.

@@ -3,7 +3,8 @@
 use caxton_control::conversation::Change;
 
 use super::commit::{Commit, CommitError, DeadLetter, StateChange};
-use crate::wasm::{ReservedPlace, Sent, Waiter};
+use crate::message::ReservedPlace;
+use crate::message::{Outgoing, Waiter};
 
 /// A commit with what has to outlive its way through the writer and cannot be stored: the places that are reserved for its
 /// messages, and the callback.
@@ -28,7 +29,7 @@ pub(crate) struct Committed {
     /// `Ok` if all of it is kept; otherwise nothing is.
     pub(crate) result: Result<(), CommitError>,
     /// The messages that were to be sent: to be delivered if the commit is kept.
-    pub(crate) sends: Vec<Sent>,
+    pub(crate) sends: Vec<Outgoing>,
     /// The change of state that was asked for.
     pub(crate) state: Option<StateChange>,
     /// The size of the agent's state in bytes, if the commit changed it.
@@ -39,7 +40,7 @@ pub(crate) struct Committed {
 
 impl CommitRequest {
     /// Adds messages and a callback to a commit.
-    pub(crate) fn new(mut commit: Commit, sends: Vec<Sent>, done: Done) -> Self {
+    pub(crate) fn new(mut commit: Commit, sends: Vec<Outgoing>, done: Done) -> Self {
         let (mut places, mut waiters) = (Vec::with_capacity(sends.len()), Vec::new());
         commit.sends.reserve_exact(sends.len());
         for (index, sent) in sends.into_iter().enumerate() {
@@ -70,8 +71,8 @@ impl CommitRequest {
     pub(super) fn finish(self, result: Result<Option<u64>, CommitError>) {
         let Self { commit, places, waiters, taken: _, done } = self;
         let Commit { sends, state, dead, .. } = commit;
-        let mut sends: Vec<Sent> =
-            sends.into_iter().zip(places).map(|(dispatch, place)| Sent::join(dispatch, place)).collect();
+        let mut sends: Vec<Outgoing> =
+            sends.into_iter().zip(places).map(|(dispatch, place)| Outgoing::join(dispatch, place)).collect();
         for (index, waiter) in waiters {
             sends[index].parts_mut().0.envelope.waiter = Some(waiter);
         }

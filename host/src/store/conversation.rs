@@ -22,9 +22,9 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
 use self::away::Away;
+use crate::message::Envelope;
 use crate::store::prefetch;
 use crate::store::record::{ConversationRow, Record};
-use crate::wasm::{Envelope, act};
 
 /// Conversations are spread over so many parts, so that agents seldom wait for one another.
 const SHARDS: usize = 16;
@@ -59,7 +59,7 @@ pub(crate) fn said(envelope: &Envelope) -> Said<'_> {
     Said {
         from: &message.sender,
         to: &message.receiver,
-        act: act(message.performative),
+        act: message.performative,
         protocol: message.protocol.as_deref(),
         id: &message.id,
         reply_with: message.reply_with.as_deref(),

@@ -13,7 +13,7 @@ use super::message_row::{self, COLUMNS};
 use super::record::{DeadRow, QueueRow};
 use super::tables::Tables;
 use crate::clock;
-use crate::wasm::{Attempt, Envelope, act};
+use crate::message::{Attempt, Envelope};
 
 /// Bytes of contents above which no further dead letter is let go in one transaction: they pass through memory.
 const REVIVE_BYTES: usize = 16 << 20;
@@ -296,7 +296,7 @@ fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
         id: message.id,
         agent: message.receiver,
         sender: message.sender,
-        performative: act(message.performative).to_string(),
+        performative: message.performative.to_string(),
         conversation: message.conversation_id,
         sent_at: message.sent_at,
         at: found.get::<_, i64>(7)?.cast_unsigned(),

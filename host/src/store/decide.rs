@@ -16,7 +16,7 @@ use super::other_rows::{KEY_LIFE, find_key};
 use super::record::{OtherRow, QueueRow, Record, StateRow};
 use super::timer::{self, Counted, FoundTimer};
 use crate::clock;
-use crate::wasm::{Expiry, Value, is_as_seen, sum};
+use crate::message::{Expiry, Value, is_as_seen, sum};
 
 /// The decision on a commit that is made.
 pub(super) struct CommitDecision {

@@ -11,7 +11,7 @@ use caxton_control::Performative;
 use caxton_control::mailbox::Rank;
 
 use super::record::{DeadRow, QueueRow, Record, TimerRow};
-use crate::wasm::{Envelope, performative, priority, wit};
+use crate::message::{Envelope, Message};
 
 /// The part of a message that has no column of its own.
 #[derive(Serialize, Deserialize)]
@@ -75,7 +75,7 @@ pub(super) fn rank(column: i64) -> Rank {
 }
 
 /// By what a message is looked up from outside: its id. What agents send, whose names have no colon, nobody looks up.
-pub(super) fn receipt(message: &wit::Message) -> Option<&str> {
+pub(super) fn receipt(message: &Message) -> Option<&str> {
     message.sender.contains(':').then_some(message.id.as_str())
 }
 
@@ -89,7 +89,7 @@ pub(super) fn push_message<'a>(record: &mut Record<'a>, envelope: &'a Envelope, 
         seq,
         agent: &message.receiver,
         conversation: &message.conversation_id,
-        rank: crate::wasm::rank(message.priority) as u8,
+        rank: message.priority as u8,
         due,
         receipt: receipt(message),
         head,
@@ -109,7 +109,7 @@ pub(super) fn push_timer<'a>(record: &mut Record<'a>, envelope: &'a Envelope, se
         at: envelope.due_at.unwrap_or_else(|| clock::to_wall(due)),
         dated: envelope.due_at.is_some(),
         conversation: &message.conversation_id,
-        rank: crate::wasm::rank(message.priority) as u8,
+        rank: message.priority as u8,
         id: &message.id,
         sender: &message.sender,
         name: envelope.timer.as_deref(),
@@ -132,7 +132,7 @@ pub(super) fn push_dead<'a>(
         seq,
         agent: &message.receiver,
         conversation: &message.conversation_id,
-        rank: crate::wasm::rank(message.priority) as u8,
+        rank: message.priority as u8,
         head,
         content: &message.content,
         at,
@@ -158,9 +158,9 @@ pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
     let act = *act.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, head.performative.into()))?;
     let seq: i64 = row.get(0)?;
     let own = |value: Option<Cow<'_, str>>| value.map(Cow::into_owned);
-    let message = wit::Message {
+    let message = Message {
         id: head.id.into_owned(),
-        performative: performative(act),
+        performative: act,
         sender: head.sender.into_owned(),
         receiver: row.get(1)?,
         content: row.get(6)?,
@@ -171,7 +171,7 @@ pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
         reply_with: own(head.reply_with),
         in_reply_to: own(head.in_reply_to),
         reply_by: head.reply_by,
-        priority: priority(rank(row.get(3)?)),
+        priority: rank(row.get(3)?),
         sent_at: head.sent_at,
         attempt: 1,
         headers: head.headers.into_owned(),

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Event, Store};
 use crate::clock;
-use crate::wasm::Read;
+use crate::message::Read;
 
 thread_local! {
     /// The connection of this thread, with the store that it belongs to.

@@ -10,7 +10,7 @@ use super::Store;
 use super::commit::CommitError;
 use super::message_row::{self, COLUMNS};
 use crate::clock;
-use crate::wasm::{Attempt, Envelope};
+use crate::message::{Attempt, Envelope};
 
 /// A message that waits, without what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use rusqlite::params;
 
 use super::Store;
 use super::message_row::{self, COLUMNS};
-use crate::wasm::{Envelope, rank};
+use crate::message::Envelope;
 
 /// A message that was handled well.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Store {
                     message.receiver,
                     seq.cast_signed(),
                     message.conversation_id,
-                    rank(message.priority) as i64,
+                    message.priority as i64,
                     head,
                     message.content,
                     answer,

@@ -1,10 +1,12 @@
+use caxton_control::Performative;
+use caxton_control::mailbox::Rank;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::api_types::StoreCheck;
 use crate::clock;
-use crate::wasm::{Envelope, Expiry, Inbox, Sent, Value, wit};
+use crate::message::{Deliver, Envelope, Expiry, Message, Outgoing, Value};
 
 /// Settings with this durability and the defaults beside.
 pub(crate) fn settings(durability: Durability) -> desired::Store {
@@ -13,9 +15,9 @@ pub(crate) fn settings(durability: Durability) -> desired::Store {
 
 /// A message of an id, which is also its conversation's.
 pub(crate) fn message(id: &str, sender: &str, receiver: &str) -> Envelope {
-    let message = wit::Message {
+    let message = Message {
         id: id.to_owned(),
-        performative: wit::Performative::Inform,
+        performative: Performative::Inform,
         sender: sender.to_owned(),
         receiver: receiver.to_owned(),
         content: Vec::new(),
@@ -26,7 +28,7 @@ pub(crate) fn message(id: &str, sender: &str, receiver: &str) -> Envelope {
         reply_with: None,
         in_reply_to: None,
         reply_by: None,
-        priority: wit::Priority::Normal,
+        priority: Rank::Normal,
         sent_at: 1,
         attempt: 1,
         headers: Vec::new(),
@@ -37,14 +39,14 @@ pub(crate) fn message(id: &str, sender: &str, receiver: &str) -> Envelope {
 /// A mailbox that takes everything and keeps nothing.
 pub(crate) struct Anywhere;
 
-impl Inbox for Anywhere {
+impl Deliver for Anywhere {
     fn put(&self, _: Box<Envelope>) -> bool {
         false
     }
     fn work(self: Arc<Self>) {}
     fn reserve_beyond(&self) {}
     fn release(&self) {}
-    fn other(&self, _: &str) -> Option<Arc<dyn Inbox>> {
+    fn other(&self, _: &str) -> Option<Arc<dyn Deliver>> {
         None
     }
 }
@@ -53,7 +55,7 @@ impl Inbox for Anywhere {
 pub(crate) async fn kept(store: &Store, envelope: Envelope) -> Envelope {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let done = Box::new(|committed: Committed| sender.send(committed.sends[0].envelope().seq).unwrap());
-    let sent = Sent::new(Arc::new(Anywhere), Box::new(envelope));
+    let sent = Outgoing::new(Arc::new(Anywhere), Box::new(envelope));
     store.submit(CommitRequest::new(Commit::new("".into()), vec![sent], done));
     let seq = receiver.await.unwrap().expect("it has a place");
     store.message(seq).unwrap().expect("it is kept")

@@ -27,7 +27,8 @@ use super::message_row;
 use super::record::{Record, TimerRow};
 use super::tables::Tables;
 use crate::clock;
-use crate::wasm::{Cancel, Dispatch, Envelope, TimerName};
+use crate::message::Dispatch;
+use crate::message::{Envelope, TimerCancel, TimerName};
 
 pub(crate) use list::WaitingTimer;
 
@@ -186,10 +187,10 @@ fn find(transaction: &Transaction<'_>, sender: &str, timer: &TimerName) -> rusql
 pub(super) fn check_cancels(
     transaction: &Transaction<'_>,
     sender: &str,
-    cancels: &[Cancel],
+    cancels: &[TimerCancel],
 ) -> rusqlite::Result<Result<Vec<FoundTimer>, CommitError>> {
     let mut cancelled = Vec::new();
-    for Cancel { timer, found: expected, told } in cancels {
+    for TimerCancel { timer, found: expected, told } in cancels {
         let found = find(transaction, sender, timer)?;
         // It has fired, or another of the name was set, since the handler asked.
         if *told && found.as_ref().map(|found| &found.id) != expected.as_ref() {

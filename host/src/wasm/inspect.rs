@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
-use super::denied::WASI;
-use super::link::OFFERED;
+use crate::wasm::call::denials::WASI;
+use crate::wasm::call::linker::OFFERED;
 
 /// The largest component in bytes (SPEC §3).
 pub(crate) const MAX_COMPONENT: u64 = 100 << 20;
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
     Message,
     /// Handles messages and keeps state in the memory of its only instance.
     Stateful,
-    /// Answers HTTP requests.
+    /// RequestLog HTTP requests.
     Http,
 }
 

@@ -15,8 +15,10 @@ use std::sync::{Arc, Weak};
 use crate::agent::Agent;
 use crate::agent::delivery::handling::Handling;
 use crate::agent::mailbox::entry::QueuedMessage;
+use crate::message::{
+    Conflict, ConflictHistory, Envelope, KeyReservations, Outcome, RequestLog, Reservation, RunContext,
+};
 use crate::store::StateChange;
-use crate::wasm::{Again, Answers, Conflict, Envelope, Outcome, Reserving, Run, Ticket};
 
 /// Runs of a handler for one attempt at a message, at most. The second has all keys of the first to itself and mostly is
 /// the last; the third is for one that touched others.
@@ -37,9 +39,14 @@ impl From<Outcome> for FailedAttempt {
 }
 
 /// Returns the conflict of a run whose changes were refused.
-pub(in crate::agent) fn refused(key: String, state: Option<&StateChange>, answers: Answers, partly: bool) -> Conflict {
+pub(in crate::agent) fn refused(
+    key: String,
+    state: Option<&StateChange>,
+    answers: RequestLog,
+    partly: bool,
+) -> Conflict {
     let touched = state.into_iter().flat_map(|state| state.reads.keys().chain(state.written()));
-    Conflict { key, keys: touched.cloned().collect(), answers, partly }
+    Conflict { key, keys: touched.cloned().collect(), requests: answers, partly_committed: partly }
 }
 
 /// Describes to a caller that an agent's handlers are in conflict again and again.
@@ -50,12 +57,12 @@ pub(in crate::agent) fn describe(key: &str) -> String {
     )
 }
 
-impl Reserving for Agent {
+impl KeyReservations for Agent {
     fn is_reserved(&self, key: &str, within: &[u64]) -> bool {
         self.pending.is_reserved(key, within)
     }
 
-    fn give_up(&self, ticket: u64) {
+    fn release(&self, ticket: u64) {
         self.pending.leave(&self.context.store, ticket);
     }
 }
@@ -64,27 +71,27 @@ impl Agent {
     /// Records a run that ended in a conflict. Returns the key as an error if it was the last run.
     pub(in crate::agent) fn note_conflict(
         &self,
-        again: Option<Box<Again>>,
+        again: Option<Box<ConflictHistory>>,
         conflict: Conflict,
-    ) -> Result<Box<Again>, String> {
+    ) -> Result<Box<ConflictHistory>, String> {
         self.stats.count_conflict();
-        let Conflict { key, keys, answers, partly: _ } = conflict;
+        let Conflict { key, keys, requests, partly_committed: _ } = conflict;
         let mut again = again.unwrap_or_else(|| {
             let me = Weak::clone(&self.me);
             let left = move |ticket| {
                 if let Some(agent) = me.upgrade() {
-                    agent.give_up(ticket);
+                    KeyReservations::release(&*agent, ticket);
                 }
             };
-            let (keys, answers, ticket) = (BTreeSet::new(), Answers::default(), Ticket::new(left));
-            Box::new(Again { runs: 0, keys, answers, ticket })
+            let (keys, requests, reservation) = (BTreeSet::new(), RequestLog::default(), Reservation::new(left));
+            Box::new(ConflictHistory { runs: 0, keys, requests, reservation })
         });
         again.runs += 1;
         if again.runs >= MAX_RUNS {
             return Err(key);
         }
         again.keys.extend(keys);
-        again.answers = answers.for_next_run();
+        again.requests = requests.for_next_run();
         Ok(again)
     }
 
@@ -95,13 +102,13 @@ impl Agent {
         mut envelope: Box<Envelope>,
         conflict: Conflict,
     ) {
-        match self.note_conflict(envelope.again.take(), conflict) {
+        match self.note_conflict(envelope.conflicts.take(), conflict) {
             Err(key) => self.failed(handling, envelope, Outcome::Conflict(key)),
             Ok(again) => {
                 self.mailbox.abandon_trial();
-                let (ticket, keys) = (again.ticket.number, again.keys.clone());
-                let place = (envelope.within.clone(), again.runs > 1);
-                envelope.again = Some(again);
+                let (ticket, keys) = (again.reservation.ticket, again.keys.clone());
+                let place = (envelope.caller_tickets.clone(), again.runs > 1);
+                envelope.conflicts = Some(again);
                 let go_on = self.take_again(handling, envelope);
                 self.pending.line_up(&self.context.store, ticket, keys, place, go_on);
             }
@@ -122,9 +129,9 @@ impl Agent {
     }
 
     /// Reserves the keys of a run after a conflict. Returns `false` if another run has one of them by now.
-    pub(in crate::agent) async fn begin_again(&self, again: Option<&Again>) -> bool {
+    pub(in crate::agent) async fn begin_again(&self, again: Option<&ConflictHistory>) -> bool {
         let Some(again) = again else { return true };
-        if !self.pending.begin(again.ticket.number) {
+        if !self.pending.begin(again.reservation.ticket) {
             return false;
         }
         if again.runs + 1 >= MAX_RUNS {
@@ -136,26 +143,31 @@ impl Agent {
 
     /// Lets a message wait whose run could not start.
     pub(in crate::agent) fn wait_again(self: &Arc<Self>, handling: Handling, envelope: Box<Envelope>) {
-        let Some(ticket) = envelope.again.as_ref().map(|again| again.ticket.number) else { return };
+        let Some(ticket) = envelope.conflicts.as_ref().map(|again| again.reservation.ticket) else { return };
         self.mailbox.abandon_trial();
         let go_on = self.take_again(handling, envelope);
         self.pending.line_up_again(&self.context.store, ticket, go_on);
     }
 
     /// Returns the reservations of a run. Takes the recorded requests of the runs before it.
-    pub(in crate::agent) fn run(self: &Arc<Self>, again: Option<&mut Again>, within: &[u64], yields: bool) -> Run {
+    pub(in crate::agent) fn run(
+        self: &Arc<Self>,
+        again: Option<&mut ConflictHistory>,
+        within: &[u64],
+        yields: bool,
+    ) -> RunContext {
         self.stats.count_run();
-        let mut run = Run {
-            reserving: Some(Arc::clone(self) as Arc<dyn Reserving>),
+        let mut run = RunContext {
+            reservations: Some(Arc::clone(self) as Arc<dyn KeyReservations>),
             yields: yields && again.is_none(),
-            runs_again: yields,
-            within: within.to_vec(),
-            ..Run::default()
+            is_repeatable: yields,
+            own_tickets: within.to_vec(),
+            ..RunContext::default()
         };
         if let Some(again) = again {
-            run.ticket = Some(again.ticket.number);
-            run.within.push(again.ticket.number);
-            run.answers = std::mem::take(&mut again.answers);
+            run.ticket = Some(again.reservation.ticket);
+            run.own_tickets.push(again.reservation.ticket);
+            run.requests = std::mem::take(&mut again.requests);
         }
         run
     }

@@ -12,8 +12,8 @@ use crate::agent::mailbox::STORE_PAUSE;
 use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::{Agent, Outcomes};
 use crate::clock;
+use crate::message::{Answer, Attempt, Cause, Envelope, Failure, Fault, Outcome};
 use crate::store::{Commit, CommitRequest, Committed, DeadLetter, Failed, Handled};
-use crate::wasm::{Answer, Attempt, Envelope, Fault, Outcome, wit};
 
 /// The longest time until the next attempt that an agent may ask for: as long as a message may wait (SPEC §7).
 const MAX_ASKED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -32,11 +32,11 @@ enum NextStep {
 
 fn next(outcome: &Outcome) -> NextStep {
     match outcome {
-        Outcome::Gave(failure) => match failure.cause {
-            wit::Cause::Rejected => NextStep::Never("invalid"),
-            wit::Cause::Unavailable | wit::Cause::Fault => NextStep::Again,
+        Outcome::Failed(failure) => match failure.cause {
+            Cause::Rejected => NextStep::Never("invalid"),
+            Cause::Unavailable | Cause::Fault => NextStep::Again,
         },
-        Outcome::Gone(_) => NextStep::Never("expired"),
+        Outcome::Cancelled(_) => NextStep::Never("expired"),
         Outcome::NotCommitted(_) => NextStep::Later,
         Outcome::Fault(Fault::Overloaded | Fault::Host(_)) => NextStep::Later,
         Outcome::Fault(_) | Outcome::BadReply(_) | Outcome::Refused(_) | Outcome::Conflict(_) => NextStep::Again,
@@ -48,7 +48,7 @@ fn next(outcome: &Outcome) -> NextStep {
 /// Returns the delay that the agent asked for.
 fn asked(outcome: &Outcome) -> Duration {
     match outcome {
-        Outcome::Gave(wit::Failure { retry_after_ms: Some(ms), .. }) => Duration::from_millis(*ms).min(MAX_ASKED),
+        Outcome::Failed(Failure { retry_after_ms: Some(ms), .. }) => Duration::from_millis(*ms).min(MAX_ASKED),
         _ => Duration::ZERO,
     }
 }
@@ -56,26 +56,28 @@ fn asked(outcome: &Outcome) -> Duration {
 /// Returns `true` if a failure is the agent's own fault, which its breaker counts.
 pub(in crate::agent) fn is_fault(outcome: &Outcome) -> bool {
     match outcome {
-        Outcome::Gave(failure) => failure.cause == wit::Cause::Fault,
+        Outcome::Failed(failure) => failure.cause == Cause::Fault,
         Outcome::Fault(fault) => fault.is_guests(),
         Outcome::BadReply(_) | Outcome::Refused(_) => true,
-        Outcome::Conflict(_) | Outcome::NotCommitted(_) | Outcome::Gone(_) | Outcome::Reply(_) | Outcome::Done => false,
+        Outcome::Conflict(_) | Outcome::NotCommitted(_) | Outcome::Cancelled(_) | Outcome::Reply(_) | Outcome::Done => {
+            false
+        }
     }
 }
 
 /// Returns `true` if the agent itself failed the message. Otherwise it was interrupted, or the host could not do its
 /// part.
 fn is_answer(outcome: &Outcome) -> bool {
-    is_fault(outcome) || matches!(outcome, Outcome::Gave(_))
+    is_fault(outcome) || matches!(outcome, Outcome::Failed(_))
 }
 
 impl Agent {
     /// Handles a failure: tells the caller, or arranges the next attempt or the dead letter.
     pub(in crate::agent) fn failed(&self, mut handling: Handling, mut envelope: Box<Envelope>, outcome: Outcome) {
         // Another attempt is not bound to what this one saw.
-        drop(envelope.again.take());
+        drop(envelope.conflicts.take());
         if let Some(recorder) = handling.take_recorder()
-            && matches!(&outcome, Outcome::Gave(_) | Outcome::Fault(_))
+            && matches!(&outcome, Outcome::Failed(_) | Outcome::Fault(_))
             && is_answer(&outcome)
         {
             recorder.enqueue_message(envelope.message.clone());
@@ -211,7 +213,7 @@ impl Agent {
         let dead = DeadLetter { envelope, reason, error, at: clock::now_ms() };
         self.bury_with(dead, sends, move |_| {
             if let Some(waiter) = waiter {
-                waiter.tell(Answer { revision, outcome: Outcome::Gone(reason) });
+                waiter.tell(Answer { revision, outcome: Outcome::Cancelled(reason) });
             }
         });
     }
@@ -219,7 +221,7 @@ impl Agent {
     pub(in crate::agent) fn bury_with(
         &self,
         dead: DeadLetter,
-        sends: Vec<crate::wasm::Sent>,
+        sends: Vec<crate::message::Outgoing>,
         then: impl FnOnce(Result<(), Box<Envelope>>) + Send + 'static,
     ) {
         let (name, reason) = (self.name.shared(), dead.reason);
@@ -230,7 +232,7 @@ impl Agent {
                 (Ok(()), _) => {
                     let labels = [("agent", name.to_string()), ("reason", reason.to_owned())];
                     metrics::counter!("caxton_dead_letters_total", &labels).increment(1);
-                    sends.into_iter().for_each(crate::wasm::Sent::deliver);
+                    sends.into_iter().for_each(crate::message::Outgoing::deliver);
                     then(Ok(()));
                 }
                 (Err(_), Some(dead)) => then(Err(dead.envelope)),
@@ -246,8 +248,8 @@ impl Agent {
 /// Returns the record of an attempt.
 fn attempt(handling: &Handling, envelope: &Envelope, outcome: &Outcome, why: &str) -> Attempt {
     let mut error = why.to_owned();
-    let trail = if let Outcome::Fault(fault) = outcome { fault.trail() } else { None };
-    for more in trail.iter().flat_map(|trail| [trail.words(), trail.backtrace().trim_end()]) {
+    let diagnostics = if let Outcome::Fault(fault) = outcome { fault.diagnostics() } else { None };
+    for more in diagnostics.iter().flat_map(|diagnostics| [diagnostics.stderr(), diagnostics.backtrace().trim_end()]) {
         if !more.is_empty() {
             error.push('\n');
             error.push_str(more);
@@ -267,7 +269,7 @@ fn attempt(handling: &Handling, envelope: &Envelope, outcome: &Outcome, why: &st
 impl Handling {
     /// Returns the acknowledgement of the message in hand; `None` if the store does not have it.
     pub(in crate::agent) fn acknowledges(&self, envelope: &Envelope) -> Option<Handled> {
-        let runs = envelope.again.as_ref().map_or(1, |again| again.runs + 1);
+        let runs = envelope.conflicts.as_ref().map_or(1, |again| again.runs + 1);
         envelope.seq.map(|seq| Handled { seq, revision: self.revision().id.number, runs })
     }
 }

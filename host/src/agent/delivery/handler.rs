@@ -15,10 +15,11 @@ use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::shadow::Recorder;
 use crate::agent::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
-use crate::store::{Closed, Commit, CommitError, CommitRequest, Committed};
-use crate::wasm::{
-    Answer, Commits, Conflict, Effects, Envelope, Fault, Inbox, Kept, Kind, Lease, Outcome, Sent, Work, wit,
+use crate::message::{
+    Answer, CallContext, CommitMode, Deliver, Effects, Envelope, Failure, Fault, Outcome, Outgoing, Reply,
 };
+use crate::store::{Closed, Commit, CommitError, CommitRequest, Committed};
+use crate::wasm::{HeldLease, Kind, Lease};
 
 /// The time for a call.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +40,9 @@ impl TimeBudget {
             // What is told is the whole of the time, not what was left of it for this call.
             // A tenth is the tolerance: the start of an instance takes some of the time and is the agent's own cost.
             Fault::Time { .. } if self.whole < self.allowed || self.left < self.allowed * 9 / 10 => {
-                Fault::Patience { limit: self.whole }
+                Fault::CallerTimeout { limit: self.whole }
             }
-            Fault::Time { trail, .. } => Fault::Time { limit: self.whole, trail },
+            Fault::Time { diagnostics, .. } => Fault::Time { limit: self.whole, diagnostics },
             fault => fault,
         }
     }
@@ -70,7 +71,7 @@ impl Agent {
         self: &Arc<Self>,
         flight: InFlight,
         taken: Taken<u64, QueuedMessage>,
-        kept: &mut Kept,
+        kept: &mut HeldLease,
     ) -> (Duration, Option<Arc<Self>>) {
         let Taken { lane, rank, since, follows, message } = taken;
         let mut envelope = match self.fetch(message) {
@@ -115,8 +116,8 @@ impl Agent {
         };
         envelope.number_attempt();
         let result = match self.expired(&envelope) {
-            Some(why) => Err(Outcome::Gone(why).into()),
-            None if self.begin_again(envelope.again.as_deref()).await => {
+            Some(why) => Err(Outcome::Cancelled(why).into()),
+            None if self.begin_again(envelope.conflicts.as_deref()).await => {
                 self.attempt(&mut handling, &mut envelope, kept).await
             }
             None => {
@@ -158,7 +159,7 @@ impl Agent {
         self: &Arc<Self>,
         handling: &mut Handling,
         envelope: &mut Envelope,
-        kept: &mut Kept,
+        kept: &mut HeldLease,
     ) -> Result<HandlerSuccess, FailedAttempt> {
         let (deadline, _) = handling.time(envelope);
         let lease = match kept.take(&handling.flight.revision.pool) {
@@ -169,15 +170,19 @@ impl Agent {
         // Again: the lease may have passed a call to stable, which has limits of its own.
         let (deadline, limit) = handling.time(envelope);
         handling.recorder = self.record(revision, envelope.hops);
-        let work = Work {
+        let work = CallContext {
             conversation: envelope.message.conversation_id.clone(),
             hops: envelope.hops,
             deadline,
             trace: envelope.trace.as_ref().map(crate::telemetry::trace::Trace::child),
-            outside: handling.recorder.as_deref().map(Recorder::outside),
-            commits: Commits::WithResult,
+            host: handling.recorder.as_deref().map(Recorder::outside),
+            commit_mode: CommitMode::WithResult,
             // An instance that keeps state in its memory is not ended in the middle.
-            run: self.run(envelope.again.as_deref_mut(), &envelope.within, revision.kind() != Kind::Stateful),
+            run: self.run(
+                envelope.conflicts.as_deref_mut(),
+                &envelope.caller_tickets,
+                revision.kind() != Kind::Stateful,
+            ),
         };
         // All of its time, also if an instance had to be started first; but nobody waits longer for that.
         let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
@@ -193,7 +198,7 @@ impl Agent {
                 (result, effects)
             }
             Err((Fault::Reserved(key), effects, _)) => {
-                return Err(FailedAttempt::Conflict(Conflict::broken_off(key, effects)));
+                return Err(FailedAttempt::Conflict(effects.into_conflict(key)));
             }
             Err((fault, _, cpu)) => {
                 handling.cpu = cpu;
@@ -203,7 +208,7 @@ impl Agent {
                 return Err(Outcome::Fault(fault).into());
             }
         };
-        let reply = result.map_err(Outcome::Gave)?;
+        let reply = result.map_err(Outcome::Failed)?;
         handling.answer = self.answer_to_keep(reply.as_ref());
         let replied = reply.is_some();
         let routed = self.route_reply(revision, envelope, reply);
@@ -212,17 +217,17 @@ impl Agent {
         Ok(HandlerSuccess { outcome, effects, replied })
     }
 
-    /// Commits the effects of a handler that succeeded.
+    /// CommitMode the effects of a handler that succeeded.
     fn settle(&self, handling: Handling, envelope: Box<Envelope>, success: HandlerSuccess) -> Option<Arc<Self>> {
         let HandlerSuccess { outcome, mut effects, replied } = success;
-        let answers = std::mem::take(&mut effects.answers);
+        let answers = std::mem::take(&mut effects.requests);
         let goes = self.goes_on(&handling, &envelope, &effects.sends, replied);
         let closes = if replied { None } else { Closed::of(&envelope, &effects.sends) };
         let handled = handling.acknowledges(&envelope);
         // In the same commit: a notice exists if and only if its dead letter does.
         effects.sends.extend(self.notices_of_ends(&effects.sends));
         let keeps = self.context.store.keeps_messages();
-        let lasts = effects.changes_state() || effects.ahead || effects.has_timers();
+        let lasts = effects.changes_state() || effects.reads_uncommitted || effects.has_timers();
         // Nothing has to be durable: no commit, and no wait for the disk.
         if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
             let sends = check_sends(&self.context, effects.sends);
@@ -237,8 +242,8 @@ impl Agent {
         }
         let (mut commit, mut sends) = (Commit::new(self.name.shared()), Vec::new());
         (commit.handled, commit.goes, commit.closes) = (handled, goes, closes.map(Box::new));
-        commit.ticket = envelope.again.as_ref().map(|again| again.ticket.number);
-        commit.within = envelope.within.iter().copied().chain(commit.ticket).collect();
+        commit.ticket = envelope.conflicts.as_ref().map(|again| again.reservation.ticket);
+        commit.within = envelope.caller_tickets.iter().copied().chain(commit.ticket).collect();
         commit.state = self.change(handling.revision(), (&mut sends, &mut commit.cancels), effects);
         let agent = self.arc();
         let done = Box::new(move |committed: Committed| {
@@ -279,7 +284,7 @@ impl Agent {
         mut handling: Handling,
         envelope: Box<Envelope>,
         outcome: Outcome,
-        sends: Vec<Sent>,
+        sends: Vec<Outgoing>,
         now: Instant,
     ) -> Option<Arc<Self>> {
         self.stats.ended(handling.end(&envelope, Some(true), now));
@@ -306,11 +311,11 @@ impl Agent {
         &self,
         revision: &Arc<Revision>,
         mut lease: Lease,
-        kept: &mut Kept,
+        kept: &mut HeldLease,
         envelope: &Envelope,
-        work: Work,
+        work: CallContext,
         budget: TimeBudget,
-    ) -> Result<(Result<Option<wit::Reply>, wit::Failure>, Effects, CallCost), (Fault, Effects, Duration)> {
+    ) -> Result<(Result<Option<Reply>, Failure>, Effects, CallCost), (Fault, Effects, Duration)> {
         let result = tokio::select! {
             // The result first: a handler that is done is not interrupted any more.
             biased;
@@ -339,8 +344,8 @@ impl Agent {
 
 /// Delivers messages. Of the agents that need a worker, the last one is returned, and served by the caller: a chain of
 /// messages stays in one task.
-fn deliver(sends: Vec<Sent>, now: Instant) -> Option<Arc<Agent>> {
-    let mut left: Option<Arc<dyn Inbox>> = None;
+fn deliver(sends: Vec<Outgoing>, now: Instant) -> Option<Arc<Agent>> {
+    let mut left: Option<Arc<dyn Deliver>> = None;
     for sent in sends {
         if let Some(inbox) = sent.put(now)
             && let Some(earlier) = left.replace(inbox)
@@ -390,12 +395,17 @@ mod tests {
             (990, 990, false),
         ] {
             let budget = TimeBudget { left: ms(left), whole: ms(whole), allowed: ms(1_000) };
-            let fault = budget.explain(Fault::Time { limit: ms(left), trail: crate::wasm::Trail::default() });
+            let fault =
+                budget.explain(Fault::Time { limit: ms(left), diagnostics: crate::message::Diagnostics::default() });
             assert_eq!(fault.is_guests(), guests, "{budget:?}");
             assert_eq!(fault.code(), "deadline-exceeded");
             assert!(fault.to_string().contains(&format!("{whole} ms")), "{fault}");
         }
         let budget = TimeBudget { left: ms(1), whole: ms(1), allowed: ms(1_000) };
-        assert!(budget.explain(Fault::Cpu { limit: ms(1), trail: crate::wasm::Trail::default() }).is_guests());
+        assert!(
+            budget
+                .explain(Fault::Cpu { limit: ms(1), diagnostics: crate::message::Diagnostics::default() })
+                .is_guests()
+        );
     }
 }

@@ -10,7 +10,7 @@ use crate::agent::shadow::Recorder;
 use crate::agent::stats::HandlingEnd;
 use crate::agent::{InFlight, Revision};
 use crate::clock;
-use crate::wasm::Envelope;
+use crate::message::Envelope;
 
 /// A message in hand: its place in the mailbox, the revision that handles it, its times.
 pub(in crate::agent) struct Handling {

@@ -19,8 +19,8 @@ use crate::agent::{AdmitError, Agent, Outcomes, Revision};
 use crate::clock;
 use crate::context::HostContext;
 use crate::logs::Line;
+use crate::message::{CallContext, Deliver, Envelope, Identity, Outgoing, Refusal};
 use crate::store::{TOO_MANY_HOPS, said};
-use crate::wasm::{Envelope, Identity, Inbox, Refusal, Sent, Work, act};
 
 /// The shortest time between two reports about chains of one agent that ended. Each end has a dead letter of its own,
 /// so nothing is lost by fewer lines.
@@ -76,7 +76,7 @@ impl ChainEnd {
         context.logs.note(line);
         let data = json!({
             "id": message.id, "receiver": message.receiver, "conversation": message.conversation_id,
-            "performative": act(message.performative).to_string(), "limit": limit, "dead_letter": is_dead,
+            "performative": message.performative.to_string(), "limit": limit, "dead_letter": is_dead,
             "untold": untold,
         });
         context.events.emit(Some(&agent), "message.too-many-hops", data);
@@ -91,12 +91,12 @@ pub(in crate::agent) struct ChainEndInbox {
 }
 
 impl ChainEndInbox {
-    pub(in crate::agent) fn inbox(receiver: &Arc<Agent>, ending: ChainEnd) -> Arc<dyn Inbox> {
+    pub(in crate::agent) fn inbox(receiver: &Arc<Agent>, ending: ChainEnd) -> Arc<dyn Deliver> {
         Arc::new(Self { receiver: Arc::clone(receiver), ending })
     }
 }
 
-impl Inbox for ChainEndInbox {
+impl Deliver for ChainEndInbox {
     fn put(&self, envelope: Box<Envelope>) -> bool {
         let (receiver, context) = (&self.receiver, &self.receiver.context);
         // It was taken and given up: what was accepted is still the sum of what became of it.
@@ -117,7 +117,7 @@ impl Inbox for ChainEndInbox {
     /// Does nothing: no place was kept.
     fn release(&self) {}
 
-    fn other(&self, agent: &str) -> Option<Arc<dyn Inbox>> {
+    fn other(&self, agent: &str) -> Option<Arc<dyn Deliver>> {
         self.receiver.other(agent)
     }
 }
@@ -142,13 +142,13 @@ impl Agent {
     pub(crate) fn admit(
         self: &Arc<Self>,
         who: &Identity,
-        work: &Work,
+        work: &CallContext,
         envelope: Box<Envelope>,
-    ) -> Result<Sent, AdmitError> {
+    ) -> Result<Outgoing, AdmitError> {
         let (ending, limit) = (ending(who), who.spec.limits.hops);
         // Still sent, as a dead letter: the handler's other effects stand.
         if envelope.hops > limit {
-            return Ok(Sent::ending(ChainEndInbox::inbox(self, ending), envelope, limit));
+            return Ok(Outgoing::ending(ChainEndInbox::inbox(self, ending), envelope, limit));
         }
         let begins = envelope.hops == 0;
         let inbox = if envelope.waits {
@@ -157,9 +157,9 @@ impl Agent {
             TimerInbox::inbox(self)
         } else {
             self.reserve_place(Some(&envelope.message.conversation_id))?;
-            Arc::clone(self) as Arc<dyn Inbox>
+            Arc::clone(self) as Arc<dyn Deliver>
         };
-        let sent = Sent::new(inbox, envelope);
+        let sent = Outgoing::new(inbox, envelope);
         if !begins {
             return Ok(sent);
         }

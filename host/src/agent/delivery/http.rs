@@ -23,12 +23,13 @@ use crate::agent::state::commit::RefusedCommit;
 use crate::agent::stats::HandlingEnd;
 use crate::agent::{Agent, InFlight, Outcomes, Revision};
 use crate::clock;
+use crate::message::{
+    CallContext, CommitFailure, CommitMode, Committer, Conflict, ConflictHistory, Effects, Fault, Outcome, Outgoing,
+    new_id,
+};
 use crate::store::CommitError;
 use crate::telemetry::trace::Trace;
-use crate::wasm::{
-    Again, BodyError, Commits, Committer, Conflict, Effects, Ended, Fault, HttpCall, HttpEnd, HttpFailure,
-    NotCommitted, Outcome, ResponseBody, Sent, Unanswered, Work, new_id,
-};
+use crate::wasm::{BodyError, Ended, HttpCall, HttpEnd, HttpFailure, ResponseBody, Unanswered};
 
 /// An HTTP agent's response, whose body may still be coming.
 pub(crate) struct HttpAnswer {
@@ -66,7 +67,7 @@ struct CallInHand {
 /// A run of a handler that brought no response.
 enum FailedRun {
     Failed(HttpFailure),
-    Conflict { call: CallInHand, again: Option<Box<Again>>, conflict: Conflict },
+    Conflict { call: CallInHand, again: Option<Box<ConflictHistory>>, conflict: Conflict },
 }
 
 impl FailedRun {
@@ -187,7 +188,7 @@ impl Agent {
             };
             let FailedRun::Conflict { call, again, conflict } = broken else { return Err(broken.give_up().into()) };
             // A part of the call is committed, or its request is gone: a second run would not be the same call.
-            if conflict.partly || !held.is_whole() {
+            if conflict.partly_committed || !held.is_whole() {
                 self.stats.count_conflict();
                 return Err(call.give_up(conflict.key).into());
             }
@@ -209,7 +210,7 @@ impl Agent {
         mut in_call: CallInHand,
         request: http::Request<B>,
         conversation: &str,
-        (mut again, yields): (Option<Box<Again>>, bool),
+        (mut again, yields): (Option<Box<ConflictHistory>>, bool),
     ) -> Result<HttpAnswer, FailedRun>
     where
         B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
@@ -226,13 +227,13 @@ impl Agent {
         let committer = self.committer(&revision, recorder.clone(), run.ticket);
         let call = HttpCall {
             request: recorded(request, recorder.clone()),
-            work: Work {
+            work: CallContext {
                 conversation: conversation.to_owned(),
                 hops: 0,
                 deadline,
                 trace: in_call.trace.clone(),
-                outside: recorder.as_ref().map(|recorder| recorder.outside()),
-                commits: Commits::Through(Arc::clone(&committer)),
+                host: recorder.as_ref().map(|recorder| recorder.outside()),
+                commit_mode: CommitMode::Through(Arc::clone(&committer)),
                 run,
             },
             time: deadline.saturating_duration_since(in_call.called),
@@ -245,9 +246,9 @@ impl Agent {
             Ok(response) => response,
             Err(unanswered) => {
                 let conflict = match unanswered {
-                    Unanswered::BrokenOff(key, effects, _ended) => Ok(Conflict::broken_off(key, *effects)),
-                    Unanswered::Refused(NotCommitted::Conflict(conflict), _ended) => Ok(*conflict),
-                    Unanswered::Refused(NotCommitted::Other(why), ended) => {
+                    Unanswered::BrokenOff(key, effects, _ended) => Ok(effects.into_conflict(key)),
+                    Unanswered::Refused(CommitFailure::Conflict(conflict), _ended) => Ok(*conflict),
+                    Unanswered::Refused(CommitFailure::Other(why), ended) => {
                         ended(Fault::Host(why.clone()).into());
                         Err(HttpFailure::NotCommitted(why))
                     }
@@ -285,21 +286,21 @@ impl Agent {
                 recorder.committing(agent.name.as_str(), &effects);
             }
             Box::pin(async move {
-                let (answers, partly) = (std::mem::take(&mut effects.answers), effects.partly);
+                let (answers, partly) = (std::mem::take(&mut effects.requests), effects.partly_committed);
                 let committed = agent.commit_call(&revision, (ticket, !last), effects).await;
                 committed.map_err(|not| match not.error {
                     CommitError::Conflict(key) => {
-                        NotCommitted::Conflict(Box::new(refused(key, not.state.as_ref(), answers, partly)))
+                        CommitFailure::Conflict(Box::new(refused(key, not.state.as_ref(), answers, partly)))
                     }
-                    error => NotCommitted::Other(error.to_string()),
+                    error => CommitFailure::Other(error.to_string()),
                 })
             })
         })
     }
 
     /// Waits until a call may run again, with its keys to itself.
-    async fn until_begun(&self, again: &Again) {
-        let (store, ticket) = (&self.context.store, again.ticket.number);
+    async fn until_begun(&self, again: &ConflictHistory) {
+        let (store, ticket) = (&self.context.store, again.reservation.ticket);
         let call = || {
             let (sender, called) = oneshot::channel::<()>();
             // Who waited may have left.
@@ -322,7 +323,7 @@ impl Agent {
         }
     }
 
-    /// Commits the effects of an HTTP call and delivers what it sent; returns when they are durable. Returns a refused
+    /// CommitMode the effects of an HTTP call and delivers what it sent; returns when they are durable. Returns a refused
     /// change.
     pub(in crate::agent) async fn commit_call(
         &self,
@@ -330,9 +331,9 @@ impl Agent {
         part: (Option<u64>, bool),
         effects: Effects,
     ) -> Result<(), Box<RefusedCommit>> {
-        let lasts = effects.changes_state() || effects.ahead || effects.has_timers();
+        let lasts = effects.changes_state() || effects.reads_uncommitted || effects.has_timers();
         if !lasts && (effects.sends.is_empty() || !self.context.store.keeps_messages()) {
-            check_sends(&self.context, effects.sends).into_iter().for_each(Sent::deliver);
+            check_sends(&self.context, effects.sends).into_iter().for_each(Outgoing::deliver);
             return Ok(());
         }
         let (mut sends, mut cancels) = (Vec::new(), Vec::new());

@@ -6,6 +6,7 @@
 //! well, of which nobody is told. Nothing is told of a `failure`, nor of what an operator lets be handled again: a notice that cannot be
 //! handled causes no other.
 
+use caxton_control::Performative;
 use std::sync::Arc;
 
 use caxton_control::desired::OnDead;
@@ -13,8 +14,8 @@ use caxton_control::desired::OnDead;
 use crate::agent::Agent;
 use crate::agent::delivery::reply::cut;
 use crate::clock;
+use crate::message::{Deliver, Envelope, Message, Outcome, Outgoing, new_id};
 use crate::store::{Commit, CommitRequest, Committed, TOO_MANY_HOPS, beyond};
-use crate::wasm::{Envelope, Inbox, Outcome, Sent, act, new_id, wit};
 
 /// The sender of notices.
 const SENDER: &str = "host:dead";
@@ -25,7 +26,7 @@ const PAST_ALL_BOUNDS: u32 = u32::MAX;
 
 /// A message that came to nothing, and why.
 struct GivenUp<'a> {
-    message: &'a wit::Message,
+    message: &'a Message,
     /// The causes of the notice.
     hops: u32,
     attempts: usize,
@@ -39,13 +40,13 @@ impl Agent {
     /// Returns the messages that are sent because one in this mailbox is given up: the `failure` to the sender of a
     /// question, and the notices to the agents that want them. Those are this one, unless it is removed, and the sender of a
     /// message that is no question.
-    pub(in crate::agent) fn notices(&self, envelope: &Envelope, reason: &str, error: &str) -> Vec<Sent> {
+    pub(in crate::agent) fn notices(&self, envelope: &Envelope, reason: &str, error: &str) -> Vec<Outgoing> {
         let answer = self.failure_for(envelope, error);
         let message = &envelope.message;
         let is_told = answer.is_some() || message.sender == self.name.as_str();
-        let mut sends: Vec<Sent> = answer.into_iter().collect();
+        let mut sends: Vec<Outgoing> = answer.into_iter().collect();
         // A caller is told directly; the others could go round for ever.
-        if envelope.is_call() || envelope.revived || message.performative == wit::Performative::Failure {
+        if envelope.is_call() || envelope.revived || message.performative == Performative::Failure {
             return sends;
         }
         let (hops, attempts) = (envelope.hops.saturating_add(1), envelope.failed.len());
@@ -61,7 +62,7 @@ impl Agent {
     }
 
     /// Returns the notice to this agent that its answer has no receiver. `hops` are the causes of the question.
-    pub(in crate::agent) fn notice_in_vain(&self, answer: &wit::Message, hops: u32) -> Option<Sent> {
+    pub(in crate::agent) fn notice_in_vain(&self, answer: &Message, hops: u32) -> Option<Outgoing> {
         let (reason, error) = ("answer-in-vain", "nobody waits for the answer any more");
         let hops = hops.saturating_add(1);
         notice(&self.me.upgrade()?, &GivenUp { message: answer, hops, attempts: 0, reason, error })
@@ -69,10 +70,10 @@ impl Agent {
 
     /// Returns the notices to this agent of the messages among those it sends that end a chain of causes. What a notice of
     /// such an end caused has none.
-    pub(in crate::agent) fn notices_of_ends(&self, sends: &[Sent]) -> Vec<Sent> {
-        let notice_of = |sent: &Sent| {
+    pub(in crate::agent) fn notices_of_ends(&self, sends: &[Outgoing]) -> Vec<Outgoing> {
+        let notice_of = |sent: &Outgoing| {
             let (limit, Envelope { message, hops, .. }) = (sent.ends()?, sent.envelope());
-            if *hops == PAST_ALL_BOUNDS || message.performative == wit::Performative::Failure {
+            if *hops == PAST_ALL_BOUNDS || message.performative == Performative::Failure {
                 return None;
             }
             let error = beyond(limit);
@@ -88,7 +89,7 @@ impl Agent {
         let Some(sent) = self.notice_in_vain(answer, hops) else { return };
         let done = Box::new(|committed: Committed| {
             if committed.result.is_ok() {
-                committed.sends.into_iter().for_each(Sent::deliver);
+                committed.sends.into_iter().for_each(Outgoing::deliver);
             }
         });
         let commit = Commit::new(self.name.shared());
@@ -97,7 +98,7 @@ impl Agent {
 }
 
 /// Returns an agent's notice of a message, with the place that is kept for it; none if it wants no notices.
-fn notice(agent: &Arc<Agent>, dead: &GivenUp<'_>) -> Option<Sent> {
+fn notice(agent: &Arc<Agent>, dead: &GivenUp<'_>) -> Option<Outgoing> {
     let spec = agent.spec();
     let GivenUp { message, hops, .. } = *dead;
     let ends = hops > spec.limits.hops && hops < PAST_ALL_BOUNDS;
@@ -107,9 +108,9 @@ fn notice(agent: &Arc<Agent>, dead: &GivenUp<'_>) -> Option<Sent> {
     // A header is one line.
     let text: String = dead.error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let header = |name: &str, value: &str| (format!("dead-{name}"), value.to_owned());
-    let told = wit::Message {
+    let told = Message {
         id: new_id(),
-        performative: wit::Performative::Failure,
+        performative: Performative::Failure,
         sender: SENDER.to_owned(),
         receiver: agent.name.as_str().to_owned(),
         content: message.content.clone(),
@@ -129,12 +130,12 @@ fn notice(agent: &Arc<Agent>, dead: &GivenUp<'_>) -> Option<Sent> {
             header("error", cut(&text, MAX_ERROR as u64)),
             header("sender", &message.sender),
             header("receiver", &message.receiver),
-            header("performative", &act(message.performative).to_string()),
+            header("performative", &message.performative.to_string()),
             header("attempts", &dead.attempts.to_string()),
         ],
     };
     // It has to hear it, so there is always a place.
     agent.reserve_beyond();
     let envelope = Box::new(Envelope { hops, ..Envelope::new(told) });
-    Some(Sent::new(Arc::clone(agent) as Arc<dyn Inbox>, envelope).of_host())
+    Some(Outgoing::new(Arc::clone(agent) as Arc<dyn Deliver>, envelope).of_host())
 }

@@ -5,8 +5,8 @@ use caxton_control::conversation::{Refused, Said};
 
 use crate::clock;
 use crate::context::HostContext;
+use crate::message::{Envelope, Message, Outgoing};
 use crate::store::{Commit, CommitRequest, Committed, said};
-use crate::wasm::{Envelope, Sent, act, wit};
 
 /// A request in a conversation, until it is answered.
 pub(crate) struct Question {
@@ -18,15 +18,15 @@ pub(crate) struct Question {
 
 /// Checks messages against their conversations, and records them there. Drops an illegal message whose sender cannot be
 /// told.
-pub(in crate::agent) fn check_sends(context: &HostContext, mut sends: Vec<Sent>) -> Vec<Sent> {
+pub(in crate::agent) fn check_sends(context: &HostContext, mut sends: Vec<Outgoing>) -> Vec<Outgoing> {
     // One at a time and in order: each may make the next one legal.
     sends.retain_mut(|sent| context.store.conversations.judge_sent(sent).is_ok());
-    let (ending, sends): (Vec<Sent>, Vec<Sent>) = sends.into_iter().partition(|sent| sent.ends().is_some());
+    let (ending, sends): (Vec<Outgoing>, Vec<Outgoing>) = sends.into_iter().partition(|sent| sent.ends().is_some());
     if !ending.is_empty() {
         // Dead letters are kept also where messages are not.
         let done = Box::new(|committed: Committed| {
             if committed.result.is_ok() {
-                committed.sends.into_iter().for_each(Sent::deliver);
+                committed.sends.into_iter().for_each(Outgoing::deliver);
             }
         });
         context.store.submit(CommitRequest::new(Commit::new("".into()), ending, done));
@@ -54,12 +54,12 @@ impl Question {
     ///
     /// # Errors
     /// The answer is illegal in its conversation.
-    pub(crate) fn answer(&self, context: &HostContext, reply: Option<&wit::Message>) -> Result<(), String> {
+    pub(crate) fn answer(&self, context: &HostContext, reply: Option<&Message>) -> Result<(), String> {
         let Self { conversation, from, to, key } = self;
         let said = Said {
             from: to,
             to: from,
-            act: reply.map_or(Performative::Failure, |reply| act(reply.performative)),
+            act: reply.map_or(Performative::Failure, |reply| reply.performative),
             protocol: reply.and_then(|reply| reply.protocol.as_deref()),
             id: reply.map_or("", |reply| &reply.id),
             reply_with: reply.and_then(|reply| reply.reply_with.as_deref()),

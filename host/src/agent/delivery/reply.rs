@@ -1,5 +1,6 @@
 //! The receivers of replies, and the texts and codes of failures.
 
+use caxton_control::Performative;
 use std::sync::Arc;
 
 use caxton_control::RevisionId;
@@ -8,8 +9,8 @@ use crate::agent::delivery::conflict;
 use crate::agent::delivery::hops::{ChainEnd, ChainEndInbox};
 use crate::agent::{AdmitError, Agent, Revision, draft};
 use crate::clock;
+use crate::message::{Cause, Deliver, Envelope, Message, Outcome, Outgoing, Reply, new_id};
 use crate::store::said;
-use crate::wasm::{Envelope, Inbox, Outcome, Sent, new_id, wit};
 
 /// The longest reason that a handler gives for its failure, in characters.
 const MAX_REASON: usize = 8_192;
@@ -18,11 +19,11 @@ const MAX_REASON: usize = 8_192;
 pub(crate) fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Reply(_) | Outcome::Done => "it was handled".to_owned(),
-        Outcome::Gave(failure) => {
+        Outcome::Failed(failure) => {
             let cause = match failure.cause {
-                wit::Cause::Rejected => "rejected",
-                wit::Cause::Unavailable => "unavailable",
-                wit::Cause::Fault => "fault",
+                Cause::Rejected => "rejected",
+                Cause::Unavailable => "unavailable",
+                Cause::Fault => "fault",
             };
             // A guest may say as much as its memory holds; this is for logs, dead letters and callers.
             format!("{cause}: {}", failure.reason.chars().take(MAX_REASON).collect::<String>())
@@ -32,7 +33,7 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
         Outcome::Refused(why) => format!("its effects were refused: {why}"),
         Outcome::Conflict(key) => format!("conflict: {}", conflict::describe(key)),
         Outcome::NotCommitted(why) => format!("its effects were not committed: {why}"),
-        Outcome::Gone(why) => (*why).to_owned(),
+        Outcome::Cancelled(why) => (*why).to_owned(),
     }
 }
 
@@ -40,17 +41,17 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
 pub(crate) fn code(outcome: &Outcome) -> Option<&'static str> {
     match outcome {
         Outcome::Reply(_) | Outcome::Done => None,
-        Outcome::Gave(failure) => Some(match failure.cause {
-            wit::Cause::Rejected => "rejected",
-            wit::Cause::Unavailable => "agent-unavailable",
-            wit::Cause::Fault => "agent-fault",
+        Outcome::Failed(failure) => Some(match failure.cause {
+            Cause::Rejected => "rejected",
+            Cause::Unavailable => "agent-unavailable",
+            Cause::Fault => "agent-fault",
         }),
         Outcome::Fault(fault) => Some(fault.code()),
         Outcome::BadReply(_) => Some("bad-reply"),
         Outcome::Refused(_) => Some("effects-refused"),
         Outcome::Conflict(_) => Some("conflict"),
         Outcome::NotCommitted(_) => Some("not-committed"),
-        Outcome::Gone(_) => Some("gone"),
+        Outcome::Cancelled(_) => Some("gone"),
     }
 }
 
@@ -60,8 +61,8 @@ impl Agent {
         &self,
         revision: &Revision,
         envelope: &Envelope,
-        reply: Option<wit::Reply>,
-    ) -> Result<(Outcome, Option<Sent>), AdmitError> {
+        reply: Option<Reply>,
+    ) -> Result<(Outcome, Option<Outgoing>), AdmitError> {
         let Some(reply) = reply else { return Ok((Outcome::Done, None)) };
         let limit = revision.spec.limits.message_bytes;
         if reply.content.len() as u64 > limit {
@@ -88,7 +89,7 @@ impl Agent {
     }
 
     /// Returns the `failure` for an agent that asked, does not wait, and will get no answer.
-    pub(in crate::agent) fn failure_for(&self, envelope: &Envelope, why: &str) -> Option<Sent> {
+    pub(in crate::agent) fn failure_for(&self, envelope: &Envelope, why: &str) -> Option<Outgoing> {
         // Who was told once, before an operator let the message be handled again, is not told again: what is told may
         // become a dead letter itself, and there would be one more for each time.
         if envelope.is_call() || envelope.revived || !said(envelope).is_question() {
@@ -104,8 +105,8 @@ impl Agent {
                 ChainEnd::new(&Arc::new(nobody), self.spec().limits.hops)
             }
         };
-        let reply = wit::Reply {
-            performative: wit::Performative::Failure,
+        let reply = Reply {
+            performative: Performative::Failure,
             // As much of it as the asker takes: it has to hear that there will be no answer.
             content: cut(why, limit.unwrap_or(u64::MAX)).as_bytes().to_vec(),
             content_type: "text/plain; charset=utf-8".to_owned(),
@@ -121,11 +122,11 @@ impl Agent {
         })
         .ok()
         .flatten()
-        .map(Sent::of_host)
+        .map(Outgoing::of_host)
     }
 
-    fn answer(&self, question: &wit::Message, reply: wit::Reply) -> wit::Message {
-        wit::Message {
+    fn answer(&self, question: &Message, reply: Reply) -> Message {
+        Message {
             id: new_id(),
             performative: reply.performative,
             sender: self.name.as_str().to_owned(),
@@ -147,7 +148,7 @@ impl Agent {
 
     /// Returns `true` for an answer to an agent that accepts none: it was removed, or speaks HTTP and can only wait for
     /// answers.
-    fn has_nobody(&self, answer: &wit::Message) -> bool {
+    fn has_nobody(&self, answer: &Message) -> bool {
         let receiver = self.directory.receiver(&answer.receiver, &answer.conversation_id);
         !answer.receiver.contains(':') && receiver.is_none_or(|receiver| receiver.is_http())
     }
@@ -156,10 +157,10 @@ impl Agent {
     fn to_mailbox(
         &self,
         question: &Envelope,
-        message: wit::Message,
+        message: Message,
         ending: ChainEnd,
         reserve: impl FnOnce(&Self) -> Result<(), AdmitError>,
-    ) -> Result<Option<Sent>, AdmitError> {
+    ) -> Result<Option<Outgoing>, AdmitError> {
         // Names of agents have no colon; all other senders are outside.
         if message.receiver.contains(':') {
             return Ok(None);
@@ -178,10 +179,10 @@ impl Agent {
         let envelope = Box::new(Envelope { hops, trace: question.trace.clone(), ..Envelope::new(message) });
         let limit = ending.limit();
         if hops > limit {
-            return Ok(Some(Sent::ending(ChainEndInbox::inbox(&receiver, ending), envelope, limit)));
+            return Ok(Some(Outgoing::ending(ChainEndInbox::inbox(&receiver, ending), envelope, limit)));
         }
         reserve(&receiver)?;
-        Ok(Some(Sent::new(receiver as Arc<dyn Inbox>, envelope)))
+        Ok(Some(Outgoing::new(receiver as Arc<dyn Deliver>, envelope)))
     }
 }
 
@@ -194,6 +195,7 @@ pub(in crate::agent) fn cut(text: &str, bytes: u64) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Failure;
 
     #[test]
     fn a_text_is_cut_between_characters() {
@@ -212,7 +214,7 @@ mod tests {
     #[test]
     fn the_reason_of_a_failure_is_told_up_to_a_length() {
         let reason = "ü".repeat(1_000_000);
-        let failure = wit::Failure { cause: wit::Cause::Fault, reason, retry_after_ms: None };
-        assert_eq!(describe(&Outcome::Gave(failure)).chars().count(), "fault: ".len() + MAX_REASON);
+        let failure = Failure { cause: Cause::Fault, reason, retry_after_ms: None };
+        assert_eq!(describe(&Outcome::Failed(failure)).chars().count(), "fault: ".len() + MAX_REASON);
     }
 }

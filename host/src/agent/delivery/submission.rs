@@ -1,5 +1,6 @@
 //! Messages from outside: checked, queued or answered.
 
+use caxton_control::mailbox::Rank;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,9 @@ use crate::agent::delivery::worker::CallerWorker;
 use crate::agent::draft::{self, MAX_ID};
 use crate::agent::{AdmitError, Agent, Question};
 use crate::clock;
+use crate::message::{Answer, Deliver, Envelope, Fault, Message, Outcome, Outgoing, Waiter, new_id};
 use crate::store::{Commit, CommitError, CommitRequest, Committed, IdempotencyKey};
 use crate::telemetry::trace::Trace;
-use crate::wasm::{Answer, Envelope, Fault, Inbox, Outcome, Sent, Waiter, new_id, performative, wit};
 
 /// A message from outside: over HTTP, or from the management API.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl Agent {
             let receipts = &self.shared.receipts;
             envelope.waiter = Some(receipts.open(&accepted, self.name.shared(), clock::now_ms()));
         }
-        let mut sent = Sent::new(Arc::clone(self) as Arc<dyn Inbox>, envelope);
+        let mut sent = Outgoing::new(Arc::clone(self) as Arc<dyn Deliver>, envelope);
         // Nothing has to be durable, so the caller does not wait for a commit.
         if !keeps && key.is_none() {
             self.context.store.conversations.judge_sent(&mut sent).map_err(AdmitError::NotUnderstood)?;
@@ -104,7 +105,7 @@ impl Agent {
         let (sender, receiver) = oneshot::channel();
         let done = Box::new(move |committed: Committed| {
             if committed.result.is_ok() {
-                committed.sends.into_iter().for_each(Sent::deliver);
+                committed.sends.into_iter().for_each(Outgoing::deliver);
             }
             // Who asked may have left; the message is accepted all the same.
             let _ = sender.send(committed.result);
@@ -153,12 +154,12 @@ impl Agent {
         let outcome = match patience {
             None => Ok(answer.await),
             Some(patience) => {
-                tokio::time::timeout(patience, answer).await.map_err(|_| Fault::Patience { limit: patience })
+                tokio::time::timeout(patience, answer).await.map_err(|_| Fault::CallerTimeout { limit: patience })
             }
         };
         let mut answer = match outcome {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Answer { revision: None, outcome: Outcome::Gone("the host is stopping") },
+            Ok(Err(_)) => Answer { revision: None, outcome: Outcome::Cancelled("the host is stopping") },
             Err(fault) => Answer { revision: None, outcome: Outcome::Fault(fault) },
         };
         if let Some(question) = question {
@@ -186,9 +187,9 @@ impl Agent {
         let patience = submission.patience;
         let now = clock::now_ms();
         let accepted = Accepted { id: id.clone(), conversation: conversation.clone() };
-        let message = wit::Message {
+        let message = Message {
             id,
-            performative: performative(submission.performative),
+            performative: submission.performative,
             sender: submission.sender,
             receiver: self.name.as_str().to_owned(),
             content: submission.content,
@@ -200,7 +201,7 @@ impl Agent {
             in_reply_to: None,
             reply_by: patience
                 .map(|patience| now.saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX))),
-            priority: wit::Priority::Normal,
+            priority: Rank::Normal,
             sent_at: now,
             attempt: 1,
             headers: submission.headers,

@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 
 use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::{Agent, InFlight};
-use crate::wasm::{Inbox, Kept};
+use crate::message::Deliver;
+use crate::wasm::HeldLease;
 
 /// The time for which one worker handles messages before another starts beside it. A shorter one would start workers
 /// for bursts that one worker finishes sooner than a second one starts.
@@ -26,7 +27,7 @@ impl Agent {
     pub(crate) fn work_for_caller(self: &Arc<Self>) {
         let agent = Arc::clone(self);
         tokio::spawn(async move {
-            match step(&agent, &mut Kept::default()).await {
+            match step(&agent, &mut HeldLease::default()).await {
                 WorkerStep::Handled(_) => agent.end_worker(),
                 WorkerStep::GoOn(next) => next.work(),
                 WorkerStep::Ended => {}
@@ -39,7 +40,7 @@ impl Agent {
 pub(in crate::agent) async fn work(mut agent: Arc<Agent>) {
     let mut worked = Duration::ZERO;
     // Its instance stays with it as long as it works for one agent.
-    let mut kept = Kept::default();
+    let mut kept = HeldLease::default();
     loop {
         match step(&agent, &mut kept).await {
             WorkerStep::Handled(took) => {
@@ -51,7 +52,7 @@ pub(in crate::agent) async fn work(mut agent: Arc<Agent>) {
             }
             WorkerStep::Ended => return,
             // A chain of messages stays in one task, which nobody has to wake.
-            WorkerStep::GoOn(next) => (agent, worked, kept) = (next, Duration::ZERO, Kept::default()),
+            WorkerStep::GoOn(next) => (agent, worked, kept) = (next, Duration::ZERO, HeldLease::default()),
         }
         // A mailbox that never runs dry must not keep others from this thread.
         tokio::task::coop::consume_budget().await;
@@ -69,7 +70,7 @@ enum WorkerStep {
 }
 
 /// Handles one message.
-async fn step(agent: &Arc<Agent>, kept: &mut Kept) -> WorkerStep {
+async fn step(agent: &Arc<Agent>, kept: &mut HeldLease) -> WorkerStep {
     let Some((flight, taken)) = agent.take() else { return WorkerStep::Ended };
     let (took, next) = handle(agent, flight, taken, kept).await;
     let Some(next) = next else { return WorkerStep::Handled(took) };
@@ -85,7 +86,7 @@ async fn handle(
     agent: &Arc<Agent>,
     flight: InFlight,
     taken: Taken<u64, QueuedMessage>,
-    kept: &mut Kept,
+    kept: &mut HeldLease,
 ) -> (Duration, Option<Arc<Agent>>) {
     let mut handled = pin!(agent.handle_message(flight, taken, kept));
     let mut wait = Wait { agent, waits: false };
@@ -176,7 +177,8 @@ impl CallerWorker {
             CallerWorkerState::Busy(step) => step,
             CallerWorkerState::Free => {
                 let agent = Arc::clone(&self.agent);
-                self.state = CallerWorkerState::Busy(Box::pin(async move { step(&agent, &mut Kept::default()).await }));
+                self.state =
+                    CallerWorkerState::Busy(Box::pin(async move { step(&agent, &mut HeldLease::default()).await }));
                 return Poll::Ready(());
             }
         };

@@ -86,7 +86,7 @@ async fn blocking<T: Send + 'static>(read: impl FnOnce() -> Result<T, String> + 
 mod tests {
     use super::*;
     use crate::agent::tests::{agent, sent};
-    use crate::wasm::Inbox;
+    use crate::message::Deliver;
 
     #[tokio::test]
     async fn a_message_that_nobody_has_is_lost_and_one_that_waits_is_not() {

@@ -13,7 +13,8 @@ use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::{AdmitError, Agent, Outcomes, Revision};
 use crate::api_types::BreakerOpening;
 use crate::clock;
-use crate::wasm::{Envelope, HttpEnd, Outcome};
+use crate::message::{Envelope, Outcome};
+use crate::wasm::HttpEnd;
 
 /// An HTTP call that is a trial. Dropping it before its end is known lets another be one.
 pub(in crate::agent) struct Trial(Arc<Agent>);

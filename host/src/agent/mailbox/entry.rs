@@ -7,8 +7,8 @@ use caxton_control::mailbox::Mailbox as Queue;
 use crate::agent::Agent;
 use crate::agent::mailbox::breaker::failures;
 use crate::clock;
+use crate::message::Envelope;
 use crate::store::prefetch;
-use crate::wasm::Envelope;
 
 /// The contents of waiting messages that stay in memory, of all agents together, in bytes; those of further ones are
 /// read from the store when they are handled. With it ten thousand agents with full mailboxes fit into a small machine.
@@ -91,7 +91,7 @@ impl Agent {
     pub(in crate::agent) fn to_entry(&self, envelope: Box<Envelope>) -> QueuedMessage {
         let weight = weight(&envelope);
         // What is known of runs before is nowhere else.
-        let bound = if envelope.again.is_some() { usize::MAX } else { RESIDENT };
+        let bound = if envelope.conflicts.is_some() { usize::MAX } else { RESIDENT };
         match envelope.seq {
             // A caller's waiter is only in memory, so its message stays there.
             Some(seq) if envelope.waiter.is_none() && !self.context.resident.take(weight, bound) => {

@@ -10,8 +10,8 @@ use crate::agent::mailbox::MailboxState;
 use crate::agent::mailbox::entry::{QueuedMessage, since};
 use crate::agent::{Agent, Outcomes};
 use crate::clock;
+use crate::message::{Answer, Deliver, Envelope, Outcome};
 use crate::store::DeadLetter;
-use crate::wasm::{Answer, Envelope, Inbox, Outcome};
 
 /// The shortest pause between two scans in milliseconds: they take O(messages), and thus little of the time, however
 /// many expire one after the other.
@@ -152,7 +152,7 @@ impl Agent {
             Ok(()) => {
                 agent.stats.count(Outcomes::Failed);
                 if let Some(waiter) = waiter {
-                    waiter.tell(Answer { revision: None, outcome: Outcome::Gone(why) });
+                    waiter.tell(Answer { revision: None, outcome: Outcome::Cancelled(why) });
                 }
             }
             // Still in the store: it waits, and is given up again.
@@ -171,8 +171,8 @@ impl Agent {
 mod tests {
     use super::*;
     use crate::agent::tests::{agent, sent};
+    use crate::message::Waiter;
     use crate::store::DeadFilter;
-    use crate::wasm::Waiter;
 
     /// Takes a message into the mailbox.
     fn put(agent: &Agent, envelope: Box<Envelope>) {

@@ -9,13 +9,13 @@ use crate::agent::delivery::worker;
 use crate::agent::mailbox::Intake;
 use crate::agent::{AdmitError, Agent, CONVERSATIONS, Outcomes};
 use crate::clock;
-use crate::wasm::{Envelope, Inbox, rank};
+use crate::message::{Deliver, Envelope};
 
-impl Inbox for Agent {
+impl Deliver for Agent {
     fn put(&self, mut envelope: Box<Envelope>) -> bool {
         envelope.accepted.get_or_insert_with(Instant::now);
         let conversation = CONVERSATIONS.hash_one(&envelope.message.conversation_id);
-        let (rank, due) = (rank(envelope.message.priority), envelope.due);
+        let (rank, due) = (envelope.message.priority, envelope.due);
         let is_call = envelope.is_call();
         // Before the lock: it may drop a large content.
         let entry = self.to_entry(envelope);
@@ -43,9 +43,9 @@ impl Inbox for Agent {
         self.context.workers.clone().spawn(worker::work(self));
     }
 
-    fn other(&self, agent: &str) -> Option<Arc<dyn Inbox>> {
+    fn other(&self, agent: &str) -> Option<Arc<dyn Deliver>> {
         let agent = self.directory.agent(agent).filter(|agent| !agent.is_http())?;
-        Some(agent as Arc<dyn Inbox>)
+        Some(agent as Arc<dyn Deliver>)
     }
 
     fn reserve_beyond(&self) {

@@ -6,8 +6,8 @@ use crate::agent::mailbox::entry::{QueuedMessage, StoredRef};
 use crate::agent::mailbox::{Intake, MailboxFigures};
 use crate::agent::{Agent, Outcomes};
 use crate::clock;
+use crate::message::{Answer, Deliver, Envelope, Outcome};
 use crate::store::Queued;
-use crate::wasm::{Answer, Envelope, Inbox, Outcome};
 
 impl Agent {
     /// Adds the messages that waited when the host started.
@@ -137,7 +137,7 @@ impl Agent {
             serde_json::json!({ "id": envelope.message.id, "sender": envelope.message.sender, "reason": why }),
         );
         if let Some(waiter) = envelope.waiter {
-            waiter.tell(Answer { revision: None, outcome: Outcome::Gone(why) });
+            waiter.tell(Answer { revision: None, outcome: Outcome::Cancelled(why) });
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::agent::mailbox::{Intake, MailboxState, STORE_PAUSE};
 use crate::agent::{AdmitError, Agent, Outcomes};
 use crate::clock;
-use crate::wasm::{Envelope, Inbox, TimerName};
+use crate::message::{Deliver, Envelope, TimerName};
 
 /// Timers that fire at once, at most: they come in one transaction.
 const AT_ONCE: u32 = 256;
@@ -21,12 +21,12 @@ pub(in crate::agent) struct TimerInbox {
 }
 
 impl TimerInbox {
-    pub(in crate::agent) fn inbox(receiver: &Arc<Agent>) -> Arc<dyn Inbox> {
+    pub(in crate::agent) fn inbox(receiver: &Arc<Agent>) -> Arc<dyn Deliver> {
         Arc::new(Self { receiver: Arc::clone(receiver) })
     }
 }
 
-impl Inbox for TimerInbox {
+impl Deliver for TimerInbox {
     fn put(&self, _: Box<Envelope>) -> bool {
         // The message is in the store, where it is counted by itself.
         self.release();
@@ -45,7 +45,7 @@ impl Inbox for TimerInbox {
         self.receiver.timers.release();
     }
 
-    fn other(&self, agent: &str) -> Option<Arc<dyn Inbox>> {
+    fn other(&self, agent: &str) -> Option<Arc<dyn Deliver>> {
         self.receiver.other(agent)
     }
 }

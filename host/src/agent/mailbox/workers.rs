@@ -10,7 +10,7 @@ use crate::agent::mailbox::MailboxState;
 use crate::agent::mailbox::entry::{QueuedMessage, prefetch_next};
 use crate::agent::{Agent, InFlight};
 use crate::clock;
-use crate::wasm::Inbox;
+use crate::message::Deliver;
 
 impl Agent {
     /// Takes the next message, with the revision that handles it. Counts the worker as ended if there is none.

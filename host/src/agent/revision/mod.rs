@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use self::window::Measures;
 use crate::agent::Agent;
 use crate::context::HostContext;
-use crate::wasm::{Kind, Outcome, Pool, Trail};
+use crate::message::{Diagnostics, Outcome};
+use crate::wasm::{Kind, Pool};
 
 pub(crate) use traffic::Traffic;
 
@@ -83,8 +84,8 @@ impl Revision {
     pub(in crate::agent) fn log(&self, level: &'static str, text: &str, outcome: &Outcome) {
         let mut text = text.to_owned();
         // The guest's last lines on stderr are in the log already.
-        let trail = if let Outcome::Fault(fault) = outcome { fault.trail() } else { None };
-        if let Some(backtrace) = trail.map(Trail::backtrace).filter(|backtrace| !backtrace.is_empty()) {
+        let diagnostics = if let Outcome::Fault(fault) = outcome { fault.diagnostics() } else { None };
+        if let Some(backtrace) = diagnostics.map(Diagnostics::backtrace).filter(|backtrace| !backtrace.is_empty()) {
             text.push('\n');
             text.push_str(backtrace.trim_end());
         }

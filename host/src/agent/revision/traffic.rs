@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use crate::agent::delivery::handling::Handling;
 use crate::agent::{Agent, CONVERSATIONS, InFlight, Revision};
 use crate::clock;
+use crate::message::{Envelope, Fault, Outgoing};
 use crate::store::Goes;
-use crate::wasm::{Envelope, Fault, Lease, NoInstance, Sent, act};
+use crate::wasm::{Lease, NoInstance};
 
 /// Conversations that are remembered because they stay with stable; further ones are not told of.
 const MAX_HELD: usize = 10_000;
@@ -183,12 +184,12 @@ impl Agent {
         &self,
         handling: &Handling,
         envelope: &Envelope,
-        sends: &[Sent],
+        sends: &[Outgoing],
         replied: bool,
     ) -> Option<Goes> {
         let message = &envelope.message;
         let says = sends.iter().any(|sent| sent.envelope().message.conversation_id == message.conversation_id);
-        let asked = !envelope.is_call() && (awaits_answer(act(message.performative)) || message.protocol.is_some());
+        let asked = !envelope.is_call() && (awaits_answer(message.performative) || message.protocol.is_some());
         // A message that was dealt out leaves its conversation where it was handled, whatever place that has.
         let dealt = is_alone(envelope) && says;
         let anyway = dealt || self.leaves_others(handling, message.conversation_id.as_str());

@@ -14,7 +14,8 @@ use crate::agent::Directory;
 use crate::api_types::DifferingMessage;
 use crate::clock;
 use crate::context::HostContext;
-use crate::wasm::{Outside, Pool};
+use crate::message::GuestHost;
+use crate::wasm::Pool;
 
 /// The number of first copies that the stable revision handles again even if the candidate's answer is alike, to learn
 /// which paths differ by nature.
@@ -130,7 +131,7 @@ impl Comparer {
     /// Returns the answer of a revision to a copy; `None` if the host could not provide what it asked for.
     async fn answer(&self, pool: &Arc<Pool>, job: &ShadowJob) -> Option<Answer> {
         let replay = ReplayHost::new(&self.directory, &self.shadow, &job.recording, job.mark);
-        let outside = Arc::clone(&replay) as Arc<dyn Outside>;
+        let outside = Arc::clone(&replay) as Arc<dyn GuestHost>;
         let answered = match &job.subject {
             Subject::Message(message, hops) => sandbox::handle(pool, message, *hops, outside)
                 .await

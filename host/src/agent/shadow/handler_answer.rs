@@ -5,20 +5,16 @@ use std::collections::BTreeMap;
 use caxton_control::rollout::compare::{Answer, Content, Effect};
 
 use crate::agent::describe;
-use crate::wasm::{Effects, Fault, Outcome, act, wit};
+use crate::message::{Draft, Effects, Failure, Fault, Outcome, Reply};
 
 /// Returns the answer of a handler. `requests` are its requests to other agents, which are compared as effects.
-pub(super) fn answer(
-    result: &Result<Option<wit::Reply>, wit::Failure>,
-    effects: &Effects,
-    requests: Vec<Effect>,
-) -> Answer {
+pub(super) fn answer(result: &Result<Option<Reply>, Failure>, effects: &Effects, requests: Vec<Effect>) -> Answer {
     let (head, reply) = match result {
         Ok(Some(reply)) => (head(reply), Ok(Some(content(&reply.content, &reply.content_type)))),
         Ok(None) => (BTreeMap::new(), Ok(None)),
         // The effects of a failed handler are dropped. Its requests were answered nevertheless.
         Err(failure) => {
-            let why = describe(&Outcome::Gave(failure.clone()));
+            let why = describe(&Outcome::Failed(failure.clone()));
             return Answer { head: BTreeMap::new(), reply: Err(why), effects: requests };
         }
     };
@@ -41,7 +37,7 @@ pub(super) fn effects_of(effects: &Effects) -> Vec<Effect> {
         let (message, due) = (&sent.envelope().message, sent.envelope().due);
         Effect::Send {
             receiver: message.receiver.clone(),
-            performative: act(message.performative).to_string(),
+            performative: message.performative.to_string(),
             content: content(&message.content, &message.content_type),
             after_ms: due.map(|due| due.saturating_sub(message.sent_at)),
         }
@@ -57,10 +53,10 @@ pub(super) fn fault_answer(fault: &Fault) -> Answer {
 }
 
 /// Returns the effect that stands for a request to another agent.
-pub(super) fn request_effect(draft: &wit::Draft) -> Effect {
+pub(super) fn request_effect(draft: &Draft) -> Effect {
     Effect::Request {
         receiver: draft.receiver.clone(),
-        performative: act(draft.performative).to_string(),
+        performative: draft.performative.to_string(),
         content: content(&draft.content, &draft.content_type),
     }
 }
@@ -94,8 +90,8 @@ pub(super) fn effects_size(effects: &Effects) -> usize {
 }
 
 /// Returns the performative, the ontology and the headers of a reply.
-pub(super) fn head(reply: &wit::Reply) -> BTreeMap<String, String> {
-    let mut head = BTreeMap::from([("performative".to_owned(), act(reply.performative).to_string())]);
+pub(super) fn head(reply: &Reply) -> BTreeMap<String, String> {
+    let mut head = BTreeMap::from([("performative".to_owned(), reply.performative.to_string())]);
     if let Some(ontology) = &reply.ontology {
         head.insert("ontology".to_owned(), ontology.clone());
     }

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::handler_answer::effects_of;
 use super::recording::MAX_BYTES;
-use crate::wasm::{BodyError, Commits, Effects, Fault, HttpCall, Outside, Pool, Run, Unanswered, Work};
+use crate::message::{CallContext, CommitMode, Effects, Fault, GuestHost, RunContext};
+use crate::wasm::{BodyError, HttpCall, Pool, Unanswered};
 
 /// A call that was recorded.
 pub(super) struct RecordedCall {
@@ -42,7 +43,11 @@ impl RecordedCall {
 }
 
 /// Lets an instance of `pool` handle a copy of a call, and reads its response to the end.
-pub(super) async fn handle(pool: &Arc<Pool>, call: &RecordedCall, outside: Arc<dyn Outside>) -> Result<Answer, Fault> {
+pub(super) async fn handle(
+    pool: &Arc<Pool>,
+    call: &RecordedCall,
+    outside: Arc<dyn GuestHost>,
+) -> Result<Answer, Fault> {
     let time = pool.who.spec.limits.time;
     let deadline = Instant::now() + time;
     let lease = pool.lease(deadline).await?;
@@ -51,9 +56,16 @@ pub(super) async fn handle(pool: &Arc<Pool>, call: &RecordedCall, outside: Arc<d
         RecordedBody { read: Some(call.body.clone()), is_whole: call.is_whole, is_exceeded: Arc::clone(&is_exceeded) };
     let conversation = call.conversation.clone();
     // Nothing is committed while it runs: the effects of the whole call go to `commit` below.
-    let commits = Commits::Nowhere;
-    let work =
-        Work { conversation, hops: 0, deadline, trace: None, outside: Some(outside), commits, run: Run::default() };
+    let commits = CommitMode::Nowhere;
+    let work = CallContext {
+        conversation,
+        hops: 0,
+        deadline,
+        trace: None,
+        host: Some(outside),
+        commit_mode: commits,
+        run: RunContext::default(),
+    };
     let request = http::Request::from_parts(call.head.clone(), body);
     let effects = Mutex::new(Vec::new());
     let commit = |done: Effects| {

@@ -12,7 +12,8 @@ use super::handler_answer::{effects_of, fault_answer};
 use super::http_job::{RecordedCall, content_type, response_head};
 use super::recorder::Recorder;
 use super::recording::MAX_BYTES;
-use crate::wasm::{Effects, HttpFailure, Outside, ResponseBody, Tap};
+use crate::message::{Effects, GuestHost};
+use crate::wasm::{BodyRecorder, HttpFailure, ResponseBody};
 
 /// A live call that is recorded. Shared by the request's body, the commits and the response's body, which end in any
 /// order.
@@ -54,7 +55,7 @@ impl HttpRecorder {
     }
 
     /// Returns the host that the call has to use instead of the real one.
-    pub(in crate::agent) fn outside(&self) -> Arc<dyn Outside> {
+    pub(in crate::agent) fn outside(&self) -> Arc<dyn GuestHost> {
         self.recorder.outside()
     }
 
@@ -86,7 +87,7 @@ impl HttpRecorder {
             });
             self.enqueue(answer);
         };
-        response.body_mut().tap(Tap::new(MAX_BYTES, length, Box::new(enqueue)));
+        response.body_mut().record_with(BodyRecorder::new(MAX_BYTES, length, Box::new(enqueue)));
     }
 
     /// Takes the failure of a call without a response.

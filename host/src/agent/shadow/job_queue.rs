@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::http_job::RecordedCall;
 use super::recent_writes::RecentWrites;
 use super::recording::Recording;
-use crate::wasm::wit;
+use crate::message::Message;
 
 /// The most jobs that wait, and the most bytes of all of them. A job beyond that is counted as set aside: live messages
 /// never wait for a copy.
@@ -52,7 +52,7 @@ pub(crate) struct Shadow {
 /// The message or call of a job.
 pub(super) enum Subject {
     /// A message, with the length of the chain of messages that caused it.
-    Message(Box<wit::Message>, u32),
+    Message(Box<Message>, u32),
     Call(Box<RecordedCall>),
 }
 

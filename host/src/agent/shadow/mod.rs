@@ -25,7 +25,7 @@ mod sandbox;
 use std::sync::Arc;
 
 use super::{Agent, Revision};
-use crate::wasm::Outside;
+use crate::message::GuestHost;
 use comparer::Comparer;
 use sandbox::IdleHost;
 
@@ -44,7 +44,7 @@ impl Agent {
         settings: ShadowSettings,
     ) -> Arc<Shadow> {
         let (shadow, jobs) = Shadow::new(self.name.shared(), settings.rollout, stable.id.number);
-        let idle = || Arc::new(IdleHost { saved: None }) as Arc<dyn Outside>;
+        let idle = || Arc::new(IdleHost { saved: None }) as Arc<dyn GuestHost>;
         let comparer = Comparer {
             shadow: Arc::clone(&shadow),
             context: Arc::clone(&self.context),

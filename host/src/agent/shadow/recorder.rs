@@ -16,7 +16,10 @@ use super::http_job::RecordedCall;
 use super::job_queue::{Shadow, ShadowJob, Subject};
 use super::recording::{MAX_BYTES, Recording};
 use crate::agent::Directory;
-use crate::wasm::{Effects, Fault, Identity, LogLevel, Outside, Read, Seen, Sent, TimerName, Work, wit};
+use crate::message::{
+    CallContext, Draft, Effects, Failure, Fault, GuestHost, Identity, LogLevel, Message, Outgoing, Read, Reply,
+    RequestError, Seen, SendError, TimerName,
+};
 
 /// The most keys that are written unread and whose value before is looked up. A copy that reads a further one cannot be
 /// compared.
@@ -29,10 +32,10 @@ struct RecordingHost {
     recording: Mutex<Recording>,
 }
 
-impl Outside for RecordingHost {
-    fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
+impl GuestHost for RecordingHost {
+    fn admit(&self, who: &Identity, work: &CallContext, draft: Draft) -> Result<Outgoing, SendError> {
         let receiver = draft.receiver.clone();
-        let admitted = Outside::admit(&*self.directory, who, work, draft);
+        let admitted = GuestHost::admit(&*self.directory, who, work, draft);
         let mut recording = self.recording.lock();
         if recording.grow(receiver.len()) {
             recording.sends.push((receiver, admitted.as_ref().err().cloned()));
@@ -43,10 +46,10 @@ impl Outside for RecordingHost {
     fn request<'a>(
         &'a self,
         who: &'a Identity,
-        work: &'a Work,
-        draft: wit::Draft,
+        work: &'a CallContext,
+        draft: Draft,
         timeout: Duration,
-    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Message, RequestError>> + Send + 'a>> {
         // Added now and answered later: requests are compared in the order in which they were made.
         let index = {
             let mut recording = self.recording.lock();
@@ -114,7 +117,7 @@ impl Outside for RecordingHost {
         self.directory.log(who, level, context, text);
     }
 
-    fn heard_again(&self, draft: &wit::Draft, answer: &Result<wit::Message, wit::RequestError>) {
+    fn request_replayed(&self, draft: &Draft, answer: &Result<Message, RequestError>) {
         let mut recording = self.recording.lock();
         let bytes = answer.as_ref().map_or(0, |message| message.content.len());
         if recording.grow(draft.receiver.len() + draft.content.len() + bytes) {
@@ -150,15 +153,15 @@ impl Recorder {
     }
 
     /// Returns the host that the handling has to use instead of the real one.
-    pub(in crate::agent) fn outside(&self) -> Arc<dyn Outside> {
-        Arc::clone(&self.host) as Arc<dyn Outside>
+    pub(in crate::agent) fn outside(&self) -> Arc<dyn GuestHost> {
+        Arc::clone(&self.host) as Arc<dyn GuestHost>
     }
 
     /// Takes the answer of the handler, before any of its effects is committed.
     pub(in crate::agent) fn answered(
         &mut self,
         agent: &str,
-        result: &Result<Option<wit::Reply>, wit::Failure>,
+        result: &Result<Option<Reply>, Failure>,
         effects: &Effects,
     ) {
         // Checked before the answer copies them.
@@ -175,7 +178,7 @@ impl Recorder {
         let is_unread = |key: &&String| !self.host.recording.lock().reads.contains_key(*key);
         for key in effects.writes.keys().chain(effects.adds.keys()).filter(is_unread).take(MAX_UNREAD) {
             // A failure is no loss: the copy finds no recorded value either, and is set aside.
-            let _ = Outside::read(&*self.host, agent, key);
+            let _ = GuestHost::read(&*self.host, agent, key);
         }
     }
 
@@ -188,7 +191,7 @@ impl Recorder {
     }
 
     /// Queues a copy of the message. Called after the commit, so that copies are made of messages handled for good only.
-    pub(in crate::agent) fn enqueue_message(self, message: wit::Message) {
+    pub(in crate::agent) fn enqueue_message(self, message: Message) {
         let Self { shadow, host, mark, hops, answer, permit: _permit } = self;
         let recording = std::mem::take(&mut *host.recording.lock());
         match answer {

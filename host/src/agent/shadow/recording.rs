@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use caxton_control::rollout::compare::Effect;
 
 use super::handler_answer::request_effect;
-use crate::wasm::{Read, wit};
+use crate::message::{Draft, Message, Read, RequestError, SendError};
 
 /// The most bytes of one recording. A handling that reads more is not copied: 32 are recorded at once, and 256 wait.
 pub(super) const MAX_BYTES: usize = 2 << 20;
@@ -23,9 +23,9 @@ pub(super) struct Recording {
     /// The timers looked up, by id or name.
     pub(super) timers: HashMap<String, Option<String>>,
     /// The requests in order, with their answers; `None` if the handling ended before the answer came.
-    pub(super) requests: Vec<(wit::Draft, Option<Result<wit::Message, wit::RequestError>>)>,
+    pub(super) requests: Vec<(Draft, Option<Result<Message, RequestError>>)>,
     /// The receivers of its sends in order, with the reason if one was refused.
-    pub(super) sends: Vec<(String, Option<wit::SendError>)>,
+    pub(super) sends: Vec<(String, Option<SendError>)>,
     bytes: usize,
 }
 

@@ -15,7 +15,10 @@ use super::job_queue::Shadow;
 use super::recording::Recording;
 use super::sandbox::{check_send, refused_request};
 use crate::agent::Directory;
-use crate::wasm::{Identity, LogLevel, Outside, Read, Seen, Sent, TimerName, Work, wit};
+use crate::message::{
+    CallContext, Draft, GuestHost, Identity, LogLevel, Message, Outgoing, Read, RequestError, Seen, SendError,
+    TimerName,
+};
 
 /// The host of a copy.
 pub(super) struct ReplayHost {
@@ -74,11 +77,11 @@ impl ReplayHost {
 
     /// Returns the recorded answer to a request. A request that is worded otherwise gets the answer to the next one to the
     /// same agent: a candidate may ask the same thing in another form.
-    fn answer(&self, draft: &wit::Draft) -> Result<wit::Message, wit::RequestError> {
+    fn answer(&self, draft: &Draft) -> Result<Message, RequestError> {
         let mut progress = self.progress.lock();
         progress.requests.push(request_effect(draft));
-        let is_similar = |asked: &wit::Draft| asked.receiver == draft.receiver;
-        let is_same = |asked: &wit::Draft| {
+        let is_similar = |asked: &Draft| asked.receiver == draft.receiver;
+        let is_same = |asked: &Draft| {
             is_similar(asked) && asked.content == draft.content && asked.performative == draft.performative
         };
         let left = || self.recording.requests.iter().enumerate().filter(|(at, _)| !progress.answers.contains(at));
@@ -88,15 +91,15 @@ impl ReplayHost {
             Some((at, answer)) => {
                 progress.answers.push(at);
                 // The live handling did not wait for it to the end.
-                answer.unwrap_or(Err(wit::RequestError::TimedOut))
+                answer.unwrap_or(Err(RequestError::TimedOut))
             }
             None => refused_request(),
         }
     }
 }
 
-impl Outside for ReplayHost {
-    fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
+impl GuestHost for ReplayHost {
+    fn admit(&self, who: &Identity, work: &CallContext, draft: Draft) -> Result<Outgoing, SendError> {
         let refused = {
             let mut progress = self.progress.lock();
             let mut left = self.recording.sends.iter().enumerate().filter(|(at, _)| !progress.sends.contains(at));
@@ -114,10 +117,10 @@ impl Outside for ReplayHost {
     fn request<'a>(
         &'a self,
         _: &'a Identity,
-        _: &'a Work,
-        draft: wit::Draft,
+        _: &'a CallContext,
+        draft: Draft,
         _: Duration,
-    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Message, RequestError>> + Send + 'a>> {
         Box::pin(std::future::ready(self.answer(&draft)))
     }
 
@@ -128,7 +131,7 @@ impl Outside for ReplayHost {
 
     fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
         if let Some(read) = self.recording.reads.get(key) {
-            return Ok(Seen { what: read.clone(), safe: true });
+            return Ok(Seen { what: read.clone(), durable: true });
         }
         // Read before the check: a write between the two is then seen as a change.
         let seen = self.directory.read(agent, key)?;
@@ -138,7 +141,7 @@ impl Outside for ReplayHost {
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
         let listing = (prefix.to_owned(), after.map(str::to_owned), limit);
         if let Some(keys) = self.recording.listings.get(&listing) {
-            return Ok(Seen { what: keys.clone(), safe: true });
+            return Ok(Seen { what: keys.clone(), durable: true });
         }
         let seen = self.directory.keys(agent, prefix, after, limit)?;
         if self.shadow.is_prefix_changed(prefix, self.mark) { self.unknown() } else { Ok(seen) }

@@ -9,20 +9,21 @@ use bytes::Bytes;
 use caxton_control::RevisionId;
 
 use crate::agent::Directory;
-use crate::wasm::{
-    Commits, Effects, Envelope, Fault, Identity, Inbox, LogLevel, Outside, Pool, Read, Run, Seen, Sent, TimerName,
-    Work, wit,
+use crate::message::{
+    CallContext, CommitMode, Deliver, Draft, Effects, Envelope, Failure, Fault, GuestHost, Identity, LogLevel, Message,
+    Outgoing, Read, Reply, RequestError, RunContext, Seen, SendError, TimerName,
 };
+use crate::wasm::Pool;
 
 /// The result of a handler, and its effects.
-type Handled = (Result<Option<wit::Reply>, wit::Failure>, Effects);
+type Handled = (Result<Option<Reply>, Failure>, Effects);
 
 /// Lets an instance of `pool` handle a copy of a message. `outside` answers what it asks of the host.
 pub(super) async fn handle(
     pool: &Arc<Pool>,
-    message: &wit::Message,
+    message: &Message,
     hops: u32,
-    outside: Arc<dyn Outside>,
+    outside: Arc<dyn GuestHost>,
 ) -> Result<Handled, Fault> {
     let time = pool.who.spec.limits.time;
     let deadline = Instant::now() + time;
@@ -30,8 +31,16 @@ pub(super) async fn handle(
     let mut lease = pool.lease(deadline).await?;
     let conversation = message.conversation_id.clone();
     // Nothing is committed: the effects stay with the instance until they are taken below.
-    let commits = Commits::WithResult;
-    let work = Work { conversation, hops, deadline, trace: None, outside: Some(outside), commits, run: Run::default() };
+    let commits = CommitMode::WithResult;
+    let work = CallContext {
+        conversation,
+        hops,
+        deadline,
+        trace: None,
+        host: Some(outside),
+        commit_mode: commits,
+        run: RunContext::default(),
+    };
     let result = lease.instance().handle(message, work, time).await?;
     let effects = lease.instance().take_effects();
     // Reused like a live instance, so that what a message leaves in its memory shows in the comparison.
@@ -40,26 +49,26 @@ pub(super) async fn handle(
 }
 
 /// Returns the result of a request whose answer was not recorded: a copy never reaches another agent.
-pub(super) fn refused_request() -> Result<wit::Message, wit::RequestError> {
+pub(super) fn refused_request() -> Result<Message, RequestError> {
     let why = "a copy of a message asks nobody".to_owned();
-    Err(wit::RequestError::NotSent(wit::SendError::Unavailable(why)))
+    Err(RequestError::NotSent(SendError::Unavailable(why)))
 }
 
 /// Checks a draft as if it were sent, so that a copy gets the same errors.
 pub(super) fn check_send(
     directory: &dyn Directory,
     who: &Identity,
-    work: &Work,
-    draft: wit::Draft,
-) -> Result<Sent, wit::SendError> {
+    work: &CallContext,
+    draft: Draft,
+) -> Result<Outgoing, SendError> {
     let (_, envelope) = directory.address(who, work, draft)?;
-    Ok(Sent::new(Arc::new(NullMailbox) as Arc<dyn Inbox>, envelope))
+    Ok(Outgoing::new(Arc::new(NullMailbox) as Arc<dyn Deliver>, envelope))
 }
 
 /// A mailbox that discards its messages. It has no bound, so that a copy reserves no room that a live message needs.
 struct NullMailbox;
 
-impl Inbox for NullMailbox {
+impl Deliver for NullMailbox {
     fn put(&self, _: Box<Envelope>) -> bool {
         // No worker has to be woken.
         false
@@ -69,7 +78,7 @@ impl Inbox for NullMailbox {
 
     fn reserve_beyond(&self) {}
 
-    fn other(&self, _: &str) -> Option<Arc<dyn Inbox>> {
+    fn other(&self, _: &str) -> Option<Arc<dyn Deliver>> {
         None
     }
 
@@ -82,18 +91,18 @@ pub(super) struct IdleHost {
     pub(super) saved: Option<Bytes>,
 }
 
-impl Outside for IdleHost {
-    fn admit(&self, _: &Identity, _: &Work, _: wit::Draft) -> Result<Sent, wit::SendError> {
-        Err(wit::SendError::Unavailable("no message is being handled".to_owned()))
+impl GuestHost for IdleHost {
+    fn admit(&self, _: &Identity, _: &CallContext, _: Draft) -> Result<Outgoing, SendError> {
+        Err(SendError::Unavailable("no message is being handled".to_owned()))
     }
 
     fn request<'a>(
         &'a self,
         _: &'a Identity,
-        _: &'a Work,
-        _: wit::Draft,
+        _: &'a CallContext,
+        _: Draft,
         _: Duration,
-    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Message, RequestError>> + Send + 'a>> {
         Box::pin(std::future::ready(refused_request()))
     }
 
@@ -102,11 +111,11 @@ impl Outside for IdleHost {
     }
 
     fn read(&self, _: &str, _: &str) -> Result<Seen<Option<Read>>, String> {
-        Ok(Seen { what: None, safe: true })
+        Ok(Seen { what: None, durable: true })
     }
 
     fn keys(&self, _: &str, _: &str, _: Option<&str>, _: u32) -> Result<Seen<Vec<String>>, String> {
-        Ok(Seen { what: Vec::new(), safe: true })
+        Ok(Seen { what: Vec::new(), durable: true })
     }
 
     fn timer(&self, _: &str, _: &TimerName) -> Result<Option<String>, String> {

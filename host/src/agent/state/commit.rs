@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 use crate::agent::{Agent, Revision};
+use crate::message::{Effects, Outgoing, TimerCancel};
 use crate::store::{Add, Commit, CommitError, CommitRequest, Committed, StateChange};
-use crate::wasm::{Cancel, Effects, Sent};
 
 /// A commit that was refused, with its change.
 pub(in crate::agent) struct RefusedCommit {
@@ -20,13 +20,13 @@ impl Agent {
     pub(in crate::agent) fn change(
         &self,
         revision: &Revision,
-        (sends, cancels): (&mut Vec<Sent>, &mut Vec<Cancel>),
+        (sends, cancels): (&mut Vec<Outgoing>, &mut Vec<TimerCancel>),
         effects: Effects,
     ) -> Option<StateChange> {
-        let Effects { sends: sent, cancels: cancelled, writes, adds, reads, ahead, .. } = effects;
+        let Effects { sends: sent, cancels: cancelled, writes, adds, reads, reads_uncommitted, .. } = effects;
         (*sends, *cancels) = (sent, cancelled);
         // What was only read matters when something else follows from it.
-        let follows = ahead || !sends.is_empty() || !cancels.is_empty();
+        let follows = reads_uncommitted || !sends.is_empty() || !cancels.is_empty();
         if writes.is_empty() && adds.is_empty() && (reads.is_empty() || !follows) {
             return None;
         }
@@ -58,7 +58,7 @@ impl Agent {
     }
 
     /// Changes the agent's state and sends messages, outside of any handling; returns when it is durable.
-    pub(crate) async fn commit(&self, state: Option<StateChange>, sends: Vec<Sent>) -> Result<(), CommitError> {
+    pub(crate) async fn commit(&self, state: Option<StateChange>, sends: Vec<Outgoing>) -> Result<(), CommitError> {
         self.commit_under((None, false), state, (sends, Vec::new())).await.map_err(|refused| refused.error)
     }
 
@@ -67,7 +67,7 @@ impl Agent {
         &self,
         (ticket, is_part): (Option<u64>, bool),
         state: Option<StateChange>,
-        (sends, cancels): (Vec<Sent>, Vec<Cancel>),
+        (sends, cancels): (Vec<Outgoing>, Vec<TimerCancel>),
     ) -> Result<(), Box<RefusedCommit>> {
         let (sender, receiver) = oneshot::channel();
         let me = Weak::clone(&self.me);
@@ -77,7 +77,7 @@ impl Agent {
                 agent.settled(state, state_bytes);
             }
             if result.is_ok() {
-                sends.into_iter().for_each(Sent::deliver);
+                sends.into_iter().for_each(Outgoing::deliver);
             }
             // Who asked may have left.
             let _ = sender.send(result.map_err(|error| Box::new(RefusedCommit { error, state })));

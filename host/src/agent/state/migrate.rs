@@ -12,14 +12,17 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, Revision, describe};
-use crate::wasm::{Commits, Committer, Effects, NotCommitted, Outcome, Outside, Pool, Run, Work, new_id};
+use crate::message::{
+    CallContext, CommitFailure, CommitMode, Committer, Effects, GuestHost, Outcome, RunContext, new_id,
+};
+use crate::wasm::Pool;
 
 /// The extent of a migration that was committed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Migrated {
     /// Keys that were written or removed, in all steps; one that several steps wrote counts for each.
     pub(crate) keys: u64,
-    /// Commits that wrote something, the last included.
+    /// CommitMode that wrote something, the last included.
     pub(crate) steps: u32,
 }
 
@@ -87,7 +90,7 @@ impl Agent {
                 let keys = effects.writes.len() + effects.adds.len();
                 let committed = agent.commit_call(&revision, (None, false), effects).await;
                 // It does not run again after a conflict: nobody else writes but an operator, who should hear of it.
-                committed.map_err(|refused| NotCommitted::Other(refused.error.to_string()))?;
+                committed.map_err(|refused| CommitFailure::Other(refused.error.to_string()))?;
                 progress.count(keys);
                 Ok(())
             })
@@ -100,27 +103,27 @@ pub(in crate::agent) async fn migrate(
     pool: &Pool,
     from: u32,
     committer: Committer,
-    outside: Option<Arc<dyn Outside>>,
+    outside: Option<Arc<dyn GuestHost>>,
 ) -> Result<(), String> {
-    let work = Work {
+    let work = CallContext {
         conversation: new_id(),
         hops: 0,
         // Of requests, which it may not make.
         deadline: Instant::now(),
         trace: None,
-        outside,
-        commits: Commits::InSteps(Arc::clone(&committer)),
+        host: outside,
+        commit_mode: CommitMode::InSteps(Arc::clone(&committer)),
         // Its mailbox is paused, so that no other handler has keys reserved.
-        run: Run::default(),
+        run: RunContext::default(),
     };
     let effects = match pool.migrate(from, work).await {
         Ok(Ok(effects)) => effects,
-        Ok(Err(failure)) => return Err(explain(&Outcome::Gave(failure))),
+        Ok(Err(failure)) => return Err(explain(&Outcome::Failed(failure))),
         Err(fault) => return Err(explain(&Outcome::Fault(fault))),
     };
     committer(effects, true).await.map_err(|not| match not {
-        NotCommitted::Conflict(conflict) => format!("the key `{}` has changed meanwhile", conflict.key),
-        NotCommitted::Other(why) => why,
+        CommitFailure::Conflict(conflict) => format!("the key `{}` has changed meanwhile", conflict.key),
+        CommitFailure::Other(why) => why,
     })
 }
 
@@ -128,7 +131,7 @@ pub(in crate::agent) async fn migrate(
 fn explain(outcome: &Outcome) -> String {
     let mut why = describe(outcome);
     if let Outcome::Fault(fault) = outcome
-        && let Some(first) = fault.trail().and_then(|trail| trail.backtrace().lines().next())
+        && let Some(first) = fault.diagnostics().and_then(|diagnostics| diagnostics.backtrace().lines().next())
     {
         why.push_str(&format!(" at {first}"));
     }

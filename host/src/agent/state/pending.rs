@@ -6,7 +6,7 @@
 //! never came to be, and it runs again.
 //!
 //! A handler that runs again has the keys that it touched [reserved](caxton_control::reserve). A reservation ends when the
-//! commit is given to the store, not when it is safe: the next handler reads what is written here.
+//! commit is given to the store, not when it is durable: the next handler reads what is written here.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 
 use crate::agent::Agent;
 use crate::clock;
+use crate::message::{Expiry, Read, Seen, Value, is_as_seen, sum};
 use crate::store::{CommitError, CommitRequest, StateChange, Store};
-use crate::wasm::{Expiry, Read, Seen, Value, is_as_seen, sum};
 
 /// The values that are written and not yet committed.
 #[derive(Default)]
@@ -323,6 +323,6 @@ impl Agent {
         }
         let what = keys.into_iter().take(limit as usize).collect();
         // Looked at again: what the store has may have been under way meanwhile.
-        Ok(Seen { what, safe: safe && self.pending.keys(prefix, after).is_empty() })
+        Ok(Seen { what, durable: safe && self.pending.keys(prefix, after).is_empty() })
     }
 }

@@ -6,8 +6,8 @@ use caxton_control::{AgentSpec, Desired};
 
 use crate::agent::Agent;
 use crate::agent::shadow::encode_answer;
+use crate::message::{Envelope, Message, Reply};
 use crate::store::Store;
-use crate::wasm::{Envelope, wit};
 
 /// The most bytes that are kept of one agent's messages and answers.
 const MAX_BYTES: usize = 64 << 20;
@@ -68,12 +68,12 @@ fn rehearsed(spec: &AgentSpec) -> u32 {
 
 impl Agent {
     /// Encodes an answer to be kept with its message, if changes of this agent are rehearsed.
-    pub(in crate::agent) fn answer_to_keep(&self, reply: Option<&wit::Reply>) -> Option<Vec<u8>> {
+    pub(in crate::agent) fn answer_to_keep(&self, reply: Option<&Reply>) -> Option<Vec<u8>> {
         reply.filter(|_| rehearsed(&self.spec.load()) > 0).map(encode_answer)
     }
 
     /// Keeps a message that was handled well with its answer, if changes of this agent are rehearsed.
-    pub(in crate::agent) fn keep_recent(&self, message: &wit::Message, hops: u32, answer: Option<Vec<u8>>) {
+    pub(in crate::agent) fn keep_recent(&self, message: &Message, hops: u32, answer: Option<Vec<u8>>) {
         let limit = rehearsed(&self.spec.load());
         if limit == 0 {
             return;

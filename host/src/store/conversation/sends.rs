@@ -4,8 +4,9 @@ use caxton_control::conversation::Change;
 
 use super::{Conversations, said};
 use crate::clock;
+use crate::message::Dispatch;
+use crate::message::{Envelope, Outgoing};
 use crate::store::CommitRequest;
-use crate::wasm::{Dispatch, Envelope, Sent};
 
 /// A question that was handled and got no answer.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub(crate) struct Closed {
 impl Closed {
     /// Returns the question that a message was, if its handler gave no answer and sent only this; none if it was none, or
     /// an answer may still come.
-    pub(crate) fn of(envelope: &Envelope, sends: &[Sent]) -> Option<Self> {
+    pub(crate) fn of(envelope: &Envelope, sends: &[Outgoing]) -> Option<Self> {
         let asked = said(envelope);
         // Who asked from outside is told nothing in any case.
         let is_agents = !asked.from.contains(':');
@@ -57,7 +58,7 @@ impl Conversations {
     ///
     /// # Errors
     /// It is not legal, and its sender has no mailbox.
-    pub(crate) fn judge_sent(&self, sent: &mut Sent) -> Result<(), String> {
+    pub(crate) fn judge_sent(&self, sent: &mut Outgoing) -> Result<(), String> {
         let (dispatch, place) = sent.parts_mut();
         if let Err(why) = self.take_send(dispatch) {
             if !place.refuse(dispatch, &why) {

@@ -6,12 +6,12 @@ use caxton_control::desired::Durability;
 use super::*;
 use rusqlite::Transaction;
 
+use crate::message::{Outgoing, Value};
 use crate::store::Store;
 use crate::store::counters::Counters;
 use crate::store::tables::Tables;
 use crate::store::tests::{self, Anywhere, message, settings};
 use crate::store::{Commit, CommitError, CommitRequest, Committed, StateChange};
-use crate::wasm::{Sent, Value, wit};
 
 const TIMEOUT: u64 = 30 * 60 * 1_000;
 
@@ -245,13 +245,13 @@ async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
     let mut envelope = Box::new(message("c-1", "web", "desk"));
-    envelope.message.performative = wit::Performative::Propose;
+    envelope.message.performative = Performative::Propose;
     envelope.message.protocol = Some("fipa-request".to_owned());
     let (told, result) = tokio::sync::oneshot::channel();
     let mut commit = Commit::new("web".into());
     let legal = Box::new(message("c-2", "web", "desk"));
     // Its sender has no mailbox in which it could hear of it.
-    let sends = [legal, envelope].map(|envelope| Sent::new(std::sync::Arc::new(Anywhere), envelope)).into();
+    let sends = [legal, envelope].map(|envelope| Outgoing::new(std::sync::Arc::new(Anywhere), envelope)).into();
     commit.state = Some(StateChange {
         reads: BTreeMap::new(),
         writes: [("key".to_owned(), Some(Value::lasting("value".into())))].into(),
@@ -271,7 +271,7 @@ async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
 async fn messages_of_a_commit_that_fails_were_never_said() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
-    let asks = |id: &str, from: &str, to: &str, act: wit::Performative, answers: Option<&str>| {
+    let asks = |id: &str, from: &str, to: &str, act: Performative, answers: Option<&str>| {
         let mut envelope = message(id, from, to);
         envelope.message.conversation_id = "c-1".to_owned();
         envelope.message.performative = act;
@@ -279,15 +279,16 @@ async fn messages_of_a_commit_that_fails_were_never_said() {
         envelope.message.in_reply_to = answers.map(str::to_owned);
         envelope
     };
-    tests::kept(&store, asks("m-1", "triage", "desk", wit::Performative::Request, None)).await;
+    tests::kept(&store, asks("m-1", "triage", "desk", Performative::Request, None)).await;
     let before = store.conversations.get("c-1").unwrap();
     // Its place is taken, so that the database refuses the next message.
     tests::plant(&store, "INSERT INTO message VALUES (3, 'x', 'x', 1, NULL, NULL, x'00', x'00', 0)").await;
-    let answer = || asks("m-2", "desk", "triage", wit::Performative::Inform, Some("m-1"));
+    let answer = || asks("m-2", "desk", "triage", Performative::Inform, Some("m-1"));
     for _ in 0..2 {
         let (told, result) = tokio::sync::oneshot::channel();
         let own = message("c-3", "desk", "ledger");
-        let sends = [answer(), own].map(|envelope| Sent::new(std::sync::Arc::new(Anywhere), Box::new(envelope))).into();
+        let sends =
+            [answer(), own].map(|envelope| Outgoing::new(std::sync::Arc::new(Anywhere), Box::new(envelope))).into();
         let done = Box::new(|done: Committed| drop(told.send(done.result)));
         store.submit(CommitRequest::new(Commit::new("desk".into()), sends, done));
         let result = result.await.unwrap();

@@ -1,5 +1,6 @@
 //! Records of a random run, applied to an empty store, give equal tables.
 
+use caxton_control::Performative;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use rusqlite::Connection;
 use super::wire::decode;
 use super::*;
 use crate::clock;
+use crate::message::{Attempt, Deliver, Envelope, Outgoing, TimerCancel, TimerName};
 use crate::store::counters::Captured;
 use crate::store::tables::Tables;
 use crate::store::tests::{change, expiring, message, settings};
@@ -17,20 +19,19 @@ use crate::store::{
     Add, Closed, Commit, CommitRequest, Committed, DeadFilter, DeadLetter, Event, Failed, Fired, Goes, Handled,
     IdempotencyKey, RevisionRecord, StateChange, Store, schema,
 };
-use crate::wasm::{Attempt, Cancel, Envelope, Inbox, Sent, TimerName, wit};
 
 /// A mailbox beside which every agent has one, so that refusals are answered.
 struct Everywhere;
 
-impl Inbox for Everywhere {
+impl Deliver for Everywhere {
     fn put(&self, _: Box<Envelope>) -> bool {
         false
     }
     fn work(self: Arc<Self>) {}
     fn reserve_beyond(&self) {}
     fn release(&self) {}
-    fn other(&self, agent: &str) -> Option<Arc<dyn Inbox>> {
-        (!agent.contains(':')).then(|| Arc::new(Self) as Arc<dyn Inbox>)
+    fn other(&self, agent: &str) -> Option<Arc<dyn Deliver>> {
+        (!agent.contains(':')).then(|| Arc::new(Self) as Arc<dyn Deliver>)
     }
 }
 
@@ -72,7 +73,7 @@ struct RandomRun {
 }
 
 impl RandomRun {
-    fn submit(&self, commit: Commit, sends: Vec<Sent>) {
+    fn submit(&self, commit: Commit, sends: Vec<Outgoing>) {
         let waiting = Arc::clone(&self.waiting);
         let done = Box::new(move |committed: Committed| {
             if committed.result.is_ok() {
@@ -101,11 +102,11 @@ impl RandomRun {
             message.conversation_id = format!("c-{}", self.random.below(40));
         }
         (message.performative, message.protocol) = match self.random.below(4) {
-            0 => (wit::Performative::Request, None),
-            1 => (wit::Performative::Request, Some("fipa-request".to_owned())),
+            0 => (Performative::Request, None),
+            1 => (Performative::Request, Some("fipa-request".to_owned())),
             // Often not legal, as nothing asked for it.
-            2 => (wit::Performative::Agree, Some("fipa-request".to_owned())),
-            _ => (wit::Performative::Inform, None),
+            2 => (Performative::Agree, Some("fipa-request".to_owned())),
+            _ => (Performative::Inform, None),
         };
         if self.random.one_in(4) && !sender.contains(':') {
             (envelope.waits, envelope.due) = (true, Some(clock::steady_ms() + self.random.below(1_000_000)));
@@ -116,14 +117,14 @@ impl RandomRun {
         envelope
     }
 
-    fn sends(&mut self, sender: &str) -> Vec<Sent> {
+    fn sends(&mut self, sender: &str) -> Vec<Outgoing> {
         let mut sends = Vec::new();
         for _ in 0..self.random.below(4) {
             let envelope = Box::new(self.envelope(sender));
             let ends = self.random.one_in(12) && !envelope.waits;
             sends.push(match ends {
-                true => Sent::ending(Arc::new(Everywhere), envelope, 8),
-                false => Sent::new(Arc::new(Everywhere), envelope),
+                true => Outgoing::ending(Arc::new(Everywhere), envelope, 8),
+                false => Outgoing::new(Arc::new(Everywhere), envelope),
             });
         }
         sends
@@ -160,7 +161,7 @@ impl RandomRun {
         }
         if self.random.one_in(8) {
             let timer = TimerName::Name(self.random.pick(&["alarm", "nap"]).to_owned());
-            commit.cancels.push(Cancel { timer, found: None, told: self.random.one_in(4) });
+            commit.cancels.push(TimerCancel { timer, found: None, told: self.random.one_in(4) });
         }
         if self.random.one_in(6) {
             let conversation = format!("c-{}", self.random.below(40));
@@ -216,7 +217,7 @@ impl RandomRun {
             // A day for a few, so that earlier ones leave.
             at: clock::steady_ms() + self.count * 100_000,
         });
-        self.submit(commit, vec![Sent::new(Arc::new(Everywhere), Box::new(envelope))]);
+        self.submit(commit, vec![Outgoing::new(Arc::new(Everywhere), Box::new(envelope))]);
     }
 
     /// Does what the host does beside the commits of handlers.

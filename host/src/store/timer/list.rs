@@ -5,8 +5,8 @@ use tokio::sync::oneshot;
 
 use super::column;
 use crate::clock;
+use crate::message::TimerName;
 use crate::store::{CommitError, Store};
-use crate::wasm::TimerName;
 
 const COLUMNS: &str = "id, name, sender, due, conversation, seq";
 

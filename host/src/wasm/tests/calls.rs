@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::guests::{COUNT, Guest, handles, with_module};
-use super::{Bench, Fault, call, message, work};
+use super::{Bench, call, message, work};
+use crate::message::Fault;
 
 /// A guest's `messaging.request` that is never answered.
 const REQUEST: &str = r#"(import "caxton:agent/messaging@0.1.0" "request" (func $request (param i32 i32)))"#;
@@ -19,10 +20,10 @@ async fn a_trap_names_its_place_and_ends_the_instance() {
         ..Guest::default()
     };
     let pool = bench.pool(&guest.build(), |_| {}).await;
-    let Err(Fault::Trap { message, trail }) = call(&pool).await else { panic!("no trap") };
+    let Err(Fault::Trap { message, diagnostics }) = call(&pool).await else { panic!("no trap") };
     assert_eq!(message, "wasm trap: wasm `unreachable` instruction executed");
-    let places: Vec<&str> = trail.backtrace().lines().collect();
-    assert_eq!(places[..3], ["0: guest!inner", "1: guest!outer", "2: guest!handle"], "{trail:?}");
+    let places: Vec<&str> = diagnostics.backtrace().lines().collect();
+    assert_eq!(places[..3], ["0: guest!inner", "1: guest!outer", "2: guest!handle"], "{diagnostics:?}");
     assert_eq!((pool.live(), pool.idle(), bench.runtime.live()), (0, 0, 0), "a store is dead after a trap");
 }
 

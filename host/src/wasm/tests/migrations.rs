@@ -7,16 +7,16 @@ use parking_lot::Mutex;
 
 use super::guests::{COUNT, Guest};
 use super::{Bench, call, work};
-use crate::wasm::{Commits, Effects, Fault, Work};
+use crate::message::{CallContext, CommitMode, Effects, Fault};
 
 /// Returns a call that records the number of writes of each step in `steps`.
-fn in_steps(steps: &Arc<Mutex<Vec<usize>>>) -> Work {
+fn in_steps(steps: &Arc<Mutex<Vec<usize>>>) -> CallContext {
     let steps = Arc::clone(steps);
     let committer = move |effects: Effects, _| {
         steps.lock().push(effects.writes.len());
         Box::pin(std::future::ready(Ok(()))) as _
     };
-    Work { commits: Commits::InSteps(Arc::new(committer)), ..work() }
+    CallContext { commit_mode: CommitMode::InSteps(Arc::new(committer)), ..work() }
 }
 
 /// Returns a guest that makes five writes `times` times, followed each time by the given loop and commit.

@@ -22,18 +22,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use caxton_control::backoff::Backoff;
 use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
-use caxton_control::{AgentSpec, RevisionId};
+use caxton_control::mailbox::Rank;
+use caxton_control::{AgentSpec, Performative, RevisionId};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use super::effects::Commits;
-use super::guest::{Read, Seen};
-use super::program::ProgramError;
-use super::timer::TimerName;
-use super::{
-    Denied, Envelope, Fault, Identity, Inbox, Kept, LogLevel, Outside, Pool, Program, Runtime, RuntimeOptions, Sent,
-    Work, digest, wit,
+use super::{HeldLease, Pool, Program, Runtime, RuntimeOptions, digest};
+use crate::message::{
+    CallContext, CommitMode, Deliver, Draft, Envelope, Fault, GuestHost, Identity, LogLevel, Message, Outgoing, Read,
+    RequestError, RunContext, Seen, SendError, TimerName,
 };
+use crate::wasm::ProgramError;
 
 /// Enough for a call that ends by itself, even on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -90,9 +89,8 @@ impl Bench {
             spec: Arc::new(spec),
             state_bytes: Arc::new(AtomicU64::new(0)),
             peak_memory: Arc::default(),
-            denied: Denied::default(),
         };
-        Pool::new(&self.runtime, program, Arc::new(who), Arc::clone(&self.world) as Arc<dyn Outside>, max)
+        Pool::new(&self.runtime, program, Arc::new(who), Arc::clone(&self.world) as Arc<dyn GuestHost>, max)
     }
 }
 
@@ -168,24 +166,24 @@ struct World {
     places: Arc<AtomicU32>,
 }
 
-impl Outside for World {
-    fn admit(&self, _: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
+impl GuestHost for World {
+    fn admit(&self, _: &Identity, work: &CallContext, draft: Draft) -> Result<Outgoing, SendError> {
         if draft.receiver == "full" {
-            return Err(wit::SendError::MailboxFull(1));
+            return Err(SendError::MailboxFull(1));
         }
         self.places.fetch_add(1, Ordering::SeqCst);
         let envelope = Envelope { hops: work.hops + 1, ..Envelope::new(message(b"")) };
-        Ok(Sent::new(Arc::new(Nowhere(Arc::clone(&self.places))), Box::new(envelope)))
+        Ok(Outgoing::new(Arc::new(Nowhere(Arc::clone(&self.places))), Box::new(envelope)))
     }
 
     /// No request is ever answered.
     fn request<'a>(
         &'a self,
         _: &'a Identity,
-        _: &'a Work,
-        _: wit::Draft,
+        _: &'a CallContext,
+        _: Draft,
         _: Duration,
-    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Message, RequestError>> + Send + 'a>> {
         Box::pin(std::future::pending())
     }
 
@@ -194,11 +192,11 @@ impl Outside for World {
     }
 
     fn read(&self, _: &str, _: &str) -> Result<Seen<Option<Read>>, String> {
-        Ok(Seen { what: None, safe: true })
+        Ok(Seen { what: None, durable: true })
     }
 
     fn keys(&self, _: &str, _: &str, _: Option<&str>, _: u32) -> Result<Seen<Vec<String>>, String> {
-        Ok(Seen { what: Vec::new(), safe: true })
+        Ok(Seen { what: Vec::new(), durable: true })
     }
 
     fn timer(&self, _: &str, _: &TimerName) -> Result<Option<String>, String> {
@@ -217,13 +215,13 @@ impl Outside for World {
 /// A mailbox that only counts reserved places.
 struct Nowhere(Arc<AtomicU32>);
 
-impl Inbox for Nowhere {
+impl Deliver for Nowhere {
     fn put(&self, _: Box<Envelope>) -> bool {
         false
     }
     fn work(self: Arc<Self>) {}
     fn reserve_beyond(&self) {}
-    fn other(&self, _: &str) -> Option<Arc<dyn Inbox>> {
+    fn other(&self, _: &str) -> Option<Arc<dyn Deliver>> {
         None
     }
 
@@ -232,10 +230,10 @@ impl Inbox for Nowhere {
     }
 }
 
-pub(super) fn message(content: &[u8]) -> wit::Message {
-    wit::Message {
+pub(super) fn message(content: &[u8]) -> Message {
+    Message {
         id: "m-1".to_owned(),
-        performative: wit::Performative::Request,
+        performative: Performative::Request,
         sender: "http:POST /".to_owned(),
         receiver: "guest".to_owned(),
         content: content.to_vec(),
@@ -246,38 +244,38 @@ pub(super) fn message(content: &[u8]) -> wit::Message {
         reply_with: None,
         in_reply_to: None,
         reply_by: None,
-        priority: wit::Priority::Normal,
+        priority: Rank::Normal,
         sent_at: 0,
         attempt: 1,
         headers: Vec::new(),
     }
 }
 
-fn work() -> Work {
-    Work {
+fn work() -> CallContext {
+    CallContext {
         conversation: "c-1".to_owned(),
         hops: 0,
         deadline: Instant::now() + LONG,
         trace: None,
-        outside: None,
-        commits: Commits::WithResult,
-        run: crate::wasm::Run::default(),
+        host: None,
+        commit_mode: CommitMode::WithResult,
+        run: RunContext::default(),
     }
 }
 
 /// Passes one message to an instance of the pool, like the host, and returns the content of the reply.
 async fn call(pool: &Arc<Pool>) -> Result<Vec<u8>, Fault> {
-    call_kept(pool, &mut Kept::default()).await
+    call_kept(pool, &mut HeldLease::default()).await
 }
 
 /// Passes one message to a kept instance or one of the pool.
-async fn call_kept(pool: &Arc<Pool>, kept: &mut Kept) -> Result<Vec<u8>, Fault> {
+async fn call_kept(pool: &Arc<Pool>, kept: &mut HeldLease) -> Result<Vec<u8>, Fault> {
     let mut lease = match kept.take(pool) {
         Some(lease) => lease,
         None => pool.lease(Instant::now() + LONG).await?,
     };
     let time = lease.instance().time();
-    static MESSAGE: LazyLock<wit::Message> = LazyLock::new(|| message(b"hello"));
+    static MESSAGE: LazyLock<Message> = LazyLock::new(|| message(b"hello"));
     let result = lease.instance().handle(&MESSAGE, work(), time).await?;
     lease.keep(kept);
     Ok(result.expect("the guest is content").map(|reply| reply.content).unwrap_or_default())

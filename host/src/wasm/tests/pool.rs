@@ -7,7 +7,8 @@ use bytes::Bytes;
 use caxton_control::desired::Reuse;
 
 use super::guests::{COUNT, Guest, counts, handles};
-use super::{Bench, Fault, Kept, LONG, Pool, call, call_kept};
+use super::{Bench, HeldLease, LONG, Pool, call, call_kept};
+use crate::message::Fault;
 
 /// Enough to see that an event does not occur.
 const SHORT: Duration = Duration::from_millis(30);
@@ -42,7 +43,7 @@ async fn a_lower_reuse_takes_effect_at_once() {
     pool.set_reuse(Some(1_000));
     assert_eq!(call(&pool).await.unwrap(), [2], "a higher bound ends no instance");
     // An instance that is leased meanwhile.
-    let mut kept = Kept::default();
+    let mut kept = HeldLease::default();
     assert_eq!(call_kept(&pool, &mut kept).await.unwrap(), [3]);
     pool.set_reuse(Some(2));
     assert_eq!(call_kept(&pool, &mut kept).await.unwrap(), [1]);
@@ -172,7 +173,7 @@ async fn instances_are_kept_until_others_wait_for_their_permit_or_slot() {
         bench.pool(&counts(), |spec| (spec.instances.max, spec.instances.reuse) = (1, Reuse::Own(4))).await,
         bench.pool(&counts(), |_| {}).await,
     ];
-    let mut kept = Kept::default();
+    let mut kept = HeldLease::default();
     for count in [1, 2] {
         assert_eq!(call_kept(&a, &mut kept).await.unwrap(), [count]);
         assert_eq!((a.live(), a.idle()), (1, 0));

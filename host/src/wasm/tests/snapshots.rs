@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::guests::{COUNT, Guest};
 use super::{Bench, LONG, call};
-use crate::wasm::{Fault, NotSaved};
+use crate::message::Fault;
+use crate::wasm::NotSaved;
 
 const MIB: u64 = 1 << 20;
 

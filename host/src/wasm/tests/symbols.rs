@@ -4,7 +4,8 @@ use gimli::write::{Address, AttributeValue, DwarfUnit, EndianVec, LineProgram, L
 use gimli::{DW_AT_high_pc, DW_AT_low_pc, DW_AT_name, DW_TAG_subprogram, Encoding, Format, LineEncoding, LittleEndian};
 
 use super::guests::Guest;
-use super::{Bench, Fault, call};
+use super::{Bench, call};
+use crate::message::Fault;
 
 /// Larger than the code of any guest here.
 const CODE: u64 = 10_000;
@@ -50,10 +51,10 @@ async fn traps_have_their_place_in_the_source() {
     let bench = Bench::new();
     let guest = Guest { more: &dwarf("_ZN5guest5triesEv"), handle: "unreachable", ..Guest::default() };
     let pool = bench.pool(&guest.build(), |_| {}).await;
-    let Err(Fault::Trap { trail, .. }) = call(&pool).await else { panic!("no trap") };
-    let lines: Vec<&str> = trail.backtrace().lines().collect();
-    assert_eq!(lines[0], "0: guest!guest::tries()", "{trail:?}");
-    assert!(lines[1].starts_with("     at ") && lines[1].contains("guest.c:7"), "{trail:?}");
+    let Err(Fault::Trap { diagnostics, .. }) = call(&pool).await else { panic!("no trap") };
+    let lines: Vec<&str> = diagnostics.backtrace().lines().collect();
+    assert_eq!(lines[0], "0: guest!guest::tries()", "{diagnostics:?}");
+    assert!(lines[1].starts_with("     at ") && lines[1].contains("guest.c:7"), "{diagnostics:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,6 +63,6 @@ async fn invalid_dwarf_is_ignored() {
     let rubbish = r#"(@custom ".debug_info" "\ff\ff\ff\ff") (@custom ".debug_line" "rubbish")"#;
     let guest = Guest { more: rubbish, handle: "unreachable", ..Guest::default() };
     let pool = bench.pool(&guest.build(), |_| {}).await;
-    let Err(Fault::Trap { trail, .. }) = call(&pool).await else { panic!("no trap") };
-    assert_eq!(trail.backtrace().lines().next(), Some("0: guest!handle"), "{trail:?}");
+    let Err(Fault::Trap { diagnostics, .. }) = call(&pool).await else { panic!("no trap") };
+    assert_eq!(diagnostics.backtrace().lines().next(), Some("0: guest!handle"), "{diagnostics:?}");
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::runner::Runner;
 use crate::agent::state::migrate::migrate;
-use crate::wasm::{Effects, NotCommitted, Outside};
+use crate::message::{CommitFailure, Effects, GuestHost};
 
 impl Runner {
     /// Lets the revision migrate the copy of the state from version `from`, in steps as it would migrate the state itself.
@@ -21,11 +21,11 @@ impl Runner {
                 Ok(())
             } else {
                 is_exceeded.store(true, Ordering::Relaxed);
-                Err(NotCommitted::Other("a rehearsal has no room for so much".to_owned()))
+                Err(CommitFailure::Other("a rehearsal has no room for so much".to_owned()))
             };
             Box::pin(std::future::ready(committed)) as _
         };
-        let outside = Arc::clone(&self.overlay) as Arc<dyn Outside>;
+        let outside = Arc::clone(&self.overlay) as Arc<dyn GuestHost>;
         let migrated = migrate(&self.pool, from, Arc::new(committer), Some(outside)).await;
         // Checked before the result: the failure that follows is the overlay's and not the revision's.
         if exceeds.load(Ordering::Relaxed) {

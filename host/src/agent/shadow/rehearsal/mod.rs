@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Revision, code, describe};
 use crate::api_types::PathDifference;
+use crate::message::Outcome;
 use crate::store::RecentMessage;
-use crate::wasm::{Kind, Outcome, Pool};
+use crate::wasm::{Kind, Pool};
 use comparison::Comparison;
 use runner::{RunOutcome, Runner};
 
@@ -258,7 +259,7 @@ impl Agent {
 fn explain(outcome: &Outcome) -> String {
     let mut why = describe(outcome);
     if let Outcome::Fault(fault) = outcome
-        && let Some(first) = fault.trail().and_then(|trail| trail.backtrace().lines().next())
+        && let Some(first) = fault.diagnostics().and_then(|diagnostics| diagnostics.backtrace().lines().next())
     {
         why.push_str(&format!(" at {first}"));
     }

@@ -13,7 +13,10 @@ use parking_lot::Mutex;
 use super::super::sandbox::{check_send, refused_request};
 use crate::agent::Directory;
 use crate::clock;
-use crate::wasm::{Expiry, Identity, LogLevel, Outside, Read, Seen, Sent, TimerName, Value, Work, sum, wit};
+use crate::message::{
+    CallContext, Draft, Expiry, GuestHost, Identity, LogLevel, Message, Outgoing, Read, RequestError, Seen, SendError,
+    TimerName, Value, sum,
+};
 
 /// The most bytes that a rehearsal may write: they are in memory, beside those of live messages.
 const MAX_BYTES: usize = 64 << 20;
@@ -41,7 +44,7 @@ impl StateOverlay {
     /// Writes the effects of a message, for the next one to read. Returns `false` if the copy exceeds its bound.
     pub(super) fn write(&self, writes: BTreeMap<String, Option<Value>>, adds: &BTreeMap<String, i64>) -> bool {
         let added = adds.iter().filter_map(|(key, by)| {
-            let before = Outside::read(self, &self.agent, key).ok()?.what;
+            let before = GuestHost::read(self, &self.agent, key).ok()?.what;
             let sum = sum(before.as_ref().map(|read| read.value.as_slice()), *by).ok()?;
             let expiry = before.and_then(|read| read.expires_at).map(|at| Expiry { at, given: None });
             Some((key.clone(), Some(Value { bytes: sum.to_string().into(), expiry })))
@@ -61,18 +64,18 @@ impl StateOverlay {
     }
 }
 
-impl Outside for StateOverlay {
-    fn admit(&self, who: &Identity, work: &Work, draft: wit::Draft) -> Result<Sent, wit::SendError> {
+impl GuestHost for StateOverlay {
+    fn admit(&self, who: &Identity, work: &CallContext, draft: Draft) -> Result<Outgoing, SendError> {
         check_send(&*self.directory, who, work, draft)
     }
 
     fn request<'a>(
         &'a self,
         _: &'a Identity,
-        _: &'a Work,
-        _: wit::Draft,
+        _: &'a CallContext,
+        _: Draft,
         _: Duration,
-    ) -> Pin<Box<dyn Future<Output = Result<wit::Message, wit::RequestError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Message, RequestError>> + Send + 'a>> {
         Box::pin(std::future::ready(refused_request()))
     }
 
@@ -85,7 +88,7 @@ impl Outside for StateOverlay {
             let there = written.as_ref().filter(|value| value.is_there(clock::now_ms()));
             let what =
                 there.map(|value| Read { value: value.bytes.to_vec(), version: 0, expires_at: value.expires_at() });
-            return Ok(Seen { what, safe: true });
+            return Ok(Seen { what, durable: true });
         }
         self.directory.read(agent, key)
     }
@@ -114,7 +117,7 @@ impl Outside for StateOverlay {
                 keys.insert(key);
             }
         }
-        Ok(Seen { what: keys.into_iter().take(limit as usize).collect(), safe: true })
+        Ok(Seen { what: keys.into_iter().take(limit as usize).collect(), durable: true })
     }
 
     fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String> {
@@ -135,8 +138,8 @@ mod tests {
     use super::*;
     use crate::context::HostContext;
     use crate::directory::HostDirectory;
+    use crate::message::Expiry;
     use crate::store::Store;
-    use crate::wasm::Expiry;
 
     #[tokio::test]
     async fn keys_expire_in_the_copy() {

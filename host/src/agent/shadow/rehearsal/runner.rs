@@ -10,8 +10,9 @@ use super::super::sandbox::{IdleHost, handle};
 use super::overlay::StateOverlay;
 use super::stored_answer::reply_only;
 use crate::agent::Agent;
+use crate::message::{GuestHost, Outcome};
 use crate::store::RecentMessage;
-use crate::wasm::{Outcome, Outside, Pool};
+use crate::wasm::Pool;
 
 /// A revision with the copy of the state that it writes to.
 pub(super) struct Runner {
@@ -39,7 +40,7 @@ pub(super) enum RunOutcome {
 impl Runner {
     /// Creates a runner on a fresh copy of the agent's state, with `saved` as the memory of a stateful revision.
     pub(super) fn new(agent: &Agent, pool: &Pool, saved: Option<Bytes>) -> Self {
-        let pool = pool.for_copies(Arc::new(IdleHost { saved }) as Arc<dyn Outside>);
+        let pool = pool.for_copies(Arc::new(IdleHost { saved }) as Arc<dyn GuestHost>);
         Self {
             pool,
             overlay: StateOverlay::new(&agent.directory, agent.name.shared()),
@@ -79,7 +80,7 @@ impl Runner {
     }
 
     async fn run(&self, message: &RecentMessage) -> RunOutcome {
-        let outside = Arc::clone(&self.overlay) as Arc<dyn Outside>;
+        let outside = Arc::clone(&self.overlay) as Arc<dyn GuestHost>;
         let envelope = &message.envelope;
         let (result, effects) = match handle(&self.pool, &envelope.message, envelope.hops, outside).await {
             Ok(handled) => handled,
@@ -90,7 +91,7 @@ impl Runner {
         // The live path checks this when it routes the reply, which a copy does not reach.
         let limit = self.pool.who.spec.limits.message_bytes;
         match result {
-            Err(failure) => RunOutcome::Failed(Outcome::Gave(failure)),
+            Err(failure) => RunOutcome::Failed(Outcome::Failed(failure)),
             Ok(Some(reply)) if reply.content.len() as u64 > limit => {
                 let why = format!("it has {} bytes, more than limits.message ({limit})", reply.content.len());
                 RunOutcome::Failed(Outcome::BadReply(why))

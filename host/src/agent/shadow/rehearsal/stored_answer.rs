@@ -7,7 +7,8 @@ use caxton_control::rollout::compare::{Answer, Content, Ignore, compare};
 use serde::{Deserialize, Serialize};
 
 use super::super::handler_answer::{content, head};
-use crate::wasm::{digest, wit};
+use crate::message::Reply;
+use crate::wasm::digest;
 
 /// The most bytes of an answer that is stored whole. A longer one is stored as its hash: it is needed to recognise the
 /// same answer, not to show it.
@@ -41,7 +42,7 @@ impl StoredReply<'_> {
 }
 
 /// Encodes a reply to be stored.
-pub(in crate::agent) fn encode_answer(reply: &wit::Reply) -> Vec<u8> {
+pub(in crate::agent) fn encode_answer(reply: &Reply) -> Vec<u8> {
     let (content_type, content) = (Cow::Borrowed(reply.content_type.as_str()), Cow::Borrowed(reply.content.as_slice()));
     StoredReply { head: Cow::Owned(head(reply)), content_type, content }.encode()
 }
@@ -64,7 +65,7 @@ pub(super) fn equals_stored(stored: &[u8], answer: &Answer, ignore: &Ignore) -> 
 }
 
 /// Returns the answer of a reply without effects: rehearsals compare replies only.
-pub(super) fn reply_only(reply: Option<&wit::Reply>) -> Answer {
+pub(super) fn reply_only(reply: Option<&Reply>) -> Answer {
     let head = reply.map(head).unwrap_or_default();
     let reply = Ok(reply.map(|reply| content(&reply.content, &reply.content_type)));
     Answer { head, reply, effects: Vec::new() }
@@ -72,11 +73,13 @@ pub(super) fn reply_only(reply: Option<&wit::Reply>) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use caxton_control::Performative;
+
     use super::*;
 
-    fn reply(text: &str) -> wit::Reply {
-        wit::Reply {
-            performative: wit::Performative::Inform,
+    fn reply(text: &str) -> Reply {
+        Reply {
+            performative: Performative::Inform,
             content: text.into(),
             content_type: "application/json".to_owned(),
             ontology: None,

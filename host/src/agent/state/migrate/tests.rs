@@ -10,11 +10,12 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::agent::tests::agent;
 use crate::agent::{InitialMemory, RehearsalJob};
+use crate::message::{GuestHost, Identity, Value};
 use crate::store::StateChange;
 use crate::store::tests::message;
 use crate::wasm::tests::guests::Guest;
 use crate::wasm::tests::this_program;
-use crate::wasm::{Denied, Identity, Outside, Pool, Runtime, RuntimeOptions, Value, digest};
+use crate::wasm::{Pool, Runtime, RuntimeOptions, digest};
 
 /// A limit that nothing reaches which ends by itself.
 const LONG: Duration = Duration::from_secs(60);
@@ -50,9 +51,8 @@ impl Bench {
             spec: Arc::clone(&spec),
             state_bytes: Arc::clone(agent.state_bytes()),
             peak_memory: Arc::default(),
-            denied: Denied::default(),
         };
-        let outside = Arc::clone(&agent.directory) as Arc<dyn Outside>;
+        let outside = Arc::clone(&agent.directory) as Arc<dyn GuestHost>;
         let pool = Pool::new(&runtime, program, Arc::new(who), outside, 1);
         let revision = Revision::new(id, spec, digest(&bytes), pool, Arc::clone(&agent.context));
         Self { agent, revision, _folder: folder }

@@ -1,0 +1,185 @@
+//! The effects of one call of a guest, committed or dropped by the caller.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::conflict::Conflict;
+use super::outgoing::Outgoing;
+use super::requests::RequestLog;
+use super::timer::{TimerCancel, TimerName};
+use super::value::Value;
+
+/// A collected write: the new value, or `None` to remove the key.
+pub(crate) type Write = Option<Value>;
+
+/// The effects that a copy would have committed before its end.
+#[derive(Clone, Default)]
+struct Checkpoint {
+    writes: BTreeMap<String, Write>,
+    adds: BTreeMap<String, i64>,
+    /// The numbers of messages and of cancelled timers.
+    sends: usize,
+    cancels: usize,
+}
+
+/// The effects of one call.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// Messages to send, in order.
+    pub(crate) sends: Vec<Outgoing>,
+    /// Timers to cancel, in order. They are cancelled before the messages are sent.
+    pub(crate) cancels: Vec<TimerCancel>,
+    /// Keys to write.
+    pub(crate) writes: BTreeMap<String, Write>,
+    /// Amounts to add to numbers as they are at commit. Disjoint from `writes`.
+    pub(crate) adds: BTreeMap<String, i64>,
+    /// Keys that were read from the store, with the version seen; 0 if the key did not exist.
+    pub(crate) reads: BTreeMap<String, u64>,
+    /// Set if the call has read data that is not durable yet.
+    pub(crate) reads_uncommitted: bool,
+    /// Requests to other agents with their answers, in case the handler runs again.
+    pub(crate) requests: RequestLog,
+    /// A key that was read although another handler has reserved it: the run must not act on it.
+    pub(crate) blocked_on: Option<String>,
+    /// The number of writes, including repeated and committed ones.
+    pub(crate) write_count: u32,
+    /// The number of committed sends and cancelled timers.
+    pub(crate) sent_count: usize,
+    /// The effects that a copy would have committed, which it does not discard.
+    checkpoint: Option<Box<Checkpoint>>,
+    /// Set if a part of the call is committed.
+    pub(crate) partly_committed: bool,
+    /// Set once the effects were taken, so that no more can be added.
+    pub(crate) closed: bool,
+}
+
+impl Effects {
+    /// Returns `true` if keys are written.
+    pub(crate) fn changes_state(&self) -> bool {
+        !(self.writes.is_empty() && self.adds.is_empty())
+    }
+
+    /// Returns the keys that are read or written.
+    pub(crate) fn touched(&self) -> BTreeSet<String> {
+        self.reads.keys().chain(self.writes.keys()).chain(self.adds.keys()).cloned().collect()
+    }
+
+    /// Returns `true` if timers are set or cancelled, which the store handles even where it keeps no messages.
+    pub(crate) fn has_timers(&self) -> bool {
+        !self.cancels.is_empty() || self.sends.iter().any(|sent| sent.envelope().is_timer())
+    }
+
+    /// Removes a timer that this call has sent. The earlier timer that it would have replaced is cancelled as well.
+    pub(crate) fn cancel_own(&mut self, timer: &TimerName) -> bool {
+        let Some(at) = self.sends.iter().position(|sent| timer.names(sent.envelope())) else { return false };
+        let sent = self.sends.remove(at);
+        if let Some(name) = &sent.envelope().timer {
+            self.cancels.push(TimerCancel { timer: TimerName::Name(name.clone()), found: None, told: false });
+        }
+        true
+    }
+
+    /// Adds a message. A named timer replaces one of the same name from this call.
+    pub(crate) fn send(&mut self, sent: Outgoing) {
+        if let Some(name) = &sent.envelope().timer {
+            self.sends.retain(|other| other.envelope().timer.as_ref() != Some(name));
+        }
+        self.sends.push(sent);
+    }
+
+    /// Clears the effects for another call.
+    pub(crate) fn reset(&mut self) {
+        self.sends.clear();
+        self.cancels.clear();
+        self.writes.clear();
+        self.adds.clear();
+        self.reads.clear();
+        self.reads_uncommitted = false;
+        self.requests = RequestLog::default();
+        self.blocked_on = None;
+        self.write_count = 0;
+        self.sent_count = 0;
+        self.checkpoint = None;
+        self.partly_committed = false;
+        self.closed = false;
+    }
+
+    /// Takes the effects so far. The counts stay, so that the limits hold for the call as a whole.
+    pub(crate) fn take_part(&mut self) -> Self {
+        let (write_count, sent_count) = (self.write_count, self.sent_count + self.sends.len() + self.cancels.len());
+        let mut taken = std::mem::take(self);
+        (self.write_count, self.sent_count) = (write_count, sent_count);
+        // Requests and their answers belong to the call as a whole.
+        (self.requests, self.partly_committed) = (std::mem::take(&mut taken.requests), taken.partly_committed);
+        taken
+    }
+
+    /// Returns the effects that a copy would have committed before its response; `None` if there are none, as for every
+    /// live call.
+    pub(crate) fn up_to_checkpoint(mut self) -> Option<Self> {
+        self.discard();
+        self.checkpoint.is_some().then_some(self)
+    }
+
+    /// Marks the effects so far as those that a copy would have committed.
+    pub(crate) fn set_checkpoint(&mut self) {
+        let (writes, adds) = (self.writes.clone(), self.adds.clone());
+        let (sends, cancels) = (self.sends.len(), self.cancels.len());
+        // Boxed, because only copies have one, and effects are moved through every layer of a call.
+        self.checkpoint = Some(Box::new(Checkpoint { writes, adds, sends, cancels }));
+    }
+
+    /// Returns the record of a run that was broken off for `key`.
+    pub(crate) fn into_conflict(self, key: String) -> Conflict {
+        let mut keys = self.touched();
+        keys.insert(key.clone());
+        Conflict { key, keys, requests: self.requests, partly_committed: self.partly_committed }
+    }
+
+    /// Drops the effects since the last commit. Reads stay, because later effects may depend on them.
+    pub(crate) fn discard(&mut self) {
+        let Checkpoint { writes, adds, sends, cancels } = self.checkpoint.as_deref().cloned().unwrap_or_default();
+        (self.writes, self.adds) = (writes, adds);
+        self.sends.truncate(sends);
+        self.cancels.truncate(cancels);
+    }
+}
+
+/// Commits effects of an HTTP call or a migration, and with `true` the last of them. Returns when they are durable.
+pub(crate) type Committer =
+    Arc<dyn Fn(Effects, bool) -> Pin<Box<dyn Future<Output = Result<(), CommitFailure>> + Send>> + Send + Sync>;
+
+/// The error of committing an HTTP call or a migration.
+pub(crate) enum CommitFailure {
+    /// Another handler has changed a key that the call had read.
+    Conflict(Box<Conflict>),
+    /// Another error, for a person.
+    Other(String),
+}
+
+/// The way in which a call commits before its end.
+#[derive(Clone)]
+pub(crate) enum CommitMode {
+    /// The handler of a message commits only with its result, so that the message and its effects are one commit.
+    WithResult,
+    /// An HTTP call commits through this function.
+    Through(Committer),
+    /// A copy of an HTTP call keeps its effects, and commits none.
+    Nowhere,
+    /// A migration: each commit is a step with limits of its own.
+    InSteps(Committer),
+}
+
+impl fmt::Debug for CommitMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WithResult => "WithResult",
+            Self::Through(_) => "Through",
+            Self::Nowhere => "Nowhere",
+            Self::InSteps(_) => "InSteps",
+        })
+    }
+}

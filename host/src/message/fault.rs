@@ -1,0 +1,135 @@
+//! Faults: the reasons why a call of a guest has no result.
+
+use std::time::Duration;
+
+use super::diagnostics::Diagnostics;
+
+/// The reason why a call of a guest has no result. The instance is dropped after any of these.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Fault {
+    /// The guest trapped.
+    #[error("trapped: {message}{diagnostics}")]
+    Trap {
+        /// The trap's message.
+        message: String,
+        /// Further details.
+        diagnostics: Diagnostics,
+    },
+    /// The guest exceeded `limits.cpu`.
+    #[error("cpu-exceeded: used more than {} ms on a core{diagnostics}", limit.as_millis())]
+    Cpu {
+        /// The bound.
+        limit: Duration,
+        /// Further details.
+        diagnostics: Diagnostics,
+    },
+    /// The guest exceeded `limits.fuel`.
+    #[error("fuel-exceeded: used more than {limit} units of fuel{diagnostics}")]
+    Fuel {
+        /// The bound.
+        limit: u64,
+        /// Further details.
+        diagnostics: Diagnostics,
+    },
+    /// The call exceeded `limits.time`.
+    #[error("deadline-exceeded: took longer than {} ms{diagnostics}", limit.as_millis())]
+    Time {
+        /// The bound.
+        limit: Duration,
+        /// Further details.
+        diagnostics: Diagnostics,
+    },
+    /// The call exceeded the caller's own deadline, which is shorter than `limits.time`.
+    #[error("deadline-exceeded: its caller waited no longer than {} ms", limit.as_millis())]
+    CallerTimeout {
+        /// The caller's deadline.
+        limit: Duration,
+    },
+    /// No instance could be started.
+    #[error("no instance could be started: {0}")]
+    Start(String),
+    /// The guest refused its snapshot.
+    #[error("the saved state was refused: {0}")]
+    Restore(String),
+    /// The call was broken off because its revision stops.
+    #[error("interrupted: its revision stops")]
+    Interrupted,
+    /// The run was broken off before it depended on this key, which another handler has reserved.
+    #[error("conflict: another handler has the key `{0}` reserved")]
+    Reserved(String),
+    /// The guest returned without a usable response. Occurs in HTTP calls only.
+    #[error("no response: {why}{diagnostics}")]
+    NoResponse {
+        /// The reason.
+        why: String,
+        /// Further details.
+        diagnostics: Diagnostics,
+    },
+    /// The caller left before the response was complete. Occurs in HTTP calls only.
+    #[error("abandoned: the caller left")]
+    Abandoned,
+    /// No instance became free in time.
+    #[error("overloaded: no instance became free in time")]
+    Overloaded,
+    /// The host failed.
+    #[error("host error: {0}")]
+    Host(String),
+}
+
+impl Fault {
+    /// Returns the stable code of the fault (SPEC §5).
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Trap { .. } => "trap",
+            Self::Cpu { .. } => "cpu-exceeded",
+            Self::Fuel { .. } => "fuel-exceeded",
+            Self::Time { .. } | Self::CallerTimeout { .. } => "deadline-exceeded",
+            Self::Start(_) => "start-failed",
+            Self::Restore(_) => "restore-failed",
+            Self::Interrupted => "interrupted",
+            Self::Reserved(_) => "conflict",
+            Self::NoResponse { .. } => "no-response",
+            Self::Abandoned => "abandoned",
+            Self::Overloaded => "overloaded",
+            Self::Host(_) => "host-error",
+        }
+    }
+
+    /// Returns `true` if the guest caused it, and neither the host nor the caller.
+    pub(crate) fn is_guests(&self) -> bool {
+        match self {
+            Self::Trap { .. }
+            | Self::Cpu { .. }
+            | Self::Fuel { .. }
+            | Self::Time { .. }
+            | Self::Start(_)
+            | Self::Restore(_)
+            | Self::NoResponse { .. } => true,
+            Self::CallerTimeout { .. }
+            | Self::Interrupted
+            | Self::Reserved(_)
+            | Self::Abandoned
+            | Self::Overloaded
+            | Self::Host(_) => false,
+        }
+    }
+
+    /// Returns the details; `None` for faults that do not come from a running guest.
+    pub(crate) fn diagnostics(&self) -> Option<&Diagnostics> {
+        match self {
+            Self::Trap { diagnostics, .. }
+            | Self::Cpu { diagnostics, .. }
+            | Self::Fuel { diagnostics, .. }
+            | Self::Time { diagnostics, .. }
+            | Self::NoResponse { diagnostics, .. } => Some(diagnostics),
+            Self::Start(_)
+            | Self::Restore(_)
+            | Self::CallerTimeout { .. }
+            | Self::Interrupted
+            | Self::Reserved(_)
+            | Self::Abandoned
+            | Self::Overloaded
+            | Self::Host(_) => None,
+        }
+    }
+}

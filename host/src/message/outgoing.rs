@@ -1,0 +1,180 @@
+//! Admitted messages on their way to a mailbox.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use caxton_control::Performative;
+use caxton_control::mailbox::Rank;
+
+use super::contract::Message;
+use super::deliver::Deliver;
+use super::envelope::Envelope;
+use super::id::new_id;
+
+/// A message that is to be sent, without anything live: what a commit asks the store to keep.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    /// The message.
+    pub(crate) envelope: Box<Envelope>,
+    /// Set if the host sends it in place of an agent.
+    pub(crate) from_host: bool,
+    /// The bound of causes if the message exceeds it: then it is stored as a dead letter and not delivered.
+    pub(crate) ends: Option<u32>,
+    /// The sequence number that the store gave it.
+    pub(crate) seq: Option<u64>,
+}
+
+/// A place in a mailbox that is reserved for one message. Dropping it releases the place.
+pub(crate) struct ReservedPlace {
+    /// `None` once the message was put there.
+    inbox: Option<Arc<dyn Deliver>>,
+    /// The causes of the answer if the message is refused, where they differ from those of the message.
+    refusal: Option<Box<Refusal>>,
+}
+
+impl ReservedPlace {
+    /// Replaces the message by a `not-understood` to its sender with this reason. Returns `false` and changes nothing
+    /// if the sender has no mailbox.
+    pub(crate) fn refuse(&mut self, dispatch: &mut Dispatch, why: &str) -> bool {
+        let sender = &dispatch.envelope.message.sender;
+        let Some(origin) = self.inbox.as_ref().and_then(|inbox| inbox.other(sender)) else { return false };
+        if let Some(inbox) = self.inbox.take() {
+            inbox.release();
+        }
+        dispatch.envelope = Box::new(not_understood(&dispatch.envelope, why));
+        if let Some(refusal) = self.refusal.take() {
+            let Refusal { hops, limit, end } = *refusal;
+            dispatch.envelope.hops = hops;
+            if hops > limit {
+                (dispatch.ends, self.inbox) = (Some(limit), Some(end));
+                return true;
+            }
+        }
+        // The sender has to get it even if its mailbox is full, or it would wait for an answer for ever.
+        origin.reserve_beyond();
+        self.inbox = Some(origin);
+        true
+    }
+}
+
+/// Returns the answer to a message that is not legal in its conversation.
+fn not_understood(refused: &Envelope, why: &str) -> Envelope {
+    let question = &refused.message;
+    let message = Message {
+        id: new_id(),
+        performative: Performative::NotUnderstood,
+        sender: question.receiver.clone(),
+        receiver: question.sender.clone(),
+        content: why.as_bytes().to_vec(),
+        content_type: "text/plain; charset=utf-8".to_owned(),
+        ontology: None,
+        protocol: question.protocol.clone(),
+        conversation_id: question.conversation_id.clone(),
+        reply_with: None,
+        in_reply_to: Some(question.reply_with.as_ref().unwrap_or(&question.id).clone()),
+        reply_by: None,
+        priority: Rank::Normal,
+        sent_at: question.sent_at,
+        attempt: 1,
+        headers: Vec::new(),
+    };
+    Envelope { hops: refused.hops, trace: refused.trace.clone(), ..Envelope::new(message) }
+}
+
+impl Drop for ReservedPlace {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.inbox.take() {
+            inbox.release();
+        }
+    }
+}
+
+/// An admitted message with its reserved place. Dropping it releases the place.
+pub(crate) struct Outgoing {
+    dispatch: Dispatch,
+    place: ReservedPlace,
+}
+
+/// The causes of the `not-understood` that answers a refused message.
+pub(crate) struct Refusal {
+    /// The length of the chain of causes.
+    pub(crate) hops: u32,
+    /// The bound of that length.
+    pub(crate) limit: u32,
+    /// The mailbox that records the message if it exceeds the bound.
+    pub(crate) end: Arc<dyn Deliver>,
+}
+
+impl Outgoing {
+    /// Wraps a message for which `inbox` has reserved a place.
+    pub(crate) fn new(inbox: Arc<dyn Deliver>, envelope: Box<Envelope>) -> Self {
+        let dispatch = Dispatch { envelope, from_host: false, ends: None, seq: None };
+        Self { dispatch, place: ReservedPlace { inbox: Some(inbox), refusal: None } }
+    }
+
+    /// Wraps a message that exceeds the bound of causes. `end` is called when its dead letter is durable.
+    pub(crate) fn ending(end: Arc<dyn Deliver>, envelope: Box<Envelope>, limit: u32) -> Self {
+        let mut sent = Self::new(end, envelope);
+        sent.dispatch.ends = Some(limit);
+        sent
+    }
+
+    /// Separates the message from its place, for the time in which the store has it.
+    pub(crate) fn split(self) -> (Dispatch, ReservedPlace) {
+        (self.dispatch, self.place)
+    }
+
+    /// Puts a message together with its place again.
+    pub(crate) fn join(dispatch: Dispatch, place: ReservedPlace) -> Self {
+        Self { dispatch, place }
+    }
+
+    /// Returns both parts, for a message that may be refused.
+    pub(crate) fn parts_mut(&mut self) -> (&mut Dispatch, &mut ReservedPlace) {
+        (&mut self.dispatch, &mut self.place)
+    }
+
+    /// Sets the causes of the answer to a refusal.
+    pub(crate) fn refused_as(mut self, refusal: Refusal) -> Self {
+        self.place.refusal = Some(Box::new(refusal));
+        self
+    }
+
+    /// Returns the bound of causes that the message exceeds, if it does.
+    pub(crate) fn ends(&self) -> Option<u32> {
+        self.dispatch.ends
+    }
+
+    /// Marks the message as sent by the host in place of an agent.
+    pub(crate) fn of_host(mut self) -> Self {
+        self.dispatch.from_host = true;
+        self
+    }
+
+    /// Delivers the message.
+    pub(crate) fn deliver(self) {
+        if let Some(inbox) = self.put(Instant::now()) {
+            inbox.work();
+        }
+    }
+
+    /// Puts the message into its mailbox, where it waits from `now` on. Returns the mailbox if a worker has to be
+    /// started for it.
+    pub(crate) fn put(mut self, now: Instant) -> Option<Arc<dyn Deliver>> {
+        let inbox = self.place.inbox.take()?;
+        let mut envelope = self.dispatch.envelope;
+        // The wait of a message starts when it becomes deliverable, not when it was admitted.
+        envelope.accepted = Some(now);
+        inbox.put(envelope).then_some(inbox)
+    }
+
+    /// Returns the envelope.
+    pub(crate) fn envelope(&self) -> &Envelope {
+        &self.dispatch.envelope
+    }
+
+    /// Returns the message id.
+    pub(crate) fn id(&self) -> &str {
+        &self.envelope().message.id
+    }
+}

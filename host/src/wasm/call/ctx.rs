@@ -1,0 +1,91 @@
+//! The data of a store, for the host functions.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
+
+use parking_lot::Mutex;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi_http::WasiHttpCtx;
+
+use crate::message::{CallContext, Effects, GuestHost, Identity};
+use crate::wasm::bindings::types;
+use crate::wasm::call::outbound::{Denials, Outbound};
+use crate::wasm::call::stdio::LineLog;
+use crate::wasm::http::response_progress::ResponseProgress;
+use crate::wasm::limits::{MemoryBound, Meter};
+use crate::wasm::pool::slots::InstanceSlots;
+
+/// The parts that all instances of a pool share.
+#[derive(Clone)]
+pub(in crate::wasm) struct Environment {
+    /// The identity of the instances.
+    pub(in crate::wasm) who: Arc<Identity>,
+    pub(in crate::wasm) host: Arc<dyn GuestHost>,
+    /// The denials that were logged already: a guest is told once, regardless of the number of its instances.
+    pub(in crate::wasm) denials: Arc<Denials>,
+    /// The slots, of which each instance has one.
+    pub(in crate::wasm) slots: Arc<InstanceSlots>,
+}
+
+/// The data of a store.
+pub(crate) struct Ctx {
+    pub(in crate::wasm) who: Arc<Identity>,
+    pub(in crate::wasm) host: Arc<dyn GuestHost>,
+    /// The slots, of which this instance has one.
+    pub(in crate::wasm) slots: Arc<InstanceSlots>,
+    pub(in crate::wasm) work: Option<CallContext>,
+    /// Shared, because the head of an HTTP response is sent while the guest still holds the store.
+    pub(in crate::wasm) effects: Arc<Mutex<Effects>>,
+    pub(in crate::wasm) memory: MemoryBound,
+    pub(in crate::wasm) meter: Arc<Meter>,
+    pub(in crate::wasm) table: ResourceTable,
+    pub(in crate::wasm) wasi: WasiCtx,
+    pub(in crate::wasm) http: WasiHttpCtx,
+    pub(in crate::wasm) outbound: Outbound,
+    /// The denials that were logged already.
+    pub(in crate::wasm) denials: Arc<Denials>,
+    pub(in crate::wasm) answer: HttpAnswering,
+    /// The progress of the response of the current HTTP call.
+    pub(in crate::wasm) answered: ResponseProgress,
+    /// The guest's last lines on stderr, shown with its error.
+    pub(in crate::wasm) stderr: LineLog,
+}
+
+/// The response of the current HTTP call.
+#[derive(Default)]
+pub(in crate::wasm) struct HttpAnswering {
+    /// Set if the request is HEAD.
+    pub(in crate::wasm) head: bool,
+    /// The status once the response was sent; 0 before. Shared, because it is set while the guest still holds the
+    /// store.
+    pub(in crate::wasm) status: Arc<AtomicU16>,
+}
+
+impl Ctx {
+    /// Prepares the store for another call.
+    pub(in crate::wasm) fn begin(&mut self, mut work: Option<CallContext>) {
+        {
+            let mut effects = self.effects.lock();
+            effects.reset();
+            if let Some(work) = &mut work {
+                effects.requests = std::mem::take(&mut work.run.requests);
+            }
+        }
+        self.work = work;
+        self.stderr.begin();
+        // Replaced and not reset: the old one may still be shared with the previous response.
+        self.answered = ResponseProgress::default();
+    }
+
+    /// Returns the host interface of the current call.
+    pub(in crate::wasm) fn host(&self) -> &dyn GuestHost {
+        self.work.as_ref().and_then(|work| work.host.as_deref()).unwrap_or(&*self.host)
+    }
+
+    pub(in crate::wasm) fn limits(&self) -> &caxton_control::desired::Limits {
+        &self.who.spec.limits
+    }
+}
+
+impl types::Host for Ctx {}

@@ -1,0 +1,106 @@
+//! Denials accesses of guests: refused where they occur, and logged once with the setting that would allow them.
+//!
+//! A guest gets an error, or an empty result for variables and folders, and its language runtime may hide either. The
+//! line in the log tells its author what is in the way.
+
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi::cli::WasiCliView;
+use wasmtime_wasi::p2::bindings::cli::environment::Host as _;
+use wasmtime_wasi::p2::bindings::filesystem::types::Descriptor;
+use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::ResolveAddressStream;
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, Network};
+use wasmtime_wasi::p2::bindings::sockets::tcp::TcpSocket;
+use wasmtime_wasi::p2::bindings::sockets::udp::UdpSocket;
+
+use crate::message::LogLevel;
+use crate::wasm::call::ctx::Ctx;
+use crate::wasm::call::outbound::{DeniedAccess, log_once, shown};
+
+/// The version of WASI that the host defines. A guest may use any 0.2.
+pub(in crate::wasm) const WASI: &str = "0.2.12";
+
+impl Ctx {
+    fn deny(&self, kind: DeniedAccess, text: impl FnOnce() -> String) {
+        log_once(&self.denials, &self.who, self.host(), kind, text);
+    }
+}
+
+/// Replaces functions of WASI by ones that log denials. Called after the originals are defined.
+pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
+    // The originals are defined already, and defining them again is an error otherwise.
+    linker.allow_shadowing(true);
+    let mut interface = linker.instance(&format!("wasi:cli/environment@{WASI}"))?;
+    interface.func_wrap("get-environment", |mut store: StoreContextMut<'_, Ctx>, (): ()| {
+        let seen = store.data_mut().cli().get_environment()?;
+        store.data().log_environment(&seen);
+        Ok((seen,))
+    })?;
+    let mut interface = linker.instance(&format!("wasi:filesystem/preopens@{WASI}"))?;
+    interface.func_wrap("get-directories", |store: StoreContextMut<'_, Ctx>, (): ()| {
+        store.data().deny(DeniedAccess::Files, || {
+            "it asked for files and sees none: no folder can be granted by this version (`allow.files` is known and not \
+             implemented); keep data with `caxton:agent/state`, or build it into the component"
+                .to_owned()
+        });
+        Ok((Vec::<(Resource<Descriptor>, String)>::new(),))
+    })?;
+    let mut interface = linker.instance(&format!("wasi:sockets/ip-name-lookup@{WASI}"))?;
+    interface.func_wrap(
+        "resolve-addresses",
+        |store: StoreContextMut<'_, Ctx>, (_, name): (Resource<Network>, String)| {
+            store.data().deny(DeniedAccess::Name, || {
+                format!(
+                    "it asked for the address of `{}`, which was denied: no setting of this version allows names to be \
+                     resolved",
+                    shown(&name)
+                )
+            });
+            Ok((Err::<Resource<ResolveAddressStream>, _>(ErrorCode::PermanentResolverFailure),))
+        },
+    )?;
+    let mut interface = linker.instance(&format!("wasi:sockets/tcp-create-socket@{WASI}"))?;
+    interface.func_wrap("create-tcp-socket", |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
+        store.data().deny(DeniedAccess::Tcp, || denied_socket("TCP"));
+        Ok((Err::<Resource<TcpSocket>, _>(ErrorCode::AccessDenied),))
+    })?;
+    let mut interface = linker.instance(&format!("wasi:sockets/udp-create-socket@{WASI}"))?;
+    interface.func_wrap("create-udp-socket", |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
+        store.data().deny(DeniedAccess::Udp, || denied_socket("UDP"));
+        Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+fn denied_socket(kind: &str) -> String {
+    format!("it asked for a {kind} socket, which was denied: no setting of this version allows sockets")
+}
+
+impl Ctx {
+    /// Logs what a guest that reads its environment gets. WASI passes all variables at once, so that the one it looks
+    /// for is unknown.
+    fn log_environment(&self, seen: &[(String, String)]) {
+        let granted = &self.who.spec.allow.env;
+        let missing: Vec<&str> =
+            granted.iter().map(String::as_str).filter(|name| !seen.iter().any(|(seen, _)| seen == name)).collect();
+        if granted.is_empty() {
+            self.deny(DeniedAccess::Environment, || {
+                "it read its environment variables and sees none: `allow.env` lists those of the host that it sees"
+                    .to_owned()
+            });
+        } else if !missing.is_empty() {
+            self.deny(DeniedAccess::Environment, || {
+                format!(
+                    "it read its environment variables, and the host does not have {} of those that `allow.env` lists",
+                    missing.join(", ")
+                )
+            });
+        } else if self.denials.is_first(DeniedAccess::Environment) {
+            let names: Vec<&str> = granted.iter().map(String::as_str).collect();
+            let text =
+                format!("it read its environment variables and sees {}: `allow.env` lists no others", names.join(", "));
+            self.host().log(&self.who, LogLevel::Info, "caxton", &text);
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! An instance: a store, the guest in it, and its exports.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::Body;
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep_until};
+use wasmtime::component::ResourceTable;
+use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
+
+use crate::message::{
+    CallContext, Cause, Diagnostics, Effects, Failure, Fault, LogLevel, Message, RefusedMemory, Reply,
+};
+use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
+use crate::wasm::call::ctx::{Ctx, Environment, HttpAnswering};
+use crate::wasm::call::fault::{self, Bounds, CpuExhausted};
+use crate::wasm::call::outbound::Outbound;
+use crate::wasm::call::stdio::LineLog;
+use crate::wasm::call::symbols::Symbols;
+use crate::wasm::compile::program::Program;
+use crate::wasm::convert;
+use crate::wasm::http::caller::BodyError;
+use crate::wasm::http::response_progress::ResponseProgress;
+use crate::wasm::limits::{MemoryBound, Meter, Metered};
+
+/// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
+/// 16 bytes there may take 48 bytes here.
+const HOSTCALL_BYTES: usize = 4 << 20;
+/// The limit of saving or restoring a snapshot, on a core and by the clock. The limits of a message do not apply: the
+/// memory grows with all messages so far.
+const SNAPSHOT_TIME: Duration = Duration::from_secs(30);
+/// Resource handles that a guest may hold.
+const MAX_HANDLES: usize = 4_096;
+/// Entries of the resource table behind those handles.
+const MAX_RESOURCES: usize = 1_024;
+/// Resources that may remain after a call. Guests in Rust, JavaScript and Python leave none but their standard streams.
+/// More is a leak, which ends with the instance.
+const MAX_LEFT: usize = 16;
+/// Random bytes that a guest may request at once.
+const MAX_RANDOM: u64 = 64 << 10;
+/// The longest reason for a failed snapshot, in characters.
+const MAX_REASON: usize = 1_000;
+/// The scheme of every request: TLS is terminated in front of the host.
+const SCHEME: Scheme = Scheme::Http;
+/// The age from which an instance is not reused, which bounds leaks of a guest.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+pub(crate) struct Instance {
+    pub(in crate::wasm) store: Store<Ctx>,
+    pub(in crate::wasm) meter: Arc<Meter>,
+    pub(in crate::wasm) exports: Exports,
+    program: Arc<Program>,
+    /// Messages and requests that it has handled. Health checks do not count.
+    uses: u32,
+    born: Instant,
+    /// The memory in bytes before its first call.
+    first_memory: usize,
+}
+
+/// The exported functions of an instance.
+pub(in crate::wasm) struct Exports {
+    handler: Option<handler::Guest>,
+    http: Option<incoming_handler::Guest>,
+    snapshot: Option<snapshot::Guest>,
+    health: Option<health::Guest>,
+    pub(in crate::wasm) migration: Option<migration::Guest>,
+}
+
+impl Instance {
+    /// Instantiates a program, within the limits of one message.
+    pub(in crate::wasm) async fn start(program: &Arc<Program>, environment: &Environment) -> Result<Self, Fault> {
+        let limits = &environment.who.spec.limits;
+        let meter = Meter::new();
+        let mut store = Store::new(program.pre.engine(), context(environment, &meter));
+        store.limiter(|ctx| &mut ctx.memory);
+        // Host functions that take a list have bounds of their own with proper errors: for messages, values and
+        // snapshots. This limit only stops a guest that passes the same bytes many times over, which no honest guest
+        // does.
+        let copied = limits.memory_bytes.max(limits.message_bytes.saturating_mul(2));
+        store.set_hostcall_fuel(usize::try_from(copied).unwrap_or(usize::MAX).saturating_add(HOSTCALL_BYTES));
+        // wasmtime's default of 100,000 would let a guest take much memory of the host.
+        store.set_max_component_handles(MAX_HANDLES);
+        store.epoch_deadline_callback(|cx| {
+            // A run that depends on a key which another handler has reserved would end in a conflict anyway.
+            cx.data().check_not_blocked()?;
+            // A yield at each tick keeps one guest from occupying a worker of the runtime.
+            if cx.data().meter.is_over() { Err(CpuExhausted.into()) } else { Ok(UpdateDeadline::Yield(1)) }
+        });
+        meter.begin(limits.cpu);
+        arm(&mut store, limits.fuel);
+        // Boxed, because the future is large and would be part of that of every call.
+        let instantiated = Box::pin(program.pre.instantiate_async(&mut store));
+        let instance = match bounded(&meter, limits.time, instantiated).await {
+            Ok(Ok(instance)) => instance,
+            Ok(Err(error)) => {
+                return Err(Fault::Start(start_failed(store.data(), &error, &program.symbols)));
+            }
+            Err(_) => {
+                let late = Fault::Time { limit: limits.time, diagnostics: store.data().diagnostics() };
+                return Err(Fault::Start(late.to_string()));
+            }
+        };
+        let exports = program
+            .exports(&mut store, &instance)
+            .map_err(|error| Fault::Start(format!("its exports have other types than the contract: {error:#}")))?;
+        let first_memory = store.data().memory.used();
+        let program = Arc::clone(program);
+        Ok(Self { store, meter, exports, program, uses: 0, born: Instant::now(), first_memory })
+    }
+
+    /// Returns `true` if the instance should not be reused after a call that ended well.
+    pub(crate) fn is_worn(&mut self, reuse: u32, now: Instant) -> bool {
+        let left = self.store.data_mut().table.iter_mut().take(MAX_LEFT + 1).count();
+        self.uses >= reuse || now.saturating_duration_since(self.born) > MAX_AGE || self.has_grown() || left > MAX_LEFT
+    }
+
+    /// Returns the number of messages and requests that it has handled.
+    pub(in crate::wasm) fn uses(&self) -> u32 {
+        self.uses
+    }
+
+    /// Returns `true` if it uses more than half of its limit and more than twice its initial memory: a leaking guest is
+    /// replaced before it is refused memory.
+    fn has_grown(&self) -> bool {
+        let ctx = self.store.data();
+        let used = ctx.memory.used();
+        used as u64 > ctx.who.spec.limits.memory_bytes / 2 && used > self.first_memory.saturating_mul(2)
+    }
+
+    /// Takes the effects of the last call.
+    pub(crate) fn take_effects(&mut self) -> Effects {
+        std::mem::take(&mut *self.store.data().effects.lock())
+    }
+
+    /// Returns the time limit of a call.
+    pub(crate) fn time(&self) -> Duration {
+        self.store.data().who.spec.limits.time
+    }
+
+    /// Returns `true` if the last HTTP call set a response and finished its body.
+    pub(in crate::wasm) fn has_answered(&self) -> bool {
+        self.store.data().answered.is_whole()
+    }
+
+    /// Returns `true` if the last HTTP call set a response with a body that it did not finish.
+    pub(in crate::wasm) fn left_its_body(&mut self) -> bool {
+        self.store.data().answered.is_part() && !self.store.data_mut().answers_without_body()
+    }
+
+    /// Returns the details of a call that failed without a trap.
+    pub(in crate::wasm) fn diagnostics(&self) -> Diagnostics {
+        self.store.data().diagnostics()
+    }
+
+    /// Returns the memory limit, if the guest was refused memory beyond it.
+    pub(in crate::wasm) fn starved(&self) -> Option<u64> {
+        let ctx = self.store.data();
+        ctx.memory.refused.then_some(ctx.who.spec.limits.memory_bytes)
+    }
+
+    /// Returns the CPU time of the last call.
+    pub(crate) fn cpu(&self) -> Duration {
+        self.meter.used()
+    }
+
+    /// Returns the end of the last call.
+    pub(crate) fn ended(&self) -> Instant {
+        self.meter.poll_ended()
+    }
+
+    /// Passes a message to the guest and returns its reply. `time` is the limit by the clock.
+    ///
+    /// After an error the instance must be dropped.
+    pub(crate) async fn handle(
+        &mut self,
+        message: &Message,
+        work: CallContext,
+        time: Duration,
+    ) -> Result<Result<Option<Reply>, Failure>, Fault> {
+        self.begin(Some(work));
+        let Some(handler) = &self.exports.handler else {
+            return Err(Fault::Host("the component exports no handler".to_owned()));
+        };
+        let headers = convert::borrow_headers(message);
+        let call = handler.call_handle(&mut self.store, convert::borrow(message, &headers));
+        let result = bounded(&self.meter, time, pin!(call)).await;
+        let handled = self.explain(result, time)?;
+        Ok(handled.map(|reply| reply.map(convert::reply)).map_err(|failure| self.complete(convert::failure(failure))))
+    }
+
+    /// Adds to a failure that the guest was refused memory, which may be the cause.
+    pub(in crate::wasm) fn complete(&self, mut failure: Failure) -> Failure {
+        if failure.cause == Cause::Fault
+            && let Some(limit) = self.store.data().bounds().refused
+        {
+            failure.reason.push_str(&RefusedMemory(limit).to_string());
+        }
+        failure
+    }
+
+    /// Runs the guest's health check. A guest that does not export `health` is healthy.
+    pub(crate) async fn check(&mut self, time: Duration) -> Result<Result<(), String>, Fault> {
+        self.begin(None);
+        let Some(health) = &self.exports.health else { return Ok(Ok(())) };
+        let result = bounded(&self.meter, time, pin!(health.call_check(&mut self.store))).await;
+        self.explain(result, time)
+    }
+
+    /// Returns the guest's snapshot of at most `max` bytes; `None` if it does not export `snapshot`. The instance can
+    /// be reused after [`NotSaved`], and must be dropped after a fault.
+    pub(crate) async fn save(&mut self, max: u64) -> Result<Option<Result<Bytes, NotSaved>>, Fault> {
+        self.begin_snapshot();
+        let Some(snapshot) = &self.exports.snapshot else { return Ok(None) };
+        let result = bounded(&self.meter, SNAPSHOT_TIME, pin!(snapshot.call_save(&mut self.store))).await;
+        let saved = self.explain_within(result, SNAPSHOT_TIME, SNAPSHOT_TIME)?;
+        Ok(Some(match saved {
+            Ok(saved) if saved.len() as u64 > max => Err(NotSaved::TooLarge { bytes: saved.len() as u64, max }),
+            Ok(saved) => Ok(saved.into()),
+            Err(why) => Err(NotSaved::Refused(why.chars().take(MAX_REASON).collect())),
+        }))
+    }
+
+    /// Passes a snapshot to the guest.
+    pub(crate) async fn restore(&mut self, saved: &[u8]) -> Result<(), Fault> {
+        self.begin_snapshot();
+        let Some(snapshot) = &self.exports.snapshot else { return Ok(()) };
+        // The generated binding takes the bytes by value.
+        let saved = saved.to_vec();
+        let result = bounded(&self.meter, SNAPSHOT_TIME, pin!(snapshot.call_restore(&mut self.store, &saved))).await;
+        let restored = self.explain_within(result, SNAPSHOT_TIME, SNAPSHOT_TIME)?;
+        restored.map_err(|why| Fault::Restore(why.chars().take(MAX_REASON).collect()))
+    }
+
+    /// Runs an HTTP request until the guest ends. `sender` gets the head of the response when the guest sets it, with
+    /// the effects until then. Later effects are refused.
+    pub(in crate::wasm) async fn serve_http<B>(
+        &mut self,
+        request: http::Request<B>,
+        work: CallContext,
+        time: Duration,
+        sender: oneshot::Sender<(Result<http::Response<HyperOutgoingBody>, ErrorCode>, Effects)>,
+    ) -> Result<(), Fault>
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
+    {
+        self.begin(Some(work));
+        let Some(http) = &self.exports.http else {
+            return Err(Fault::Host("the component exports no wasi:http/incoming-handler".to_owned()));
+        };
+        let host = |error: wasmtime::Error| Fault::Host(format!("{error:#}"));
+        let head = *request.method() == http::Method::HEAD;
+        let status = Arc::<AtomicU16>::default();
+        self.store.data_mut().answer = HttpAnswering { head, status: Arc::clone(&status) };
+        let request = self.store.data_mut().http().new_incoming_request(SCHEME, request).map_err(host)?;
+        let effects = Arc::clone(&self.store.data().effects);
+        let answered = self.store.data().answered.clone();
+        let outparam = self
+            .store
+            .data_mut()
+            .http()
+            .new_response_outparam_from_callback(move |response| {
+                answered.sends(&response);
+                if let Ok(response) = &response {
+                    status.store(response.status().as_u16(), Ordering::Relaxed);
+                }
+                let mut effects = effects.lock();
+                let taken = std::mem::take(&mut *effects);
+                // The effects are committed with the head: later ones could not be part of it any more.
+                effects.closed = true;
+                // The client may have left, which is not an error of the guest.
+                let _ = sender.send((response, taken));
+            })
+            .map_err(host)?;
+        let result = bounded(&self.meter, time, pin!(http.call_handle(&mut self.store, request, outparam))).await;
+        self.explain(result, time)
+    }
+
+    pub(in crate::wasm) fn begin(&mut self, work: Option<CallContext>) {
+        let limits = &self.store.data().who.spec.limits;
+        let fuel = limits.fuel;
+        self.meter.begin(limits.cpu);
+        arm(&mut self.store, fuel);
+        self.uses += u32::from(work.is_some());
+        self.store.data_mut().begin(work);
+    }
+
+    /// Prepares a snapshot call, to which the limits of a message do not apply.
+    fn begin_snapshot(&mut self) {
+        let counts_fuel = self.store.data().who.spec.limits.fuel.is_some();
+        self.meter.begin(SNAPSHOT_TIME);
+        arm(&mut self.store, counts_fuel.then_some(u64::MAX));
+        self.store.data_mut().begin(None);
+    }
+
+    pub(in crate::wasm) fn explain<T>(
+        &self,
+        result: Result<wasmtime::Result<T>, Late>,
+        time: Duration,
+    ) -> Result<T, Fault> {
+        self.explain_within(result, time, self.store.data().who.spec.limits.cpu)
+    }
+
+    /// Converts the result of a call with these limits by the clock and on a core.
+    fn explain_within<T>(
+        &self,
+        result: Result<wasmtime::Result<T>, Late>,
+        time: Duration,
+        cpu: Duration,
+    ) -> Result<T, Fault> {
+        match result {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                let ctx = self.store.data();
+                let bounds = Bounds { cpu, ..ctx.bounds() };
+                Err(fault::of_error(&error, bounds, &self.program.symbols, ctx.stderr.last()))
+            }
+            Err(_) => Err(Fault::Time { limit: time, diagnostics: self.diagnostics() }),
+        }
+    }
+}
+
+impl Ctx {
+    fn bounds(&self) -> Bounds {
+        let limits = &self.who.spec.limits;
+        let refused = self.memory.refused.then_some(limits.memory_bytes);
+        Bounds { cpu: limits.cpu, fuel: limits.fuel, refused }
+    }
+
+    /// Returns the details of a guest that failed without a trap.
+    fn diagnostics(&self) -> Diagnostics {
+        Diagnostics::new(String::new(), self.stderr.last(), self.bounds().refused)
+    }
+}
+
+/// Renders the reason of a failed start in one line.
+fn start_failed(ctx: &Ctx, error: &wasmtime::Error, symbols: &Symbols) -> String {
+    let words = ctx.stderr.last();
+    let said = if words.is_empty() { String::new() } else { format!("; it said: {}", words.replace('\n', " | ")) };
+    if ctx.memory.refused {
+        return format!("limits.memory ({} bytes) is too small for its start{said}", ctx.who.spec.limits.memory_bytes);
+    }
+    format!("{}{said}", fault::of_error(error, ctx.bounds(), symbols, words))
+}
+
+/// The reason why a snapshot was not saved, after which the guest goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotSaved {
+    /// The guest returned a reason.
+    #[error("it refused to save its memory: {0}")]
+    Refused(String),
+    /// The snapshot exceeds the bound.
+    #[error("it saved {bytes} bytes, more than snapshot.max ({max} bytes)")]
+    TooLarge {
+        /// The size of the snapshot.
+        bytes: u64,
+        /// The bound.
+        max: u64,
+    },
+}
+
+/// The error of a call that exceeded its time limit.
+pub(in crate::wasm) struct Late;
+
+/// Runs a call, measures its CPU time and bounds its time by the clock.
+async fn bounded<F: Future + Unpin>(meter: &Meter, time: Duration, call: F) -> Result<F::Output, Late> {
+    let mut call = Metered { meter, future: call };
+    // Created when the call has to wait for the first time: most calls end before, and tokio's timer wheel is shared by
+    // all threads.
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = Pin::new(&mut call).poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until((meter.poll_began() + time).into())));
+        timer.as_mut().poll(cx).map(|()| Err(Late))
+    })
+    .await
+}
+
+/// Sets the deadline to the next tick, and the fuel of one call.
+fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
+    // A fresh store has the deadline 0 and would be interrupted at once.
+    store.set_epoch_deadline(1);
+    if let Some(fuel) = fuel {
+        store.set_fuel(fuel).expect("an agent that sets fuel runs on the engine that counts it");
+    }
+}
+
+fn context(environment: &Environment, meter: &Arc<Meter>) -> Ctx {
+    let Environment { who, host, denials, slots } = environment;
+    let stderr = LineLog::new(who, host, LogLevel::Warn, "stderr");
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.max_random_size(MAX_RANDOM)
+        .allow_tcp(false)
+        .allow_udp(false)
+        .stdout(LineLog::new(who, host, LogLevel::Info, "stdout"))
+        .stderr(stderr.clone());
+    for name in &who.spec.allow.env {
+        // A variable that the host does not have is left out, and `denied` reports it.
+        if let Ok(value) = std::env::var(name) {
+            wasi.env(name, value);
+        }
+    }
+    let mut table = ResourceTable::new();
+    // wasmtime's default is a million entries.
+    table.set_max_capacity(MAX_RESOURCES);
+    Ctx {
+        who: Arc::clone(who),
+        host: Arc::clone(host),
+        slots: Arc::clone(slots),
+        work: None,
+        effects: Arc::default(),
+        memory: MemoryBound::new(who.spec.limits.memory_bytes, Arc::clone(&who.peak_memory)),
+        meter: Arc::clone(meter),
+        table,
+        wasi: wasi.build(),
+        http: WasiHttpCtx::new(),
+        outbound: Outbound { who: Arc::clone(who), host: Arc::clone(host), denials: Arc::clone(denials) },
+        denials: Arc::clone(denials),
+        answer: HttpAnswering::default(),
+        answered: ResponseProgress::default(),
+        stderr,
+    }
+}
+
+impl Program {
+    /// Looks up the exports of an instance.
+    fn exports(&self, store: &mut Store<Ctx>, instance: &wasmtime::component::Instance) -> wasmtime::Result<Exports> {
+        Ok(Exports {
+            handler: self.handler.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+            http: self.http.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+            snapshot: self.snapshot.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+            health: self.health.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+            migration: self.migration.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+        })
+    }
+}

@@ -1,0 +1,24 @@
+//! Calls of guests: the instance, the store's data, and the host functions.
+//!
+//! ```text
+//! Instance -> export of the guest -> host function (messaging, state, effects, wasi) -> Effects, or GuestHost
+//! ```
+//! Sends and writes of a guest are collected in [`Effects`](crate::message::Effects) and not carried out: the caller
+//! commits or drops them. Reads see the collected writes first.
+
+mod backtrace;
+pub(super) mod ctx;
+pub(super) mod denials;
+mod effects;
+pub(super) mod fault;
+pub(super) mod instance;
+pub(super) mod linker;
+mod messaging;
+mod migration;
+mod outbound;
+mod requests;
+pub(super) mod state;
+mod stdio;
+pub(super) mod symbols;
+mod timer;
+mod wasi;

@@ -1,0 +1,102 @@
+//! Accesses of guests that are denied, each logged once with the setting that would allow it; and outgoing HTTP requests,
+//! which are all denied in this version.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use wasmtime_wasi_http::{Error as WasiHttpError, RequestOptions, WasiBody, WasiHttpHooks};
+
+use crate::message::{GuestHost, Identity, LogLevel};
+
+/// The longest part of a guest's text that is logged, in characters.
+const MAX_SHOWN: usize = 200;
+
+/// A kind of access that can be denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeniedAccess {
+    Http,
+    Files,
+    Name,
+    Tcp,
+    Udp,
+    Environment,
+}
+
+/// The kinds that were logged already, as bits. One line for each kind and revision, regardless of the number of
+/// instances and accesses.
+#[derive(Debug, Default)]
+pub(in crate::wasm) struct Denials(AtomicU8);
+
+impl Denials {
+    /// Returns `true` for the first denial of a kind.
+    pub(super) fn is_first(&self, kind: DeniedAccess) -> bool {
+        // The load in front keeps repeated denials from contending for the cache line.
+        let bit = 1 << kind as u8;
+        self.0.load(Ordering::Relaxed) & bit == 0 && self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+}
+
+/// Logs the first denial of a kind to the agent's log.
+pub(super) fn log_once(
+    denials: &Denials,
+    who: &Identity,
+    host: &dyn GuestHost,
+    kind: DeniedAccess,
+    text: impl FnOnce() -> String,
+) {
+    if denials.is_first(kind) {
+        host.log(who, LogLevel::Warn, "caxton", &text());
+    }
+}
+
+/// Returns a guest's text, cut and escaped for the log.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect::<String>().escape_debug().to_string()
+}
+
+/// The largest piece of a body that a guest writes at once. Twice as much may be queued.
+const CHUNK: usize = 64 << 10;
+
+/// Outgoing HTTP requests of guests, which are all denied in this version.
+pub(in crate::wasm) struct Outbound {
+    pub(in crate::wasm) who: Arc<Identity>,
+    pub(in crate::wasm) host: Arc<dyn GuestHost>,
+    pub(in crate::wasm) denials: Arc<Denials>,
+}
+
+impl WasiHttpHooks for Outbound {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
+    }
+
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _sent: Box<dyn Future<Output = Result<(), WasiHttpError>> + Send>,
+    ) -> Box<
+        dyn Future<
+                Output = Result<
+                    (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), WasiHttpError>> + Send>),
+                    WasiHttpError,
+                >,
+            > + Send,
+    > {
+        log_once(&self.denials, &self.who, &*self.host, DeniedAccess::Http, || {
+            format!(
+                "it called `{} {}`, which was denied: no call over HTTP can be granted by this version (`allow.http` is \
+                 known and not implemented)",
+                request.method(),
+                // The path and the query may contain secrets.
+                shown(&origin(request.uri()))
+            )
+        });
+        Box::new(std::future::ready(Err(WasiHttpError::HttpRequestDenied)))
+    }
+}
+
+/// Returns scheme, host and port of an address.
+fn origin(uri: &http::Uri) -> String {
+    let scheme = uri.scheme_str().unwrap_or("http");
+    format!("{scheme}://{}", uri.authority().map_or("", |authority| authority.as_str()))
+}

@@ -1,0 +1,173 @@
+//! The state of an agent as one call sees it: the last commit with the call's own writes on top.
+
+use std::sync::atomic::Ordering;
+
+use crate::clock;
+use crate::message::{Effects, Expiry, Seen, Value, Write};
+use crate::wasm::bindings::caxton::agent::state;
+use crate::wasm::bindings::types::{self as wit, StateError};
+use crate::wasm::call::ctx::Ctx;
+use crate::wasm::call::requests;
+
+/// The longest key in bytes.
+const MAX_KEY: u32 = 1_024;
+/// The largest value in bytes, whatever `limits.state` allows: the store keeps a value in one row of bounded size.
+pub(crate) const MAX_VALUE: u64 = 256 << 20;
+/// The most keys in one page of a list.
+const MAX_PAGE: u32 = 1_000;
+
+impl Ctx {
+    /// Reads a key: first in the call's own writes, then in the store. Notes the version for the conflict check at
+    /// commit.
+    fn look_up(&self, key: &str) -> Result<Option<Value>, StateError> {
+        if let Some(written) = self.effects.lock().writes.get(key) {
+            return Ok(written.clone().filter(|value| value.is_there(clock::now_ms())));
+        }
+        let reserved = self.is_reserved(key);
+        let Seen { what: read, durable } = self.host().read(self.who.name(), key).map_err(StateError::Unavailable)?;
+        let version = read.as_ref().map_or(0, |read| read.version);
+        let mut effects = self.effects.lock();
+        // The first version that was read is the one to check.
+        effects.reads.entry(key.to_owned()).or_insert(version);
+        // Data that depends on an uncommitted value must not leave the host before that value is durable.
+        effects.reads_uncommitted |= !durable;
+        if reserved {
+            effects.blocked_on.get_or_insert_with(|| key.to_owned());
+        }
+        let found = read.map(Value::from);
+        let Some(by) = effects.adds.get(key) else { return Ok(found) };
+        Ok(Some(requests::to(found, *by)?))
+    }
+
+    pub(in crate::wasm) fn write(&mut self, key: String, value: Write) -> Result<(), StateError> {
+        check_key(&key)?;
+        let limits = self.limits();
+        let most = limits.state_bytes.min(MAX_VALUE);
+        if value.as_ref().is_some_and(|value| value.bytes.len() as u64 > most) {
+            return Err(StateError::TooLarge(most));
+        }
+        let mut effects = self.effects.lock();
+        if effects.closed {
+            return Err(StateError::Unavailable("the response has begun, and with it the commit is made".to_owned()));
+        }
+        if effects.write_count >= limits.writes {
+            return Err(StateError::TooManyWrites(limits.writes));
+        }
+        // A removal can only shrink the state.
+        if value.is_some() {
+            self.check_quota(&effects, &key, value.as_ref())?;
+        }
+        effects.write_count += 1;
+        effects.adds.remove(&key);
+        effects.writes.insert(key, value);
+        Ok(())
+    }
+
+    /// Refuses a write that would exceed the quota of the agent. The sizes of old values are read only if the sum
+    /// without them exceeds it.
+    pub(in crate::wasm) fn check_quota(
+        &self,
+        effects: &Effects,
+        key: &str,
+        value: Option<&Value>,
+    ) -> Result<(), StateError> {
+        let size = |key: &str, value: &[u8]| (key.len() + value.len()) as u64;
+        let added: u64 = effects
+            .writes
+            .iter()
+            .filter(|(other, _)| *other != key)
+            .filter_map(|(key, value)| value.as_ref().map(|value| size(key, &value.bytes)))
+            .chain(value.map(|value| size(key, &value.bytes)))
+            .sum();
+        let (used, quota) = (self.who.state_bytes.load(Ordering::Relaxed), self.limits().state_bytes);
+        // The usual case needs no read.
+        if used.saturating_add(added) <= quota {
+            return Ok(());
+        }
+        let mut replaced = 0;
+        for old in effects.writes.keys().map(String::as_str).chain([key]) {
+            if let Some(read) = self.host().read(self.who.name(), old).map_err(StateError::Unavailable)?.what {
+                replaced += size(old, &read.value);
+            }
+        }
+        if used.saturating_add(added).saturating_sub(replaced) <= quota {
+            Ok(())
+        } else {
+            Err(StateError::Quota(quota))
+        }
+    }
+}
+
+fn check_key(key: &str) -> Result<(), StateError> {
+    if key.is_empty() || key.len() > MAX_KEY as usize { Err(StateError::InvalidKey(MAX_KEY)) } else { Ok(()) }
+}
+
+impl state::Host for Ctx {
+    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, StateError>> {
+        Ok(check_key(&key).and_then(|()| self.look_up(&key)).map(|found| found.map(|value| value.bytes.into())))
+    }
+
+    fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), StateError>> {
+        self.check_not_blocked()?;
+        Ok(self.write(key, Some(Value::lasting(value.into()))))
+    }
+
+    fn set_for(&mut self, key: String, value: Vec<u8>, ttl_ms: u64) -> wasmtime::Result<Result<(), StateError>> {
+        self.check_not_blocked()?;
+        let expiry = Some(Expiry::after(clock::now_ms(), ttl_ms));
+        Ok(self.write(key, Some(Value { bytes: value.into(), expiry })))
+    }
+
+    fn remove(&mut self, key: String) -> wasmtime::Result<Result<(), StateError>> {
+        self.check_not_blocked()?;
+        Ok(self.write(key, None))
+    }
+
+    fn increment(&mut self, key: String, by: i64) -> wasmtime::Result<Result<i64, StateError>> {
+        let summed = check_key(&key).and_then(|()| {
+            let sum = requests::sum_of(self.look_up(&key)?, by)?;
+            self.write(key, Some(sum.1))?;
+            Ok(sum.0)
+        });
+        self.check_not_blocked()?;
+        Ok(summed)
+    }
+
+    fn add(&mut self, key: String, by: i64) -> wasmtime::Result<Result<(), StateError>> {
+        self.check_not_blocked()?;
+        Ok(check_key(&key).and_then(|()| self.add_unread(key, by)))
+    }
+
+    fn list_keys(
+        &mut self,
+        prefix: String,
+        cursor: Option<String>,
+        limit: u32,
+    ) -> wasmtime::Result<Result<wit::KeyPage, StateError>> {
+        let (limit, now) = (limit.clamp(1, MAX_PAGE), clock::now_ms());
+        let is_there = |write: &Write| write.as_ref().is_some_and(|value| value.is_there(now));
+        let mut effects = self.effects.lock();
+        // The call's own removals hide at most as many committed keys, so that this many more are read.
+        let hidden =
+            u32::try_from(effects.writes.values().filter(|write| !is_there(write)).count()).unwrap_or(u32::MAX);
+        let ask = limit.saturating_add(hidden).saturating_add(1);
+        let kept = match self.host().keys(self.who.name(), &prefix, cursor.as_deref(), ask) {
+            Ok(seen) => {
+                effects.reads_uncommitted |= !seen.durable;
+                seen.what
+            }
+            Err(why) => return Ok(Err(StateError::Unavailable(why))),
+        };
+        let after = |key: &String| cursor.as_ref().is_none_or(|cursor| key > cursor);
+        let own = effects.writes.iter().filter(|(_, write)| is_there(write)).map(|(key, _)| key);
+        let own = own.chain(effects.adds.keys()).filter(|key| key.starts_with(&prefix) && after(key));
+        let mut keys: Vec<String> =
+            kept.into_iter().filter(|key| effects.writes.get(key).is_none_or(is_there)).chain(own.cloned()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let more = keys.len() > limit as usize;
+        keys.truncate(limit as usize);
+        let cursor = if more { keys.last().cloned() } else { None };
+        Ok(Ok(wit::KeyPage { keys, cursor }))
+    }
+}

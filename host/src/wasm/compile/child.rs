@@ -1,0 +1,82 @@
+//! Compilation in a child process with bounds on memory and time: Cranelift does not promise to be safe against a
+//! hostile component, and a component of 15 MB takes many seconds.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::process::Command;
+use wasmtime::Engine;
+
+use crate::wasm::compile::engine;
+use crate::wasm::compile::program::ProgramError;
+
+/// The time limit for one component.
+const TIME: Duration = Duration::from_secs(300);
+/// The memory limit. The largest real components (18 MB) need about 1 GB.
+const MEMORY_BYTES: u64 = 4 << 30;
+
+/// Compiles `input` into the new file `output` in a child process with the command line `compiler`.
+pub(in crate::wasm) async fn compile(
+    compiler: &[OsString],
+    input: &Path,
+    output: &Path,
+    fuel: bool,
+) -> Result<(), ProgramError> {
+    let failed = |why: String| ProgramError::Compile(why);
+    let Some((program, arguments)) = compiler.split_first() else {
+        return Err(failed("there is no compiler".to_owned()));
+    };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .arg("compile-component")
+        .args([input.as_os_str(), output.as_os_str(), OsStr::new(if fuel { "fuel" } else { "plain" })])
+        // The last line on stderr becomes the error's text.
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // A revision that is withdrawn while it is compiled must not keep the cores busy.
+        .kill_on_drop(true);
+    let shown = Path::new(program).display();
+    let child = command.spawn().map_err(|error| failed(format!("{shown} did not start: {error}")))?;
+    let finished = tokio::time::timeout(TIME, child.wait_with_output())
+        .await
+        .map_err(|_| failed(format!("it took longer than {} s", TIME.as_secs())))?
+        .map_err(|error| failed(error.to_string()))?;
+    if finished.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&finished.stderr);
+    // A panic prints its place on the line before its message, and a note on the line after it.
+    let mut said = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: "));
+    let said = said.next_back().map(str::to_owned);
+    Err(failed(said.unwrap_or_else(|| format!("the compiler ended with {}", finished.status))))
+}
+
+/// The child process: `caxton compile-component INPUT OUTPUT plain|fuel`. Sets its own limits first.
+///
+/// # Errors
+/// A message for the parent to show.
+pub(crate) fn compile_child(input: &Path, output: &Path, fuel: bool) -> Result<(), String> {
+    bound(Resource::Data, MEMORY_BYTES)?;
+    bound(Resource::Cpu, TIME.as_secs())?;
+    // A crash must not write gigabytes of memory to the disk.
+    bound(Resource::Core, 0)?;
+    let bytes = std::fs::read(input).map_err(|error| error.to_string())?;
+    // A pool of one: artefacts depend on the kind of allocator, not on its size.
+    let engine = Engine::new(&engine::config(fuel, Some(1))).map_err(|error| format!("{error:#}"))?;
+    let compiled = engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"))?;
+    std::fs::write(output, compiled).map_err(|error| error.to_string())
+}
+
+fn bound(resource: Resource, value: u64) -> Result<(), String> {
+    // Only root can raise a hard limit again, so that a lower one is kept.
+    let hard = getrlimit(resource).maximum;
+    let value = hard.map_or(value, |hard| hard.min(value));
+    setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })
+        .map_err(|error| format!("bounding the compiler: {error}"))
+}

@@ -1,0 +1,181 @@
+//! The engines, sized to the machine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
+
+use crate::wasm::call::ctx::Ctx;
+use crate::wasm::call::linker;
+use crate::wasm::inspect;
+
+/// The engine and its version.
+pub(crate) const ENGINE: (&str, &str) = ("wasmtime", env!("WASMTIME_VERSION"));
+
+/// The interval of epoch ticks, at which a running guest's budget is checked.
+const TICK: Duration = Duration::from_millis(1);
+/// The most memory mappings of one instance: four for each memory (before and after the image of its initial content,
+/// the image, and the unmapped rest), with a quarter more memories than instances, and two for a stack with its guard
+/// page; and as many again for a stack of the engine that counts fuel.
+const MAPPINGS_PER_INSTANCE: u64 = 9;
+/// The bound of live instances on any machine; each costs about 25 kB while idle.
+const MAX_INSTANCES: u64 = 16_384;
+/// The least number of instances: a host with fewer is of no use.
+pub(in crate::wasm) const MIN_INSTANCES: u64 = 64;
+/// The default of `vm.max_map_count` on Linux, used where the machine's cannot be read.
+const USUAL_MAPPINGS: u64 = 65_530;
+/// Core instances, memories and tables of one component. Components made from Python have about twenty core instances.
+const CORE_INSTANCES: u32 = 64;
+const MEMORIES: u32 = 4;
+const TABLES: u32 = 16;
+/// The entries of each table. Components made from JavaScript and Python have some ten thousand.
+const TABLE_ELEMENTS: usize = 65_536;
+/// Above wasmtime's default size for mapping the initial memory, so that large guests are mapped as well.
+const IMAGE_BYTES: u64 = 64 << 20;
+
+/// Memory of an ended instance that stays resident for the next one: returning pages to the system and faulting them in
+/// again costs more than a small call, and interrupts all other cores. Only pages that were written are cleared.
+const KEPT_MEMORY: usize = 512 << 10;
+/// The same where the kernel cannot tell which pages were written, so that all of them are cleared.
+const KEPT_WITHOUT_SCAN: usize = 64 << 10;
+const KEPT_TABLE: usize = 16 << 10;
+
+/// An engine with its linker.
+pub(in crate::wasm) struct Compiled {
+    pub(in crate::wasm) engine: Engine,
+    pub(in crate::wasm) linker: wasmtime::component::Linker<Ctx>,
+}
+
+/// The error of setting up a runtime.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RuntimeError {
+    /// wasmtime could not reserve the address space for instances.
+    #[error("reserving address space for {instances} instances; a limit such as `ulimit -v` may be in the way")]
+    Engine {
+        /// The number of the last try.
+        instances: u32,
+        /// wasmtime's error.
+        #[source]
+        source: wasmtime::Error,
+    },
+    /// The host's functions could not be defined in the linker.
+    #[error("defining the host's functions")]
+    Link(#[source] wasmtime::Error),
+    /// The folder of artefacts cannot be used.
+    #[error("preparing the folder of compiled components {}", path.display())]
+    Cache {
+        /// The path of the folder.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Returns the number of instances that this bound of mappings allows, with a quarter left for the rest of the process.
+pub(crate) fn machine_instances(mappings: u64) -> u32 {
+    let instances = (mappings - mappings / 4) / MAPPINGS_PER_INSTANCE;
+    u32::try_from(instances.clamp(MIN_INSTANCES, MAX_INSTANCES)).expect("the bound fits")
+}
+
+pub(in crate::wasm) fn max_map_count() -> u64 {
+    std::fs::read_to_string("/proc/sys/vm/max_map_count")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(USUAL_MAPPINGS)
+}
+
+pub(in crate::wasm) fn compiled(fuel: bool, instances: u32) -> Result<Compiled, RuntimeError> {
+    let engine =
+        Engine::new(&config(fuel, Some(instances))).map_err(|source| RuntimeError::Engine { instances, source })?;
+    let linker = linker::linker(&engine).map_err(RuntimeError::Link)?;
+    start_ticker(&engine);
+    Ok(Compiled { engine, linker })
+}
+
+/// Returns the settings that compiling and running share. `instances` is the size of the pool; `None` is for inspection
+/// only.
+pub(in crate::wasm) fn config(fuel: bool, instances: Option<u32>) -> Config {
+    let mut config = Config::new();
+    config
+        // The component model's async support would make a warm call several times slower, and the contract does not
+        // use it.
+        .concurrency_support(false)
+        .consume_fuel(fuel)
+        .epoch_interruption(true)
+        .memory_guaranteed_dense_image_size(IMAGE_BYTES)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(32));
+    config.wasm_features(inspect::FEATURES_OFF, false);
+    // By default wasmtime compares only its major version, and would accept an artefact of another patch release.
+    config
+        .module_version(ModuleVersionStrategy::Custom(format!("caxton-{}-{}", env!("CARGO_PKG_VERSION"), ENGINE.1)))
+        .expect("the version is short");
+    if let Some(instances) = instances {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(instances)));
+    }
+    config
+}
+
+fn pooling(instances: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
+        // Most components have one memory; the few with more use the extra quarter.
+        .total_memories(instances.saturating_add(instances / 4).saturating_add(MEMORIES))
+        .total_tables(instances.saturating_mul(4).saturating_add(TABLES))
+        .total_stacks(instances)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
+        .max_tables_per_module(TABLES)
+        .max_core_instance_size(1 << 20)
+        .max_component_instance_size(1 << 20)
+        .table_elements(TABLE_ELEMENTS)
+        // Address space only: `limits.memory` bounds the use.
+        .max_memory_size(4 << 30)
+        .table_keep_resident(KEPT_TABLE)
+        .max_unused_warm_slots(256);
+    // The kernel's page scan takes a page that was swapped out for one that was not written.
+    if PoolingAllocationConfig::is_pagemap_scan_available() && !has_swap() {
+        pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(KEPT_MEMORY);
+    } else {
+        // Everything that is kept has to be cleared.
+        pool.linear_memory_keep_resident(KEPT_WITHOUT_SCAN);
+    }
+    pool
+}
+
+/// Returns `true` if this machine may swap pages to a disk.
+fn has_swap() -> bool {
+    // The first line is a heading.
+    std::fs::read_to_string("/proc/swaps").map_or(true, |text| text.lines().count() > 1)
+}
+
+/// Advances the engine's epoch until the engine is dropped.
+fn start_ticker(engine: &Engine) {
+    // Weak, so that the ticker ends with the engine.
+    let engine = engine.weak();
+    // A thread and not a task: it has to tick while guests occupy all workers of the runtime.
+    std::thread::Builder::new()
+        .name("caxton-ticker".to_owned())
+        .spawn(move || {
+            loop {
+                std::thread::sleep(TICK);
+                let Some(engine) = engine.upgrade() else { return };
+                engine.increment_epoch();
+            }
+        })
+        .expect("the system can start a thread");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_is_sized_to_the_machine() {
+        for (mappings, instances) in [(65_530, 5_460), (0, 64), (u64::MAX / 2, 16_384)] {
+            assert_eq!(machine_instances(mappings), instances, "{mappings}");
+        }
+    }
+}

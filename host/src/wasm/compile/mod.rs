@@ -1,0 +1,9 @@
+//! From the bytes of a component to a program: compilation in a child process, the cache on disk, and the engines.
+
+pub(super) mod artefact;
+mod artefact_eviction;
+pub(super) mod child;
+pub(super) mod engine;
+pub(super) mod program;
+mod programs;
+pub(super) mod runtime;

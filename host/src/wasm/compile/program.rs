@@ -1,0 +1,66 @@
+//! Programs: compiled components ready to be instantiated, shared by all agents with the same bytes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use caxton_control::Digest;
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::InstancePre;
+
+use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
+use crate::wasm::call::ctx::Ctx;
+use crate::wasm::call::symbols::Symbols;
+use crate::wasm::compile::engine::RuntimeError;
+use crate::wasm::inspect::{Finding, Summary};
+
+/// A compiled component with its exports looked up.
+pub(crate) struct Program {
+    /// The kind and the properties of the component.
+    pub(crate) summary: Summary,
+    /// Places in its source, for backtraces.
+    pub(in crate::wasm) symbols: Symbols,
+    pub(in crate::wasm) pre: InstancePre<Ctx>,
+    pub(in crate::wasm) handler: Option<handler::GuestIndices>,
+    pub(in crate::wasm) http: Option<incoming_handler::GuestIndices>,
+    pub(in crate::wasm) snapshot: Option<snapshot::GuestIndices>,
+    pub(in crate::wasm) health: Option<health::GuestIndices>,
+    pub(in crate::wasm) migration: Option<migration::GuestIndices>,
+}
+
+/// The error of loading a program.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProgramError {
+    /// The component's file cannot be read.
+    #[error("reading the component: {0}")]
+    Read(std::io::Error),
+    /// The file has another digest than expected.
+    #[error("the component's file changed meanwhile")]
+    Changed,
+    /// The component cannot be used.
+    #[error("the component cannot be used: {}", list(.0))]
+    Findings(Vec<Finding>),
+    /// The compiler failed.
+    #[error("compiling the component: {0}")]
+    Compile(String),
+    /// The types of its imports or exports differ from the host's.
+    #[error("the component does not fit this host: {0}")]
+    Link(String),
+    /// The engine that it needs could not be created.
+    #[error(transparent)]
+    Engine(#[from] RuntimeError),
+}
+
+fn list(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// The entry of a component that is being loaded or in use. The lock lets one caller load it.
+type Slot = Arc<tokio::sync::Mutex<Weak<Program>>>;
+/// The programs by digest, and by whether their engine counts fuel.
+pub(in crate::wasm) type Programs = Mutex<HashMap<(Digest, bool), Slot>>;
+
+/// Returns the SHA-256 of bytes.
+pub(crate) fn digest(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
+}

@@ -1,0 +1,95 @@
+//! Loading of programs: from those in use, from the cache, or by compiling.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use caxton_control::Digest;
+
+use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
+use crate::wasm::call::symbols::Symbols;
+use crate::wasm::compile::child;
+use crate::wasm::compile::program::{Program, ProgramError, digest};
+use crate::wasm::compile::runtime::Runtime;
+use crate::wasm::inspect::{Kind, summarise};
+
+impl Runtime {
+    /// Returns the program of a component: the one in use, one from the cache, or a newly compiled one. `started` is
+    /// called with the size in bytes when compilation begins, because it may take long.
+    pub(crate) async fn program(
+        &self,
+        path: &Path,
+        expected: Digest,
+        fuel: bool,
+        started: impl FnOnce(u64),
+    ) -> Result<Arc<Program>, ProgramError> {
+        // The map's lock is released at once: loading another component must not wait for this one.
+        let slot = Arc::clone(self.programs.lock().entry((expected, fuel)).or_default());
+        // Concurrent callers wait here for the first one's work.
+        let mut slot = slot.lock().await;
+        if let Some(program) = slot.upgrade() {
+            return Ok(program);
+        }
+        let bytes = tokio::fs::read(path).await.map_err(ProgramError::Read)?;
+        // Hashing and validating a large component takes longer than a worker of the runtime should be blocked.
+        let (bytes, summary) = tokio::task::spawn_blocking(move || {
+            if digest(&bytes) != expected {
+                return Err(ProgramError::Changed);
+            }
+            let summary = summarise(&bytes).map_err(ProgramError::Findings)?;
+            Ok((bytes, summary))
+        })
+        .await
+        .expect("looking at bytes does not panic")?;
+        let component = self.component(&bytes, expected, fuel, started).await?;
+        let compiled = self.compiled(fuel)?;
+        let fit = |error: wasmtime::Error| ProgramError::Link(format!("{error:#}"));
+        let pre = compiled.linker.instantiate_pre(&component).map_err(fit)?;
+        // Exports are looked up by name here. Their types are checked when an instance starts.
+        let (messages, stateful) = (summary.kind != Kind::Http, summary.kind == Kind::Stateful);
+        let program = Arc::new(Program {
+            handler: messages.then(|| handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            http: (!messages).then(|| incoming_handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            snapshot: stateful.then(|| snapshot::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            health: summary.health.then(|| health::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            migration: summary.migrates.then(|| migration::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            symbols: if summary.dwarf { Symbols::of(path.to_owned(), expected) } else { Symbols::default() },
+            summary,
+            pre,
+        });
+        // Weak: a program lives as long as a revision uses it.
+        *slot = Arc::downgrade(&program);
+        Ok(program)
+    }
+
+    /// Returns the compiled component from the cache or from the compiler.
+    async fn component(
+        &self,
+        bytes: &[u8],
+        digest: Digest,
+        fuel: bool,
+        started: impl FnOnce(u64),
+    ) -> Result<wasmtime::component::Component, ProgramError> {
+        let engine = &self.compiled(fuel)?.engine;
+        let path = self.artefacts.path(digest, engine);
+        if let Some(component) = tokio::task::block_in_place(|| self.artefacts.find(engine, &path)) {
+            return Ok(component);
+        }
+        started(bytes.len() as u64);
+        // One for each core, because a compiler process uses all cores it can get.
+        let _turn = self.compiling.acquire().await.expect("the semaphore is never closed");
+        let (input, output) = (self.artefacts.temporary(), self.artefacts.temporary());
+        let compiled = async {
+            // The child reads a copy that no other process can change.
+            tokio::fs::write(&input, bytes).await.map_err(ProgramError::Read)?;
+            child::compile(&self.artefacts.compiler, &input, &output, fuel).await?;
+            tokio::task::block_in_place(|| self.artefacts.keep(&output, &path)).map_err(ProgramError::Read)
+        }
+        .await;
+        // Files that a failed compiler has left.
+        let _ = tokio::fs::remove_file(&input).await;
+        let _ = tokio::fs::remove_file(&output).await;
+        compiled?;
+        tokio::task::block_in_place(|| self.artefacts.load(engine, &path))
+            .map_err(|why| ProgramError::Compile(format!("what was compiled cannot be loaded: {why}")))
+    }
+}

@@ -1,0 +1,163 @@
+//! The parts that all instances share: the engines, the cache of artefacts, and the slots.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Semaphore;
+
+use crate::wasm::compile::artefact::Artefacts;
+use crate::wasm::compile::engine::{Compiled, MIN_INSTANCES, RuntimeError, compiled, machine_instances, max_map_count};
+use crate::wasm::compile::program::Programs;
+use crate::wasm::pool::evictable::EvictableList;
+use crate::wasm::pool::slots::{Evict, EvictedInstance, InstanceSlot, InstanceSlots, Wakeup};
+
+/// The options of a runtime.
+#[derive(Debug, Clone)]
+pub(crate) struct RuntimeOptions {
+    /// The folder of compiled artefacts.
+    pub(crate) cache: PathBuf,
+    /// Set if other hosts may use the folder too.
+    pub(crate) shared_cache: bool,
+    /// The command line of the compiler: a program that passes the arguments after `compile-component` to
+    /// [`compile_child`](super::compile_child), with further arguments in front if it needs them.
+    pub(crate) compiler: Vec<OsString>,
+    /// The number of instances that may live at once, as far as the machine allows; `None` uses all it allows.
+    pub(crate) instances: Option<u32>,
+}
+
+/// The engines, the artefact cache and the instance slots.
+pub(crate) struct Runtime {
+    plain: Compiled,
+    /// Created when an agent first sets `fuel`, because counting costs every guest 14 to 22 %.
+    fuelled: OnceLock<Compiled>,
+    pub(in crate::wasm) artefacts: Artefacts,
+    pub(in crate::wasm) programs: Programs,
+    /// Bounds concurrent compilations.
+    pub(in crate::wasm) compiling: Semaphore,
+    slots: Arc<InstanceSlots>,
+    /// The pools with idle instances that can be evicted.
+    pub(in crate::wasm) evictable: EvictableList,
+}
+
+impl Runtime {
+    /// Creates the default engine, and starts the ticker that bounds guests' CPU time.
+    pub(crate) fn new(options: RuntimeOptions) -> Result<Arc<Self>, RuntimeError> {
+        let artefacts = Artefacts::open(options.cache.clone(), options.compiler, options.shared_cache)
+            .map_err(|source| RuntimeError::Cache { path: options.cache, source })?;
+        let most = machine_instances(max_map_count());
+        if let Some(asked) = options.instances.filter(|asked| *asked > most) {
+            tracing::warn!(
+                "host.instances = {asked}, but vm.max_map_count of this machine allows {most}; raise it for more"
+            );
+        }
+        let mut instances = options.instances.unwrap_or(most).min(most);
+        let plain = loop {
+            match compiled(false, instances) {
+                Ok(plain) => break plain,
+                // The address space for many instances may be refused; half of it may be granted.
+                Err(RuntimeError::Engine { .. }) if u64::from(instances) / 2 >= MIN_INSTANCES => instances /= 2,
+                Err(error) => return Err(error),
+            }
+        };
+        Ok(Arc::new(Self {
+            plain,
+            fuelled: OnceLock::new(),
+            artefacts,
+            programs: Programs::default(),
+            compiling: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            slots: InstanceSlots::new(instances),
+            evictable: EvictableList::default(),
+        }))
+    }
+
+    /// Returns the number of instances that may live at once.
+    pub(crate) fn instances(&self) -> u32 {
+        self.slots.total()
+    }
+
+    /// Returns the number of live instances.
+    pub(crate) fn live(&self) -> u32 {
+        self.slots.total() - self.slots.free()
+    }
+
+    pub(in crate::wasm) fn compiled(&self, fuel: bool) -> Result<&Compiled, RuntimeError> {
+        if !fuel {
+            return Ok(&self.plain);
+        }
+        if let Some(fuelled) = self.fuelled.get() {
+            return Ok(fuelled);
+        }
+        let made = compiled(true, self.instances())?;
+        Ok(self.fuelled.get_or_init(|| made))
+    }
+
+    /// Takes a slot for one more instance. If all are taken, an idle instance of another agent is evicted. If none is
+    /// idle, waits for the first that becomes so.
+    pub(in crate::wasm) async fn slot(&self) -> InstanceSlot {
+        let mut is_starved = false;
+        loop {
+            let waits = match self.slots.take_or_queue(is_starved) {
+                Ok(slot) => return slot,
+                Err(waits) => waits,
+            };
+            // Searched while queued: an instance that becomes idle is either found here or wakes this waiter. Behind
+            // other waiters the search is pointless, because they would have been woken for any idle instance.
+            if (waits.before == 0 || is_starved)
+                && let Some(slot) = self.evict_idle()
+            {
+                drop(waits);
+                // Several instances may be idle, and waiters that came meanwhile have not been woken for them.
+                self.slots.wake_next(None);
+                return slot;
+            }
+            match waits.wakeup.await.expect("slots are there as long as the runtime") {
+                Wakeup::Granted(slot) => return slot,
+                Wakeup::Retry(token) => {
+                    if let Some(slot) = token.evict().or_else(|| self.slots.take()) {
+                        token.done();
+                        return slot;
+                    }
+                    // Dropping `token` on this return wakes the next waiter.
+                    if let Some(slot) = self.evict_idle() {
+                        return slot;
+                    }
+                    token.done();
+                }
+            }
+            is_starved = true;
+        }
+    }
+
+    pub(in crate::wasm) fn slots(&self) -> &Arc<InstanceSlots> {
+        &self.slots
+    }
+
+    /// Returns `true` if a caller waits for a slot.
+    pub(in crate::wasm) fn has_waiters(&self) -> bool {
+        self.slots.waiting() > 0
+    }
+
+    /// Wakes a waiter after an instance of this pool became idle. For a starved waiter the instance is evicted at once.
+    pub(in crate::wasm) fn instance_idle(&self, pool: &Arc<impl Evict + 'static>) {
+        if self.has_waiters() && !self.slots.wake_next(Some(Arc::clone(pool) as Arc<dyn Evict>)) {
+            drop(pool.evict().map(EvictedInstance::end));
+        }
+    }
+
+    /// Evicts an idle instance and returns its slot.
+    fn evict_idle(&self) -> Option<InstanceSlot> {
+        self.evictable.take().map(EvictedInstance::end)
+    }
+
+    /// Takes a free slot without evicting an instance.
+    pub(in crate::wasm) fn take_free_slot(&self) -> Option<InstanceSlot> {
+        self.slots.take()
+    }
+
+    /// Returns the number of callers that wait for a slot.
+    #[cfg(test)]
+    pub(in crate::wasm) fn awaited(&self) -> usize {
+        self.slots.waiting()
+    }
+}

@@ -1,0 +1,243 @@
+//! The influence of an HTTP caller on its call: the way it sends its body and takes the response, and whether it stays.
+//!
+//! A guest that fails because of its caller is not at fault.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::message::Fault;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use wasmtime_wasi_http::Error as WasiHttpError;
+
+/// A timeout counts as caused by the caller if the caller took more than one part in this many of the time. A good
+/// connection takes far less, so that a guest that hangs is told apart from one that was kept waiting.
+const CALLER_SHARE: u32 = 10;
+
+/// A body is too large for a guest if it exceeds one part in this many of its memory: collecting it takes several times
+/// its size.
+const LARGE_BODY_SHARE: u64 = 8;
+
+/// The reason why a request body ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The body exceeds the bound.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// The bound in bytes.
+        limit: u64,
+    },
+    /// The client paused for too long.
+    #[error("nothing more of the body came for {} ms (http.stall-timeout)", limit.as_millis())]
+    Stalled {
+        /// The bound.
+        limit: Duration,
+    },
+    /// The connection broke, or its framing is invalid.
+    #[error("the body could not be read")]
+    Broken(#[source] hyper::Error),
+}
+
+impl From<BodyError> for WasiHttpError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge { limit } => Self::HttpRequestBodySize(Some(limit)),
+            BodyError::Stalled { .. } => Self::ConnectionReadTimeout,
+            BodyError::Broken(error) => Self::Hyper(error),
+        }
+    }
+}
+
+/// A record of the caller's actions in its call.
+#[derive(Debug, Default)]
+pub(in crate::wasm) struct Caller(Mutex<Actions>);
+
+#[derive(Debug, Default)]
+struct Actions {
+    /// Bytes of the request that have arrived.
+    sent: u64,
+    /// The total time for which the guest waited for the caller.
+    waited: Duration,
+    /// The time since when the guest waits for more of the request.
+    sending_since: Option<Instant>,
+    /// The time since when the guest waits for the caller to take more of the response.
+    taking_since: Option<Instant>,
+    /// Set if the request body broke off.
+    broke_off: bool,
+    /// Set if the caller takes no more of the response.
+    left: bool,
+    /// Set if the caller ignores the content of the response.
+    wants_none: bool,
+}
+
+impl Actions {
+    fn waited(&self, now: Instant) -> Duration {
+        let since = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.waited + since(self.sending_since) + since(self.taking_since)
+    }
+}
+
+impl Caller {
+    /// Notes that the guest polled for more of the request, and whether there was data.
+    fn sends(&self, came: bool) {
+        let mut done = self.0.lock();
+        if came {
+            let since = done.sending_since.take();
+            done.waited += since.map_or(Duration::ZERO, |since| since.elapsed());
+        } else {
+            done.sending_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Notes that a chunk of the response was handed over. The guest waits until the caller asks for more.
+    pub(in crate::wasm) fn has_piece(&self) {
+        self.0.lock().taking_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Notes that the caller asked for more of the response.
+    pub(in crate::wasm) fn asks(&self) {
+        let mut done = self.0.lock();
+        let since = done.taking_since.take();
+        done.waited += since.map_or(Duration::ZERO, |since| since.elapsed());
+    }
+
+    /// Notes that the caller takes no more of the response.
+    pub(in crate::wasm) fn leaves(&self) {
+        self.0.lock().left = true;
+    }
+
+    /// Notes that the caller ignores the content: it asked with HEAD, or has it cached.
+    pub(in crate::wasm) fn wants_none(&self) {
+        self.0.lock().wants_none = true;
+    }
+
+    /// Returns `true` if a fault of the guest was caused by the caller. `time` is the limit of the call, and `starved`
+    /// the memory limit if the guest was refused memory beyond it.
+    pub(in crate::wasm) fn caused(&self, fault: &Fault, time: Duration, starved: Option<u64>) -> bool {
+        let done = self.0.lock();
+        if !fault.is_guests() {
+            return false;
+        }
+        if done.broke_off || done.left {
+            return true;
+        }
+        match fault {
+            Fault::Time { .. } => done.wants_none || done.waited(Instant::now()) * CALLER_SHARE > time,
+            // Output is dropped at once, so that no back-pressure slows the guest down.
+            Fault::Cpu { .. } | Fault::Fuel { .. } => done.wants_none,
+            // The guest had to hold a body that is too large for it.
+            Fault::Trap { .. } => starved.is_some_and(|memory| done.sent > memory / LARGE_BODY_SHARE),
+            Fault::Start(_)
+            | Fault::Restore(_)
+            | Fault::Interrupted
+            | Fault::Reserved(_)
+            | Fault::NoResponse { .. }
+            | Fault::Abandoned
+            | Fault::CallerTimeout { .. }
+            | Fault::Overloaded
+            | Fault::Host(_) => false,
+        }
+    }
+}
+
+/// A request body that records the caller's actions.
+pub(in crate::wasm) struct Sending<B> {
+    body: B,
+    caller: Arc<Caller>,
+}
+
+impl<B> Sending<B> {
+    /// Wraps a body that `caller` sends.
+    pub(in crate::wasm) fn new(body: B, caller: &Arc<Caller>) -> Self {
+        Self { body, caller: Arc::clone(caller) }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Sending<B> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.caller.sends(polled.is_ready());
+        match &polled {
+            Poll::Ready(Some(Err(_))) => self.caller.0.lock().broke_off = true,
+            Poll::Ready(Some(Ok(frame))) => {
+                self.caller.0.lock().sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Sending<B> {
+    fn drop(&mut self) {
+        // The guest no longer waits for the rest.
+        self.caller.sends(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Diagnostics;
+
+    type Did = fn(&Caller);
+
+    fn trap() -> Fault {
+        Fault::Trap { message: "unreachable".to_owned(), diagnostics: Diagnostics::default() }
+    }
+
+    #[test]
+    fn faults_are_attributed_to_callers() {
+        let (short, long) = (Duration::from_nanos(1), Duration::from_secs(3_600));
+        let time = |limit| Fault::Time { limit, diagnostics: Diagnostics::default() };
+        let table: &[(&str, Did, Fault, Duration, bool)] = &[
+            ("it sent much", |caller| caller.0.lock().sent = 1_000, trap(), long, true),
+            ("it sent little", |caller| caller.0.lock().sent = 100, trap(), long, false),
+            ("nothing", |_| (), trap(), long, false),
+            ("nothing", |_| (), time(long), long, false),
+            ("it left", Caller::leaves, trap(), long, true),
+            ("it left", Caller::leaves, Fault::Interrupted, long, false),
+            (
+                "it broke off",
+                |caller| caller.0.lock().broke_off = true,
+                Fault::NoResponse { why: String::new(), diagnostics: Diagnostics::default() },
+                long,
+                true,
+            ),
+            ("it still sends", |caller| caller.sends(false), time(short), short, true),
+            ("it still sends", |caller| caller.sends(false), time(long), long, false),
+            ("it still sends", |caller| caller.sends(false), trap(), short, false),
+            ("it has sent", |caller| caller.sends(true), time(short), short, false),
+            ("it takes nothing", Caller::has_piece, time(short), short, true),
+            ("it wants nothing", Caller::wants_none, time(long), long, true),
+            (
+                "it wants nothing",
+                Caller::wants_none,
+                Fault::Cpu { limit: short, diagnostics: Diagnostics::default() },
+                long,
+                true,
+            ),
+            ("it wants nothing", Caller::wants_none, trap(), long, false),
+        ];
+        for (did, act, fault, limit, expected) in table {
+            let caller = Caller::default();
+            act(&caller);
+            std::thread::yield_now();
+            assert_eq!(caller.caused(fault, *limit, Some(4_000)), *expected, "{did}: {fault}, {limit:?}");
+        }
+    }
+}

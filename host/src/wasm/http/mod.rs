@@ -1,0 +1,280 @@
+//! Calls of HTTP agents: components that export `wasi:http/incoming-handler`.
+//!
+//! ```text
+//! request -> guest runs until it sets the response's head -> commit -> head to the client
+//!                 '-- goes on inside the response body, which polls it, until its last byte
+//! ```
+//! The guest is polled by the reader of the response, so that a small response needs neither a task nor a wake-up, and
+//! a client that leaves ends the guest. No action of a client counts as a fault of the guest (`caller`).
+
+pub(super) mod body_recorder;
+pub(super) mod bodyless;
+pub(super) mod caller;
+pub(super) mod end;
+pub(super) mod response;
+pub(super) mod response_progress;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use caxton_control::breaker::Failing;
+use http_body::Body;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use crate::message::{CallContext, Diagnostics, Effects, Fault};
+use crate::wasm::http::bodyless::is_bodyless;
+use crate::wasm::http::caller::{BodyError, Caller, Sending};
+use crate::wasm::http::end::{EndListener, Ended, HttpEnd, Running};
+use crate::wasm::http::response::{ResponseBody, ResponseError, length, without_body};
+use crate::wasm::pool::lease::Lease;
+
+/// The error of a call of an HTTP agent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HttpFailure {
+    /// The call of the guest failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// Each run ended in a conflict: other handlers changed keys that it had read.
+    #[error("{0}")]
+    Conflict(String),
+    /// The effects could not be committed.
+    #[error("its effects were not committed: {0}")]
+    NotCommitted(String),
+}
+
+/// The end of a call without a response.
+pub(crate) enum Unanswered<E> {
+    /// The call of the guest failed.
+    Fault(Fault),
+    /// The run was broken off because it depends on this key, which another handler has reserved. `Ended` was not
+    /// called.
+    BrokenOff(String, Box<Effects>, Ended),
+    /// The effects were not committed. `Ended` was not called.
+    Refused(E, Ended),
+}
+
+impl HttpFailure {
+    /// Returns the stable code of the failure.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Fault(fault) => fault.code(),
+            Self::Conflict(_) => "conflict",
+            Self::NotCommitted(_) => "not-committed",
+        }
+    }
+}
+
+/// The parts of a call.
+pub(crate) struct HttpCall<B> {
+    /// The request.
+    pub(crate) request: http::Request<B>,
+    /// The context of the call.
+    pub(crate) work: CallContext,
+    /// The time limit, including the last byte of the response.
+    pub(crate) time: Duration,
+    /// Breaks the call off.
+    pub(crate) interrupt: CancellationToken,
+}
+
+/// The head that the guest has set, with the effects until then.
+type Head = (Result<http::Response<HyperOutgoingBody>, ErrorCode>, Effects);
+impl<B> HttpCall<B>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+{
+    /// Runs the guest until it has set the head of its response, commits its effects through `commit` unless the status
+    /// is 500 or more, and returns the response. `ended` is called with the end of the guest, which may come much
+    /// later.
+    pub(crate) async fn run<C, F, E>(
+        self,
+        lease: Lease,
+        commit: C,
+        ended: Ended,
+    ) -> Result<http::Response<ResponseBody>, Unanswered<E>>
+    where
+        C: FnOnce(Effects) -> F,
+        F: Future<Output = Result<(), E>>,
+    {
+        let (sender, receiver) = oneshot::channel::<Head>();
+        let mut listener = EndListener(Some(ended));
+        let (method, time) = (self.request.method().clone(), self.time);
+        let caller = Arc::<Caller>::default();
+        let request = self.request.map(|body| Sending::new(body, &caller));
+        let serving = Arc::clone(&caller);
+        let running: Running = Box::pin(async move {
+            tokio::select! {
+                // Biased: a response that is ready counts even if the revision stops at the same moment.
+                biased;
+                end = lease.serve(request, self.work, time, sender, &serving) => end,
+                () = self.interrupt.cancelled() => Fault::Interrupted.into(),
+            }
+        });
+        let Begun { mut progress, head } = begin(running, receiver).await;
+        let (mut response, effects) = match check_head(&progress, head, &method) {
+            Ok(response) => response,
+            Err(Fault::Reserved(key)) => {
+                let effects = progress.take_broken_off();
+                return Err(match listener.0.take() {
+                    Some(ended) => Unanswered::BrokenOff(key, effects, ended),
+                    None => Unanswered::Fault(Fault::Reserved(key)),
+                });
+            }
+            Err(fault) => {
+                let by_caller = progress.is_by_caller() || caller.caused(&fault, time, None);
+                listener.notify(HttpEnd { cpu: progress.cpu(), by_caller, ..fault.clone().into() });
+                return Err(Unanswered::Fault(fault));
+            }
+        };
+        // A server error discards the effects. A copy keeps those that it would have committed earlier in the call.
+        let effects = if response.status().is_server_error() { effects.up_to_checkpoint() } else { Some(effects) };
+        if let Some(effects) = effects
+            && let Err(why) = commit(effects).await
+        {
+            // Dropped first: the guest has to end before the next run starts.
+            drop(progress);
+            return Err(match listener.0.take() {
+                Some(ended) => Unanswered::Refused(why, ended),
+                None => Unanswered::Fault(Fault::Abandoned),
+            });
+        }
+        let length = length(response.headers());
+        match (progress, response.body_mut()) {
+            (Progress::Ended(end), _) => listener.notify(end),
+            (Progress::Running(running), ResponseBody::Open(open)) => {
+                open.carry(running, listener, caller, length);
+            }
+            // Cannot happen: only the body of a guest that has ended is complete.
+            (Progress::Running(_), ResponseBody::Whole(_)) => {}
+        }
+        Ok(if is_bodyless(&method, response.status()) { without_body(response) } else { response })
+    }
+}
+
+/// A guest that has set its head, or has ended without.
+struct Begun {
+    progress: Progress,
+    head: Option<Head>,
+}
+
+/// The progress of a guest.
+enum Progress {
+    Running(Running),
+    Ended(HttpEnd),
+}
+
+impl Progress {
+    /// Returns `true` if the guest has failed and a caller caused it.
+    fn is_by_caller(&self) -> bool {
+        matches!(self, Self::Ended(HttpEnd { by_caller: true, .. }))
+    }
+
+    /// Takes the effects until the run was broken off.
+    fn take_broken_off(&mut self) -> Box<Effects> {
+        let Self::Ended(HttpEnd { broken_off, .. }) = self else { return Box::default() };
+        broken_off.take().unwrap_or_default()
+    }
+
+    /// Returns the time on a core, if the guest has ended.
+    fn cpu(&self) -> Duration {
+        match self {
+            Self::Running(_) => Duration::ZERO,
+            Self::Ended(end) => end.cpu,
+        }
+    }
+}
+
+/// Runs a guest until it has set its head or ends.
+async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> Begun {
+    let mut end = None;
+    // The guest is polled first, so that an immediate response needs no wake-up.
+    let head = std::future::poll_fn(|cx| {
+        if end.is_none()
+            && let Poll::Ready(ready) = running.as_mut().poll(cx)
+        {
+            end = Some(ready);
+        }
+        match Pin::new(&mut receiver).poll(cx) {
+            Poll::Ready(head) => Poll::Ready(head.ok()),
+            Poll::Pending if end.is_some() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    Begun { progress: end.map_or(Progress::Running(running), Progress::Ended), head }
+}
+
+/// Checks that the guest has set a usable response.
+fn check_head(
+    progress: &Progress,
+    head: Option<Head>,
+    method: &http::Method,
+) -> Result<(http::Response<ResponseBody>, Effects), Fault> {
+    let (ended, diagnostics) = match progress {
+        // A head that was set before a failure is not sent, and nothing is committed.
+        Progress::Ended(HttpEnd { result: Err(fault), .. }) => return Err(fault.clone()),
+        Progress::Ended(HttpEnd { diagnostics, .. }) => (true, diagnostics.clone()),
+        Progress::Running(_) => (false, Diagnostics::default()),
+    };
+    let none = |why: String| Err(Fault::NoResponse { why, diagnostics: diagnostics.clone() });
+    match head {
+        None => none("the handler ended without one".to_owned()),
+        Some((Err(code), _)) => none(format!("the handler gave the error {code:?}")),
+        Some((Ok(response), _)) if response.status().is_informational() => {
+            none(format!("the handler gave the status {}", response.status().as_u16()))
+        }
+        Some((Ok(response), effects)) => {
+            let (head, body) = response.into_parts();
+            let body = match ended {
+                false => ResponseBody::open(body),
+                // A body that is not sent may be broken.
+                true if is_bodyless(method, head.status) => {
+                    ResponseBody::of_ended(body).unwrap_or(ResponseBody::Whole(None))
+                }
+                true => ResponseBody::of_ended(body)
+                    .map_err(|error| Fault::NoResponse { why: error.to_string(), diagnostics: diagnostics.clone() })?,
+            };
+            Ok((http::Response::from_parts(head, body), effects))
+        }
+    }
+}
+
+impl Lease {
+    /// Runs a request until the guest ends. The head goes to `sender` when the guest sets it.
+    async fn serve<B>(
+        mut self,
+        request: http::Request<B>,
+        work: CallContext,
+        time: Duration,
+        sender: oneshot::Sender<Head>,
+        caller: &Caller,
+    ) -> HttpEnd
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+    {
+        let mut result = self.instance().serve_http(request, work, time, sender).await;
+        let cpu = self.instance().cpu();
+        let broken_off = matches!(result, Err(Fault::Reserved(_))).then(|| Box::new(self.instance().take_effects()));
+        // A guest that returned without a complete response may be in an undefined state, and is not reused.
+        let answered = self.instance().has_answered();
+        let diagnostics = if answered { Diagnostics::default() } else { self.instance().diagnostics() };
+        let ended = result.is_ok();
+        if ended && self.instance().left_its_body() {
+            // Otherwise dropping the instance would end the body as if it were complete.
+            let why = ResponseError::Unfinished.to_string();
+            result = Err(Fault::NoResponse { why, diagnostics: diagnostics.clone() });
+        }
+        let starved = self.instance().starved();
+        let by_caller = result.as_ref().err().is_some_and(|fault| caller.caused(fault, time, starved));
+        match &result {
+            Err(fault) if !ended && fault.is_guests() && !by_caller => self.fail(fault, Failing::First),
+            Ok(()) | Err(_) => self.finish(ended && answered),
+        }
+        HttpEnd { result, cpu, diagnostics, by_caller, broken_off }
+    }
+}

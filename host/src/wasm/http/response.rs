@@ -1,0 +1,253 @@
+//! Responses of HTTP agents, with the guests that still write them.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use wasmtime_wasi_http::Error as WasiHttpError;
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use crate::message::Fault;
+use crate::wasm::http::body_recorder::BodyRecorder;
+use crate::wasm::http::caller::Caller;
+use crate::wasm::http::end::{EndListener, Running};
+
+/// The time for a guest to end after the reader of its response has left: its next write fails, and it may clean up.
+const CLEANUP_TIME: Duration = Duration::from_secs(1);
+
+/// Returns the body's length from the head.
+pub(in crate::wasm) fn length(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Polls the body of a guest that has ended. Runs outside of tokio's cooperative budget, so that `Pending` means that
+/// there is no data, and not that a response of many chunks has used the budget up.
+fn poll_left(body: &mut HyperOutgoingBody, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
+    let next = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+    std::pin::pin!(tokio::task::unconstrained(next)).poll(cx)
+}
+
+/// Removes the body of a response that must not have one. A guest that still writes it runs on, and its output is
+/// dropped.
+pub(in crate::wasm) fn without_body(response: http::Response<ResponseBody>) -> http::Response<ResponseBody> {
+    response.map(|body| match body {
+        ResponseBody::Whole(data) => ResponseBody::Whole(data),
+        ResponseBody::Open(mut open) => {
+            open.caller.wants_none();
+            tokio::spawn(async move {
+                // Polled only until the guest ends.
+                while let Some(Ok(_)) = std::future::poll_fn(|cx| open.poll(cx)).await {}
+            });
+            ResponseBody::Whole(None)
+        }
+    })
+}
+
+/// The body of a guest's response. It drives the guest until that ends.
+pub(crate) enum ResponseBody {
+    /// The whole body; taken when it is sent.
+    Whole(Option<Bytes>),
+    /// A body that is still being written or read.
+    Open(Box<Open>),
+}
+
+/// A body whose end is not known yet.
+pub(crate) struct Open {
+    /// The running guest; `None` once it has ended.
+    running: Option<Running>,
+    /// The guest's failure, until it is passed to the reader of the body.
+    failed: Option<Fault>,
+    /// Frames that were read ahead.
+    ahead: VecDeque<Frame<Bytes>>,
+    body: HyperOutgoingBody,
+    listener: EndListener,
+    /// The reader of the body.
+    caller: Arc<Caller>,
+    /// The length in the head, if it is there.
+    length: Option<u64>,
+    /// The bytes that were read so far.
+    read: u64,
+    /// Records the body.
+    recorder: Option<BodyRecorder>,
+}
+
+/// The reason why a response body ends early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResponseError {
+    /// The guest failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The guest returned without finishing the body, so that it may be incomplete.
+    #[error("the handler ended without finishing the body")]
+    Unfinished,
+    /// The body does not match its head.
+    #[error("the body is broken: {0}")]
+    Broken(WasiHttpError),
+}
+
+impl ResponseBody {
+    /// Wraps a body of a guest that has ended, or that is added by [`Open::carry`].
+    pub(in crate::wasm) fn open(body: HyperOutgoingBody) -> Self {
+        Self::begun(body, VecDeque::new())
+    }
+
+    /// Wraps a body whose first frames were read ahead.
+    fn begun(body: HyperOutgoingBody, ahead: VecDeque<Frame<Bytes>>) -> Self {
+        Self::Open(Box::new(Open {
+            running: None,
+            failed: None,
+            ahead,
+            body,
+            listener: EndListener(None),
+            caller: Arc::default(),
+            length: None,
+            read: 0,
+            recorder: None,
+        }))
+    }
+
+    /// Wraps the body of a guest that has ended well. Most bodies are one chunk by then, and become
+    /// [`Whole`](Self::Whole).
+    pub(in crate::wasm) fn of_ended(mut body: HyperOutgoingBody) -> Result<Self, ResponseError> {
+        let (mut ahead, mut cx) = (VecDeque::new(), Context::from_waker(Waker::noop()));
+        // Two frames tell whether the first is all there is.
+        while ahead.len() < 2 {
+            match poll_left(&mut body, &mut cx) {
+                Poll::Ready(Some(Ok(frame))) => ahead.push_back(frame),
+                Poll::Ready(Some(Err(error))) => return Err(ResponseError::Broken(error)),
+                Poll::Pending => return Err(ResponseError::Unfinished),
+                Poll::Ready(None) => match ahead.pop_front().map(Frame::into_data) {
+                    None => return Ok(Self::Whole(None)),
+                    Some(Ok(data)) => return Ok(Self::Whole(Some(data))),
+                    Some(Err(trailers)) => {
+                        ahead.push_back(trailers);
+                        break;
+                    }
+                },
+            }
+        }
+        Ok(Self::begun(body, ahead))
+    }
+
+    /// Attaches a recorder. A body that is complete is recorded at once.
+    pub(crate) fn record_with(&mut self, mut recorder: BodyRecorder) {
+        match self {
+            Self::Whole(data) => recorder.record_whole(data.as_ref()),
+            Self::Open(open) => open.recorder = Some(recorder),
+        }
+    }
+
+    /// Returns `true` if the guest still runs.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::Open(open) if open.running.is_some())
+    }
+}
+
+impl Open {
+    /// Attaches the guest that still writes the body.
+    pub(in crate::wasm) fn carry(
+        &mut self,
+        running: Running,
+        listener: EndListener,
+        caller: Arc<Caller>,
+        length: Option<u64>,
+    ) {
+        self.running = Some(running);
+        self.listener = listener;
+        self.caller = caller;
+        self.length = length;
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        let Some(running) = &mut self.running else { return };
+        if let Poll::Ready(end) = running.as_mut().poll(cx) {
+            self.running = None;
+            self.failed = end.result.as_ref().err().cloned();
+            self.listener.notify(end);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        self.caller.asks();
+        let polled = self.poll_body(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.read += frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.caller.has_piece();
+        }
+        if let (Some(recorder), Poll::Ready(part)) = (&mut self.recorder, &polled) {
+            recorder.record(part.as_ref());
+        }
+        polled
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        if let Some(frame) = self.ahead.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        self.drive(cx);
+        let runs = self.running.is_some();
+        let frame = if runs { Pin::new(&mut self.body).poll_frame(cx) } else { poll_left(&mut self.body, cx) };
+        match frame {
+            Poll::Ready(Some(frame)) => Poll::Ready(Some(frame.map_err(ResponseError::Broken))),
+            // The guest's work after the last byte belongs to the call as well: its end is awaited.
+            Poll::Ready(None) | Poll::Pending if runs => Poll::Pending,
+            // After a failure the body must not end normally: the client would take it for complete.
+            Poll::Ready(None) => Poll::Ready(self.failed.take().map(|fault| Err(fault.into()))),
+            // The guest has ended without finishing the body.
+            Poll::Pending => Poll::Ready(Some(Err(self.failed.take().map_or(ResponseError::Unfinished, Into::into)))),
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = ResponseError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        match &mut *self {
+            Self::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Self::Open(open) => open.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(data) => data.is_none(),
+            Self::Open(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
+            Self::Open(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        // Stops the caller's clock: the reader takes no more.
+        self.caller.asks();
+        let mut listener = EndListener(self.listener.0.take());
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.length == Some(self.read) {
+            // The reader has the whole response. The guest finishes its work within its time.
+            runtime.spawn(async move { listener.notify(running.await) });
+            return;
+        }
+        self.caller.leaves();
+        runtime.spawn(async move {
+            // The next write fails. A guest that does not write is dropped after the timeout, and dropping `listener`
+            // reports that.
+            if let Ok(end) = tokio::time::timeout(CLEANUP_TIME, running).await {
+                listener.notify(end);
+            }
+        });
+    }
+}

@@ -1,0 +1,207 @@
+//! Leases: an instance for the time of one call.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use caxton_control::breaker::Failing;
+use caxton_control::supervise::Failure;
+
+use crate::clock;
+use crate::message::Fault;
+use crate::wasm::call::instance::Instance;
+use crate::wasm::inspect::Kind;
+use crate::wasm::pool::permits::CallPermit;
+use crate::wasm::pool::slots::InstanceSlot;
+use crate::wasm::pool::{Memory, Pool};
+
+/// The reason why there is no instance for a call.
+#[derive(Debug)]
+pub(crate) enum NoInstance {
+    /// Earlier instances failed, and none is started before this time, in milliseconds of the steady clock.
+    Pausing(u64),
+    /// Another fault.
+    Fault(Fault),
+}
+
+impl Pool {
+    /// Leases an idle instance or a new one. Waits for a permit until `deadline`, and through the pause after failures.
+    pub(crate) async fn lease(self: &Arc<Self>, deadline: Instant) -> Result<Lease, Fault> {
+        self.obtain(deadline, true).await.map_err(|none| match none {
+            NoInstance::Pausing(_) => Fault::Overloaded,
+            NoInstance::Fault(fault) => fault,
+        })
+    }
+
+    /// Leases an instance like [`lease`](Self::lease), and returns an error during a pause after failures: the caller
+    /// has an alternative.
+    pub(crate) async fn lease_at_once(self: &Arc<Self>, deadline: Instant) -> Result<Lease, NoInstance> {
+        self.obtain(deadline, false).await
+    }
+
+    async fn obtain(self: &Arc<Self>, deadline: Instant, waits: bool) -> Result<Lease, NoInstance> {
+        let overloaded = |_| NoInstance::Fault(Fault::Overloaded);
+        let permit = self.permits.take_by(deadline).await.map_err(overloaded)?;
+        let warm = self.take_idle();
+        let held = match warm {
+            Some(idle) => {
+                self.listing.mark_used();
+                (idle.instance, idle.slot)
+            }
+            None => {
+                // Waited for before a slot is taken, so that no slot is held through a pause.
+                self.await_start(deadline, waits).await?;
+                let slot = tokio::time::timeout_at(deadline.into(), self.runtime.slot()).await.map_err(overloaded)?;
+                let started = self.start(Memory::Saved).await;
+                (started.inspect_err(|fault| self.failed(Failure::Start, fault)).map_err(NoInstance::Fault)?, slot)
+            }
+        };
+        Ok(Lease::new(self, held, permit))
+    }
+
+    /// Waits for the end of the pause after failures (SPEC §7, supervision).
+    async fn await_start(&self, deadline: Instant, waits: bool) -> Result<(), NoInstance> {
+        if let Some(why) = self.given_up.get() {
+            return Err(NoInstance::Fault(Fault::Start(why.clone())));
+        }
+        if !self.is_troubled.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let now = clock::steady_ms();
+        let Some(at) = self.supervision.lock().may_start(now) else { return Ok(()) };
+        let pause = Duration::from_millis(at.saturating_sub(now));
+        if !waits || Instant::now() + pause >= deadline {
+            return Err(NoInstance::Pausing(at));
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    /// Leases the only instance of a stateful agent to save it, if it is idle for at least `age`. No call starts while
+    /// the lease lives.
+    pub(crate) fn lease_idle(self: &Arc<Self>, age: Duration) -> Option<Lease> {
+        let permit = self.permits.take()?;
+        self.lease_last(permit, age)
+    }
+
+    /// Leases the only instance of a stateful agent when its current call has ended.
+    pub(crate) async fn lease_at_rest(self: &Arc<Self>) -> Option<Lease> {
+        let permit = self.permits.wait().await;
+        self.lease_last(permit, Duration::ZERO)
+    }
+
+    fn lease_last(self: &Arc<Self>, permit: CallPermit, age: Duration) -> Option<Lease> {
+        let mut idle = self.idle.lock();
+        idle.last().filter(|last| last.since.elapsed() >= age)?;
+        let last = idle.pop()?;
+        Some(Lease::new(self, (last.instance, last.slot), permit))
+    }
+
+    /// Runs the health check of an instance within `time`: of an idle one, or of one started for this. Returns `None`
+    /// if all were busy for that long, which says nothing about their health.
+    pub(crate) async fn probe(self: &Arc<Self>, time: Duration) -> Option<Result<(), String>> {
+        // The snapshot of a stateful agent is not restored for a probe only.
+        let lease = if self.program.summary.kind == Kind::Stateful && self.live() == 0 {
+            None
+        } else {
+            match self.lease(Instant::now() + time).await {
+                Ok(lease) => Some(lease),
+                Err(Fault::Overloaded) => return None,
+                Err(fault) => return Some(Err(fault.to_string())),
+            }
+        };
+        let asked = async {
+            let Some(mut lease) = lease else {
+                return self.try_out().await.map_err(|fault| fault.to_string());
+            };
+            let answer = lease.instance().check(time).await.map_err(|fault| fault.to_string())?;
+            lease.finish(true);
+            answer
+        };
+        Some(match tokio::time::timeout(time, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err("it did not answer in time".to_owned()),
+        })
+    }
+}
+
+/// An instance for the time of one call. Dropping it without [`finish`](Lease::finish) ends the instance, as needed
+/// after a trap and for a call that was broken off.
+pub(crate) struct Lease {
+    pool: Arc<Pool>,
+    held: Option<(Box<Instance>, InstanceSlot)>,
+    _permit: CallPermit,
+}
+
+impl Lease {
+    pub(in crate::wasm) fn new(pool: &Arc<Pool>, held: (Box<Instance>, InstanceSlot), permit: CallPermit) -> Self {
+        Self { pool: Arc::clone(pool), held: Some(held), _permit: permit }
+    }
+
+    /// Returns the leased instance.
+    pub(crate) fn instance(&mut self) -> &mut Instance {
+        &mut self.held.as_mut().expect("a lease holds its instance until it is finished").0
+    }
+
+    /// Keeps the instance in `kept` after a call that ended well, or returns it if it must not be reused or other
+    /// callers wait for it or its slot.
+    pub(crate) fn keep(mut self, kept: &mut HeldLease) {
+        let keeps = self.held.as_mut().is_some_and(|(instance, _)| self.pool.may_keep(instance));
+        if keeps {
+            kept.0 = Some(self);
+        } else {
+            self.finish(true);
+        }
+    }
+
+    /// Ends the instance after a fault, and reports that to the supervision.
+    pub(crate) fn fail(self, fault: &Fault, failing: Failing) {
+        let failure = match failing {
+            Failing::First => Failure::Trap,
+            Failing::Again => Failure::TrapAgain,
+        };
+        self.pool.failed(failure, fault);
+    }
+
+    /// Returns the instance to its pool, where it ends unless `well` is set.
+    pub(crate) fn finish(mut self, well: bool) {
+        if let Some((instance, slot)) = self.held.take() {
+            self.pool.give_back(instance, slot, well);
+        }
+    }
+}
+
+/// An instance that a worker keeps between two calls, instead of returning it and asking for one again. Dropping this
+/// returns it.
+#[derive(Default)]
+pub(crate) struct HeldLease(Option<Lease>);
+
+impl HeldLease {
+    /// Takes the kept instance if it belongs to this pool and may still be used. Otherwise it is returned.
+    pub(crate) fn take(&mut self, pool: &Arc<Pool>) -> Option<Lease> {
+        let mut lease = self.0.take()?;
+        // A reload may have lowered the number of uses.
+        if Arc::ptr_eq(&lease.pool, pool) && pool.may_use(lease.instance()) {
+            return Some(lease);
+        }
+        lease.finish(true);
+        None
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        if let Some(lease) = self.0.take() {
+            lease.finish(true);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.held.take().is_some() {
+            self.pool.ended();
+            self.pool.refill();
+        }
+    }
+}

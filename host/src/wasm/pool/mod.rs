@@ -1,0 +1,326 @@
+//! The pool of a revision: its instances, idle or in a call, within their bounds.
+
+pub(super) mod evictable;
+pub(super) mod lease;
+mod permits;
+mod prewarm;
+pub(super) mod slots;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use caxton_control::supervise::{Failure, Supervision, Verdict};
+use parking_lot::Mutex;
+
+use crate::clock;
+use crate::message::{Fault, GuestHost, Identity};
+use crate::wasm::call::ctx::Environment;
+use crate::wasm::call::instance::Instance;
+use crate::wasm::compile::program::Program;
+use crate::wasm::compile::runtime::Runtime;
+use crate::wasm::inspect::Kind;
+use crate::wasm::pool::evictable::{EvictablePool, Listing};
+use crate::wasm::pool::permits::CallPermits;
+use crate::wasm::pool::slots::{Evict, EvictedInstance, InstanceSlot};
+
+/// An idle instance with its slot.
+pub(in crate::wasm) struct IdleInstance {
+    pub(in crate::wasm) instance: Box<Instance>,
+    pub(in crate::wasm) slot: InstanceSlot,
+    pub(in crate::wasm) since: Instant,
+}
+
+/// The instances of one revision.
+pub(crate) struct Pool {
+    pub(in crate::wasm) runtime: Arc<Runtime>,
+    /// The component that is instantiated.
+    pub(crate) program: Arc<Program>,
+    /// The identity of the instances.
+    pub(crate) who: Arc<Identity>,
+    pub(in crate::wasm) environment: Environment,
+    /// IdleInstance instances. The one used last is taken first, so that the others age and can be trimmed.
+    pub(in crate::wasm) idle: Mutex<Vec<IdleInstance>>,
+    /// The state of the pool in the list of evictable pools.
+    pub(in crate::wasm) listing: Listing,
+    /// The permits for calls.
+    permits: Arc<CallPermits>,
+    /// The number of calls for which an instance is used. A reload may change it in slot.
+    reuse: AtomicU32,
+    /// The number of instances to keep warm, as far as there are slots.
+    pub(in crate::wasm) min: AtomicU32,
+    /// Set while a task replaces ended instances.
+    pub(in crate::wasm) refilling: AtomicBool,
+    /// Live instances: idle or in a call.
+    pub(in crate::wasm) live: AtomicU32,
+    started: AtomicU32,
+    failures: AtomicU32,
+    supervision: Mutex<Supervision>,
+    /// Set after a failure until an instance has done well, so that successful calls need no lock.
+    pub(in crate::wasm) is_troubled: AtomicBool,
+    /// Set once instances have to end with their calls.
+    pub(in crate::wasm) closed: AtomicBool,
+    /// The reason why no more instances are started.
+    given_up: OnceLock<String>,
+}
+
+/// The state that a new instance of a stateful agent restores.
+pub(in crate::wasm) enum Memory<'a> {
+    /// The latest snapshot.
+    Saved,
+    /// This snapshot.
+    Given(&'a [u8]),
+    /// None.
+    None,
+}
+
+impl Pool {
+    /// Creates a pool without instances.
+    pub(crate) fn new(
+        runtime: &Arc<Runtime>,
+        program: Arc<Program>,
+        who: Arc<Identity>,
+        host: Arc<dyn GuestHost>,
+        max: u32,
+    ) -> Arc<Self> {
+        // State in memory is in one instance.
+        let max = if program.summary.kind == Kind::Stateful { 1 } else { max };
+        let reuse = program.summary.reuse(who.spec.instances.reuse.said());
+        Arc::new(Self {
+            runtime: Arc::clone(runtime),
+            program,
+            environment: Environment {
+                who: Arc::clone(&who),
+                host,
+                denials: Arc::default(),
+                slots: Arc::clone(runtime.slots()),
+            },
+            who,
+            idle: Mutex::default(),
+            listing: Listing::default(),
+            permits: CallPermits::new(max),
+            reuse: AtomicU32::new(reuse),
+            // Until its revision has traffic, the rollout decides how many are warm.
+            min: AtomicU32::new(0),
+            refilling: AtomicBool::new(false),
+            live: AtomicU32::new(0),
+            started: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            supervision: Mutex::default(),
+            is_troubled: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            given_up: OnceLock::new(),
+        })
+    }
+
+    /// Creates a pool of one instance of the same revision for calls that are copies. Copies leave nothing in the
+    /// memory of other instances, and do not delay other calls.
+    pub(crate) fn for_copies(&self, host: Arc<dyn GuestHost>) -> Arc<Self> {
+        let copies = Self::new(&self.runtime, Arc::clone(&self.program), Arc::clone(&self.who), host, 1);
+        copies.reuse.store(self.reuse.load(Ordering::Relaxed), Ordering::Relaxed);
+        copies
+    }
+
+    /// Creates a pool of one instance of another program in the same environment.
+    pub(crate) fn of_other(&self, program: Arc<Program>, who: Arc<Identity>) -> Arc<Self> {
+        Self::new(&self.runtime, program, who, Arc::clone(&self.environment.host), 1)
+    }
+
+    /// Returns `true` if any instance is in use or being leased.
+    pub(crate) fn is_in_hand(&self) -> bool {
+        self.permits.any_taken()
+    }
+
+    /// Returns the number of concurrent calls.
+    pub(crate) fn max(&self) -> u32 {
+        self.permits.total()
+    }
+
+    /// Changes the number of concurrent calls. Calls above it run to their end.
+    pub(crate) fn set_max(&self, max: u32) {
+        let max = if self.program.summary.kind == Kind::Stateful { 1 } else { max };
+        self.permits.set_total(max);
+    }
+
+    /// Changes the number of calls for which an instance is used. Instances that have reached it end: idle ones now,
+    /// others after their call.
+    pub(crate) fn set_reuse(&self, said: Option<u32>) {
+        let reuse = self.program.summary.reuse(said);
+        if self.reuse.swap(reuse, Ordering::SeqCst) <= reuse {
+            return;
+        }
+        let worn: Vec<IdleInstance> = self.idle.lock().extract_if(.., |idle| idle.instance.uses() >= reuse).collect();
+        self.live.fetch_sub(u32::try_from(worn.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Returns the number of calls for which an instance is used; `None` if it is used as long as it lives.
+    pub(crate) fn reuse(&self) -> Option<u32> {
+        self.is_evictable().then(|| self.reuse.load(Ordering::Relaxed))
+    }
+
+    /// Returns the number of live instances: idle or in a call.
+    pub(crate) fn live(&self) -> u32 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of idle instances.
+    pub(crate) fn idle(&self) -> u32 {
+        u32::try_from(self.idle.lock().len()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the number of instances started so far.
+    pub(crate) fn started(&self) -> u32 {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of instances that failed to start or failed at a call.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Returns the largest memory of an instance so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.who.peak_memory.load(Ordering::Relaxed)
+    }
+
+    /// Returns the end of the pause after failures, by the steady clock, if no instance is idle.
+    pub(crate) fn pausing(&self) -> Option<u64> {
+        let is_troubled = self.is_troubled.load(Ordering::Relaxed) && self.idle.lock().is_empty();
+        if is_troubled { self.supervision.lock().may_start(clock::steady_ms()) } else { None }
+    }
+
+    /// Takes the idle instance that was used last, if it may be used again.
+    fn take_idle(&self) -> Option<IdleInstance> {
+        loop {
+            let idle = self.idle.lock().pop()?;
+            // The bound may have been lowered while the instance was on its way back.
+            if self.may_use(&idle.instance) {
+                return Some(idle);
+            }
+            self.live.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns `true` if an instance has not reached its number of calls.
+    pub(in crate::wasm) fn may_use(&self, instance: &Instance) -> bool {
+        !self.is_evictable() || instance.uses() < self.reuse.load(Ordering::SeqCst)
+    }
+
+    /// Records the failure of an instance, after which the next one is started later or never.
+    pub(in crate::wasm) fn failed(&self, kind: Failure, fault: &Fault) {
+        self.is_troubled.store(true, Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let verdict = self.supervision.lock().failed(clock::steady_ms(), rand::random(), kind);
+        match verdict {
+            Verdict::Replace { .. } => {}
+            Verdict::GiveUp => drop(self.given_up.set(format!("its instances fail to start again and again: {fault}"))),
+        }
+    }
+
+    /// Returns the reason why no more instances are started, if that is so.
+    pub(crate) fn given_up(&self) -> Option<&str> {
+        self.given_up.get().map(String::as_str)
+    }
+
+    /// Starts an instance. That of a stateful agent restores `memory`.
+    pub(in crate::wasm) async fn start(&self, memory: Memory<'_>) -> Result<Box<Instance>, Fault> {
+        let instance = Instance::start(&self.program, &self.environment).await?;
+        let mut instance = Box::new(instance);
+        if self.program.summary.kind == Kind::Stateful {
+            let restored = match memory {
+                Memory::Saved => match self.environment.host.saved(&self.who.revision) {
+                    Ok(Some(saved)) => instance.restore(&saved).await,
+                    Ok(None) => Ok(()),
+                    Err(why) => Err(Fault::Host(format!("what it saved cannot be read: {why}"))),
+                },
+                Memory::Given(saved) => instance.restore(saved).await,
+                Memory::None => Ok(()),
+            };
+            restored.inspect_err(|fault| self.environment.host.not_restored(&self.who.revision, fault))?;
+        }
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.started.fetch_add(1, Ordering::Relaxed);
+        Ok(instance)
+    }
+
+    /// Returns `true` if the state of instances need not be kept, so that they can be evicted.
+    pub(in crate::wasm) fn is_evictable(&self) -> bool {
+        self.program.summary.kind != Kind::Stateful
+    }
+
+    /// Ends idle instances now, and all others with their calls.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.trim(0, Duration::ZERO);
+    }
+
+    /// Returns `true` if a caller waits for a permit or a slot.
+    pub(in crate::wasm) fn is_wanted(&self) -> bool {
+        self.permits.have_waiters() || self.runtime.has_waiters()
+    }
+
+    /// Returns `true` if a worker may keep an instance between two calls.
+    pub(in crate::wasm) fn may_keep(&self, instance: &mut Instance) -> bool {
+        let ends = self.closed.load(Ordering::SeqCst) || self.is_troubled.load(Ordering::Relaxed);
+        !self.is_wanted() && !ends && !self.is_worn(instance, instance.ended())
+    }
+
+    /// Returns `true` if an instance should be replaced. Never for one with state in its memory.
+    fn is_worn(&self, instance: &mut Instance, now: Instant) -> bool {
+        self.is_evictable() && instance.is_worn(self.reuse.load(Ordering::SeqCst), now)
+    }
+
+    /// Takes an instance back after a call, or ends it.
+    pub(in crate::wasm) fn give_back(self: &Arc<Self>, mut instance: Box<Instance>, slot: InstanceSlot, well: bool) {
+        if well && self.is_troubled.swap(false, Ordering::Relaxed) {
+            self.supervision.lock().well();
+        }
+        let since = instance.ended();
+        if well && !self.closed.load(Ordering::SeqCst) && !self.is_worn(&mut instance, since) {
+            self.put_idle(instance, slot, since);
+        } else {
+            self.ended();
+            // The instance first: the allocator has no room for the next one before that.
+            drop(instance);
+            drop(slot);
+            self.refill();
+        }
+    }
+
+    /// Counts an instance as ended.
+    pub(in crate::wasm) fn ended(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Puts an instance among the idle ones.
+    pub(in crate::wasm) fn put_idle(self: &Arc<Self>, instance: Box<Instance>, slot: InstanceSlot, since: Instant) {
+        self.idle.lock().push(IdleInstance { instance, slot, since });
+        if self.is_evictable() && self.listing.try_list() {
+            let me: Weak<Self> = Arc::downgrade(self);
+            self.runtime.evictable.add(me);
+        }
+        // After the instance can be found: a waiter that queued in between has found it, or is woken now.
+        self.runtime.instance_idle(self);
+    }
+}
+
+impl Evict for Pool {
+    fn evict(&self) -> Option<EvictedInstance> {
+        if !self.is_evictable() {
+            return None;
+        }
+        let idle = self.idle.lock().pop()?;
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        Some(EvictedInstance::new(idle.instance, idle.slot))
+    }
+}
+
+impl EvictablePool for Pool {
+    fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    fn idle_count(&self) -> u32 {
+        self.idle()
+    }
+}
