@@ -7,8 +7,8 @@ use crate::clock;
 use crate::wasm::{Envelope, Expiry, Inbox, Sent, Value, wit};
 
 /// Settings with this durability and the defaults beside.
-pub(crate) fn settings(durability: Durability) -> desired::Store {
-    desired::Store { path: String::new(), durability, history: 100_000, dead_letters: 100_000 }
+pub(crate) fn settings(durability: Durability) -> desired::StoreSpec {
+    desired::StoreSpec { path: String::new(), durability, history: 100_000, dead_letters: 100_000 }
 }
 
 /// A message of an id, which is also its conversation's.

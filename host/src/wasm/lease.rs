@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use caxton_control::breaker::Failing;
-use caxton_control::supervise::Failure;
+use caxton_control::breaker::FaultHistory;
+use caxton_control::supervision::InstanceFailure;
 
 use super::Fault;
 use super::instance::Instance;
@@ -41,10 +41,10 @@ impl Lease {
     }
 
     /// Ends the instance after a fault, and reports that to the supervision.
-    pub(crate) fn fail(self, fault: &Fault, failing: Failing) {
+    pub(crate) fn fail(self, fault: &Fault, failing: FaultHistory) {
         let failure = match failing {
-            Failing::First => Failure::Trap,
-            Failing::Again => Failure::TrapAgain,
+            FaultHistory::First => InstanceFailure::Trap,
+            FaultHistory::Repeated => InstanceFailure::TrapAgain,
         };
         self.pool.failed(failure, fault);
     }

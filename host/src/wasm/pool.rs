@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use caxton_control::supervise::{Failure, Supervision, Verdict};
+use caxton_control::supervision::{InstanceFailure, RestartDecision, Supervision};
 use parking_lot::Mutex;
 
 use super::Fault;
@@ -82,7 +82,7 @@ impl Pool {
     ) -> Arc<Self> {
         // State in memory is in one instance.
         let max = if program.summary.kind == Kind::Stateful { 1 } else { max };
-        let reuse = program.summary.reuse(who.spec.instances.reuse.said());
+        let reuse = program.summary.reuse(who.spec.instances.reuse.value());
         Arc::new(Self {
             runtime: Arc::clone(runtime),
             program,
@@ -209,7 +209,12 @@ impl Pool {
                 self.await_start(deadline, waits).await?;
                 let place = tokio::time::timeout_at(deadline.into(), self.runtime.place()).await.map_err(overloaded)?;
                 let started = self.start(Memory::Saved).await;
-                (started.inspect_err(|fault| self.failed(Failure::Start, fault)).map_err(NoInstance::Fault)?, place)
+                (
+                    started
+                        .inspect_err(|fault| self.failed(InstanceFailure::Start, fault))
+                        .map_err(NoInstance::Fault)?,
+                    place,
+                )
             }
         };
         Ok(Lease::new(self, held, turn))
@@ -251,13 +256,15 @@ impl Pool {
     }
 
     /// Records the failure of an instance, after which the next one is started later or never.
-    pub(super) fn failed(&self, kind: Failure, fault: &Fault) {
+    pub(super) fn failed(&self, kind: InstanceFailure, fault: &Fault) {
         self.troubled.store(true, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
         let verdict = self.supervision.lock().failed(clock::steady_ms(), rand::random(), kind);
         match verdict {
-            Verdict::Replace { .. } => {}
-            Verdict::GiveUp => drop(self.given_up.set(format!("its instances fail to start again and again: {fault}"))),
+            RestartDecision::Replace { .. } => {}
+            RestartDecision::GiveUp => {
+                drop(self.given_up.set(format!("its instances fail to start again and again: {fault}")))
+            }
         }
     }
 
@@ -381,7 +388,7 @@ impl Pool {
     /// Takes an instance back after a call, or ends it.
     pub(super) fn take_back(self: &Arc<Self>, mut instance: Box<Instance>, place: Place, well: bool) {
         if well && self.troubled.swap(false, Ordering::Relaxed) {
-            self.supervision.lock().well();
+            self.supervision.lock().succeeded();
         }
         let since = instance.ended();
         if well && !self.closed.load(Ordering::SeqCst) && !self.is_worn(&mut instance, since) {

@@ -1,27 +1,27 @@
 //! Conversion between words of the contract and those of the host.
 
 use caxton_control::Performative;
-use caxton_control::mailbox::Rank;
+use caxton_control::mailbox::Priority;
 
 use super::wit;
 
 /// Converts a priority of the contract.
-pub(crate) fn rank(priority: wit::Priority) -> Rank {
+pub(crate) fn rank(priority: wit::Priority) -> Priority {
     match priority {
-        wit::Priority::Low => Rank::Low,
-        wit::Priority::Normal => Rank::Normal,
-        wit::Priority::High => Rank::High,
-        wit::Priority::Critical => Rank::Critical,
+        wit::Priority::Low => Priority::Low,
+        wit::Priority::Normal => Priority::Normal,
+        wit::Priority::High => Priority::High,
+        wit::Priority::Critical => Priority::Critical,
     }
 }
 
 /// Converts a rank to a priority of the contract.
-pub(crate) fn priority(rank: Rank) -> wit::Priority {
+pub(crate) fn priority(rank: Priority) -> wit::Priority {
     match rank {
-        Rank::Low => wit::Priority::Low,
-        Rank::Normal => wit::Priority::Normal,
-        Rank::High => wit::Priority::High,
-        Rank::Critical => wit::Priority::Critical,
+        Priority::Low => wit::Priority::Low,
+        Priority::Normal => wit::Priority::Normal,
+        Priority::High => wit::Priority::High,
+        Priority::Critical => wit::Priority::Critical,
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn ranks_and_priorities_match() {
-        for of_host in Rank::ALL {
+        for of_host in Priority::ALL {
             assert_eq!(rank(priority(of_host)), of_host);
         }
     }
