@@ -4,29 +4,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use caxton_control::desired::Order;
-use caxton_control::mailbox::{Mailbox, Rank, Taken};
-use caxton_control::plan::{Actual, ActualAgent, Component, Revision, Wanted, plan};
-use caxton_control::rollout::{Ledger, Seen, Side};
-use caxton_control::{AgentSpec, Digest, lifecycle::State};
+use caxton_control::desired::MailboxOrder;
+use caxton_control::mailbox::{Mailbox, Priority, TakenMessage};
+use caxton_control::plan::{Actual, ActualAgent, ComponentFile, DesiredAgent, Revision, plan};
+use caxton_control::rollout::{Ledger, ObservedRevision, StoredRevision};
+use caxton_control::{AgentSpec, Digest, lifecycle::RevisionState};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 
 /// Measures a message through a mailbox with a number of queued messages.
 fn mailbox(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a message through a mailbox");
     for waiting in [0u64, 10_000, 1_000_000] {
-        let mut mailbox = Mailbox::<u64, u64>::new(Order::Conversation, u32::MAX);
+        let mut mailbox = Mailbox::<u64, u64>::new(MailboxOrder::Conversation, u32::MAX);
         for message in 0..waiting {
             mailbox.reserve().expect("there is room");
-            mailbox.push(message, Rank::Normal, 0, message);
+            mailbox.push(message, Priority::Normal, 0, message);
         }
         let mut next = waiting;
         group.bench_function(BenchmarkId::new("waiting", waiting), |b| {
             b.iter(|| {
                 next += 1;
                 mailbox.reserve().expect("there is room");
-                mailbox.push(next, Rank::Normal, 0, next);
-                let Taken { lane, message, .. } = mailbox.take(0).expect("one is ready");
+                mailbox.push(next, Priority::Normal, 0, next);
+                let TakenMessage { lane, message, .. } = mailbox.take(0).expect("one is ready");
                 mailbox.done(lane, None);
                 message
             });
@@ -56,8 +56,8 @@ fn planning(criterion: &mut Criterion) {
         for number in 0..agents {
             let spec = Arc::new(spec(number));
             let digest = Digest([7; 32]);
-            let seen = Seen {
-                state: State::Running,
+            let seen = ObservedRevision {
+                state: RevisionState::Running,
                 since: 0,
                 busy: false,
                 stateful: false,
@@ -74,10 +74,10 @@ fn planning(criterion: &mut Criterion) {
                 ..ActualAgent::new(Arc::clone(&spec))
             };
             let mut ledger = Ledger::new(spec.name.clone());
-            ledger.runs(Side { number: 1, digest, settings: spec.revision_settings().to_owned() });
+            ledger.record_running(StoredRevision { number: 1, digest, settings: spec.revision_settings().to_owned() });
             ledgers.insert(spec.name.clone(), ledger);
             actual.agents.insert(spec.name.clone(), agent);
-            desired.insert(spec.name.clone(), Wanted { spec, component: Component::Found(digest) });
+            desired.insert(spec.name.clone(), DesiredAgent { spec, component: ComponentFile::Found(digest) });
         }
         group.bench_function(BenchmarkId::new("agents", agents), |b| {
             b.iter_batched(|| (), |()| plan(&desired, &actual, &mut ledgers, 1_000), BatchSize::SmallInput);
@@ -86,12 +86,12 @@ fn planning(criterion: &mut Criterion) {
 }
 
 fn spec(number: u64) -> AgentSpec {
-    use caxton_control::config::{Entry, Node, Place, Table, Value, check};
+    use caxton_control::config::{Entry, Node, Source, Table, Value, check};
 
-    let node = |value| Node { value, place: Place::Default };
+    let node = |value| Node { value, source: Source::Default };
     let table = |fields: Vec<(String, Node)>| {
-        let fields = fields.into_iter().map(|(key, node)| (key, Entry { key: Place::Default, node }));
-        Node { value: Value::Table(Table::from_iter(fields)), place: Place::Default }
+        let fields = fields.into_iter().map(|(key, node)| (key, Entry { key: Source::Default, node }));
+        Node { value: Value::Table(Table::from_iter(fields)), source: Source::Default }
     };
     let component = node(Value::String("a.wasm".to_owned()));
     let name = format!("a{number:05}");

@@ -61,8 +61,9 @@ enum Phase {
 pub enum Admission {
     /// Allows the delivery.
     Yes,
-    /// Allows the delivery as a trial: its result decides. The caller has to report it by [`well`](Breaker::well),
-    /// [`fault`](Breaker::fault) or [`abandoned`](Breaker::abandoned), as no other trial begins before.
+    /// Allows the delivery as a trial: its result decides. The caller has to report it by
+    /// [`succeeded`](Breaker::succeeded), [`fault`](Breaker::fault) or [`abandoned`](Breaker::abandoned), as no other
+    /// trial begins before.
     Trial,
     /// Forbids the delivery.
     No {
@@ -73,11 +74,11 @@ pub enum Admission {
 
 /// The history of a message that ended in a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failing {
+pub enum FaultHistory {
     /// A message that had not failed on this revision before, or a call.
     First,
     /// A message that had failed on this revision before.
-    Again,
+    Repeated,
 }
 
 /// The state of a breaker as shown to operators.
@@ -155,7 +156,7 @@ impl Breaker {
     /// Counts `handlers` that ended without a fault. Has to be called before the [`fault`](Self::fault) of a later
     /// handler, without waiting for commits: these come in groups, and until then the few faults would seem to be all
     /// handlings.
-    pub fn ended(&mut self, handlers: u32) {
+    pub fn count_successes(&mut self, handlers: u32) {
         if self.phase == Phase::Closed && handlers > 0 {
             self.in_a_row = 0;
             // A shift by the width of the integer overflows, and a window of successes is zero anyway.
@@ -165,7 +166,7 @@ impl Breaker {
     }
 
     /// Ends a trial with success, once its effects are durable. Returns `true` if that closed the breaker.
-    pub fn well(&mut self) -> bool {
+    pub fn succeeded(&mut self) -> bool {
         let closes = self.phase == Phase::Trying;
         if closes {
             self.close();
@@ -178,9 +179,9 @@ impl Breaker {
     ///
     /// A failed trial opens it even if its message had failed before: with no other message to try, an agent that
     /// always fails must not use up the attempts of its messages.
-    pub fn fault(&mut self, now: u64, failing: Failing) -> bool {
+    pub fn fault(&mut self, now: u64, failing: FaultHistory) -> bool {
         let opens = match (self.phase, failing) {
-            (Phase::Closed, Failing::First) => {
+            (Phase::Closed, FaultHistory::First) => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
                 self.window = ((self.window << 1) | 1) & MASK;
                 self.handled = (self.handled + 1).min(WINDOW);
@@ -188,8 +189,8 @@ impl Breaker {
                 let half = self.handled == WINDOW && self.window.count_ones() >= HALF;
                 half || self.in_a_row >= self.faults
             }
-            (Phase::Trying, Failing::First | Failing::Again) => true,
-            (Phase::Closed, Failing::Again) | (Phase::Open { .. } | Phase::HalfOpen, _) => false,
+            (Phase::Trying, FaultHistory::First | FaultHistory::Repeated) => true,
+            (Phase::Closed, FaultHistory::Repeated) | (Phase::Open { .. } | Phase::HalfOpen, _) => false,
         };
         if opens {
             self.phase = Phase::Open { since: now };
@@ -207,7 +208,7 @@ impl Breaker {
     }
 
     /// Resets the breaker for another revision, about which past faults say nothing. Returns `true` if that closed it.
-    pub fn begin_anew(&mut self) -> bool {
+    pub fn reset(&mut self) -> bool {
         let was_closed = self.phase == Phase::Closed;
         self.close();
         !was_closed

@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 
 /// A field of the six of a pattern.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Field {
+pub struct CronField {
     /// The field's name in error messages, such as `weekday`.
     pub name: &'static str,
     /// The accepted values beside `*`, for error messages.
@@ -23,13 +23,13 @@ pub struct Field {
     words: &'static [&'static str],
 }
 
-const fn field(name: &'static str, takes: &'static str, words: &'static [&'static str]) -> Field {
-    Field { name, takes, words }
+const fn field(name: &'static str, takes: &'static str, words: &'static [&'static str]) -> CronField {
+    CronField { name, takes, words }
 }
 
 /// The fields in the order of a six-field pattern.
 #[rustfmt::skip]
-static FIELDS: [Field; 6] = [
+static FIELDS: [CronField; 6] = [
     field("second", "0 to 59", &[]),
     field("minute", "0 to 59", &[]),
     field("hour", "0 to 23", &[]),
@@ -62,7 +62,7 @@ pub enum CronError {
     #[error("the {} cannot be `{text}`", field.name)]
     Field {
         /// The field.
-        field: &'static Field,
+        field: &'static CronField,
         /// The field's text.
         text: String,
     },

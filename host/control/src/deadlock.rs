@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::desired::Order;
+use crate::desired::MailboxOrder;
 
 /// A request whose answer a handler waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asks<N> {
+pub struct PendingRequest<N> {
     /// The request's id, unique among all requests of the agent.
     pub id: u64,
     /// The handler's id, unique in its agent. A handler with several requests waits for all answers.
@@ -26,49 +26,49 @@ pub struct Asks<N> {
 
 /// The resources of an agent and the requests that hold them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing<N> {
+pub struct AgentWaits<N> {
     /// The number of messages that it can handle at once.
-    pub turns: u32,
+    pub capacity: u32,
     /// The order in which it handles messages.
-    pub order: Order,
+    pub order: MailboxOrder,
     /// The unanswered requests of its handlers.
-    pub asks: Vec<Asks<N>>,
+    pub requests: Vec<PendingRequest<N>>,
 }
 
-impl<N> Standing<N> {
+impl<N> AgentWaits<N> {
     /// Returns `true` if a message of this conversation has to wait for answers that the agent's handlers wait for.
-    pub fn keeps_waiting(&self, conversation: u64) -> bool {
-        let has_lane = |asks: &Asks<N>| match self.order {
-            Order::Agent => true,
-            Order::Conversation => asks.within == conversation,
-            Order::None => false,
+    pub fn blocks(&self, conversation: u64) -> bool {
+        let has_lane = |asks: &PendingRequest<N>| match self.order {
+            MailboxOrder::Agent => true,
+            MailboxOrder::Conversation => asks.within == conversation,
+            MailboxOrder::None => false,
         };
-        if self.asks.iter().any(has_lane) {
+        if self.requests.iter().any(has_lane) {
             return true;
         }
         // A handler has at least one request, so fewer requests than turns leave a turn free. This spares counting
         // handlers.
-        if self.asks.is_empty() || self.asks.len() < self.turns as usize {
+        if self.requests.is_empty() || self.requests.len() < self.capacity as usize {
             return false;
         }
-        let handlers: BTreeSet<u64> = self.asks.iter().map(|asks| asks.handler).collect();
-        handlers.len() >= self.turns as usize
+        let handlers: BTreeSet<u64> = self.requests.iter().map(|asks| asks.handler).collect();
+        handlers.len() >= self.capacity as usize
     }
 }
 
 /// The stuck requests, by the agent whose handlers wait for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stuck<N> {
-    agents: BTreeMap<N, Standing<N>>,
+pub struct StuckRequests<N> {
+    agents: BTreeMap<N, AgentWaits<N>>,
 }
 
-impl<N: Ord + Clone> Stuck<N> {
+impl<N: Ord + Clone> StuckRequests<N> {
     /// Finds the stuck requests that keep a message for `to` in `conversation` from being handled. `look` returns the
     /// present state of an agent, or `None` if there is none of this name.
     ///
     /// Agents may be looked at one after another while they run: a request that two looks find was there the whole time
     /// between them.
-    pub fn find(to: &N, conversation: u64, look: impl FnMut(&N) -> Option<Standing<N>>) -> Self {
+    pub fn find(to: &N, conversation: u64, look: impl FnMut(&N) -> Option<AgentWaits<N>>) -> Self {
         // At first all requests count as stuck; what can go on is taken away.
         let mut stuck = Self { agents: reach(to, conversation, look) };
         // To a fixed point: a freed handler may free others.
@@ -81,25 +81,25 @@ impl<N: Ord + Clone> Stuck<N> {
     fn release_free(&mut self) -> bool {
         let mut free = Vec::new();
         for (name, standing) in &self.agents {
-            let waits = |asks: &&Asks<N>| self.keep_waiting(&asks.to, asks.conversation);
-            let stuck: BTreeSet<u64> = standing.asks.iter().filter(waits).map(|asks| asks.handler).collect();
-            if standing.asks.iter().any(|asks| !stuck.contains(&asks.handler)) {
+            let waits = |asks: &&PendingRequest<N>| self.is_stuck(&asks.to, asks.conversation);
+            let stuck: BTreeSet<u64> = standing.requests.iter().filter(waits).map(|asks| asks.handler).collect();
+            if standing.requests.iter().any(|asks| !stuck.contains(&asks.handler)) {
                 free.push((name.clone(), stuck));
             }
         }
         // Applied after the search, so that the order of agents does not matter within a round.
         for (name, stuck) in &free {
             if let Some(standing) = self.agents.get_mut(name) {
-                standing.asks.retain(|asks| stuck.contains(&asks.handler));
+                standing.requests.retain(|asks| stuck.contains(&asks.handler));
             }
         }
-        self.agents.retain(|_, standing| !standing.asks.is_empty());
+        self.agents.retain(|_, standing| !standing.requests.is_empty());
         !free.is_empty()
     }
 
     /// Returns `true` if a message for `to` in `conversation` would never be handled.
-    pub fn keep_waiting(&self, to: &N, conversation: u64) -> bool {
-        self.agents.get(to).is_some_and(|standing| standing.keeps_waiting(conversation))
+    pub fn is_stuck(&self, to: &N, conversation: u64) -> bool {
+        self.agents.get(to).is_some_and(|standing| standing.blocks(conversation))
     }
 
     /// Returns the cycle of agents for an error message: from `to`, which `from` asked, over the agents that wait for
@@ -122,9 +122,9 @@ impl<N: Ord + Clone> Stuck<N> {
             return true;
         }
         let Some(standing) = self.agents.get(at) else { return false };
-        for asks in &standing.asks {
+        for asks in &standing.requests {
             // Each agent once, since the search would not end in a cycle without `wanted`.
-            if self.keep_waiting(&asks.to, asks.conversation) && seen.insert(&asks.to) {
+            if self.is_stuck(&asks.to, asks.conversation) && seen.insert(&asks.to) {
                 path.push(asks.to.clone());
                 if self.search(wanted, &asks.to, seen, path) {
                     return true;
@@ -140,8 +140,8 @@ impl<N: Ord + Clone> Stuck<N> {
 fn reach<N: Ord + Clone>(
     to: &N,
     conversation: u64,
-    mut look: impl FnMut(&N) -> Option<Standing<N>>,
-) -> BTreeMap<N, Standing<N>> {
+    mut look: impl FnMut(&N) -> Option<AgentWaits<N>>,
+) -> BTreeMap<N, AgentWaits<N>> {
     let mut agents = BTreeMap::new();
     // Without recursion: a chain of agents may be as long as there are agents.
     let mut left = vec![(to.clone(), conversation)];
@@ -152,9 +152,9 @@ fn reach<N: Ord + Clone>(
             let Some(standing) = look(&name) else { continue };
             agents.insert(name.clone(), standing);
         }
-        let standing: &Standing<N> = &agents[&name];
-        if standing.keeps_waiting(conversation) {
-            let beyond = standing.asks.iter().map(|asks| (asks.to.clone(), asks.conversation));
+        let standing: &AgentWaits<N> = &agents[&name];
+        if standing.blocks(conversation) {
+            let beyond = standing.requests.iter().map(|asks| (asks.to.clone(), asks.conversation));
             left.extend(beyond.filter(|next| seen.insert(next.clone())));
         }
     }

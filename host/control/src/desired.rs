@@ -11,38 +11,38 @@ use serde::Serialize;
 
 use crate::backoff::Backoff;
 use crate::cors::Cors;
-use crate::format::Format;
+use crate::format::StateFormat;
 use crate::names::{AgentName, Capability};
 use crate::revision_settings::RevisionSettings;
-use crate::rollout::Declaration;
+use crate::rollout::RolloutSpec;
 use crate::route::RoutePattern;
 use crate::schedule::Schedule;
 
-pub use crate::grant::Allow;
+pub use crate::grant::Grants;
 pub use crate::limits::Limits;
 
 /// The declaration of the whole file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Desired {
     /// The listener for calls of agents.
-    pub http: Http,
+    pub http: HttpSpec,
     /// The listener of the management API.
-    pub admin: Admin,
+    pub admin: AdminSpec,
     /// The listener for probes and metrics only.
-    pub probes: Probes,
+    pub probes: ProbesSpec,
     /// The place and the durability of state.
-    pub store: Store,
+    pub store: StoreSpec,
     /// Settings of the host as a whole.
-    pub host: Host,
+    pub host: HostSpec,
     /// The limits of conversations.
-    pub conversations: Conversations,
+    pub conversations: ConversationsSpec,
     /// The agents by name.
     pub agents: BTreeMap<AgentName, Arc<AgentSpec>>,
 }
 
 /// The table `[http]`: the listener for calls of agents, and its limits for clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Http {
+pub struct HttpSpec {
     /// Address and port; port 0 lets the system choose.
     pub listen: SocketAddr,
     /// Connections open at once; further ones wait to be accepted.
@@ -58,7 +58,7 @@ pub struct Http {
     #[serde(with = "crate::units::serde_duration")]
     pub stall_timeout: Duration,
     /// The callers that see the error inside a failed agent.
-    pub details: Details,
+    pub details: ErrorDetails,
     /// The access of pages from other origins.
     pub cors: Cors,
 }
@@ -66,7 +66,7 @@ pub struct Http {
 /// The setting `http.details`: the callers that see the error inside a failed agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Details {
+pub enum ErrorDetails {
     /// Callers on this machine whose requests came through no proxy.
     Loopback,
     /// Shows it to all callers.
@@ -77,14 +77,14 @@ pub enum Details {
 
 /// The table `[admin]`: the listener of the management API, metrics and probes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Admin {
+pub struct AdminSpec {
     /// Address and port on the loopback interface; port 0 lets the system choose.
     pub listen: SocketAddr,
 }
 
 /// The table `[probes]`: a listener for probes and metrics only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Probes {
+pub struct ProbesSpec {
     /// Address and port; port 0 lets the system choose. With `None`, probes and metrics are only at the listener of the
     /// management API.
     pub listen: Option<SocketAddr>,
@@ -92,7 +92,7 @@ pub struct Probes {
 
 /// The table `[store]`: the place and the durability of state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Store {
+pub struct StoreSpec {
     /// The data folder as written; relative to the folder of the file.
     pub path: String,
     /// The moment at which a commit counts as durable.
@@ -117,7 +117,7 @@ pub enum Durability {
 
 /// The table `[host]`: settings of the host as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Host {
+pub struct HostSpec {
     /// The time for messages in flight when the host stops.
     #[serde(with = "crate::units::serde_duration")]
     pub drain: Duration,
@@ -127,7 +127,7 @@ pub struct Host {
 
 /// The table `[conversations]`: the limits of conversations (SPEC §7).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Conversations {
+pub struct ConversationsSpec {
     /// The time after its last message at which a conversation expires.
     #[serde(with = "crate::units::serde_duration")]
     pub timeout: Duration,
@@ -143,19 +143,19 @@ pub struct AgentSpec {
     /// The component's file as written; relative to the folder of the file.
     pub component: String,
     /// The build of the component from source; `None` without one.
-    pub build: Option<Build>,
+    pub build: Option<BuildSpec>,
     /// The capabilities by which other agents find it.
     pub capabilities: BTreeSet<Capability>,
     /// The number and the reuse of its instances.
-    pub instances: Instances,
+    pub instances: InstancesSpec,
     /// The limit of its snapshots.
     pub snapshot: SnapshotSpec,
     /// The format of its data.
-    pub state: Format,
+    pub state: StateFormat,
     /// The keys and values that it reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
     /// The grants.
-    pub allow: Allow,
+    pub allow: Grants,
     /// The limits of resources.
     pub limits: Limits,
     /// The settings of its mailbox.
@@ -166,15 +166,15 @@ pub struct AgentSpec {
     #[serde(rename = "schedule")]
     pub schedules: Vec<Schedule>,
     /// The HTTP routes, in the order of the file.
-    pub http: Vec<Route>,
+    pub http: Vec<RouteSpec>,
     /// The in-place settings of `reload`.
-    pub reload: Reload,
+    pub reload: ReloadOptions,
     /// The settings of its rollouts. Not serialized: shown apart.
     #[serde(skip)]
-    pub rollout: Declaration,
+    pub rollout: RolloutSpec,
     /// The cached result of [`revision_settings`](Self::revision_settings).
     #[serde(skip)]
-    pub printed: Printed,
+    pub settings_text: CachedText,
 }
 
 impl AgentSpec {
@@ -196,7 +196,7 @@ impl AgentSpec {
     /// Returns the settings that make a revision beside its component, in the text form that is stored; see
     /// [`crate::revision_settings`]. Equal texts are the same revision.
     pub fn revision_settings(&self) -> &str {
-        self.printed.0.get_or_init(|| {
+        self.settings_text.0.get_or_init(|| {
             let Self { config, allow, limits, state, .. } = self.clone();
             RevisionSettings { config, allow, limits, state }.to_text()
         })
@@ -206,15 +206,15 @@ impl AgentSpec {
 /// A text that is made once for an unchanged declaration, since thousands are compared in every cycle. A clone may be
 /// changed, so it starts without the text.
 #[derive(Debug, Default)]
-pub struct Printed(OnceLock<String>);
+pub struct CachedText(OnceLock<String>);
 
-impl Clone for Printed {
+impl Clone for CachedText {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-impl PartialEq for Printed {
+impl PartialEq for CachedText {
     /// The text follows from the other fields.
     fn eq(&self, _: &Self) -> bool {
         true
@@ -232,7 +232,7 @@ impl AgentSpec {
 
 /// The table `build`: the command that builds the component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Build {
+pub struct BuildSpec {
     /// A command line for `sh -c`, run in the folder of the file.
     pub command: String,
     /// The sources whose change runs the command again: files, folders and globs, relative to the folder of the file.
@@ -241,7 +241,7 @@ pub struct Build {
 
 /// The table `instances`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Instances {
+pub struct InstancesSpec {
     /// The instances kept warm even when idle.
     pub min: u32,
     /// The most instances at once.
@@ -269,7 +269,7 @@ pub enum Reuse {
 
 impl Reuse {
     /// Returns the value in force; `None` if none is set.
-    pub fn said(self) -> Option<u32> {
+    pub fn value(self) -> Option<u32> {
         match self {
             Self::Unset => None,
             Self::ForAll(times) | Self::Own(times) => Some(times),
@@ -280,7 +280,7 @@ impl Reuse {
 impl PartialEq for Reuse {
     /// An inherited value equals one of the agent's own.
     fn eq(&self, other: &Self) -> bool {
-        self.said() == other.said()
+        self.value() == other.value()
     }
 }
 
@@ -307,7 +307,7 @@ impl PartialEq for SnapshotSpec {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MailboxSpec {
     /// The order of handling.
-    pub order: Order,
+    pub order: MailboxOrder,
     /// The most queued messages; the sender of a further one gets an error.
     pub depth: u32,
     /// The most attempts before a message becomes a dead letter.
@@ -345,7 +345,7 @@ pub struct BreakerSpec {
 /// The messages of a mailbox that are handled in order, never two at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Order {
+pub enum MailboxOrder {
     /// Orders the messages of each conversation.
     Conversation,
     /// Orders all messages of the agent.
@@ -356,13 +356,13 @@ pub enum Order {
 
 /// The table `[[agents.NAME.http]]`: a route that calls the agent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Route {
+pub struct RouteSpec {
     /// The path pattern, such as `/tickets/{id}`.
     pub pattern: RoutePattern,
     /// The methods; an empty set means all.
     pub methods: BTreeSet<String>,
     /// The response to the caller. HTTP agents answer themselves: for them only `request` is valid.
-    pub mode: Mode,
+    pub mode: ResponseMode,
     /// Set if `http.cors` applies to the route; by default it applies to message agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<bool>,
@@ -374,7 +374,7 @@ pub struct Route {
 /// The response to a call of a message agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mode {
+pub enum ResponseMode {
     /// The reply.
     Request,
     /// The status 202 with the message's id, as soon as it is accepted.
@@ -383,7 +383,7 @@ pub enum Mode {
 
 /// The in-place settings of the table `reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Reload {
+pub struct ReloadOptions {
     /// Set if a change of the component's file is taken up at once.
     pub watch: bool,
     /// The time for the old revision to finish messages in flight.

@@ -10,11 +10,11 @@ use crate::units::print_bytes;
 
 /// A difference of one agent, or of the host itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Difference {
+pub struct DeclarationChange {
     /// The agent's name; `None` for the host itself.
     pub agent: Option<String>,
     /// The effect of the difference.
-    pub kind: Kind,
+    pub kind: ChangeKind,
     /// The settings that differ, such as `limits.cpu: 1s -> 2s`, sorted by name.
     pub details: Vec<String>,
 }
@@ -22,7 +22,7 @@ pub struct Difference {
 /// The effect of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum ChangeKind {
     /// A new agent.
     Add,
     /// A removed agent.
@@ -35,28 +35,28 @@ pub enum Kind {
     RestartNeeded,
 }
 
-impl Kind {
+impl ChangeKind {
     /// Returns the kind as text, such as `new-revision`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Add => "add",
             Self::Remove => "remove",
             Self::NewRevision => "new-revision",
-            Self::InPlace => "in-place",
+            Self::InPlace => "in-source",
             Self::RestartNeeded => "restart-needed",
         }
     }
 }
 
 /// Compares two declarations. The host's own differences come first.
-pub fn diff(old: &Desired, new: &Desired) -> Vec<Difference> {
+pub fn diff(old: &Desired, new: &Desired) -> Vec<DeclarationChange> {
     let mut differences = Vec::new();
     differences.extend(host(old, new));
     for (name, spec) in &new.agents {
         match old.agents.get(name) {
-            None => differences.push(agent(spec, Kind::Add, Vec::new())),
+            None => differences.push(agent(spec, ChangeKind::Add, Vec::new())),
             Some(before) if before != spec => {
-                let kind = if before.same_revision(spec) { Kind::InPlace } else { Kind::NewRevision };
+                let kind = if before.same_revision(spec) { ChangeKind::InPlace } else { ChangeKind::NewRevision };
                 let mut details = settings(&**before, &**spec);
                 // The keys of `reload` are split between the two structs, so the details have to be sorted together.
                 details.extend(settings(&before.rollout, &spec.rollout));
@@ -68,14 +68,14 @@ pub fn diff(old: &Desired, new: &Desired) -> Vec<Difference> {
     }
     for (name, spec) in &old.agents {
         if !new.agents.contains_key(name) {
-            differences.push(agent(spec, Kind::Remove, Vec::new()));
+            differences.push(agent(spec, ChangeKind::Remove, Vec::new()));
         }
     }
     differences
 }
 
-fn agent(spec: &AgentSpec, kind: Kind, details: Vec<String>) -> Difference {
-    Difference { agent: Some(spec.name.to_string()), kind, details }
+fn agent(spec: &AgentSpec, kind: ChangeKind, details: Vec<String>) -> DeclarationChange {
+    DeclarationChange { agent: Some(spec.name.to_string()), kind, details }
 }
 
 /// The host's settings that apply at its next start; all others apply at once.
@@ -83,7 +83,7 @@ const RESTART_KEYS: [&str; 6] =
     ["http.listen", "admin.listen", "probes.listen", "store.path", "store.durability", "host.instances"];
 
 /// Compares the host's own settings.
-fn host(old: &Desired, new: &Desired) -> Vec<Difference> {
+fn host(old: &Desired, new: &Desired) -> Vec<DeclarationChange> {
     let tables = [
         ("http", settings(&old.http, &new.http)),
         ("admin", settings(&old.admin, &new.admin)),
@@ -97,11 +97,11 @@ fn host(old: &Desired, new: &Desired) -> Vec<Difference> {
     };
     let needs_restart = |detail: &String| RESTART_KEYS.iter().any(|key| detail.split(':').next() == Some(key));
     let (restart, in_place): (Vec<_>, Vec<_>) = tables.into_iter().flat_map(below).partition(needs_restart);
-    [(Kind::RestartNeeded, restart), (Kind::InPlace, in_place)]
+    [(ChangeKind::RestartNeeded, restart), (ChangeKind::InPlace, in_place)]
         .into_iter()
         // A kind without details is no difference.
         .filter(|(_, details)| !details.is_empty())
-        .map(|(kind, details)| Difference { agent: None, kind, details })
+        .map(|(kind, details)| DeclarationChange { agent: None, kind, details })
         .collect()
 }
 
@@ -170,15 +170,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Entry, Node, Place, Table, Value as Typed, check};
+    use crate::config::{Entry, Node, Source, Table, Value as Typed, check};
     use crate::desired::Reuse;
     use crate::schedule::{Missed, Schedule};
 
     fn tree(value: &Value) -> Node {
-        let place = Place::File { start: 0, end: 0 };
+        let source = Source::File { start: 0, end: 0 };
         let value = match value {
             Value::Object(fields) => {
-                let entry = |(key, value)| (String::clone(key), Entry { key: place.clone(), node: tree(value) });
+                let entry = |(key, value)| (String::clone(key), Entry { key: source.clone(), node: tree(value) });
                 Typed::Table(fields.iter().map(entry).collect::<Table>())
             }
             Value::Array(values) => Typed::Array(values.iter().map(tree).collect()),
@@ -187,7 +187,7 @@ mod tests {
             Value::Bool(truth) => Typed::Boolean(*truth),
             Value::Null => panic!("a file has no null"),
         };
-        Node { value, place }
+        Node { value, source }
     }
 
     fn before() -> Desired {
@@ -257,18 +257,18 @@ mod tests {
                     "echo new-revision limits.cpu: 1s -> 1s500ms; limits.fuel: none -> 1000000; limits.memory: 64MiB -> 128MiB; limits.sends: 1000 -> 7; limits.state: 64MiB -> 1KB",
                 ],
             ),
-            ("instances", |d| echo(d).instances.max = 9, &["echo in-place instances.max: 4 -> 9"]),
+            ("instances", |d| echo(d).instances.max = 9, &["echo in-source instances.max: 4 -> 9"]),
             (
                 "how often an instance is used",
                 |d| echo(d).instances.reuse = Reuse::Own(1),
-                &["echo in-place instances.reuse: none -> 1"],
+                &["echo in-source instances.reuse: none -> 1"],
             ),
             (
                 "what may be saved",
                 |d| echo(d).snapshot.max_bytes = 1 << 20,
-                &["echo in-place snapshot.max: 64MiB -> 1MiB"],
+                &["echo in-source snapshot.max: 64MiB -> 1MiB"],
             ),
-            ("mailbox", |d| echo(d).mailbox.depth = 5, &["echo in-place mailbox.depth: 10000 -> 5"]),
+            ("mailbox", |d| echo(d).mailbox.depth = 5, &["echo in-source mailbox.depth: 10000 -> 5"]),
             (
                 "how often and how long a message is tried",
                 |d| {
@@ -279,10 +279,10 @@ mod tests {
                     mailbox.timeout = Some(Duration::from_secs(3_600));
                 },
                 &[
-                    "echo in-place mailbox.attempts: 5 -> 1; mailbox.backoff.factor: 2.0 -> 1.5; mailbox.backoff.max: 5m -> 1m30s; mailbox.timeout: none -> 1h",
+                    "echo in-source mailbox.attempts: 5 -> 1; mailbox.backoff.factor: 2.0 -> 1.5; mailbox.backoff.max: 5m -> 1m30s; mailbox.timeout: none -> 1h",
                 ],
             ),
-            ("breaker", |d| echo(d).breaker.faults = 3, &["echo in-place breaker.faults: 10 -> 3"]),
+            ("breaker", |d| echo(d).breaker.faults = 3, &["echo in-source breaker.faults: 10 -> 3"]),
             (
                 "a schedule",
                 |d| {
@@ -294,22 +294,22 @@ mod tests {
                         missed: Missed::Latest,
                     });
                 },
-                &["echo in-place schedule: [] -> [0 */5 * * * * UTC text/plain latest]"],
+                &["echo in-source schedule: [] -> [0 */5 * * * * UTC text/plain latest]"],
             ),
-            ("reload", |d| echo(d).reload.drain = Duration::from_secs(5), &["echo in-place reload.drain: 1m -> 5s"]),
+            ("reload", |d| echo(d).reload.drain = Duration::from_secs(5), &["echo in-source reload.drain: 1m -> 5s"]),
             (
                 "when it goes back",
                 |d| echo(d).rollout.rollback.rules.errors = 2.5,
-                &["echo in-place rollback.errors: 5.0 -> 2.5"],
+                &["echo in-source rollback.errors: 5.0 -> 2.5"],
             ),
             (
                 "how it takes over",
-                |d| echo(d).rollout.deploy.strategy = crate::rollout::Deploy::Immediate,
-                &["echo in-place deploy.batch.count: 1 -> none; deploy.strategy: rolling -> immediate"],
+                |d| echo(d).rollout.deploy.strategy = crate::rollout::DeployStrategy::Immediate,
+                &["echo in-source deploy.batch.count: 1 -> none; deploy.strategy: rolling -> immediate"],
             ),
-            ("no route", |d| echo(d).http.clear(), &["echo in-place http: [/echo request] -> []"]),
+            ("no route", |d| echo(d).http.clear(), &["echo in-source http: [/echo request] -> []"]),
             (
-                "in place and not",
+                "in source and not",
                 |d| {
                     echo(d).mailbox.depth = 5;
                     echo(d).limits.sends = 7;
@@ -339,7 +339,7 @@ mod tests {
             (
                 "how many instances",
                 |d| (d.host.instances, d.host.drain) = (Some(99), Duration::from_secs(5)),
-                &["- restart-needed host.instances: none -> 99", "- in-place host.drain: 30s -> 5s"],
+                &["- restart-needed host.instances: none -> 99", "- in-source host.drain: 30s -> 5s"],
             ),
             (
                 "what the store keeps",
@@ -347,19 +347,19 @@ mod tests {
                     d.store.history = 0;
                     d.store.dead_letters = 10_000;
                 },
-                &["- in-place store.dead-letters: 100000 -> 10000; store.history: 100000 -> 0"],
+                &["- in-source store.dead-letters: 100000 -> 10000; store.history: 100000 -> 0"],
             ),
             (
                 "conversations",
                 |d| d.conversations.timeout = Duration::from_secs(300),
-                &["- in-place conversations.timeout: 30m -> 5m"],
+                &["- in-source conversations.timeout: 30m -> 5m"],
             ),
             (
                 "what the listener bears",
                 |d| d.http.max_body_bytes = 1 << 20,
-                &["- in-place http.max-body: 1GiB -> 1MiB"],
+                &["- in-source http.max-body: 1GiB -> 1MiB"],
             ),
-            ("the host", |d| d.host.drain = Duration::from_secs(1), &["- in-place host.drain: 30s -> 1s"]),
+            ("the host", |d| d.host.drain = Duration::from_secs(1), &["- in-source host.drain: 30s -> 1s"]),
             (
                 "all at once, the host first",
                 |d| {
@@ -370,8 +370,8 @@ mod tests {
                 },
                 &[
                     "- restart-needed http.listen: 127.0.0.1:8080 -> 127.0.0.1:1",
-                    "- in-place http.max-connections: 10000 -> 1",
-                    "echo in-place mailbox.depth: 10000 -> 5",
+                    "- in-source http.max-connections: 10000 -> 1",
+                    "echo in-source mailbox.depth: 10000 -> 5",
                     "triage remove",
                 ],
             ),
@@ -379,7 +379,7 @@ mod tests {
         for (name, change, expected) in table {
             let mut after = before();
             change(&mut after);
-            let shown = |difference: Difference| {
+            let shown = |difference: DeclarationChange| {
                 let agent = difference.agent.as_deref().unwrap_or("-");
                 let text = format!("{agent} {} {}", difference.kind.as_str(), difference.details.join("; "));
                 text.trim_end().to_owned()

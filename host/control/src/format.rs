@@ -11,14 +11,14 @@ pub(crate) const MAX_VERSION: u64 = 1_000_000;
 /// versions that it can read. Version 0 is that of an agent without the table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Format {
+pub struct StateFormat {
     /// The version that the revision writes.
     pub version: u32,
     /// The other versions that it can read.
     pub reads: BTreeSet<u32>,
 }
 
-impl Format {
+impl StateFormat {
     /// Returns `true` if a revision of this format can read data of this version.
     pub fn can_read(&self, version: u32) -> bool {
         version == self.version || self.reads.contains(&version)
@@ -43,33 +43,35 @@ pub struct Conversion {
     /// The version that the revision before wrote.
     pub from: u32,
     /// The versions that the state may hold before.
-    pub holds: BTreeSet<u32>,
+    #[serde(rename = "holds")]
+    pub state_versions: BTreeSet<u32>,
     /// The version that the new revision writes.
     pub to: u32,
     /// Set if the new revision migrates the state before its first message.
     pub migrates: bool,
     /// The stored copy that replaces the state, in an undo.
-    pub restores: Option<Restored>,
+    pub restores: Option<RestoredState>,
 }
 
 /// A copy of the state that was stored when the format changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Restored {
+pub struct RestoredState {
     /// The number of the revision that ran with it.
     pub revision: u64,
     /// The versions that it may hold.
-    pub holds: BTreeSet<u32>,
+    #[serde(rename = "holds")]
+    pub state_versions: BTreeSet<u32>,
 }
 
 impl Conversion {
     /// Returns the versions that the state may hold once the new revision has written to it.
-    pub fn holds_after(&self) -> BTreeSet<u32> {
+    pub fn state_versions_after(&self) -> BTreeSet<u32> {
         // A restored copy replaces everything, a migration rewrites everything; without both, old data stay among new.
         let kept = match &self.restores {
-            Some(restored) => restored.holds.clone(),
+            Some(restored) => restored.state_versions.clone(),
             None if self.migrates => BTreeSet::new(),
-            None => self.holds.clone(),
+            None => self.state_versions.clone(),
         };
         kept.into_iter().chain([self.to]).collect()
     }
@@ -79,8 +81,8 @@ impl Conversion {
 mod tests {
     use super::*;
 
-    fn format(version: u32, reads: &[u32]) -> Format {
-        Format { version, reads: reads.iter().copied().collect() }
+    fn format(version: u32, reads: &[u32]) -> StateFormat {
+        StateFormat { version, reads: reads.iter().copied().collect() }
     }
 
     #[test]
@@ -104,10 +106,10 @@ mod tests {
 
     #[test]
     fn the_state_holds_old_and_new_versions_unless_migrated_or_restored() {
-        let of = |migrates, restores| Conversion { from: 1, holds: [0, 1].into(), to: 2, migrates, restores };
-        let kept = Restored { revision: 1, holds: [0].into() };
-        assert_eq!(of(false, None).holds_after(), [0, 1, 2].into());
-        assert_eq!(of(true, None).holds_after(), [2].into());
-        assert_eq!(of(false, Some(kept)).holds_after(), [0, 2].into());
+        let of = |migrates, restores| Conversion { from: 1, state_versions: [0, 1].into(), to: 2, migrates, restores };
+        let kept = RestoredState { revision: 1, state_versions: [0].into() };
+        assert_eq!(of(false, None).state_versions_after(), [0, 1, 2].into());
+        assert_eq!(of(true, None).state_versions_after(), [2].into());
+        assert_eq!(of(false, Some(kept)).state_versions_after(), [0, 2].into());
     }
 }

@@ -13,7 +13,7 @@ use crate::names::{AgentName, CAPABILITY_PREFIX, Capability, Receiver};
 
 /// The table `allow`: the grants of the agent. Empty lists grant nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Allow {
+pub struct Grants {
     /// The receivers that it may send to.
     pub send: BTreeSet<Receiver>,
     /// The environment variables of the host that it sees.
@@ -40,7 +40,7 @@ impl<'a> Address<'a> {
     }
 }
 
-impl Allow {
+impl Grants {
     /// Returns `true` if the agent may send to a capability: to one agent that has it, or to all.
     pub fn covers_capability(&self, capability: &str) -> bool {
         // The grant of a single agent does not cover all agents that may have the capability later.
@@ -95,9 +95,9 @@ mod tests {
 
     #[test]
     fn a_capability_covers_its_agents_and_not_the_reverse() {
-        let allow = |grants: &[&str]| Allow {
+        let allow = |grants: &[&str]| Grants {
             send: grants.iter().map(|grant| grant.parse().unwrap()).collect(),
-            ..Allow::default()
+            ..Grants::default()
         };
         // grants, receiver, the receiver's capabilities, allowed
         for (grants, receiver, capabilities, expected) in [

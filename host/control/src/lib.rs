@@ -28,12 +28,12 @@ pub mod names;
 pub mod performative;
 pub mod plan;
 pub mod protocol;
-pub mod reserve;
+pub mod reservations;
 pub mod revision_settings;
 pub mod rollout;
 pub mod route;
 pub mod schedule;
-pub mod supervise;
+pub mod supervision;
 pub mod template;
 pub mod units;
 

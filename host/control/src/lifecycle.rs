@@ -10,7 +10,7 @@ pub const MAX_REASON: usize = 1_000;
 /// The state of a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
-pub enum State {
+pub enum RevisionState {
     /// The revision is declared, with nothing of it in memory.
     Unloaded,
     /// The revision is validated and compiled.
@@ -30,7 +30,7 @@ pub enum State {
     },
 }
 
-impl State {
+impl RevisionState {
     /// Creates the failed state with a reason, cut to [`MAX_REASON`] characters.
     pub fn failed(reason: &str) -> Self {
         // Operators see the reason alone, so an empty one would leave them with nothing.
@@ -86,7 +86,7 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for RevisionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Unloaded => "unloaded",
@@ -105,9 +105,9 @@ impl fmt::Display for State {
 #[error("a revision cannot go from {from} to {to}")]
 pub struct IllegalTransition {
     /// The present state.
-    pub from: State,
+    pub from: RevisionState,
     /// The requested state.
-    pub to: State,
+    pub to: RevisionState,
 }
 
 #[cfg(test)]
@@ -116,16 +116,23 @@ mod tests {
 
     #[test]
     fn exactly_the_transitions_of_the_specification_are_legal() {
-        let failed = || State::failed("x");
-        let all =
-            [State::Unloaded, State::Loaded, State::Ready, State::Running, State::Draining, State::Stopped, failed()];
-        let legal: [(State, &[State]); 7] = [
-            (State::Unloaded, &[State::Loaded, failed()]),
-            (State::Loaded, &[State::Ready, failed(), State::Unloaded]),
-            (State::Ready, &[State::Running, State::Stopped, failed()]),
-            (State::Running, &[State::Draining, State::Stopped, failed()]),
-            (State::Draining, &[State::Running, State::Stopped, failed()]),
-            (State::Stopped, &[]),
+        let failed = || RevisionState::failed("x");
+        let all = [
+            RevisionState::Unloaded,
+            RevisionState::Loaded,
+            RevisionState::Ready,
+            RevisionState::Running,
+            RevisionState::Draining,
+            RevisionState::Stopped,
+            failed(),
+        ];
+        let legal: [(RevisionState, &[RevisionState]); 7] = [
+            (RevisionState::Unloaded, &[RevisionState::Loaded, failed()]),
+            (RevisionState::Loaded, &[RevisionState::Ready, failed(), RevisionState::Unloaded]),
+            (RevisionState::Ready, &[RevisionState::Running, RevisionState::Stopped, failed()]),
+            (RevisionState::Running, &[RevisionState::Draining, RevisionState::Stopped, failed()]),
+            (RevisionState::Draining, &[RevisionState::Running, RevisionState::Stopped, failed()]),
+            (RevisionState::Stopped, &[]),
             (failed(), &[]),
         ];
         for (from, allowed) in legal {
@@ -143,13 +150,13 @@ mod tests {
     fn predicates_match_the_specification() {
         // state, can start, can drain, can stop, active, terminal
         for (state, start, drain, stop, active, terminal) in [
-            (State::Unloaded, false, false, false, false, false),
-            (State::Loaded, false, false, false, false, false),
-            (State::Ready, true, false, true, false, false),
-            (State::Running, false, true, true, true, false),
-            (State::Draining, false, false, true, true, false),
-            (State::Stopped, false, false, false, false, true),
-            (State::failed(""), false, false, false, false, true),
+            (RevisionState::Unloaded, false, false, false, false, false),
+            (RevisionState::Loaded, false, false, false, false, false),
+            (RevisionState::Ready, true, false, true, false, false),
+            (RevisionState::Running, false, true, true, true, false),
+            (RevisionState::Draining, false, false, true, true, false),
+            (RevisionState::Stopped, false, false, false, false, true),
+            (RevisionState::failed(""), false, false, false, false, true),
         ] {
             let answers =
                 (state.can_start(), state.can_drain(), state.can_stop(), state.is_active(), state.is_terminal());
@@ -160,7 +167,7 @@ mod tests {
     #[test]
     fn reasons_have_a_default_and_a_bound() {
         for (given, length) in [("", 19), ("x", 1), (&"ä".repeat(5_000), MAX_REASON)] {
-            let State::Failed { reason } = State::failed(given) else { panic!("failed is failed") };
+            let RevisionState::Failed { reason } = RevisionState::failed(given) else { panic!("failed is failed") };
             assert_eq!(reason.chars().count(), length);
         }
     }

@@ -73,10 +73,10 @@ enum Stage {
 }
 
 /// A legal act and the stage that follows.
-type Move = (Performative, Stage);
+type Transition = (Performative, Stage);
 
 /// Returns the acts that begin a run between an initiator and a participant.
-fn beginnings(protocol: Protocol) -> &'static [Move] {
+fn opening_acts(protocol: Protocol) -> &'static [Transition] {
     match protocol {
         Protocol::Request => &[(Request, Stage::Asked), (RequestWhen, Stage::Asked), (RequestWhenever, Stage::Asked)],
         Protocol::Query => &[(QueryIf, Stage::Asked), (QueryRef, Stage::Asked)],
@@ -85,7 +85,7 @@ fn beginnings(protocol: Protocol) -> &'static [Move] {
 }
 
 /// Returns the acts that the initiator may send to a participant at this stage.
-fn initiator_may(protocol: Protocol, stage: Stage) -> &'static [Move] {
+fn initiator_may(protocol: Protocol, stage: Stage) -> &'static [Transition] {
     match stage {
         Stage::Asked | Stage::Agreed | Stage::Accepted | Stage::Cancelling => {
             &[(Cancel, Stage::Cancelling), (NotUnderstood, Stage::Ended)]
@@ -97,13 +97,13 @@ fn initiator_may(protocol: Protocol, stage: Stage) -> &'static [Move] {
             (NotUnderstood, Stage::Ended),
         ],
         // A participant whose part has ended can be asked again within the run.
-        Stage::Ended => beginnings(protocol),
+        Stage::Ended => opening_acts(protocol),
     }
 }
 
 /// Returns the acts that a participant at this stage may send to the initiator.
-fn participant_may(protocol: Protocol, stage: Stage) -> &'static [Move] {
-    const RESULT: &[Move] = &[(Inform, Stage::Ended), (Failure, Stage::Ended), (NotUnderstood, Stage::Ended)];
+fn participant_may(protocol: Protocol, stage: Stage) -> &'static [Transition] {
+    const RESULT: &[Transition] = &[(Inform, Stage::Ended), (Failure, Stage::Ended), (NotUnderstood, Stage::Ended)];
     match (stage, protocol) {
         (Stage::Asked, Protocol::Request) => &[
             (Agree, Stage::Agreed),
@@ -153,8 +153,8 @@ pub struct Run {
 
 /// The acts that one agent may send to another, by role. An agent that sends to itself has both roles.
 struct Moves {
-    as_initiator: &'static [Move],
-    as_participant: &'static [Move],
+    as_initiator: &'static [Transition],
+    as_participant: &'static [Transition],
 }
 
 impl Run {
@@ -182,8 +182,8 @@ impl Run {
     ///
     /// # Errors
     /// The protocol does not allow the message; the run is unchanged.
-    pub fn step(&mut self, from: &str, to: &str, act: Performative) -> Result<(), Illegal> {
-        let (is_participants, stage) = self.judge(from, to, act).map_err(|why| Illegal {
+    pub fn step(&mut self, from: &str, to: &str, act: Performative) -> Result<(), IllegalAct> {
+        let (is_participants, stage) = self.check(from, to, act).map_err(|why| IllegalAct {
             protocol: self.protocol,
             act,
             from: from.to_owned(),
@@ -241,33 +241,33 @@ impl Run {
     }
 
     /// Returns whether the sender acts as participant, and the participant's next stage.
-    fn judge(&self, from: &str, to: &str, act: Performative) -> Result<(bool, Stage), Why> {
+    fn check(&self, from: &str, to: &str, act: Performative) -> Result<(bool, Stage), IllegalReason> {
         let moves = self.moves(from, to)?;
-        let find = |moves: &[Move]| moves.iter().find(|(legal, _)| *legal == act).map(|(_, stage)| *stage);
+        let find = |moves: &[Transition]| moves.iter().find(|(legal, _)| *legal == act).map(|(_, stage)| *stage);
         // An agent that sends to itself has both roles; its acts as initiator come first.
         let found = find(moves.as_initiator)
             .map(|stage| (false, stage))
             .or_else(|| find(moves.as_participant).map(|stage| (true, stage)));
         let Some((is_participants, stage)) = found else {
-            return Err(Why::Act { legal: moves.acts() });
+            return Err(IllegalReason::Act { legal: moves.acts() });
         };
         let is_new = !is_participants && !self.participants.contains_key(to);
         if is_new && self.is_under_way() && self.participants.len() >= MAX_PARTICIPANTS {
-            return Err(Why::Crowded { bound: MAX_PARTICIPANTS });
+            return Err(IllegalReason::TooManyParticipants { bound: MAX_PARTICIPANTS });
         }
         Ok((is_participants, stage))
     }
 
-    fn moves(&self, from: &str, to: &str) -> Result<Moves, Why> {
+    fn moves(&self, from: &str, to: &str) -> Result<Moves, IllegalReason> {
         if !self.is_under_way() {
-            return Ok(Moves { as_initiator: beginnings(self.protocol), as_participant: &[] });
+            return Ok(Moves { as_initiator: opening_acts(self.protocol), as_participant: &[] });
         }
         let initiator = self.initiator.as_deref();
         let from_initiator = initiator == Some(from);
         let as_initiator = match self.participants.get(to) {
             Some(stage) if from_initiator => initiator_may(self.protocol, *stage),
             // Only a contract net can take in further participants once it has begun.
-            None if from_initiator && self.protocol == Protocol::ContractNet => beginnings(self.protocol),
+            None if from_initiator && self.protocol == Protocol::ContractNet => opening_acts(self.protocol),
             Some(_) | None => &[],
         };
         let as_participant = match self.participants.get(from) {
@@ -278,7 +278,7 @@ impl Run {
             // With no legal act at all, an outsider is the more helpful explanation than an empty list.
             let outside = |name: &&str| initiator != Some(name) && !self.participants.contains_key(*name);
             if let Some(name) = [from, to].iter().find(|name| outside(name)) {
-                return Err(Why::Stranger { name: (*name).to_owned() });
+                return Err(IllegalReason::Outsider { name: (*name).to_owned() });
             }
         }
         Ok(Moves { as_initiator, as_participant })
@@ -299,7 +299,7 @@ impl Moves {
 
 /// The error for a message that its protocol does not allow, with the acts that would be legal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Illegal {
+pub struct IllegalAct {
     /// The protocol in progress.
     pub protocol: Protocol,
     /// The refused act.
@@ -309,24 +309,24 @@ pub struct Illegal {
     /// The receiver.
     pub to: String,
     /// The reason.
-    pub why: Why,
+    pub why: IllegalReason,
 }
 
 /// The reason why a message is not legal in its protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
+pub enum IllegalReason {
     /// The sender may send other acts now.
     Act {
         /// The legal acts; none if the sender has to wait for a message.
         legal: Vec<Performative>,
     },
     /// The sender or the receiver has no part in the run.
-    Stranger {
+    Outsider {
         /// The name of the outsider.
         name: String,
     },
     /// The run has the largest number of participants.
-    Crowded {
+    TooManyParticipants {
         /// The largest number.
         bound: usize,
     },
@@ -337,12 +337,12 @@ pub enum Why {
     },
 }
 
-impl fmt::Display for Illegal {
+impl fmt::Display for IllegalAct {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { protocol, act, from, to, why } = self;
         write!(f, "`{act}` from `{from}` is not legal here in {protocol}: ")?;
         match why {
-            Why::Act { legal } => match legal.split_last() {
+            IllegalReason::Act { legal } => match legal.split_last() {
                 None => write!(f, "`{from}` may say nothing to `{to}` now"),
                 Some((last, [])) => write!(f, "`{from}` may say {last}"),
                 Some((last, others)) => {
@@ -350,9 +350,11 @@ impl fmt::Display for Illegal {
                     write!(f, "`{from}` may say {} or {last}", others.join(", "))
                 }
             },
-            Why::Stranger { name } => write!(f, "`{name}` has no part in it"),
-            Why::Crowded { bound } => write!(f, "it has {bound} participants, as many as it may"),
-            Why::TooManyRuns { bound } => write!(f, "the conversation has {bound} runs under way, as many as it may"),
+            IllegalReason::Outsider { name } => write!(f, "`{name}` has no part in it"),
+            IllegalReason::TooManyParticipants { bound } => write!(f, "it has {bound} participants, as many as it may"),
+            IllegalReason::TooManyRuns { bound } => {
+                write!(f, "the conversation has {bound} runs under way, as many as it may")
+            }
         }
     }
 }

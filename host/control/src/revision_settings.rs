@@ -12,17 +12,17 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::format::Format;
-use crate::grant::Allow;
+use crate::format::StateFormat;
+use crate::grant::Grants;
 use crate::limits::Limits;
 
 /// The settings that make a revision beside its component.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RevisionSettings {
     pub(crate) config: BTreeMap<String, String>,
-    pub(crate) allow: Allow,
+    pub(crate) allow: Grants,
     pub(crate) limits: Limits,
-    pub(crate) state: Format,
+    pub(crate) state: StateFormat,
 }
 
 /// The settings with their defaults.

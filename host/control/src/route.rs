@@ -14,7 +14,7 @@ use serde::Serialize;
 pub const MAX_ROUTE: usize = 1_024;
 
 /// The prefix of the host's own paths, such as the status of messages.
-pub const OWN: &str = "/.caxton/";
+pub const RESERVED_PREFIX: &str = "/.caxton/";
 
 /// A route's path pattern, parsed and checked.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub enum RouteError {
     /// A pattern longer than [`MAX_ROUTE`].
     #[error("a route has at most {MAX_ROUTE} bytes")]
     TooLong,
-    /// Below [`OWN`].
-    #[error("paths below `{OWN}` are the host's own")]
+    /// A pattern below [`RESERVED_PREFIX`].
+    #[error("paths below `{RESERVED_PREFIX}` are the host's own")]
     Own,
     /// An empty segment before the last.
     #[error("a segment is empty (`//`)")]
@@ -121,7 +121,8 @@ impl FromStr for RoutePattern {
         if text.len() > MAX_ROUTE {
             return Err(RouteError::TooLong);
         }
-        if text.starts_with(OWN) {
+        // An agent that answered these paths would hide the status of messages.
+        if text.starts_with(RESERVED_PREFIX) {
             return Err(RouteError::Own);
         }
         let mut shape = String::with_capacity(text.len());

@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use caxton_control::config::schema::{Default, Item, KEYS, Key, Kind};
-use caxton_control::config::{ConfigError, Entry, Node, Place, Table, Value, check, json_schema, reference, schema};
+use caxton_control::config::schema::{DefaultValue, ItemKind, KEYS, Key, Kind};
+use caxton_control::config::{ConfigError, Entry, Node, Source, Table, Value, check, json_schema, reference, schema};
 use caxton_control::units::{print_bytes, print_duration};
 use proptest::prelude::*;
 use serde_json::json;
@@ -27,15 +27,15 @@ fn tree(value: &serde_json::Value) -> Node {
         serde_json::Value::String(text) => Value::String(text.clone()),
         serde_json::Value::Array(values) => Value::Array(values.iter().map(tree).collect()),
         serde_json::Value::Object(map) => {
-            let entry = |(key, value)| (String::clone(key), Entry { key: place(), node: tree(value) });
+            let entry = |(key, value)| (String::clone(key), Entry { key: source(), node: tree(value) });
             Value::Table(map.iter().map(entry).collect())
         }
     };
-    Node { value, place: place() }
+    Node { value, source: source() }
 }
 
-fn place() -> Place {
-    Place::File { start: 0, end: 0 }
+fn source() -> Source {
+    Source::File { start: 0, end: 0 }
 }
 
 /// Sets the value at a path of the table of keys, with `triage` for `NAME`, one route and one schedule.
@@ -45,7 +45,7 @@ fn set(node: &mut Node, path: &[&str], value: Node) {
     }
     let Value::Table(table) = &mut node.value else { panic!("no table for {path:?}") };
     let name = if path[0] == "NAME" { "triage" } else { path[0] };
-    let absent = || Entry { key: place(), node: Node { value: Value::Table(Table::new()), place: place() } };
+    let absent = || Entry { key: source(), node: Node { value: Value::Table(Table::new()), source: source() } };
     let entry = table.entry(name.to_owned()).or_insert_with(absent);
     match path {
         [_] => entry.node = value,
@@ -71,21 +71,23 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         // Its lower bound is below the default of `first`, which it must not be.
         _ if key.path == "agents.NAME.mailbox.backoff.max" => json!("1m"),
         // No default is at its upper bound, and some are at the lower.
-        Kind::Integer { least, .. } => json!(least + u64::from(key.default == Default::Integer(least.cast_signed()))),
+        Kind::Integer { least, .. } => {
+            json!(least + u64::from(key.default == DefaultValue::Integer(least.cast_signed())))
+        }
         Kind::Number { least, .. } => json!(least),
         Kind::Size { least, .. } => json!(print_bytes(least)),
         Kind::Time { least, .. } => json!(print_duration(Duration::from_millis(least))),
-        Kind::Boolean => json!(key.default != Default::Boolean(true)),
+        Kind::Boolean => json!(key.default != DefaultValue::Boolean(true)),
         Kind::Text | Kind::AnyText => json!("another"),
         Kind::ContentType => json!("text/html"),
         Kind::Cron => json!("1 1 * * *"),
         Kind::Timezone => json!("Europe/Berlin"),
-        Kind::Word { known, .. } => json!(known.iter().find(|word| key.default != Default::Text(word))?),
+        Kind::Word { known, .. } => json!(known.iter().find(|word| key.default != DefaultValue::Text(word))?),
         Kind::Address { .. } => json!("127.0.0.2:1"),
         Kind::Route => json!("/another"),
-        Kind::List(Item::Receiver) => json!(["triage", "cap:other"]),
-        Kind::List(Item::Method) => json!(["PUT"]),
-        Kind::List(Item::Origin) => json!(["https://another.example"]),
+        Kind::List(ItemKind::Receiver) => json!(["triage", "cap:other"]),
+        Kind::List(ItemKind::Method) => json!(["PUT"]),
+        Kind::List(ItemKind::Origin) => json!(["https://another.example"]),
         Kind::List(_) => json!(["another"]),
         Kind::TextMap => json!({ "a": "b" }),
         Kind::Percent { least, .. } => json!(format!("{least}%")),
@@ -93,7 +95,7 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::CanarySteps => json!([{ "pause": true }]),
         Kind::Weights => json!([7]),
         Kind::Versions => json!([7]),
-        Kind::Format | Kind::Table | Kind::Tables | Kind::Agents | Kind::Later => return None,
+        Kind::Format | Kind::Table | Kind::Tables | Kind::Agents | Kind::Unimplemented => return None,
     };
     Some(value)
 }
@@ -146,11 +148,14 @@ fn every_key_has_an_effect() {
 fn every_key_has_its_default() {
     for key in KEYS {
         let value = match key.default {
-            Default::Text(text) => json!(text),
-            Default::Integer(number) => json!(number),
-            Default::Number(number) => json!(number),
-            Default::Boolean(truth) => json!(truth),
-            Default::Required(_) | Default::Unset(_) | Default::EmptyList(_) | Default::EmptyTable(_) => continue,
+            DefaultValue::Text(text) => json!(text),
+            DefaultValue::Integer(number) => json!(number),
+            DefaultValue::Number(number) => json!(number),
+            DefaultValue::Boolean(truth) => json!(truth),
+            DefaultValue::Required(_)
+            | DefaultValue::Unset(_)
+            | DefaultValue::EmptyList(_)
+            | DefaultValue::EmptyTable(_) => continue,
         };
         for path in paths(key) {
             let mut root = base();
@@ -164,7 +169,7 @@ fn every_key_has_its_default() {
 
 #[test]
 fn every_key_that_is_not_implemented_is_refused_as_such() {
-    for key in KEYS.iter().filter(|key| key.kind == Kind::Later) {
+    for key in KEYS.iter().filter(|key| key.kind == Kind::Unimplemented) {
         for path in paths(key) {
             let mut root = base();
             set(&mut root, &path.split('.').collect::<Vec<_>>(), tree(&json!({})));
@@ -239,7 +244,7 @@ fn the_editor_schema_has_exactly_the_working_keys() {
                     _ => node["properties"][part].clone(),
                 };
             }
-            assert_eq!(node.is_null(), key.kind == Kind::Later, "{path}: {node}");
+            assert_eq!(node.is_null(), key.kind == Kind::Unimplemented, "{path}: {node}");
             let described = node["description"].as_str().is_some_and(|text| text.starts_with(key.doc));
             assert!(node.is_null() || described, "{path}: {node}");
         }
@@ -312,7 +317,7 @@ proptest! {
             for error in errors {
                 prop_assert!(!error.help().is_empty() && !error.to_string().is_empty());
                 prop_assert!(!error.to_string().ends_with('.'), "{}", error);
-                prop_assert!(error.related().is_none_or(|(place, _)| *place == crate::place() || *place == Place::Default));
+                prop_assert!(error.related().is_none_or(|(source, _)| *source == crate::source() || *source == Source::Default));
             }
         }
     }

@@ -3,19 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use caxton_control::Performative;
-use caxton_control::conversation::{Conversation, MAX_UNANSWERED, Refused, Said};
+use caxton_control::conversation::{Conversation, ConversationError, MAX_UNANSWERED, SpeechAct};
 use caxton_control::protocol::{Protocol, Run};
 use proptest::prelude::*;
 
 const NOON: u64 = 1_000_000_000;
 
-fn said<'a>(from: &'a str, to: &'a str, act: &str, id: &'a str) -> Said<'a> {
+fn said<'a>(from: &'a str, to: &'a str, act: &str, id: &'a str) -> SpeechAct<'a> {
     let act = act.parse().unwrap();
-    Said { from, to, act, protocol: None, id, reply_with: None, in_reply_to: None, at: NOON, is_call: false }
+    SpeechAct { from, to, act, protocol: None, id, reply_with: None, in_reply_to: None, at: NOON, is_call: false }
 }
 
-fn in_protocol<'a>(protocol: &'a str, from: &'a str, to: &'a str, act: &str) -> Said<'a> {
-    Said { protocol: Some(protocol), ..said(from, to, act, "id") }
+fn in_protocol<'a>(protocol: &'a str, from: &'a str, to: &'a str, act: &str) -> SpeechAct<'a> {
+    SpeechAct { protocol: Some(protocol), ..said(from, to, act, "id") }
 }
 
 fn keys(conversation: &Conversation) -> Vec<&str> {
@@ -47,9 +47,9 @@ fn an_answer_settles_one_question() {
     ] {
         let mut conversation = Conversation::new("x", "a", NOON);
         for (to, id, reply_with) in [("b", "1", None), ("b", "x", Some("k")), ("c", "y", Some("k")), ("b", "2", None)] {
-            conversation.judge(&Said { reply_with, ..said("a", to, "request", id) }, 10).unwrap();
+            conversation.record(&SpeechAct { reply_with, ..said("a", to, "request", id) }, 10).unwrap();
         }
-        conversation.judge(&Said { in_reply_to, ..said(from, "a", "agree", "z") }, 10).unwrap();
+        conversation.record(&SpeechAct { in_reply_to, ..said(from, "a", "agree", "z") }, 10).unwrap();
         let left: Vec<String> =
             conversation.expire().into_iter().map(|left| format!("{} {}", left.key, left.to)).collect();
         assert_eq!(left, waits, "{from} {in_reply_to:?}");
@@ -60,7 +60,7 @@ fn an_answer_settles_one_question() {
 fn exactly_the_asking_acts_wait_for_an_answer() {
     for act in Performative::ALL {
         let mut conversation = Conversation::new("x", "a", NOON);
-        conversation.judge(&said("a", "b", act.as_str(), "1"), 10).unwrap();
+        conversation.record(&said("a", "b", act.as_str(), "1"), 10).unwrap();
         assert_eq!(!conversation.unanswered.is_empty(), ASKING.contains(&act.as_str()), "{act}");
     }
 }
@@ -68,7 +68,7 @@ fn exactly_the_asking_acts_wait_for_an_answer() {
 #[test]
 fn a_message_to_oneself_is_no_question() {
     let mut conversation = Conversation::new("x", "a", NOON);
-    conversation.judge(&said("a", "a", "request", "1"), 10).unwrap();
+    conversation.record(&said("a", "a", "request", "1"), 10).unwrap();
     assert!(conversation.unanswered.is_empty() && !said("a", "a", "request", "1").is_question());
 }
 
@@ -76,20 +76,20 @@ fn a_message_to_oneself_is_no_question() {
 fn a_closed_question_causes_no_failure() {
     let mut conversation = Conversation::new("x", "a", NOON);
     for id in ["1", "2"] {
-        conversation.judge(&said("a", "b", "request", id), 10).unwrap();
+        conversation.record(&said("a", "b", "request", id), 10).unwrap();
     }
     assert!(!conversation.close("1", "b", "a") && !conversation.close("3", "a", "b"), "no such question");
     assert!(conversation.close("1", "a", "b") && !conversation.close("1", "a", "b"), "once");
-    assert!(conversation.owes("b", Some("2")), "it may be answered all the same");
+    assert!(conversation.has_open_exchange("b", Some("2")), "it may be answered all the same");
     let left: Vec<String> = conversation.clone().expire().into_iter().map(|left| left.key).collect();
     assert_eq!(left, ["2"]);
-    conversation.judge(&Said { in_reply_to: Some("1"), ..said("b", "a", "inform", "3") }, 10).unwrap();
-    assert!(!conversation.owes("b", Some("2")));
+    conversation.record(&SpeechAct { in_reply_to: Some("1"), ..said("b", "a", "inform", "3") }, 10).unwrap();
+    assert!(!conversation.has_open_exchange("b", Some("2")));
     // A closed question is the first to be dropped when there are too many.
-    conversation.judge(&said("a", "b", "request", "4"), 10).unwrap();
+    conversation.record(&said("a", "b", "request", "4"), 10).unwrap();
     assert!(conversation.close("4", "a", "b"));
     for id in 10..10 + MAX_UNANSWERED {
-        conversation.judge(&said("a", "b", "request", &id.to_string()), 10).unwrap();
+        conversation.record(&said("a", "b", "request", &id.to_string()), 10).unwrap();
     }
     assert!(!keys(&conversation).contains(&"4"));
 }
@@ -113,21 +113,21 @@ fn a_late_answer_is_possible_after_certain_sends() {
 #[test]
 fn the_bound_applies_to_new_participants() {
     let mut conversation = Conversation::new("x", "http:1", NOON);
-    conversation.judge(&said("http:1", "a", "inform", "1"), 3).unwrap();
-    conversation.judge(&said("a", "a", "inform", "2"), 3).unwrap();
-    conversation.judge(&said("a", "b", "inform", "3"), 3).unwrap();
+    conversation.record(&said("http:1", "a", "inform", "1"), 3).unwrap();
+    conversation.record(&said("a", "a", "inform", "2"), 3).unwrap();
+    conversation.record(&said("a", "b", "inform", "3"), 3).unwrap();
     let before = conversation.clone();
     for (from, to, bound) in [("a", "c", 3), ("c", "a", 3), ("c", "d", 4), ("a", "c", 1)] {
         assert_eq!(
-            conversation.judge(&said(from, to, "inform", "4"), bound),
-            Err(Refused::TooMany { bound }),
+            conversation.record(&said(from, to, "inform", "4"), bound),
+            Err(ConversationError::TooManyParticipants { bound }),
             "{from} {to} {bound}"
         );
     }
     assert_eq!(conversation, before);
-    conversation.judge(&said("b", "a", "inform", "5"), 1).unwrap();
-    conversation.judge(&said("a", "c", "inform", "6"), 4).unwrap();
-    let refused = Conversation::new("x", "a", NOON).judge(&said("a", "b", "inform", "1"), 1).unwrap_err();
+    conversation.record(&said("b", "a", "inform", "5"), 1).unwrap();
+    conversation.record(&said("a", "c", "inform", "6"), 4).unwrap();
+    let refused = Conversation::new("x", "a", NOON).record(&said("a", "b", "inform", "1"), 1).unwrap_err();
     assert_eq!(refused.to_string(), "the conversation would have more than 1 participants");
 }
 
@@ -160,7 +160,7 @@ fn protocols_follow_each_other() {
             let [protocol, from, to, act] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
             let before = conversation.clone();
             let protocol = (protocol != "-").then_some(protocol);
-            last = conversation.judge(&Said { protocol, ..said(from, to, act, "1") }, 10);
+            last = conversation.record(&SpeechAct { protocol, ..said(from, to, act, "1") }, 10);
             assert!(last.is_ok() || conversation == before, "{story}");
         }
         let told = last.err().map(|refused| refused.to_string()).unwrap_or_default();
@@ -171,11 +171,11 @@ fn protocols_follow_each_other() {
 #[test]
 fn a_failure_from_the_host_ends_the_part() {
     let mut conversation = Conversation::new("x", "a", NOON);
-    conversation.judge(&in_protocol("fipa-contract-net", "a", "b", "cfp"), 10).unwrap();
+    conversation.record(&in_protocol("fipa-contract-net", "a", "b", "cfp"), 10).unwrap();
     let failure =
-        Said { in_reply_to: Some("id"), at: NOON + 5, ..in_protocol("fipa-contract-net", "b", "a", "failure") };
-    assert!(conversation.clone().judge(&failure, 10).is_err(), "b itself may not send that here");
-    conversation.told_failure(&failure);
+        SpeechAct { in_reply_to: Some("id"), at: NOON + 5, ..in_protocol("fipa-contract-net", "b", "a", "failure") };
+    assert!(conversation.clone().record(&failure, 10).is_err(), "b itself may not send that here");
+    conversation.record_failure(&failure);
     assert!(conversation.unanswered.is_empty());
     assert!(conversation.runs.last().is_some_and(Run::is_over));
     assert_eq!((conversation.messages, conversation.last), (2, NOON + 5));
@@ -184,17 +184,17 @@ fn a_failure_from_the_host_ends_the_part() {
 #[test]
 fn calls_end_with_the_host_and_messages_do_not() {
     let mut conversation = Conversation::new("x", "a", NOON);
-    let asked = |from, to, is_call| Said { is_call, ..in_protocol("fipa-request", from, to, "request") };
-    conversation.judge(&asked("a", "b", false), 10).unwrap();
-    conversation.judge(&asked("b", "c", true), 10).unwrap();
-    assert!(conversation.clone().judge(&asked("b", "c", true), 10).is_err(), "it is answered first");
-    conversation.lose_calls();
+    let asked = |from, to, is_call| SpeechAct { is_call, ..in_protocol("fipa-request", from, to, "request") };
+    conversation.record(&asked("a", "b", false), 10).unwrap();
+    conversation.record(&asked("b", "c", true), 10).unwrap();
+    assert!(conversation.clone().record(&asked("b", "c", true), 10).is_err(), "it is answered first");
+    conversation.drop_calls();
     let left: Vec<_> = conversation.unanswered.iter().map(|left| (&*left.from, &*left.to)).collect();
     assert_eq!(left, [("a", "b")]);
-    conversation.judge(&asked("b", "c", true), 10).unwrap();
-    let answer = |from, to| Said { in_reply_to: Some("id"), ..in_protocol("fipa-request", from, to, "inform") };
-    conversation.judge(&answer("c", "b"), 10).unwrap();
-    conversation.judge(&answer("b", "a"), 10).unwrap();
+    conversation.record(&asked("b", "c", true), 10).unwrap();
+    let answer = |from, to| SpeechAct { in_reply_to: Some("id"), ..in_protocol("fipa-request", from, to, "inform") };
+    conversation.record(&answer("c", "b"), 10).unwrap();
+    conversation.record(&answer("b", "a"), 10).unwrap();
     assert!(conversation.unanswered.is_empty() && conversation.runs.iter().all(Run::is_over));
 }
 
@@ -202,7 +202,7 @@ fn calls_end_with_the_host_and_messages_do_not() {
 fn expires_after_the_last_activity() {
     let mut conversation = Conversation::new("x", "a", NOON);
     for (at, expires) in [(NOON, NOON + 10), (NOON + 7, NOON + 17), (NOON - 7, NOON + 17)] {
-        conversation.judge(&Said { at, ..said("a", "b", "inform", "1") }, 10).unwrap();
+        conversation.record(&SpeechAct { at, ..said("a", "b", "inform", "1") }, 10).unwrap();
         assert_eq!(conversation.expires_at(10), expires);
     }
     assert_eq!(conversation.expires_at(u64::MAX), u64::MAX);
@@ -246,7 +246,7 @@ proptest! {
             let id = n.to_string();
             let Line { from, to, act, protocol, reply_with, in_reply_to, at } = *line;
             let before = conversation.clone();
-            match conversation.judge(&Said { from, to, act, protocol, id: &id, reply_with, in_reply_to, at, is_call: false }, bound) {
+            match conversation.record(&SpeechAct { from, to, act, protocol, id: &id, reply_with, in_reply_to, at, is_call: false }, bound) {
                 Ok(_) => {
                     taken += 1;
                     prop_assert!(conversation.participants.contains(from) && conversation.participants.contains(to));
@@ -295,10 +295,10 @@ proptest! {
             // A participant that agreed continues; one that is cancelled answers the `cancel` and not the request.
             let acts: Vec<_> = acts.into_iter().filter(|act| *act != Performative::Cancel).collect();
             let (act, id) = (*chance.get(&acts), n.to_string());
-            let message = Said {
+            let message = SpeechAct {
                 protocol: Some(protocol.as_str()), in_reply_to: answers.as_deref(), act, ..said(from, to, "inform", &id)
             };
-            prop_assert!(conversation.judge(&message, 100).is_ok());
+            prop_assert!(conversation.record(&message, 100).is_ok());
             let asks = conversation.unanswered.iter().any(|waiting| waiting.key == id);
             turns[at] = if act == Performative::Agree {
                 (false, answers)
@@ -317,13 +317,13 @@ proptest! {
 fn taking_back_restores_the_record() {
     let mut conversation = Conversation::new("c", "triage", 1);
     let mut said = |from: &'static str, to: &'static str, act, protocol, id, in_reply_to| {
-        let said = Said { from, to, act, protocol, id, reply_with: None, in_reply_to, at: 1, is_call: false };
+        let said = SpeechAct { from, to, act, protocol, id, reply_with: None, in_reply_to, at: 1, is_call: false };
         let before = conversation.clone();
-        let change = conversation.judge_noting(&said, 10).unwrap();
+        let change = conversation.record_reversibly(&said, 10).unwrap();
         assert_ne!(conversation, before, "{id}");
         conversation.take_back(&said, change);
         assert_eq!(conversation, before, "{id}");
-        conversation.judge(&said, 10).unwrap();
+        conversation.record(&said, 10).unwrap();
     };
     let fipa = Some("fipa-request");
     said("triage", "desk", Performative::Request, fipa, "m-1", None);

@@ -4,34 +4,34 @@
 
 use std::collections::BTreeMap;
 
-use caxton_control::deadlock::{Asks, Standing, Stuck};
-use caxton_control::desired::Order;
+use caxton_control::deadlock::{AgentWaits, PendingRequest, StuckRequests};
+use caxton_control::desired::MailboxOrder;
 use proptest::prelude::*;
 
-type Agents = BTreeMap<&'static str, Standing<&'static str>>;
+type Agents = BTreeMap<&'static str, AgentWaits<&'static str>>;
 
 /// Builds agents with their turns and order. Each request: the agent, its handler, the conversation it handles, the
 /// receiver, the conversation of the request.
-fn agents(of: &[(&'static str, u32, Order)], asks: &[(&'static str, u64, u64, &'static str, u64)]) -> Agents {
+fn agents(of: &[(&'static str, u32, MailboxOrder)], asks: &[(&'static str, u64, u64, &'static str, u64)]) -> Agents {
     let mut agents: Agents = of
         .iter()
-        .map(|(name, turns, order)| (*name, Standing { turns: *turns, order: *order, asks: vec![] }))
+        .map(|(name, turns, order)| (*name, AgentWaits { capacity: *turns, order: *order, requests: vec![] }))
         .collect();
     for (id, (by, handler, within, to, conversation)) in (1..).zip(asks) {
-        let asks = Asks { id, handler: *handler, within: *within, to: *to, conversation: *conversation };
-        agents.get_mut(by).unwrap().asks.push(asks);
+        let asks = PendingRequest { id, handler: *handler, within: *within, to: *to, conversation: *conversation };
+        agents.get_mut(by).unwrap().requests.push(asks);
     }
     agents
 }
 
 fn cycle(agents: &Agents, from: &'static str, to: &'static str, conversation: u64) -> Option<Vec<&'static str>> {
-    let stuck = Stuck::find(&to, conversation, |name| agents.get(name).cloned());
-    stuck.keep_waiting(&to, conversation).then(|| stuck.cycle(&from, &to))
+    let stuck = StuckRequests::find(&to, conversation, |name| agents.get(name).cloned());
+    stuck.is_stuck(&to, conversation).then(|| stuck.cycle(&from, &to))
 }
 
 #[test]
 fn deadlocked_agents_are_found_with_their_cycle() {
-    use Order::{Agent, Conversation, None as Free};
+    use MailboxOrder::{Agent, Conversation, None as Free};
     let single = |order| [("a", 1, order), ("b", 1, order), ("c", 1, order)];
     let many = |order| [("a", 4, order), ("b", 4, order), ("c", 4, order)];
     // The agents, the requests with the one to check last, and the cycle.
@@ -64,7 +64,7 @@ fn deadlocked_agents_are_found_with_their_cycle() {
 #[test]
 fn one_handler_that_can_end_frees_its_agent() {
     // Both turns of `a` wait for `b` and both of `b` for others: one for `a`, the other for `c`, which is free.
-    let of = [("a", 2, Order::None), ("b", 2, Order::None), ("c", 1, Order::None)];
+    let of = [("a", 2, MailboxOrder::None), ("b", 2, MailboxOrder::None), ("c", 1, MailboxOrder::None)];
     let mut asks = vec![("a", 1, 1, "b", 1), ("a", 2, 2, "b", 2), ("b", 1, 3, "c", 3), ("b", 2, 4, "a", 4)];
     assert_eq!(cycle(&agents(&of, &asks), "b", "a", 4), None);
     asks[2] = ("b", 1, 3, "a", 3);
@@ -75,8 +75,8 @@ fn one_handler_that_can_end_frees_its_agent() {
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
-fn orders() -> impl Strategy<Value = Order> {
-    prop_oneof![Just(Order::Conversation), Just(Order::Agent), Just(Order::None)]
+fn orders() -> impl Strategy<Value = MailboxOrder> {
+    prop_oneof![Just(MailboxOrder::Conversation), Just(MailboxOrder::Agent), Just(MailboxOrder::None)]
 }
 
 proptest! {
@@ -94,25 +94,25 @@ proptest! {
         let before = agents(&of, &asks);
         let mut left = before.clone();
         for pick in picks {
-            let free = |(name, standing): (&&'static str, &Standing<&'static str>)| {
+            let free = |(name, standing): (&&'static str, &AgentWaits<&'static str>)| {
                 let done = |handler: u64| {
-                    let mut own = standing.asks.iter().filter(|asks| asks.handler == handler);
-                    own.all(|asks| !left[asks.to].keeps_waiting(asks.conversation)).then_some((*name, handler))
+                    let mut own = standing.requests.iter().filter(|asks| asks.handler == handler);
+                    own.all(|asks| !left[asks.to].blocks(asks.conversation)).then_some((*name, handler))
                 };
-                standing.asks.iter().filter_map(|asks| done(asks.handler)).collect::<Vec<_>>()
+                standing.requests.iter().filter_map(|asks| done(asks.handler)).collect::<Vec<_>>()
             };
             let free: Vec<(&str, u64)> = left.iter().flat_map(free).collect();
             if free.is_empty() {
                 break;
             }
             let (name, handler) = free[pick.index(free.len())];
-            left.get_mut(name).unwrap().asks.retain(|asks| asks.handler != handler);
+            left.get_mut(name).unwrap().requests.retain(|asks| asks.handler != handler);
         }
         for (to, conversation) in NAMES.iter().flat_map(|name| (1..4).map(move |conversation| (*name, conversation))) {
-            let stuck = Stuck::find(&to, conversation, |name| before.get(name).cloned());
+            let stuck = StuckRequests::find(&to, conversation, |name| before.get(name).cloned());
             prop_assert_eq!(
-                stuck.keep_waiting(&to, conversation),
-                left[to].keeps_waiting(conversation),
+                stuck.is_stuck(&to, conversation),
+                left[to].blocks(conversation),
                 "{} in {}", to, conversation
             );
         }

@@ -41,5 +41,5 @@ fn an_unreadable_record_loses_no_revision() {
     ledger["rollouts"][0]["settings"]["strategy"] = serde_json::json!({ "occasion": "deploy", "strategy": "by-moon" });
     let (rollouts, ran) = (ledger["rollouts"].as_array().unwrap().len(), ledger["ran"].as_array().unwrap().len());
     let ledger: Ledger = serde_json::from_value(ledger).unwrap();
-    assert_eq!((ledger.rollouts.len(), ledger.ran.len()), (rollouts - 1, ran));
+    assert_eq!((ledger.rollouts.len(), ledger.revisions.len()), (rollouts - 1, ran));
 }

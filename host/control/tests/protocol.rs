@@ -130,7 +130,7 @@ fn protocols_are_found_by_their_names() {
     assert_eq!(Protocol::named("fipa-subscribe"), None);
 }
 
-type Said = (String, String, Performative);
+type SpeechAct = (String, String, Performative);
 
 fn act() -> impl Strategy<Value = Performative> {
     prop::sample::select(Performative::ALL)
@@ -141,7 +141,7 @@ fn protocol() -> impl Strategy<Value = Protocol> {
 }
 
 /// Messages among few agents, so that many of them are legal.
-fn anything() -> impl Strategy<Value = Vec<Said>> {
+fn anything() -> impl Strategy<Value = Vec<SpeechAct>> {
     let name = || prop::sample::select(&["a", "b", "c", "http:d"][..]).prop_map(str::to_owned);
     prop::collection::vec((name(), name(), act()), 0..60)
 }
@@ -175,14 +175,14 @@ fn dialogue(protocol: Protocol) -> impl Strategy<Value = String> {
 }
 
 /// Dialogues with one participant one after the other or, in a contract net, with several at once.
-fn legal_run() -> impl Strategy<Value = (Protocol, Vec<Said>)> {
+fn legal_run() -> impl Strategy<Value = (Protocol, Vec<SpeechAct>)> {
     protocol()
         .prop_flat_map(|protocol| {
             let several = prop::collection::vec(dialogue(protocol), 1..8);
             (Just(protocol), several, prop::collection::vec(any::<prop::sample::Index>(), 64))
         })
         .prop_map(|(protocol, dialogues, chances)| {
-            let mut parts: Vec<Vec<Said>> = Vec::new();
+            let mut parts: Vec<Vec<SpeechAct>> = Vec::new();
             for (n, dialogue) in dialogues.iter().enumerate() {
                 let desk = if protocol == Protocol::ContractNet { format!("desk-{n}") } else { "desk".to_owned() };
                 let said = dialogue.split(' ').map(|said| {

@@ -12,9 +12,12 @@ mod rollout_model;
 use std::time::Duration;
 
 use caxton_control::AgentName;
-use caxton_control::lifecycle::State;
+use caxton_control::lifecycle::RevisionState;
 use caxton_control::rollout::strategy::{Batch, CanaryStep};
-use caxton_control::rollout::{Command, Declared, Deploy, Reload, Settings, Status, Step, Strategy, Undo, Wish};
+use caxton_control::rollout::{
+    DeclarationStatus, DeclaredRevision, DeployStrategy, ReloadStrategy, RolloutCommand, RolloutSettings, Status, Step,
+    Strategy, UndoOptions,
+};
 use rollout_model::{Agent, Broken, Bug, World, digest, is, show};
 
 const SEEDS: u64 = 10_000;
@@ -72,31 +75,31 @@ impl Run {
         run
     }
 
-    fn deploy(&mut self) -> Deploy {
+    fn deploy(&mut self) -> DeployStrategy {
         let weight = |percent, seconds| CanaryStep::Weight { percent, hold: Duration::from_secs(seconds) };
         match self.chance.below(6) {
-            0 => Deploy::Immediate,
-            1 => Deploy::Rolling { batch: Batch::Count(2) },
-            2 => Deploy::Rolling { batch: Batch::Percent(30) },
-            3 => Deploy::BlueGreen { keep_warm: Duration::from_secs(40) },
-            4 => Deploy::Canary { steps: vec![weight(10, 7), CanaryStep::Pause, weight(60, 31)] },
-            _ => Deploy::Canary { steps: vec![weight(50, 5), weight(100, 9)] },
+            0 => DeployStrategy::Immediate,
+            1 => DeployStrategy::Rolling { batch: Batch::Count(2) },
+            2 => DeployStrategy::Rolling { batch: Batch::Percent(30) },
+            3 => DeployStrategy::BlueGreen { keep_warm: Duration::from_secs(40) },
+            4 => DeployStrategy::Canary { steps: vec![weight(10, 7), CanaryStep::Pause, weight(60, 31)] },
+            _ => DeployStrategy::Canary { steps: vec![weight(50, 5), weight(100, 9)] },
         }
     }
 
-    fn reload(&mut self) -> Reload {
+    fn reload(&mut self) -> ReloadStrategy {
         match self.chance.below(4) {
-            0 => Reload::Graceful,
-            1 => Reload::Immediate,
-            2 => Reload::parallel(),
-            _ => Reload::TrafficSplitting { steps: vec![5, 50, 100], every: Duration::from_secs(6) },
+            0 => ReloadStrategy::Graceful,
+            1 => ReloadStrategy::Immediate,
+            2 => ReloadStrategy::parallel(),
+            _ => ReloadStrategy::TrafficSplitting { steps: vec![5, 50, 100], every: Duration::from_secs(6) },
         }
     }
 
     fn adjust(&mut self, agent: &mut Agent) {
         let (rehearse, min_messages) = (self.chance.pick(&[0, 0, 20]), self.chance.pick(&[0, 5, 20]));
         let (automatic, memory) = (!self.chance.one_in(6), self.chance.one_in(2));
-        let Declared { deploy, reload, .. } = &mut agent.declared;
+        let DeclaredRevision { deploy, reload, .. } = &mut agent.declared;
         for settings in [deploy, reload] {
             settings.rehearse = rehearse;
             settings.rollback.min_messages = min_messages;
@@ -151,16 +154,16 @@ impl Run {
                 self.world.now += seconds * 1_000;
             }
             20 | 21 => {
-                use Command::{Abort, Pause, Promote, Resume, Retry, Undo};
+                use RolloutCommand::{Abort, Pause, Promote, Resume, Retry, Undo};
                 let command = self.chance.pick(&[Pause, Resume, Resume, Promote, Promote, Abort, Retry, Undo]);
                 let (restore_state, rehearse) = (self.chance.one_in(2), self.chance.one_in(2));
-                let undo = caxton_control::rollout::Undo { to: None, rehearse, restore_state };
+                let undo = caxton_control::rollout::UndoOptions { to: None, rehearse, restore_state };
                 let answer = self.world.command(&name, command, undo);
                 self.told.push(format!("{command:?} {name}: {answer:?}"));
             }
             22 => {
                 let agent = &self.world.agents[&name];
-                let runs = |number: &u64| agent.revisions[number].seen.state == State::Running;
+                let runs = |number: &u64| agent.revisions[number].seen.state == RevisionState::Running;
                 let running: Vec<u64> = agent.shares.keys().copied().filter(runs).collect();
                 if agent.ledger.open().is_some() && !running.is_empty() && self.chance.one_in(3) {
                     let number = self.chance.pick(&running);
@@ -221,11 +224,11 @@ impl Run {
         let (deploy, reload) = (self.deploy(), self.reload());
         self.told.push(format!("declare {name} {bytes} {config} {deploy:?} {reload:?}"));
         let mut agent = self.world.agents.remove(name).unwrap();
-        agent.declared = Declared {
+        agent.declared = DeclaredRevision {
             digest: digest(bytes),
             settings: config.to_owned(),
-            deploy: Settings::new(Strategy::Deploy(deploy)),
-            reload: Settings::new(Strategy::Reload(reload)),
+            deploy: RolloutSettings::new(Strategy::Deploy(deploy)),
+            reload: RolloutSettings::new(Strategy::Reload(reload)),
         };
         self.adjust(&mut agent);
         self.world.agents.insert(name.clone(), agent);
@@ -275,12 +278,13 @@ impl Run {
             for name in &names {
                 match self.world.agents[name].ledger.open().map(|rollout| rollout.status) {
                     Some(Status::Paused) => {
-                        let command = if self.chance.one_in(2) { Command::Promote } else { Command::Resume };
-                        _ = self.world.command(name, command, Undo::default());
+                        let command =
+                            if self.chance.one_in(2) { RolloutCommand::Promote } else { RolloutCommand::Resume };
+                        _ = self.world.command(name, command, UndoOptions::default());
                     }
                     // A rollout that is refused and does not go back by itself waits for a person.
                     Some(Status::InProgress) if self.chance.one_in(40) => {
-                        _ = self.world.command(name, Command::Promote, Undo::default());
+                        _ = self.world.command(name, RolloutCommand::Promote, UndoOptions::default());
                     }
                     _ => {}
                 }
@@ -314,11 +318,11 @@ impl Run {
             if runs != [current.number] || agent.revisions.len() != 1 {
                 return Err(format!("{name} is left with {runs:?}, @{} runs", current.number));
             }
-            let wish = agent.ledger.wish(&agent.declared);
+            let wish = agent.ledger.compare_declaration(&agent.declared);
             let told = !agent.waits.is_empty();
             match wish {
-                Wish::Present if !told => {}
-                Wish::Declined(_) | Wish::New(_) if told => {}
+                DeclarationStatus::Current if !told => {}
+                DeclarationStatus::Refused(_) | DeclarationStatus::New(_) if told => {}
                 other => return Err(format!("{name} rests at {other:?}, and says {:?}", agent.waits)),
             }
             let bad = ["unready", "unrehearsed"].iter().any(|like| is(digest_of(agent), like));

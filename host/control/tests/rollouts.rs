@@ -33,9 +33,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use caxton_control::lifecycle::State;
+use caxton_control::lifecycle::RevisionState;
 use caxton_control::rollout::strategy::{Batch, CanaryStep};
-use caxton_control::rollout::{Command, Deploy, Reload, Settings, Step, Strategy, Undo};
+use caxton_control::rollout::{
+    DeployStrategy, ReloadStrategy, RolloutCommand, RolloutSettings, Step, Strategy, UndoOptions,
+};
 use caxton_control::units::{parse_bytes, parse_duration, print_duration};
 use caxton_control::{AgentName, RevisionId};
 use rollout_model::{Agent, Broken, Rev, Work, World, digest, show};
@@ -48,7 +50,7 @@ fn revision(text: &str) -> RevisionId {
 }
 
 /// Parses `canary:5/5m,pause,50/10m`, `rolling:25%`, `blue-green:1m`.
-fn deploy(text: &str) -> Deploy {
+fn deploy(text: &str) -> DeployStrategy {
     let (name, detail) = text.split_once(':').unwrap_or((text, ""));
     let step = |step: &str| match step.split_once('/') {
         Some((percent, hold)) => {
@@ -57,28 +59,28 @@ fn deploy(text: &str) -> Deploy {
         None => CanaryStep::Pause,
     };
     match (name, detail) {
-        ("immediate", _) => Deploy::Immediate,
-        ("rolling", "") => Deploy::default(),
-        ("rolling", detail) => Deploy::Rolling {
+        ("immediate", _) => DeployStrategy::Immediate,
+        ("rolling", "") => DeployStrategy::default(),
+        ("rolling", detail) => DeployStrategy::Rolling {
             batch: match detail.strip_suffix('%') {
                 Some(percent) => Batch::Percent(percent.parse().unwrap()),
                 None => Batch::Count(detail.parse().unwrap()),
             },
         },
-        ("blue-green", "") => Deploy::blue_green(),
-        ("blue-green", detail) => Deploy::BlueGreen { keep_warm: parse_duration(detail).unwrap() },
-        ("canary", "") => Deploy::canary(),
-        ("canary", detail) => Deploy::Canary { steps: detail.split(',').map(step).collect() },
+        ("blue-green", "") => DeployStrategy::blue_green(),
+        ("blue-green", detail) => DeployStrategy::BlueGreen { keep_warm: parse_duration(detail).unwrap() },
+        ("canary", "") => DeployStrategy::canary(),
+        ("canary", detail) => DeployStrategy::Canary { steps: detail.split(',').map(step).collect() },
         _ => panic!("no strategy `{text}`"),
     }
 }
 
-fn reload(text: &str) -> Reload {
+fn reload(text: &str) -> ReloadStrategy {
     match text {
-        "graceful" => Reload::Graceful,
-        "immediate" => Reload::Immediate,
-        "parallel" => Reload::parallel(),
-        "traffic-splitting" => Reload::traffic_splitting(),
+        "graceful" => ReloadStrategy::Graceful,
+        "immediate" => ReloadStrategy::Immediate,
+        "parallel" => ReloadStrategy::parallel(),
+        "traffic-splitting" => ReloadStrategy::traffic_splitting(),
         _ => panic!("no strategy `{text}`"),
     }
 }
@@ -87,7 +89,7 @@ fn reload(text: &str) -> Reload {
 fn declare(agent: &mut Agent, words: &[&str]) {
     for (key, value) in words.iter().map(|word| word.split_once('=').unwrap()) {
         let declared = &mut agent.declared;
-        let mut both = |change: &dyn Fn(&mut Settings)| {
+        let mut both = |change: &dyn Fn(&mut RolloutSettings)| {
             change(&mut declared.deploy);
             change(&mut declared.reload);
         };
@@ -128,18 +130,18 @@ impl Story {
         let name = || words[1].parse::<AgentName>().unwrap();
         let number = |at: usize| words.get(at).map(|word| word.parse::<u32>().unwrap());
         let said = match words[0] {
-            "pause" => Some(Command::Pause),
-            "resume" => Some(Command::Resume),
-            "promote" => Some(Command::Promote),
-            "abort" => Some(Command::Abort),
-            "retry" => Some(Command::Retry),
-            "undo" => Some(Command::Undo),
+            "pause" => Some(RolloutCommand::Pause),
+            "resume" => Some(RolloutCommand::Resume),
+            "promote" => Some(RolloutCommand::Promote),
+            "abort" => Some(RolloutCommand::Abort),
+            "retry" => Some(RolloutCommand::Retry),
+            "undo" => Some(RolloutCommand::Undo),
             _ => None,
         };
         if let Some(command) = said {
             let (at_once, restore_state) = (words.contains(&"at-once"), words.contains(&"restore"));
             let to = words.get(2).and_then(|word| word.parse().ok());
-            let undo = Undo { to, rehearse: !at_once, restore_state };
+            let undo = UndoOptions { to, rehearse: !at_once, restore_state };
             if let Err(refused) = self.world.command(&name(), command, undo) {
                 writeln!(self.out, "    refused: {refused}").unwrap();
             }
@@ -147,7 +149,14 @@ impl Story {
         }
         match words[0] {
             "agent" => {
-                let agent = Agent::new(&name(), words[2], Deploy::default(), Reload::default(), 1, self.world.now);
+                let agent = Agent::new(
+                    &name(),
+                    words[2],
+                    DeployStrategy::default(),
+                    ReloadStrategy::default(),
+                    1,
+                    self.world.now,
+                );
                 self.world.agents.insert(name(), agent);
                 declare(self.world.agents.get_mut(&name()).unwrap(), &words[3..]);
             }
@@ -250,7 +259,7 @@ impl Story {
         for _ in 0..MAX_ROUNDS {
             let asked = self.world.agents.iter().find_map(|(name, agent)| {
                 let probed =
-                    |(_, rev): &(&u64, &Rev)| rev.work == Some(Work::Probe) && rev.seen.state == State::Running;
+                    |(_, rev): &(&u64, &Rev)| rev.work == Some(Work::Probe) && rev.seen.state == RevisionState::Running;
                 Some((name.clone(), *agent.revisions.iter().find(probed)?.0))
             });
             let Some((name, number)) = asked else { return Ok(()) };

@@ -23,7 +23,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use caxton_control::plan::Action;
-use caxton_control::rollout::Action as Do;
+use caxton_control::rollout::RolloutAction as Do;
 use caxton_control::units::{parse_duration, print_duration};
 use caxton_control::{AgentName, RevisionId};
 use model::{Broken, Host};
@@ -111,7 +111,7 @@ fn reconcile(host: &mut Host) -> Result<String, Broken> {
             for waiting in &plan.waiting {
                 writeln!(text, "... {}: {}", waiting.agent, waiting.why).unwrap();
             }
-            if let Some(after) = plan.look_again_in() {
+            if let Some(after) = plan.recheck_after() {
                 writeln!(text, "... looks again in {}", print_duration(after)).unwrap();
             }
             host.rests()?;

@@ -10,8 +10,8 @@ mod model;
 
 use std::time::Duration;
 
-use caxton_control::lifecycle::State;
-use caxton_control::plan::Component;
+use caxton_control::lifecycle::RevisionState;
+use caxton_control::plan::ComponentFile;
 use caxton_control::{AgentName, RevisionId};
 use model::{Broken, Bug, Host, Work};
 
@@ -96,8 +96,8 @@ impl Run {
             5..10 => {
                 let busy = self.host.busy();
                 if let Some((revision, work)) = self.chance.pick(&busy) {
-                    let begins =
-                        *work == Work::Prepare && self.host.record(revision)?.seen.seen.state == State::Unloaded;
+                    let begins = *work == Work::Prepare
+                        && self.host.record(revision)?.seen.seen.state == RevisionState::Unloaded;
                     if begins && self.chance.one_in(2) {
                         self.tell(format!("{revision}: loaded"));
                         return self.host.loaded(revision);
@@ -214,7 +214,7 @@ impl Run {
                 }
                 continue;
             }
-            match self.host.plan().look_again_in() {
+            match self.host.plan().recheck_after() {
                 Some(after) => {
                     // A watched rollout looks again each second; a host that looks late does no harm, and saves steps.
                     let after = after.max(Duration::from_secs(30));
@@ -238,14 +238,14 @@ impl Run {
             let running = entry.and_then(model::Entry::running);
             let settings = running.is_some_and(|record| record.seen.spec.same_settings(&wanted.spec));
             let as_declared = match wanted.component {
-                Component::Found(digest) if digest == model::digest("bad") => waits,
+                ComponentFile::Found(digest) if digest == model::digest("bad") => waits,
                 // It served messages and failed: only another component or a person makes the host try it again.
-                Component::Found(_) if waits && self.host.went_back(name) => running.is_some(),
-                Component::Found(digest) => settings && !waits && running.is_some_and(|r| r.seen.digest == digest),
-                Component::Unusable(_) => waits,
+                ComponentFile::Found(_) if waits && self.host.went_back(name) => running.is_some(),
+                ComponentFile::Found(digest) => settings && !waits && running.is_some_and(|r| r.seen.digest == digest),
+                ComponentFile::Unusable(_) => waits,
             };
             // A declaration whose component is missing is taken up as a whole or not at all.
-            let held = |entry: &model::Entry| !wanted.is_there() && !entry.applied.same_revision(&wanted.spec);
+            let held = |entry: &model::Entry| !wanted.is_loadable() && !entry.applied.same_revision(&wanted.spec);
             let applied = |entry: &model::Entry| entry.applied == wanted.spec || held(entry);
             if !as_declared || entry.is_some_and(|entry| entry.paused || !applied(entry)) {
                 return Err(format!("{name} is not as declared: {wanted:?}, {:?}\n{}", plan.waiting, self.host.show()));

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use caxton_control::rollout::{Command, Undo};
+use caxton_control::rollout::{RolloutCommand, UndoOptions};
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -159,13 +159,13 @@ impl Following {
 }
 
 /// The commands for a rollout.
-pub(super) const COMMANDS: [(&str, Command); 6] = [
-    ("pause", Command::Pause),
-    ("resume", Command::Resume),
-    ("promote", Command::Promote),
-    ("abort", Command::Abort),
-    ("undo", Command::Undo),
-    ("retry", Command::Retry),
+pub(super) const COMMANDS: [(&str, RolloutCommand); 6] = [
+    ("pause", RolloutCommand::Pause),
+    ("resume", RolloutCommand::Resume),
+    ("promote", RolloutCommand::Promote),
+    ("abort", RolloutCommand::Abort),
+    ("undo", RolloutCommand::Undo),
+    ("retry", RolloutCommand::Retry),
 ];
 
 /// The query of a command.
@@ -210,7 +210,7 @@ pub(super) async fn command(
         return Err(Problem::bad_request(detail));
     };
     to.map_or(Ok(0), |to| bounded("to", to))?;
-    let undo = Undo { to, rehearse: rehearse.unwrap_or(true), restore_state: restore_state.unwrap_or(false) };
+    let undo = UndoOptions { to, rehearse: rehearse.unwrap_or(true), restore_state: restore_state.unwrap_or(false) };
     let request = RolloutRequest { agent: name, command, undo, who: who.to_string() };
     let refused = |why: String| Problem::new(StatusCode::CONFLICT, "rollout-refused", why);
     let done = api.reconciler.command_rollout(request).await?.map_err(refused)?;

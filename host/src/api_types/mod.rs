@@ -59,9 +59,9 @@ pub(crate) struct WaitingAgent {
     pub(crate) obstacle: Option<String>,
 }
 
-impl From<&plan::Waiting> for WaitingAgent {
-    fn from(waiting: &plan::Waiting) -> Self {
-        let plan::Waiting { agent, why, obstacle } = waiting;
+impl From<&plan::Divergence> for WaitingAgent {
+    fn from(waiting: &plan::Divergence) -> Self {
+        let plan::Divergence { agent, why, obstacle } = waiting;
         let obstacle = obstacle.map(|obstacle| obstacle.as_str().to_owned());
         Self { agent: agent.to_string(), why: why.clone(), obstacle }
     }

@@ -100,9 +100,9 @@ pub(crate) struct SideStatus {
 pub(crate) struct RolloutRequest {
     /// The agent's name.
     pub(crate) agent: String,
-    pub(crate) command: caxton_control::rollout::Command,
+    pub(crate) command: caxton_control::rollout::RolloutCommand,
     /// For `undo`, the revision to go back to and the way to do so.
-    pub(crate) undo: caxton_control::rollout::Undo,
+    pub(crate) undo: caxton_control::rollout::UndoOptions,
     /// The operator, for the event and the log.
     pub(crate) who: String,
 }

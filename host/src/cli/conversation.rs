@@ -199,7 +199,7 @@ fn retention_note(thread: &ConversationThread) -> String {
 #[cfg(test)]
 mod tests {
     use caxton_control::Performative;
-    use caxton_control::conversation::Said;
+    use caxton_control::conversation::SpeechAct;
 
     use super::*;
     use crate::admin::tests::{Bench, File};
@@ -305,7 +305,7 @@ unanswered    triage -> billing (k)
         let client = Client::find(&host).unwrap();
         let (context, now) = (&bench.context, clock::now_ms());
         for (name, ago) in [("old", 31 * 60_000), ("new", 60_000)] {
-            let speech = |from, to, act| Said {
+            let speech = |from, to, act| SpeechAct {
                 from,
                 to,
                 act,

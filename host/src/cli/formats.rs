@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use caxton_control::AgentSpec;
-use caxton_control::rollout::{CannotHold, Ledger};
+use caxton_control::rollout::{Incompatible, Ledger};
 
 use crate::store;
 use crate::wasm::{Kind, Summary};
@@ -30,7 +30,7 @@ impl Ledgers {
     ///
     /// # Errors
     /// A revision would meet data that it cannot read.
-    pub(super) fn check(&self, spec: &AgentSpec, summary: Option<&Summary>) -> Result<(), CannotHold> {
+    pub(super) fn check(&self, spec: &AgentSpec, summary: Option<&Summary>) -> Result<(), Incompatible> {
         let Some(mut ledger) = self.0.get(spec.name.as_str()).cloned() else { return Ok(()) };
         if let Some(rollout) = ledger.open_mut().filter(|rollout| rollout.has_moved()) {
             // The revision that has the traffic is the one to follow.
@@ -44,9 +44,9 @@ impl Ledgers {
         let by = if current.settings == settings { reload } else { deploy };
         let stateful = summary.is_some_and(|summary| summary.kind == Kind::Stateful);
         let migrates = summary.map(|summary| summary.migrates);
-        match ledger.can_follow(&by.strategy, settings, stateful, migrates) {
+        match ledger.check_replacement(&by.strategy, settings, stateful, migrates) {
             // Of its memory, which is checked without a ledger.
-            Err(CannotHold::Split { .. } | CannotHold::Shadow) | Ok(()) => Ok(()),
+            Err(Incompatible::Split { .. } | Incompatible::Shadow) | Ok(()) => Ok(()),
             Err(why) => Err(why),
         }
     }

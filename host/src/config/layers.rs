@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use caxton_control::config::{Entry, Node, Place, Table, Value};
+use caxton_control::config::{Entry, Node, Source, Table, Value};
 use figment::value::{Dict, Map, Tag};
 use figment::{Figment, Metadata, Profile, Provider};
 
@@ -20,7 +20,7 @@ const FLAGS: [(&str, &str); 4] =
 pub(super) fn merge(file: Node, variables: Vec<Setting>, flags: &[(&str, String)]) -> Node {
     let from_flags = flags.iter().map(|(key, text)| {
         let flag = FLAGS.iter().find(|(of, _)| of == key).map_or(*key, |(_, flag)| flag);
-        setting(key.split('.').map(str::to_owned).collect(), text, Place::Flag(Arc::from(flag)))
+        setting(key.split('.').map(str::to_owned).collect(), text, Source::Flag(Arc::from(flag)))
     });
     let layers: Vec<Layer> = std::iter::once(Layer { name: "file".to_owned(), node: file })
         .chain(variables.into_iter().chain(from_flags).map(Layer::of_setting))
@@ -33,8 +33,8 @@ pub(super) fn merge(file: Node, variables: Vec<Setting>, flags: &[(&str, String)
     let merged = figment.data().ok().and_then(|mut data| data.remove(&Profile::Default)).unwrap_or_default();
     let by_name: HashMap<&str, &Layer> = layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
     let owner = |tag: Tag| figment.get_metadata(tag).and_then(|metadata| by_name.get(metadata.name.as_ref()).copied());
-    let source = Source { file: &layers[0], owner: &owner };
-    Node { value: Value::Table(source.table(&merged, &mut Vec::new())), place: layers[0].node.place.clone() }
+    let merged_layers = MergedLayers { file: &layers[0], owner: &owner };
+    Node { value: Value::Table(merged_layers.table(&merged, &mut Vec::new())), source: layers[0].node.source.clone() }
 }
 
 /// A provider of settings.
@@ -47,14 +47,14 @@ struct Layer {
 impl Layer {
     /// Creates a layer with one setting.
     fn of_setting(setting: Setting) -> Self {
-        let place = setting.node.place.clone();
-        let name = match &place {
-            Place::Variable(name) | Place::Flag(name) => name.to_string(),
-            Place::File { .. } | Place::Default => String::new(),
+        let source = setting.node.source.clone();
+        let name = match &source {
+            Source::Variable(name) | Source::Flag(name) => name.to_string(),
+            Source::File { .. } | Source::Default => String::new(),
         };
         let node = setting.path.into_iter().rev().fold(setting.node, |node, key| Node {
-            value: Value::Table(Table::from([(key, Entry { key: place.clone(), node })])),
-            place: place.clone(),
+            value: Value::Table(Table::from([(key, Entry { key: source.clone(), node })])),
+            source: source.clone(),
         });
         Self { name, node }
     }
@@ -101,12 +101,12 @@ fn to_figment(node: &Node) -> figment::value::Value {
 }
 
 /// The origin of merged values.
-struct Source<'a> {
+struct MergedLayers<'a> {
     file: &'a Layer,
     owner: &'a dyn Fn(Tag) -> Option<&'a Layer>,
 }
 
-impl Source<'_> {
+impl MergedLayers<'_> {
     /// Builds the merged table at `path` from the nodes of the layers.
     fn table<'p>(&self, merged: &'p Dict, path: &mut Vec<&'p str>) -> Table {
         let mut table = Table::new();
@@ -118,7 +118,9 @@ impl Source<'_> {
             let entry = in_file.or_else(|| (self.owner)(value.tag())?.entry(path));
             if let Some(entry) = entry {
                 let node = match value.as_dict() {
-                    Some(dict) => Node { value: Value::Table(self.table(dict, path)), place: entry.node.place.clone() },
+                    Some(dict) => {
+                        Node { value: Value::Table(self.table(dict, path)), source: entry.node.source.clone() }
+                    }
                     None => entry.node.clone(),
                 };
                 table.insert(key.clone(), Entry { key: entry.key.clone(), node });

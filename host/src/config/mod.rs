@@ -21,7 +21,7 @@ mod variables;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use caxton_control::config::{At, ConfigError, Entry, Place, Value, check};
+use caxton_control::config::{ConfigError, Entry, Location, Source, Value, check};
 use caxton_control::{Desired, Digest};
 use sha2::Digest as _;
 
@@ -126,7 +126,7 @@ pub(crate) fn is_unreadable(code: &str) -> bool {
 
 /// Creates the error for a file that is missing or cannot be read.
 fn unreadable(path: &Path, error: &std::io::Error) -> ConfigErrors {
-    let at = At { key: String::new(), place: Place::Default };
+    let at = Location { key: String::new(), source: Source::Default };
     let error = match error.kind() {
         std::io::ErrorKind::NotFound => ConfigError::MissingFile { at },
         _ => ConfigError::UnreadableFile { at, reason: error.to_string() },

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
-use caxton_control::config::{ConfigError, Place};
+use caxton_control::config::{ConfigError, Source};
 use serde_json::{Value, json};
 
 /// The distance in lines up to which two places of one error are shown in one excerpt.
@@ -87,7 +87,7 @@ impl ConfigErrors {
         let title = if at.key.is_empty() { error.to_string() } else { format!("{}: {error}", at.key) };
         let group = Group::with_title(Level::ERROR.primary_title(title).id(error.code()));
         let related = error.related().and_then(|(place, label)| Some((self.span(place)?, label)));
-        let group = match (self.span(&at.place), related) {
+        let group = match (self.span(&at.source), related) {
             (Some(span), Some((other, label)))
                 if self.line(span.start).abs_diff(self.line(other.start)) <= NEAR_LINES =>
             {
@@ -104,7 +104,7 @@ impl ConfigErrors {
                 }
             }
             (None, related) => {
-                let group = group.element(Origin::path(self.origin(&at.place)));
+                let group = group.element(Origin::path(self.origin(&at.source)));
                 match related {
                     Some((other, label)) => group.element(self.related(&other, label)),
                     None => group,
@@ -137,14 +137,14 @@ impl ConfigErrors {
     }
 
     /// Returns the byte range of a place within the text; `None` for a variable or a flag.
-    fn span(&self, place: &Place) -> Option<Range<usize>> {
+    fn span(&self, place: &Source) -> Option<Range<usize>> {
         match place {
-            Place::File { start, end } => {
+            Source::File { start, end } => {
                 // A parser may point into the middle of a character.
                 let start = self.text.floor_char_boundary(*start);
                 Some(start..self.text.ceil_char_boundary((*end).clamp(start, self.text.len())))
             }
-            Place::Variable(_) | Place::Flag(_) | Place::Default => None,
+            Source::Variable(_) | Source::Flag(_) | Source::Default => None,
         }
     }
 
@@ -154,11 +154,11 @@ impl ConfigErrors {
     }
 
     /// A place that has no lines.
-    fn origin(&self, place: &Place) -> String {
+    fn origin(&self, place: &Source) -> String {
         match place {
-            Place::Variable(name) => format!("environment variable {name}"),
-            Place::Flag(name) => format!("flag {name}"),
-            Place::File { .. } | Place::Default => self.file.display().to_string(),
+            Source::Variable(name) => format!("environment variable {name}"),
+            Source::Flag(name) => format!("flag {name}"),
+            Source::File { .. } | Source::Default => self.file.display().to_string(),
         }
     }
 
@@ -170,12 +170,12 @@ impl ConfigErrors {
             "message": error.to_string(),
             "help": error.help(),
         });
-        match &at.place {
-            Place::Variable(name) => json["variable"] = json!(&**name),
-            Place::Flag(name) => json["flag"] = json!(&**name),
-            Place::File { .. } | Place::Default => json["file"] = json!(self.file.display().to_string()),
+        match &at.source {
+            Source::Variable(name) => json["variable"] = json!(&**name),
+            Source::Flag(name) => json["flag"] = json!(&**name),
+            Source::File { .. } | Source::Default => json["file"] = json!(self.file.display().to_string()),
         }
-        if let Some(span) = self.span(&at.place) {
+        if let Some(span) = self.span(&at.source) {
             let line = self.line(span.start);
             json["line"] = json!(line + 1);
             json["column"] = json!(self.text[self.lines[line]..span.start].chars().count() + 1);

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use caxton_control::config::{At, ConfigError, Node, Table, Value};
+use caxton_control::config::{ConfigError, Location, Node, Table, Value};
 use toml_edit::Document;
 use toml_parser::decoder::ScalarKind;
 use toml_parser::parser::{Event, EventKind, RecursionGuard, ValidateWhitespace, parse_document};
@@ -108,7 +108,7 @@ fn syntax(span: Range<usize>, error: &ParseError) -> ConfigError {
     if !expected.is_empty() {
         reason = format!("{reason}, expected {}", expected.join(" or "));
     }
-    ConfigError::Syntax { at: At { key: String::new(), place: in_file(span) }, reason }
+    ConfigError::Syntax { at: Location { key: String::new(), source: in_file(span) }, reason }
 }
 
 /// A key that is set twice, with its name in the copy.
@@ -135,7 +135,7 @@ fn repair(text: &str, events: &[Event], first: &toml_edit::TomlError) -> Vec<Con
         let span = error.span().unwrap_or(text.len()..text.len());
         let is_key = keys.get(&span.start) == Some(&span.end) && renamed.len() < MAX_ERRORS;
         let Some(stand_in) = stand_in(span.len(), &mut taken).filter(|_| is_key) else {
-            let at = At { key: String::new(), place: in_file(span) };
+            let at = Location { key: String::new(), source: in_file(span) };
             other = Some(ConfigError::Syntax { at, reason: error.message().to_owned() });
             break;
         };
@@ -149,7 +149,7 @@ fn repair(text: &str, events: &[Event], first: &toml_edit::TomlError) -> Vec<Con
     }
     let mut errors: Vec<ConfigError> =
         renamed.into_iter().map(|renamed| duplicate(renamed, tree.as_ref())).chain(other).collect();
-    errors.sort_by(|one, other| one.at().place.cmp(&other.at().place));
+    errors.sort_by(|one, other| one.at().source.cmp(&other.at().source));
     errors
 }
 
@@ -163,13 +163,13 @@ fn stand_in(length: usize, taken: &mut BTreeSet<String>) -> Option<String> {
 
 /// Creates the error for a key that is set twice. The tree, if there is one, tells its table.
 fn duplicate(renamed: Renamed, tree: Option<&Node>) -> ConfigError {
-    let place = in_file(renamed.span.clone());
+    let source = in_file(renamed.span.clone());
     let found = tree.and_then(|tree| holder(tree, &renamed.stand_in, ""));
     let (key, first) = match found {
         Some((path, table)) => (join(&path, &renamed.name), table.get(&renamed.name).map(|entry| entry.key.clone())),
         None => (renamed.name, None),
     };
-    ConfigError::DuplicateKey { at: At { key, place }, first }
+    ConfigError::DuplicateKey { at: Location { key, source }, first }
 }
 
 /// Returns the table that has the key `name`, with its path.

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use caxton_control::config::schema::{self, KEYS, Kind};
-use caxton_control::config::{At, ConfigError, Node, Place, Value, nearest};
+use caxton_control::config::{ConfigError, Location, Node, Source, Value, nearest};
 
 use super::toml;
 
@@ -60,20 +60,20 @@ pub(super) fn read(env: impl Iterator<Item = (OsString, OsString)>) -> Variables
             services.push(shown);
             continue;
         }
-        let place = Place::Variable(Arc::from(shown.as_str()));
+        let source = Source::Variable(Arc::from(shown.as_str()));
         match (path, value.to_str()) {
             (Some(_), Some("")) if key.is_some_and(|key| !takes_nothing(key.kind)) => {
                 found.warnings.push(format!("{shown} is empty and sets nothing; unset it, or give it a value"));
             }
-            (Some(path), Some(text)) => found.settings.push(setting(path, text, place)),
+            (Some(path), Some(text)) => found.settings.push(setting(path, text, source)),
             (Some(path), None) => found.errors.push(ConfigError::WrongType {
-                at: At { key: path.join("."), place },
+                at: Location { key: path.join("."), source },
                 expected: "text in UTF-8".to_owned(),
                 found: "other bytes",
                 example: format!("{shown}=..."),
             }),
             (None, _) if shown.contains("__") => {
-                let at = At { key: String::new(), place };
+                let at = Location { key: String::new(), source };
                 found.errors.push(ConfigError::UnknownVariable { at, suggestion: suggestion(&shown) });
             }
             (None, _) => found.warnings.push(match suggestion(&shown) {
@@ -132,11 +132,11 @@ fn takes_nothing(kind: Kind) -> bool {
 
 /// Creates the setting of `path`. For a kind that only allows text, the value is taken literally; otherwise it is
 /// parsed as TOML, and taken as text if that fails.
-pub(super) fn setting(path: Vec<String>, text: &str, place: Place) -> Setting {
+pub(super) fn setting(path: Vec<String>, text: &str, source: Source) -> Setting {
     let quoted = text.starts_with(['"', '\'']);
     let plain = schema::find(path.iter().map(String::as_str)).is_some_and(|key| takes_text(key.kind));
-    let read = if plain && !quoted { None } else { toml::value(text, &place) };
-    let node = read.unwrap_or_else(|| Node { value: Value::String(text.to_owned()), place });
+    let read = if plain && !quoted { None } else { toml::value(text, &source) };
+    let node = read.unwrap_or_else(|| Node { value: Value::String(text.to_owned()), source });
     Setting { path, node }
 }
 
@@ -150,7 +150,7 @@ fn takes_text(kind: Kind) -> bool {
         // These allow both, and a percentage does not parse as another type of TOML.
         Kind::Percent { .. } | Kind::Batch | Kind::CanarySteps | Kind::Weights | Kind::Versions => false,
         Kind::Table | Kind::Tables | Kind::Agents | Kind::Integer { .. } | Kind::Size { .. } => false,
-        Kind::Number { .. } | Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Later => false,
+        Kind::Number { .. } | Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Unimplemented => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caxton_control::deadlock::Stuck;
+use caxton_control::deadlock::StuckRequests;
 
 use super::HostDirectory;
 use crate::agent::{Agent, conversation_hash};
@@ -21,14 +21,14 @@ impl HostDirectory {
         let (conversation, name) = (conversation_hash(conversation), to.name().shared());
         let routes = self.routes.load();
         let look = || {
-            Stuck::find(&name, conversation, |name: &Arc<str>| {
+            StuckRequests::find(&name, conversation, |name: &Arc<str>| {
                 routes.including_retiring(name).map(|agent| agent.standing())
             })
         };
         let mut before = None;
         for _ in 0..LOOKS {
             let found = look();
-            if !found.keep_waiting(&name, conversation) {
+            if !found.is_stuck(&name, conversation) {
                 return None;
             }
             // They go on while they are looked at, one after the other: what two looks find stood at one moment.

@@ -1,7 +1,7 @@
 //! The end of conversations without messages (SPEC §7).
 
 use caxton_control::Performative;
-use caxton_control::mailbox::Rank;
+use caxton_control::mailbox::Priority;
 use std::sync::Arc;
 
 use caxton_control::conversation::Unanswered;
@@ -54,7 +54,7 @@ fn failure(directory: &HostDirectory, conversation: &str, left: Unanswered) -> O
         reply_with: None,
         in_reply_to: Some(key),
         reply_by: None,
-        priority: Rank::Normal,
+        priority: Priority::Normal,
         sent_at: clock::now_ms(),
         attempt: 1,
         headers: Vec::new(),
@@ -101,7 +101,7 @@ mod tests {
                 reply_with: None,
                 in_reply_to: None,
                 reply_by: None,
-                priority: Rank::Normal,
+                priority: Priority::Normal,
                 sent_at: clock::now_ms() - ago,
                 attempt: 1,
                 headers: Vec::new(),

@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use caxton_control::desired::Mode;
+use caxton_control::desired::ResponseMode;
 use caxton_control::route::RoutePattern;
 use caxton_control::template::Template;
 use caxton_control::{AgentName, Capability};
@@ -27,7 +27,7 @@ pub(crate) struct Routes {
 pub(crate) struct RouteTarget {
     /// The methods; empty for all.
     methods: Vec<Method>,
-    pub(crate) mode: Mode,
+    pub(crate) mode: ResponseMode,
     /// The route's own `cors`, if it is set.
     cors: Option<bool>,
     /// The template that names the conversation of a request, where the route has one.

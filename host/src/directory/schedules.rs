@@ -3,7 +3,7 @@
 //! That a schedule fired is kept in the commit that holds its message, so that it never fires twice.
 
 use caxton_control::Performative;
-use caxton_control::mailbox::Rank;
+use caxton_control::mailbox::Priority;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,7 +179,7 @@ fn fire(directory: &HostDirectory, agent: &Arc<Agent>, schedule: &Schedule, key:
         reply_with: None,
         in_reply_to: None,
         reply_by: None,
-        priority: Rank::Normal,
+        priority: Priority::Normal,
         sent_at: clock::now_ms(),
         attempt: 1,
         headers: vec![

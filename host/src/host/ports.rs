@@ -64,7 +64,7 @@ impl Sockets {
     /// Starts the tasks that accept connections. Each runs until its token is cancelled.
     pub(super) fn serve(
         self,
-        settings: &Arc<ArcSwap<desired::Http>>,
+        settings: &Arc<ArcSwap<desired::HttpSpec>>,
         directory: &Arc<HostDirectory>,
         admin_state: admin::AdminState,
         stops: &Stops,

@@ -73,7 +73,7 @@ pub(super) struct Host {
 
 /// Opens the store. Waits for a host that still has it: one that was killed a moment ago, or that is giving up a folder
 /// which was moved away.
-async fn open_store(data: &Path, settings: &desired::Store) -> Result<Arc<Store>, StoreError> {
+async fn open_store(data: &Path, settings: &desired::StoreSpec) -> Result<Arc<Store>, StoreError> {
     let began = Instant::now();
     let mut logged = false;
     loop {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use caxton_control::desired::Mode;
+use caxton_control::desired::ResponseMode;
 use caxton_control::template::Template;
 use http::{Response, request};
 use hyper::body::Incoming;
@@ -19,7 +19,7 @@ pub(super) struct Call {
     pub(super) body: Incoming,
     pub(super) agent: Arc<Agent>,
     pub(super) revision: Arc<Revision>,
-    pub(super) mode: Mode,
+    pub(super) mode: ResponseMode,
     /// The pattern of the route as declared.
     pub(super) route: String,
     /// The values of the route's parameters, still percent-encoded.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use caxton_control::desired::Http;
+use caxton_control::desired::HttpSpec;
 use http::StatusCode;
 
 use crate::agent::{Agent, HttpMetrics};
@@ -15,7 +15,7 @@ use crate::net::ConnectionActivity;
 pub(super) struct ListenerContext {
     pub(super) directory: Arc<HostDirectory>,
     /// The settings `[http]`, replaced as a whole by a reload.
-    pub(super) settings: Arc<ArcSwap<Http>>,
+    pub(super) settings: Arc<ArcSwap<HttpSpec>>,
     /// The address of the listener, for requests without a `host` header.
     pub(super) address: String,
     /// Metrics of requests that no agent answers.

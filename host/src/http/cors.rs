@@ -1,7 +1,7 @@
 //! CORS for browsers: preflight requests, which are answered without an agent, and the headers of responses.
 
 use caxton_control::cors::{Cors, Header};
-use caxton_control::route::OWN;
+use caxton_control::route::RESERVED_PREFIX;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
@@ -27,7 +27,9 @@ pub(super) fn preflight(cors: &Cors, routes: &Routes, head: &request::Parts) -> 
         RouteMatch::Target(target, _) if !target.is_shared() => return None,
         RouteMatch::Target(target, _) => target.methods().iter().map(ToString::to_string).collect(),
         RouteMatch::OtherMethods(methods) => methods.split(", ").map(str::to_owned).collect(),
-        RouteMatch::Nothing if head.uri.path().starts_with(OWN) => vec!["GET".to_owned(), "HEAD".to_owned()],
+        RouteMatch::Nothing if head.uri.path().starts_with(RESERVED_PREFIX) => {
+            vec!["GET".to_owned(), "HEAD".to_owned()]
+        }
         RouteMatch::Nothing => return None,
     };
     let methods: Vec<&str> = methods.iter().map(String::as_str).collect();

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use caxton_control::desired::Mode;
-use caxton_control::route::OWN;
+use caxton_control::desired::ResponseMode;
+use caxton_control::route::RESERVED_PREFIX;
 use caxton_control::template::Template;
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode, request};
@@ -28,7 +28,7 @@ enum Routing {
     Agent {
         agent: Arc<Agent>,
         shared: bool,
-        mode: Mode,
+        mode: ResponseMode,
         route: String,
         params: Vec<(String, String)>,
         conversation: Option<Arc<Template>>,
@@ -98,7 +98,7 @@ async fn reply(connection: &ConnectionContext, head: request::Parts, body: Incom
         // A preflight's response has its CORS headers already.
         return Answered { shared: false, ..Answered::by_host(response) };
     }
-    if let Some(path) = head.uri.path().strip_prefix(OWN) {
+    if let Some(path) = head.uri.path().strip_prefix(RESERVED_PREFIX) {
         let response = message_status::answer(directory, &head.method, path, &trace);
         // A receipt may still be uncommitted; the status must not show what a crash could take back.
         directory.context.store.wait_durable().await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use caxton_control::desired::Http;
+use caxton_control::desired::HttpSpec;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ use crate::net::{self, ConnectionActivity, ConnectionLimits};
 /// Dropping the future leaves the connections open.
 pub(crate) async fn serve(
     socket: TcpListener,
-    settings: Arc<ArcSwap<Http>>,
+    settings: Arc<ArcSwap<HttpSpec>>,
     directory: Arc<HostDirectory>,
     stop: CancellationToken,
 ) {
@@ -34,7 +34,7 @@ pub(crate) async fn serve(
     net::serve(socket, limits, make_service, stop).await;
 }
 
-fn limits(settings: &Http) -> ConnectionLimits {
+fn limits(settings: &HttpSpec) -> ConnectionLimits {
     ConnectionLimits {
         max_connections: settings.max_connections,
         max_head_bytes: settings.max_head_bytes,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use caxton_control::RevisionId;
-use caxton_control::desired::Mode;
+use caxton_control::desired::ResponseMode;
 use http::{Response, request};
 
 use super::body::{BodyLimits, ReplyBody, RequestBody};
@@ -63,7 +63,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
         trace: Some(trace.clone()),
     };
     match mode {
-        Mode::Enqueue => {
+        ResponseMode::Enqueue => {
             // Only here: a caller that waits sees whether its request was handled, and needs no key.
             let key = match Key::of(&head.headers, &submission) {
                 Ok(key) => key,
@@ -74,7 +74,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
                 Err(error) => problem::respond(problem::of_admission(&error), &about),
             }
         }
-        Mode::Request => match agent.ask(submission).await {
+        ResponseMode::Request => match agent.ask(submission).await {
             Err(error) => problem::respond(problem::of_admission(&error), &about),
             Ok((accepted, answer)) => {
                 let about = ProblemContext { message: Some(&accepted.id), ..about };
@@ -144,10 +144,10 @@ fn describe(
 
 /// Returns the time to wait for an outcome. A caller that waits gets its own deadline, bounded by `limits.time`. An
 /// enqueued message has only the deadline that the request sets.
-fn timeout(mode: Mode, deadline: Option<Duration>, time: Duration) -> Option<Duration> {
+fn timeout(mode: ResponseMode, deadline: Option<Duration>, time: Duration) -> Option<Duration> {
     match mode {
-        Mode::Request => Some(deadline.map_or(time, |deadline| deadline.min(time))),
-        Mode::Enqueue => deadline,
+        ResponseMode::Request => Some(deadline.map_or(time, |deadline| deadline.min(time))),
+        ResponseMode::Enqueue => deadline,
     }
 }
 
@@ -159,11 +159,11 @@ mod tests {
     fn deadlines_are_bounded_by_the_time_limit() {
         let seconds = Duration::from_secs;
         for (mode, deadline, expected) in [
-            (Mode::Request, None, Some(seconds(10))),
-            (Mode::Request, Some(seconds(5)), Some(seconds(5))),
-            (Mode::Request, Some(seconds(60)), Some(seconds(10))),
-            (Mode::Enqueue, None, None),
-            (Mode::Enqueue, Some(seconds(60)), Some(seconds(60))),
+            (ResponseMode::Request, None, Some(seconds(10))),
+            (ResponseMode::Request, Some(seconds(5)), Some(seconds(5))),
+            (ResponseMode::Request, Some(seconds(60)), Some(seconds(10))),
+            (ResponseMode::Enqueue, None, None),
+            (ResponseMode::Enqueue, Some(seconds(60)), Some(seconds(60))),
         ] {
             assert_eq!(timeout(mode, deadline, seconds(10)), expected, "{mode:?} {deadline:?}");
         }

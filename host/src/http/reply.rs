@@ -171,7 +171,7 @@ pub(super) fn name_conversation(headers: &mut HeaderMap, conversation: HeaderVal
 
 #[cfg(test)]
 mod tests {
-    use caxton_control::mailbox::Rank;
+    use caxton_control::mailbox::Priority;
 
     use super::*;
     use crate::message::new_id;
@@ -190,7 +190,7 @@ mod tests {
             reply_with: None,
             in_reply_to: None,
             reply_by: None,
-            priority: Rank::Normal,
+            priority: Priority::Normal,
             sent_at: 0,
             attempt: 1,
             headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),

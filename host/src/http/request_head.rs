@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use caxton_control::Performative;
-use caxton_control::desired::Details;
+use caxton_control::desired::ErrorDetails;
 use caxton_control::units::parse_duration;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Version, request};
@@ -118,11 +118,11 @@ fn deadline(text: &str) -> Result<Duration, Problem> {
 /// Returns `true` if the response may carry error details of the agent (`http.details`). `local` says that the
 /// connection comes from this machine. A reverse proxy on this machine connects locally too, so that a request with a
 /// header of a proxy counts as remote.
-pub(super) fn may_show_details(details: Details, local: bool, headers: &HeaderMap) -> bool {
+pub(super) fn may_show_details(details: ErrorDetails, local: bool, headers: &HeaderMap) -> bool {
     match details {
-        Details::Always => true,
-        Details::Never => false,
-        Details::Loopback => local && !FORWARDED.iter().any(|name| headers.contains_key(*name)),
+        ErrorDetails::Always => true,
+        ErrorDetails::Never => false,
+        ErrorDetails::Loopback => local && !FORWARDED.iter().any(|name| headers.contains_key(*name)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The records of the contract in `wit/` as plain types. Acts and priorities are those of `caxton_control`.
 
 use caxton_control::Performative;
-use caxton_control::mailbox::Rank;
+use caxton_control::mailbox::Priority;
 
 /// A message as its receiver gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) struct Message {
     pub(crate) in_reply_to: Option<String>,
     /// The time after which an answer is of no use, in milliseconds since 1970.
     pub(crate) reply_by: Option<u64>,
-    pub(crate) priority: Rank,
+    pub(crate) priority: Priority,
     /// The time of its acceptance, in milliseconds since 1970.
     pub(crate) sent_at: u64,
     /// The number of the current attempt, from 1. Runs after a conflict are one attempt.
@@ -59,7 +59,7 @@ pub(crate) struct Draft {
     pub(crate) reply_with: Option<String>,
     pub(crate) in_reply_to: Option<String>,
     pub(crate) reply_by: Option<u64>,
-    pub(crate) priority: Rank,
+    pub(crate) priority: Priority,
     pub(crate) delivery: Delivery,
     /// Further pairs of name and value. `timer` names a message with a delivery to come.
     pub(crate) headers: Vec<(String, String)>,

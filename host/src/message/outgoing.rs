@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::Performative;
-use caxton_control::mailbox::Rank;
+use caxton_control::mailbox::Priority;
 
 use super::contract::Message;
 use super::deliver::Deliver;
@@ -73,7 +73,7 @@ fn not_understood(refused: &Envelope, why: &str) -> Envelope {
         reply_with: None,
         in_reply_to: Some(question.reply_with.as_ref().unwrap_or(&question.id).clone()),
         reply_by: None,
-        priority: Rank::Normal,
+        priority: Priority::Normal,
         sent_at: question.sent_at,
         attempt: 1,
         headers: Vec::new(),

@@ -95,7 +95,7 @@ impl RequestLog {
 #[cfg(test)]
 mod tests {
     use caxton_control::Performative;
-    use caxton_control::mailbox::Rank;
+    use caxton_control::mailbox::Priority;
 
     use super::super::contract::{Delivery, SendError};
     use super::*;
@@ -112,7 +112,7 @@ mod tests {
             reply_with: None,
             in_reply_to: None,
             reply_by: None,
-            priority: Rank::Normal,
+            priority: Priority::Normal,
             delivery: Delivery::Now,
             headers: Vec::new(),
         }
@@ -132,7 +132,7 @@ mod tests {
             reply_with: None,
             in_reply_to: None,
             reply_by: None,
-            priority: Rank::Normal,
+            priority: Priority::Normal,
             sent_at: 0,
             attempt: 1,
             headers: Vec::new(),

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use caxton_control::lifecycle::State;
+use caxton_control::lifecycle::RevisionState;
 use caxton_control::plan::Action;
-use caxton_control::rollout::{Ledger, Probes};
+use caxton_control::rollout::{Ledger, ProbeResults};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId, revision_settings};
 
 use super::managed::ManagedRevision;
@@ -88,7 +88,7 @@ impl Reconciler {
         let Some(record) = managed.revision_mut(revision.number) else { return false };
         let Some(live) = record.live.clone() else {
             // It was never started, so that there is nothing to stop.
-            let to = if record.state.can_stop() { State::Stopped } else { State::failed("superseded") };
+            let to = if record.state.can_stop() { RevisionState::Stopped } else { RevisionState::failed("superseded") };
             self.transition(revision, to, Some("superseded"));
             self.forget_revision(revision);
             return false;
@@ -114,7 +114,7 @@ impl Reconciler {
             return false;
         }
         live.stop();
-        self.transition(revision, State::Stopped, None);
+        self.transition(revision, RevisionState::Stopped, None);
         self.forget_revision(revision);
         false
     }
@@ -128,7 +128,7 @@ impl Reconciler {
     }
 
     /// Takes a revision to another state and emits `revision.state`.
-    pub(super) fn transition(&mut self, revision: &RevisionId, to: State, reason: Option<&str>) {
+    pub(super) fn transition(&mut self, revision: &RevisionId, to: RevisionState, reason: Option<&str>) {
         let now = self.now();
         let Some(record) =
             self.managed.get_mut(&revision.agent).and_then(|managed| managed.revision_mut(revision.number))
@@ -140,14 +140,14 @@ impl Reconciler {
                 let from = std::mem::replace(&mut record.state, to);
                 record.since = now;
                 if let Some(live) = &record.live {
-                    live.wake_when_idle(record.state == State::Draining);
+                    live.wake_when_idle(record.state == RevisionState::Draining);
                 }
                 let reason = match &record.state {
-                    State::Failed { reason } => Some(reason.as_str()),
+                    RevisionState::Failed { reason } => Some(reason.as_str()),
                     _ => reason,
                 };
                 let (from, to) = (from.to_string(), record.state.to_string());
-                let runs = record.state == State::Running;
+                let runs = record.state == RevisionState::Running;
                 self.context.tell_state(revision.agent.as_str(), revision.number, &from, &to, reason);
                 if let (true, Some(managed)) = (runs, self.managed.get_mut(&revision.agent)) {
                     managed.recheck_settings();
@@ -162,7 +162,9 @@ impl Reconciler {
     pub(super) fn take_report(&mut self, report: TaskReport) {
         self.standing.mark(report.agent());
         match report {
-            TaskReport::Loaded { agent, number } => self.transition(&RevisionId { agent, number }, State::Loaded, None),
+            TaskReport::Loaded { agent, number } => {
+                self.transition(&RevisionId { agent, number }, RevisionState::Loaded, None)
+            }
             TaskReport::Prepared { agent, number, result } => self.take_prepared(&RevisionId { agent, number }, result),
             TaskReport::InstancesStarted { agent, number, instances, result } => {
                 let id = RevisionId { agent, number };
@@ -198,7 +200,7 @@ impl Reconciler {
             TaskReport::LossChecked { agent, rollout, lost } => self.take_loss_check(&agent, rollout, lost),
             TaskReport::Stopped { agent, number } => {
                 let id = RevisionId { agent, number };
-                self.transition(&id, State::Stopped, None);
+                self.transition(&id, RevisionState::Stopped, None);
                 if let Some(record) = self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(number)) {
                     record.busy = false;
                     record.live = None;
@@ -215,17 +217,17 @@ impl Reconciler {
         record.busy = false;
         match result {
             Ok((live, started)) => {
-                record.probes = live.pool.program.summary.health.then(Probes::default);
+                record.probes = live.pool.program.summary.health.then(ProbeResults::default);
                 (record.live, record.started) = (Some(live), started);
                 if let Some(managed) = self.managed.get_mut(&id.agent) {
                     // The declaration may have changed since the preparation began.
                     managed.apply_settings();
                 }
-                self.transition(id, State::Ready, None);
+                self.transition(id, RevisionState::Ready, None);
             }
             Err(why) => {
                 // Compiled already, so that an instance has failed and not the component.
-                record.failures += u64::from(record.state == State::Loaded);
+                record.failures += u64::from(record.state == RevisionState::Loaded);
                 self.fail(id, &why);
             }
         }
@@ -276,6 +278,6 @@ impl Reconciler {
         {
             live.stop();
         }
-        self.transition(id, State::failed(why), None);
+        self.transition(id, RevisionState::failed(why), None);
     }
 }

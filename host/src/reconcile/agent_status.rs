@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use caxton_control::desired::Route;
-use caxton_control::lifecycle::State;
+use caxton_control::desired::RouteSpec;
+use caxton_control::lifecycle::RevisionState;
 use caxton_control::rollout::{Ledger, Status};
 
 use super::managed::ManagedAgent;
@@ -104,7 +104,7 @@ impl Reconciler {
 }
 
 /// Returns the text of a route, such as `POST /tickets`.
-pub(crate) fn route_text(route: &Route) -> String {
+pub(crate) fn route_text(route: &RouteSpec) -> String {
     let methods: Vec<&str> = route.methods.iter().map(String::as_str).collect();
     let methods = if methods.is_empty() { "*".to_owned() } else { methods.join(",") };
     format!("{methods} {}", route.pattern.as_str())
@@ -114,7 +114,9 @@ fn state(managed: Option<&ManagedAgent>, runs: bool) -> &'static str {
     match managed {
         Some(managed) if managed.retired.is_some() => "leaving",
         Some(_) if runs => "running",
-        Some(managed) if managed.revisions.last().is_some_and(|r| matches!(r.state, State::Failed { .. })) => "failed",
+        Some(managed) if managed.revisions.last().is_some_and(|r| matches!(r.state, RevisionState::Failed { .. })) => {
+            "failed"
+        }
         Some(managed) if managed.revisions.is_empty() => "failed",
         Some(_) => "starting",
         None => "failed",
@@ -129,7 +131,7 @@ impl ManagedAgent {
                 number: record.number,
                 state: record.state.to_string(),
                 reason: match &record.state {
-                    State::Failed { reason } => Some(reason.clone()),
+                    RevisionState::Failed { reason } => Some(reason.clone()),
                     _ => None,
                 },
                 digest: record.digest.to_string(),

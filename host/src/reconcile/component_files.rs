@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use caxton_control::files::{Settle, Verdict};
-use caxton_control::plan::Component;
+use caxton_control::files::{FileReadiness, StabilityCheck};
+use caxton_control::plan::ComponentFile;
 
 use super::file_stamp::{FileProbe, FileStamp, OpenWrites, log_late_write};
 use crate::wasm::{MAX_COMPONENT, ProgramError, digest, is_cut, summarise};
@@ -22,9 +22,9 @@ const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(2_500);
 /// The state of a file at the last look.
 #[derive(Debug, Default)]
 struct KnownFile {
-    settle: Settle<FileStamp>,
+    settle: StabilityCheck<FileStamp>,
     /// The result of reading it; `None` until it was first complete.
-    component: Option<Component>,
+    component: Option<ComponentFile>,
     /// The state in which it was read.
     stamp: Option<FileStamp>,
     /// Set if any later write has to change the stamp.
@@ -84,7 +84,7 @@ impl ComponentFiles {
 
     /// Returns the component in a file. `shown` is the path in the declaration, for messages. While the file is being
     /// written, this is the component that it held before.
-    pub(crate) fn component_at(&mut self, path: &Path, shown: &str) -> Component {
+    pub(crate) fn component_at(&mut self, path: &Path, shown: &str) -> ComponentFile {
         if self.fresh.insert(path.to_owned()) {
             let mut known = self.known.remove(path).unwrap_or_default();
             if let Some(wait) = self.examine(path, shown, &mut known) {
@@ -94,7 +94,7 @@ impl ComponentFiles {
             self.known.insert(path.to_owned(), known);
         }
         let known = self.known.get(path).and_then(|known| known.component.clone());
-        known.unwrap_or_else(|| Component::Unusable(format!("the component {shown} is being written")))
+        known.unwrap_or_else(|| ComponentFile::Unusable(format!("the component {shown} is being written")))
     }
 
     /// Reads a file if it has changed and is complete. Returns the pause before another look if it is not.
@@ -103,11 +103,11 @@ impl ComponentFiles {
         let stamp = found.as_ref().map(|found| found.stamp);
         let age = found.as_ref().and_then(|found| found.age);
         let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let verdict = known.settle.look(found, self.asked, now);
+        let verdict = known.settle.check(found, self.asked, now);
         if known.settle.is_late(now) {
             log_late_write(shown);
         }
-        if let Verdict::Wait(time) = verdict {
+        if let FileReadiness::Wait(time) = verdict {
             return Some(time);
         }
         if known.component.is_some() && stamp == known.stamp && known.certain {
@@ -121,7 +121,7 @@ impl ComponentFiles {
                     known.settle.forget();
                     return Some(RECHECK_INTERVAL);
                 }
-                _ => Component::Unusable(why),
+                _ => ComponentFile::Unusable(why),
             },
         };
         // It changed while it was read: the bytes may be of both states.
@@ -138,13 +138,13 @@ impl ComponentFiles {
 /// The result of reading a file.
 enum FileContent {
     /// A complete component, or the reason why there is none.
-    Complete(Component),
+    Complete(ComponentFile),
     /// The beginning of a component, with the error it would be.
     Truncated(String),
 }
 
 fn read(path: &Path, shown: &str) -> FileContent {
-    let unusable = |why: String| FileContent::Complete(Component::Unusable(why));
+    let unusable = |why: String| FileContent::Complete(ComponentFile::Unusable(why));
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -164,9 +164,9 @@ fn read(path: &Path, shown: &str) -> FileContent {
         // Some complete components look truncated: only one that is also invalid counts as such.
         Ok(bytes) if is_cut(&bytes) => match summarise(&bytes) {
             Err(findings) => FileContent::Truncated(format!("{shown}: {}", ProgramError::Findings(findings))),
-            Ok(_) => FileContent::Complete(Component::Found(digest(&bytes))),
+            Ok(_) => FileContent::Complete(ComponentFile::Found(digest(&bytes))),
         },
-        Ok(bytes) => FileContent::Complete(Component::Found(digest(&bytes))),
+        Ok(bytes) => FileContent::Complete(ComponentFile::Found(digest(&bytes))),
         Err(error) => unusable(format!("the component {shown} cannot be read: {error}")),
     }
 }
@@ -180,7 +180,7 @@ mod tests {
 
     const HEAD: &[u8] = b"\0asm\x0d\0\x01\0";
 
-    fn look(files: &mut ComponentFiles, path: &Path, asked: bool) -> Component {
+    fn look(files: &mut ComponentFiles, path: &Path, asked: bool) -> ComponentFile {
         files.begin(asked);
         files.component_at(path, "a.wasm")
     }
@@ -191,16 +191,19 @@ mod tests {
         let path = folder.path().join("a.wasm");
         let mut files = ComponentFiles::new(OpenWrites::default());
         let missing = "the component a.wasm is not there; build it (`caxton up --build`) or mend the path";
-        assert_eq!(look(&mut files, &path, true), Component::Unusable(missing.to_owned()));
+        assert_eq!(look(&mut files, &path, true), ComponentFile::Unusable(missing.to_owned()));
         fs::write(&path, "one").unwrap();
-        assert_eq!(look(&mut files, &path, true), Component::Found(digest(b"one")));
+        assert_eq!(look(&mut files, &path, true), ComponentFile::Found(digest(b"one")));
         // Also within what the file system's clock tells apart.
         fs::write(&path, "two").unwrap();
-        assert_eq!(look(&mut files, &path, true), Component::Found(digest(b"two")));
+        assert_eq!(look(&mut files, &path, true), ComponentFile::Found(digest(b"two")));
         fs::remove_file(&path).unwrap();
-        assert!(matches!(look(&mut files, &path, true), Component::Unusable(_)));
+        assert!(matches!(look(&mut files, &path, true), ComponentFile::Unusable(_)));
         fs::create_dir(&path).unwrap();
-        assert_eq!(look(&mut files, &path, true), Component::Unusable("the component a.wasm is not a file".to_owned()));
+        assert_eq!(
+            look(&mut files, &path, true),
+            ComponentFile::Unusable("the component a.wasm is not a file".to_owned())
+        );
         assert_eq!(files.again(), None);
     }
 
@@ -212,23 +215,23 @@ mod tests {
         let mut file = fs::File::create(&path).unwrap();
         file.write_all(b"one").unwrap();
         for asked in [true, false] {
-            let written = Component::Unusable("the component a.wasm is being written".to_owned());
+            let written = ComponentFile::Unusable("the component a.wasm is being written".to_owned());
             assert_eq!(look(&mut files, &path, asked), written, "nothing is known yet");
             assert!(files.again().is_some());
         }
         drop(file);
-        assert_eq!(look(&mut files, &path, true), Component::Found(digest(b"one")));
+        assert_eq!(look(&mut files, &path, true), ComponentFile::Found(digest(b"one")));
         let mut file = fs::File::create(&path).unwrap();
         for part in ["t", "w"] {
             file.write_all(part.as_bytes()).unwrap();
             for asked in [true, false] {
-                assert_eq!(look(&mut files, &path, asked), Component::Found(digest(b"one")));
+                assert_eq!(look(&mut files, &path, asked), ComponentFile::Found(digest(b"one")));
                 assert!(files.again().is_some());
             }
         }
         file.write_all(b"o").unwrap();
         drop(file);
-        assert_eq!(look(&mut files, &path, true), Component::Found(digest(b"two")));
+        assert_eq!(look(&mut files, &path, true), ComponentFile::Found(digest(b"two")));
     }
 
     #[test]
@@ -237,7 +240,7 @@ mod tests {
         let path = folder.path().join("a.wasm");
         let mut files = ComponentFiles::new(OpenWrites::default());
         fs::write(&path, "whole").unwrap();
-        let whole = Component::Found(digest(b"whole"));
+        let whole = ComponentFile::Found(digest(b"whole"));
         assert_eq!(look(&mut files, &path, true), whole);
         // A section of 100 bytes that are not there, and nothing at all.
         for cut in [[HEAD, &[0, 100, 1, 2]].concat(), Vec::new()] {

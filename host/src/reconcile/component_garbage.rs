@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caxton_control::Digest;
-use caxton_control::plan::Component;
+use caxton_control::plan::ComponentFile;
 
 use super::reconciler::Reconciler;
 
@@ -38,12 +38,12 @@ impl Reconciler {
     fn used(&self) -> HashSet<Digest> {
         let kept = self.ledgers.values().flat_map(|ledger| {
             let open = ledger.open().into_iter().flat_map(|rollout| [rollout.from.digest, rollout.to.digest]);
-            ledger.ran.iter().map(|side| side.digest).chain(open)
+            ledger.revisions.iter().map(|side| side.digest).chain(open)
         });
         let present = self.managed.values().flat_map(|managed| managed.revisions.iter().map(|record| record.digest));
         let declared = self.wanted.values().filter_map(|wanted| match &wanted.component {
-            Component::Found(digest) => Some(*digest),
-            Component::Unusable(_) => None,
+            ComponentFile::Found(digest) => Some(*digest),
+            ComponentFile::Unusable(_) => None,
         });
         kept.chain(present).chain(declared).collect()
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use caxton_control::plan::{Component, Wanted};
+use caxton_control::plan::{ComponentFile, DesiredAgent};
 
 use super::reconciler::Reconciler;
 use super::watcher::WatchSet;
@@ -42,14 +42,15 @@ impl Reconciler {
                     if !all
                         && !spec.reload.watch
                         && before.spec.component == spec.component
-                        && matches!(before.component, Component::Found(_)) =>
+                        && matches!(before.component, ComponentFile::Found(_)) =>
                 {
                     before.component.clone()
                 }
                 Some(_) | None => self.files.component_at(&path, &spec.component),
             };
-            let now = Wanted { spec, component };
-            let same = |before: &Wanted| Arc::ptr_eq(&before.spec, &now.spec) && before.component == now.component;
+            let now = DesiredAgent { spec, component };
+            let same =
+                |before: &DesiredAgent| Arc::ptr_eq(&before.spec, &now.spec) && before.component == now.component;
             if !before.is_some_and(same) {
                 self.standing.mark(name);
             }

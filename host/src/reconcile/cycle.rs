@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use caxton_control::AgentName;
 use caxton_control::plan::{self, Actual, ActualAgent};
-use caxton_control::rollout::{Converting, Ledger};
+use caxton_control::rollout::{ConversionState, Ledger};
 use tokio_util::sync::CancellationToken;
 
 use super::readiness::REASONS_INTERVAL;
@@ -89,7 +89,7 @@ impl Reconciler {
     /// Returns the time until the next pass is due without any event.
     fn next_pass_in(&self) -> Duration {
         let now = self.now();
-        let due = self.standing.look_again_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
+        let due = self.standing.recheck_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         let all = FULL_PASS_INTERVAL.saturating_sub(self.full_pass_at.elapsed());
         let readiness = self.summary.stale_since.map(|since| REASONS_INTERVAL.saturating_sub(since.elapsed()));
         let files = self.unsettled_at().into_iter().chain(self.orphans_until).min();
@@ -112,7 +112,7 @@ impl Reconciler {
         self.bury_orphans();
         loop {
             let now = self.now();
-            let names = self.standing.take(now);
+            let names = self.standing.take_marked(now);
             if names.is_empty() {
                 break;
             }
@@ -123,7 +123,7 @@ impl Reconciler {
             self.record_failures(&names);
             let actual = self.observe(&names);
             let plan = plan::plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
-            self.standing.planned(&names, &plan, now);
+            self.standing.update(&names, &plan, now);
             plan.gone.iter().for_each(|name| self.forget_ledger(name));
             self.record_start_positions(&names);
             // Before the actions: after a crash the host must know what it had begun.
@@ -154,24 +154,24 @@ impl Reconciler {
                 seen: record.observe(),
             });
             let open = self.ledgers.get(name).and_then(Ledger::open);
-            let (windows, figures) = open.map(|rollout| managed.measure(rollout)).unwrap_or_default();
+            let (measurements, stats) = open.map(|rollout| managed.measure(rollout)).unwrap_or_default();
             let actual = ActualAgent {
                 applied: managed.agent.spec(),
                 paused: managed.paused,
-                conversion: Converting {
+                conversion: ConversionState {
                     kept: open.is_some_and(|rollout| managed.state_saved_for == Some(rollout.id)),
                     unfinished: managed.conversion_unfinished,
                     restoring: managed.restoring,
                 },
                 retired: managed.retired,
                 // Evaluated only for retired agents, because it takes the mailbox's lock.
-                waits: managed.retired.is_some() && (managed.is_converting() || managed.agent.has_work()),
+                has_messages: managed.retired.is_some() && (managed.is_converting() || managed.agent.has_work()),
                 revisions: revisions.collect(),
                 shares: managed.shares.clone(),
-                windows,
-                figures,
+                measurements,
+                stats,
                 shadowed: open.is_some_and(|rollout| managed.is_shadowed(rollout.id)),
-                compared: figures.compared,
+                compared: stats.compared,
                 rehearsal: open.map(|rollout| managed.rehearsal_outcome(rollout.id)).unwrap_or_default(),
             };
             (name.clone(), actual)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use caxton_control::files::{Settle, Verdict};
+use caxton_control::files::{FileReadiness, StabilityCheck};
 use caxton_control::{AgentName, Desired, Digest};
 
 use super::file_stamp::{FileProbe, FileStamp, OpenWrites, log_late_write};
@@ -18,7 +18,7 @@ const REMOVAL_DELAY: Duration = Duration::from_secs(2);
 /// The state of the declaration file at the last look.
 #[derive(Default)]
 pub(super) struct DeclarationFile {
-    pub(super) settle: Settle<FileStamp>,
+    pub(super) settle: StabilityCheck<FileStamp>,
     began: Option<Instant>,
     /// The digest of its bytes when it was last read for a wake-up; the inner `None` is a file that is missing. `None` if it
     /// was read for another reason since.
@@ -54,17 +54,17 @@ impl DeclarationFile {
     }
 
     /// Returns the decision to read the file now or later. `asked` is set for a request of an operator.
-    pub(super) fn probe(&mut self, source: &DeclarationSource, writing: &OpenWrites, asked: bool) -> Verdict {
+    pub(super) fn probe(&mut self, source: &DeclarationSource, writing: &OpenWrites, asked: bool) -> FileReadiness {
         let began = *self.began.get_or_insert_with(Instant::now);
         let now = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let verdict = self.settle.look(FileProbe::new(writing).at(&source.at, None), asked, now);
+        let verdict = self.settle.check(FileProbe::new(writing).at(&source.at, None), asked, now);
         if self.settle.is_late(now) {
             log_late_write(&source.file.display().to_string());
         }
         self.again = match verdict {
             // A file that lacks agents is complete and still needs another look.
-            Verdict::Take => self.again.filter(|_| self.lacks.is_some()),
-            Verdict::Wait(time) => Some(Instant::now() + time),
+            FileReadiness::Ready => self.again.filter(|_| self.lacks.is_some()),
+            FileReadiness::Wait(time) => Some(Instant::now() + time),
         };
         verdict
     }
@@ -112,7 +112,7 @@ impl DeclarationSource {
     /// Waits until no program writes the file, up to the limit for open files.
     pub(crate) async fn until_complete(&self) {
         let (mut declaration, mut told) = (DeclarationFile::default(), false);
-        while let Verdict::Wait(time) = declaration.probe(self, &OpenWrites::default(), true) {
+        while let FileReadiness::Wait(time) = declaration.probe(self, &OpenWrites::default(), true) {
             if !std::mem::replace(&mut told, true) {
                 tracing::info!("{} is being written; it is read when that is done", self.file.display());
             }

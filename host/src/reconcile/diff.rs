@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caxton_control::plan::Component;
+use caxton_control::plan::ComponentFile;
 use caxton_control::rollout::{Ledger, Obstacle};
 use caxton_control::{AgentName, AgentSpec, Desired, Digest, diff};
 
@@ -23,7 +23,7 @@ impl Reconciler {
     /// Returns the changes that a declaration would make, including those of components in their files. Obstacles are the
     /// same as in the status, the probe and the metrics.
     pub(super) fn changes_with(&mut self, desired: &Desired) -> Vec<PlannedChange> {
-        let needs_restart = |change: &PlannedChange| change.change == diff::Kind::RestartNeeded.as_str();
+        let needs_restart = |change: &PlannedChange| change.change == diff::ChangeKind::RestartNeeded.as_str();
         // The settings of the host itself are compared with those of its start, which are in force until a restart.
         let mut all = declared_changes(&self.started_with, desired);
         all.retain(needs_restart);
@@ -60,12 +60,12 @@ impl Reconciler {
         &self,
         name: &AgentName,
         spec: &Arc<AgentSpec>,
-        found: &Component,
+        found: &ComponentFile,
         changes: &mut Vec<PlannedChange>,
     ) {
         let running = self.managed.get(name).and_then(|managed| managed.agent.current());
         let mut details = Vec::new();
-        if let (Some(running), Component::Found(digest)) = (&running, found)
+        if let (Some(running), ComponentFile::Found(digest)) = (&running, found)
             && running.digest != *digest
         {
             details.push(format!("component: {} -> {}", running.digest.short(), digest.short()));
@@ -80,7 +80,9 @@ impl Reconciler {
             }
             // Another path to the same bytes needs no new revision.
             _ if same => match known {
-                Some(at) if changes[at].change == diff::Kind::NewRevision.as_str() => diff::Kind::InPlace.as_str(),
+                Some(at) if changes[at].change == diff::ChangeKind::NewRevision.as_str() => {
+                    diff::ChangeKind::InPlace.as_str()
+                }
                 Some(_) | None => return,
             },
             DeclaredState::UnderWay(why) => {
@@ -88,7 +90,7 @@ impl Reconciler {
                 "under-way"
             }
             DeclaredState::Pending if running.is_none() && known.is_some() => return,
-            DeclaredState::Pending => diff::Kind::NewRevision.as_str(),
+            DeclaredState::Pending => diff::ChangeKind::NewRevision.as_str(),
         };
         let at = known.unwrap_or_else(|| {
             changes.push(PlannedChange { agent: Some(name.to_string()), change: String::new(), details: Vec::new() });
@@ -98,7 +100,13 @@ impl Reconciler {
         changes[at].details.extend(details);
     }
 
-    fn declared_state(&self, name: &AgentName, spec: &Arc<AgentSpec>, found: &Component, same: bool) -> DeclaredState {
+    fn declared_state(
+        &self,
+        name: &AgentName,
+        spec: &Arc<AgentSpec>,
+        found: &ComponentFile,
+        same: bool,
+    ) -> DeclaredState {
         // An applied declaration has a plan, which knows the reasons.
         let is_read = self.wanted.get(name).is_some_and(|known| known.spec == *spec && known.component == *found);
         if is_read {
@@ -112,17 +120,17 @@ impl Reconciler {
             };
         }
         match (found, self.ledgers.get(name)) {
-            (Component::Unusable(why), _) => DeclaredState::Obstructed(Obstacle::Missing, why.clone()),
-            (Component::Found(digest), Some(ledger)) if !same => refused(ledger, *digest, spec),
-            (Component::Found(_), _) => DeclaredState::Pending,
+            (ComponentFile::Unusable(why), _) => DeclaredState::Obstructed(Obstacle::Missing, why.clone()),
+            (ComponentFile::Found(digest), Some(ledger)) if !same => refused(ledger, *digest, spec),
+            (ComponentFile::Found(_), _) => DeclaredState::Pending,
         }
     }
 }
 
 /// Returns the state that the ledger gives to a component with these settings.
 fn refused(ledger: &Ledger, digest: Digest, spec: &AgentSpec) -> DeclaredState {
-    match ledger.refused(digest, spec.revision_settings()) {
-        Some(declined) => DeclaredState::Obstructed(ledger.obstacle_of(declined), ledger.told(declined)),
+    match ledger.find_refusal(digest, spec.revision_settings()) {
+        Some(declined) => DeclaredState::Obstructed(ledger.obstacle_of(declined), ledger.refusal_text(declined)),
         None => DeclaredState::Pending,
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use caxton_control::files::{Found, Writer};
+use caxton_control::files::{FileState, Writer};
 use parking_lot::Mutex;
 
 /// Files that were not written for this long are not searched among the open files, because that search reads all of
@@ -83,7 +83,7 @@ impl OpenWrites {
 pub(crate) struct FileProbe {
     writing: OpenWrites,
     open: Option<HashSet<(u64, u64)>>,
-    found: HashMap<PathBuf, Option<Found<FileStamp>>>,
+    found: HashMap<PathBuf, Option<FileState<FileStamp>>>,
 }
 
 impl FileProbe {
@@ -94,7 +94,7 @@ impl FileProbe {
 
     /// Returns the state of a file; `None` if there is none. A file in the state `known` counts as complete: it was
     /// accepted before.
-    pub(crate) fn at(&mut self, path: &Path, known: Option<&FileStamp>) -> Option<Found<FileStamp>> {
+    pub(crate) fn at(&mut self, path: &Path, known: Option<&FileStamp>) -> Option<FileState<FileStamp>> {
         if let Some(found) = self.found.get(path) {
             return found.clone();
         }
@@ -103,17 +103,17 @@ impl FileProbe {
         found
     }
 
-    fn found(&mut self, path: &Path, stamp: FileStamp, known: Option<&FileStamp>) -> Found<FileStamp> {
+    fn found(&mut self, path: &Path, stamp: FileStamp, known: Option<&FileStamp>) -> FileState<FileStamp> {
         let age = stamp.age();
         // Accepted before, so that the search for writers is saved.
         if known == Some(&stamp) {
-            return Found { stamp, age, writer: Writer::None };
+            return FileState { stamp, age, writer: Writer::None };
         }
         // A file from the future counts as recent: its clock says nothing.
         let recent = age.is_none_or(|age| age < RECENT);
         let has_open = |open: &HashSet<(u64, u64)>| open.contains(&(stamp.device, stamp.inode));
         let open = self.writing.has(path) || recent && has_open(self.open.get_or_insert_with(open_for_writing));
-        Found { stamp, age, writer: if open { Writer::Open } else { Writer::None } }
+        FileState { stamp, age, writer: if open { Writer::Open } else { Writer::None } }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use caxton_control::rollout::Memory;
+use caxton_control::rollout::MemoryHandover;
 
 use super::preparation::START_TIMEOUT;
 use crate::agent::{Agent, Revision};
@@ -52,12 +52,12 @@ pub(super) async fn hand_off(
     agent: &Agent,
     old: &Arc<Revision>,
     new: &Arc<Revision>,
-    memory: Memory,
+    memory: MemoryHandover,
 ) -> Result<(), String> {
     let began = Instant::now();
     let handed = match memory {
-        Memory::Migrate => migrate(agent, old, new).await,
-        Memory::Discard => discard(agent, old, new).await,
+        MemoryHandover::Migrate => migrate(agent, old, new).await,
+        MemoryHandover::Discard => discard(agent, old, new).await,
     };
     // Failed handoffs are left out: they would hide the pause of those that succeed.
     if handed.is_ok() {

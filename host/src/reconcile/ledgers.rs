@@ -30,7 +30,7 @@ impl Reconciler {
             }
             let Some(rollout) = ledger.rollouts.last() else { continue };
             let Some(managed) = self.managed.get_mut(name) else { continue };
-            managed.persisted_stats = Some((Instant::now(), rollout.figures));
+            managed.persisted_stats = Some((Instant::now(), rollout.stats));
             let before = managed.reported.replace(ReportedProgress::of(rollout));
             emit_progress(&self.context, rollout, before.as_ref());
         }
@@ -50,7 +50,7 @@ impl Reconciler {
             let Some(rollout) = self.ledgers.get(name).and_then(Ledger::open) else { continue };
             let Some(managed) = self.managed.get(name) else { continue };
             match managed.persisted_stats {
-                Some((_, figures)) if figures == rollout.figures => {}
+                Some((_, figures)) if figures == rollout.stats => {}
                 Some((at, _)) if at.elapsed() < STATS_PERSIST_INTERVAL => {}
                 Some(_) | None => due.push(name.clone()),
             }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caxton_control::lifecycle::State;
-use caxton_control::rollout::Recent;
-use caxton_control::rollout::{Figures, Probes, Rehearsal, Seen};
+use caxton_control::lifecycle::RevisionState;
+use caxton_control::rollout::RecentFailures;
+use caxton_control::rollout::{ObservedRevision, ProbeResults, RehearsalState, RolloutStats};
 use caxton_control::{AgentSpec, Digest};
 use tokio_util::sync::CancellationToken;
 
@@ -36,9 +36,9 @@ pub(super) struct ManagedAgent {
     /// Pauses the checkpoints of the store during a handoff, whose writes the paused mailbox waits for.
     pub(super) checkpoint_pause: Option<Rest>,
     /// The number of the running revision and its failures of the last minutes.
-    pub(super) recent_failures: Option<(u64, Recent)>,
+    pub(super) recent_failures: Option<(u64, RecentFailures)>,
     /// The statistics of its rollout that were persisted last, with the time of that.
-    pub(super) persisted_stats: Option<(Instant, Figures)>,
+    pub(super) persisted_stats: Option<(Instant, RolloutStats)>,
     /// The progress of its last rollout that events were emitted for.
     pub(super) reported: Option<ReportedProgress>,
     /// The shadow of the rollout under way, which receives copies of messages. Kept after its end for its results.
@@ -48,7 +48,7 @@ pub(super) struct ManagedAgent {
     /// The last rollout after which the host has searched for lost messages since it started.
     pub(super) loss_checked_to: u64,
     /// A rollout with the outcome of its rehearsal.
-    pub(super) rehearsal: Option<(u64, Rehearsal)>,
+    pub(super) rehearsal: Option<(u64, RehearsalState)>,
     /// The rollout for which a copy of the earlier state is kept.
     pub(super) state_saved_for: Option<u64>,
     /// Set after a conversion of the state was broken off: the kept copy has to be restored before anything else.
@@ -66,7 +66,7 @@ pub(super) struct ManagedRevision {
     pub(super) number: u64,
     pub(super) spec: Arc<AgentSpec>,
     pub(super) digest: Digest,
-    pub(super) state: State,
+    pub(super) state: RevisionState,
     /// The time of the last transition on the steady clock, in milliseconds.
     pub(super) since: u64,
     /// Set while a task works on it. The plan leaves it alone until the task reports.
@@ -80,20 +80,20 @@ pub(super) struct ManagedRevision {
     /// Instances that failed to start.
     pub(super) failures: u64,
     /// The results of its probes; `None` before it is ready, and if it exports no `health`.
-    pub(super) probes: Option<Probes>,
+    pub(super) probes: Option<ProbeResults>,
 }
 
 impl ManagedRevision {
     pub(super) fn new(number: u64, spec: Arc<AgentSpec>, digest: Digest, now: u64) -> Self {
-        let state = State::Unloaded;
+        let state = RevisionState::Unloaded;
         let (busy, live, started, cap, failures, probes) = (false, None, 0, None, 0, None);
         Self { number, spec, digest, state, since: now, busy, live, started, cap, failures, probes }
     }
 
     /// Returns the observation of this revision that plans are made from.
-    pub(super) fn observe(&self) -> Seen {
+    pub(super) fn observe(&self) -> ObservedRevision {
         let live = self.live.as_ref();
-        Seen {
+        ObservedRevision {
             state: self.state.clone(),
             since: self.since,
             busy: self.busy,
@@ -148,7 +148,7 @@ impl ManagedAgent {
         for (record, live) in self.revisions.iter().filter_map(|record| Some((record, record.live.as_ref()?))) {
             // At least one, since a revision without instances could not answer what it has accepted.
             live.pool.set_max(record.cap.map_or(max, |cap| cap.min(max)).max(1));
-            live.pool.set_reuse(instances.reuse.said());
+            live.pool.set_reuse(instances.reuse.value());
             if let Some(cap) = record.cap {
                 live.pool.trim(cap, Duration::ZERO);
             }
@@ -198,7 +198,7 @@ impl ManagedAgent {
 impl ManagedRevision {
     /// Counts the result of a probe; `None` if the revision could not be asked.
     pub(super) fn count_probe(&mut self, passed: Option<bool>, now: u64) {
-        let probes = self.probes.get_or_insert_with(Probes::default);
+        let probes = self.probes.get_or_insert_with(ProbeResults::default);
         match passed {
             Some(passed) => probes.count(passed, now),
             None => probes.skip(now),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use caxton_control::RevisionId;
-use caxton_control::rollout::Memory;
+use caxton_control::rollout::MemoryHandover;
 use tokio::sync::oneshot;
 
 use super::reconciler::Reconciler;
@@ -98,8 +98,8 @@ impl ManualRehearsal {
             stable: Some(Arc::clone(&stable)),
             messages: request.messages,
             memory: match spec.rollout.reload.state {
-                Memory::Migrate => InitialMemory::Live,
-                Memory::Discard => InitialMemory::Empty,
+                MemoryHandover::Migrate => InitialMemory::Live,
+                MemoryHandover::Discard => InitialMemory::Empty,
             },
             migrate_from,
             // A person wants to see all failures.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use caxton_control::AgentName;
-use caxton_control::lifecycle::State;
-use caxton_control::rollout::{Ledger, Obstacle, Turns};
+use caxton_control::lifecycle::RevisionState;
+use caxton_control::rollout::{Ledger, Obstacle, RolloutQueue};
 
 use super::diff::declared_changes;
 use super::handle::Readiness;
@@ -87,8 +87,8 @@ impl Reconciler {
     }
 
     /// Returns the rollouts under way, which bound how many more may begin.
-    pub(super) fn turns(&self) -> Turns {
-        Turns::of(self.ledgers.values().filter_map(Ledger::open))
+    pub(super) fn turns(&self) -> RolloutQueue {
+        RolloutQueue::of(self.ledgers.values().filter_map(Ledger::open))
     }
 
     /// Publishes the readiness if it may have changed, and answers pending applies once nothing more can be done.
@@ -159,8 +159,11 @@ impl ManagedAgent {
         }
         !self.paused
             && self.revisions.iter().all(|record| match record.state {
-                State::Unloaded | State::Loaded | State::Ready => false,
-                State::Running | State::Draining | State::Stopped | State::Failed { .. } => true,
+                RevisionState::Unloaded | RevisionState::Loaded | RevisionState::Ready => false,
+                RevisionState::Running
+                | RevisionState::Draining
+                | RevisionState::Stopped
+                | RevisionState::Failed { .. } => true,
             })
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use caxton_control::AgentName;
-use caxton_control::rollout::Recent;
+use caxton_control::rollout::RecentFailures;
 
 use super::reconciler::Reconciler;
 
@@ -32,9 +32,11 @@ impl Reconciler {
                 continue;
             };
             let known = managed.recent_failures.take_if(|(of, _)| *of == number);
-            let mut recent =
-                known.map_or_else(|| Recent::new(ledger.figures_of(number), counters, now), |(_, recent)| recent);
-            if ledger.note_figures(number, recent.look(counters, now)) {
+            let mut recent = known.map_or_else(
+                || RecentFailures::new(ledger.recent_failures(number), counters, now),
+                |(_, recent)| recent,
+            );
+            if ledger.record_failures(number, recent.update(counters, now)) {
                 news.insert(name.clone());
             }
             managed.recent_failures = Some((number, recent));

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use caxton_control::desired::Http;
-use caxton_control::lifecycle::State;
-use caxton_control::plan::{Component, Standing, Wanted};
+use caxton_control::desired::HttpSpec;
+use caxton_control::lifecycle::RevisionState;
+use caxton_control::plan::{ComponentFile, DesiredAgent, IncrementalPlan};
 use caxton_control::rollout::Ledger;
 use caxton_control::{AgentName, Desired};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -59,11 +59,11 @@ pub(crate) struct Reconciler {
     pub(super) declared: Loaded,
     /// The declaration at the start of the host: settings of listeners and the store stay as they were then.
     pub(super) started_with: Desired,
-    pub(super) http: Arc<ArcSwap<Http>>,
+    pub(super) http: Arc<ArcSwap<HttpSpec>>,
     pub(super) file_errors: Vec<FileError>,
     pub(super) files: ComponentFiles,
     pub(super) declaration: DeclarationFile,
-    pub(super) wanted: BTreeMap<AgentName, Wanted>,
+    pub(super) wanted: BTreeMap<AgentName, DesiredAgent>,
     pub(super) managed: BTreeMap<AgentName, ManagedAgent>,
     pub(super) ledgers: BTreeMap<AgentName, Ledger>,
     /// Agents whose state was being converted when the last host ended. Each is removed when the agent is registered.
@@ -73,7 +73,7 @@ pub(crate) struct Reconciler {
     pub(super) has_garbage: bool,
     pub(super) garbage_collected_at: Instant,
     /// The marked agents, and the outcome of the last plan for all others.
-    pub(super) standing: Standing,
+    pub(super) standing: IncrementalPlan,
     /// The time at which all agents were marked last.
     pub(super) full_pass_at: Instant,
     pub(super) summary: Summary,
@@ -103,7 +103,7 @@ pub(crate) struct ReconcilerSetup {
     /// The declaration as it was first read.
     pub(crate) declared: Loaded,
     /// The settings of the agents' listener that apply in place. The reconciler stores changed ones here.
-    pub(crate) http: Arc<ArcSwap<Http>>,
+    pub(crate) http: Arc<ArcSwap<HttpSpec>>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) wakes: mpsc::Receiver<Wake>,
     /// Receives the host's readiness.
@@ -144,7 +144,7 @@ impl Reconciler {
             declaration: DeclarationFile::default(),
             wanted: BTreeMap::new(),
             managed: BTreeMap::new(),
-            standing: Standing::default(),
+            standing: IncrementalPlan::default(),
             full_pass_at: Instant::now(),
             summary: Summary::default(),
             failures_recorded_at: None,
@@ -188,18 +188,18 @@ impl Reconciler {
     /// Forgets failed revisions and refused rollouts, so that they are tried again.
     pub(super) fn retry(&mut self) {
         for managed in self.managed.values_mut() {
-            managed.revisions.retain(|record| !matches!(record.state, State::Failed { .. }));
+            managed.revisions.retain(|record| !matches!(record.state, RevisionState::Failed { .. }));
         }
         self.mark_all();
-        self.ledgers.values_mut().for_each(Ledger::forgive);
+        self.ledgers.values_mut().for_each(Ledger::forget_failures);
     }
 
     /// Returns `true` if the revisions that take messages are the declared ones. Old revisions may still drain.
     pub(super) fn is_as_declared(&self) -> bool {
-        let runs = |(name, wanted): (&AgentName, &Wanted)| {
+        let runs = |(name, wanted): (&AgentName, &DesiredAgent)| {
             self.managed.get(name).is_some_and(|managed| {
                 managed.agent.current().is_some_and(|current| {
-                    current.spec.same_settings(&wanted.spec) && wanted.component == Component::Found(current.digest)
+                    current.spec.same_settings(&wanted.spec) && wanted.component == ComponentFile::Found(current.digest)
                 })
             })
         };

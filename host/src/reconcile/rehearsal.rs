@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use caxton_control::rollout::Compared;
-use caxton_control::rollout::compare::Ignore;
-use caxton_control::rollout::{self, Ledger, Memory, Reload, Strategy};
+use caxton_control::rollout::ComparisonCounts;
+use caxton_control::rollout::comparison::IgnoredPaths;
+use caxton_control::rollout::{self, Ledger, MemoryHandover, ReloadStrategy, Strategy};
 use caxton_control::{AgentName, RevisionId};
 use tokio_util::sync::CancellationToken;
 
@@ -24,13 +24,13 @@ impl Reconciler {
             managed.agent.end_shadow();
             return;
         }
-        let Strategy::Reload(Reload::Parallel { min_messages, ignore, .. }) = &rollout.settings.strategy else {
+        let Strategy::Reload(ReloadStrategy::Parallel { min_messages, ignore, .. }) = &rollout.settings.strategy else {
             return;
         };
         let both = managed.live(rollout.from.number).zip(managed.live(rollout.to.number));
         let Some((stable, candidate)) = both else { return };
         // Checked with the declaration, so that they parse.
-        let ignore = Ignore::new(ignore.iter().map(String::as_str)).unwrap_or_default();
+        let ignore = IgnoredPaths::new(ignore.iter().map(String::as_str)).unwrap_or_default();
         let shadowed = ShadowSettings { rollout: rollout.id, min_messages: *min_messages, ignore };
         tracing::info!(agent = %revision.agent, "{revision} handles copies of what {} handles", stable.id);
         managed.shadow = Some(managed.agent.begin_shadow(&stable, &candidate, shadowed));
@@ -46,9 +46,9 @@ impl Reconciler {
         let migrate_from = conversion.map(|conversion| conversion.from);
         let memory = match (&rollout.settings.strategy, rollout.settings.state) {
             (Strategy::Undo, _) => InitialMemory::HandedOver(revision.number),
-            (Strategy::Deploy(_) | Strategy::Reload(_), Memory::Migrate) => InitialMemory::Live,
+            (Strategy::Deploy(_) | Strategy::Reload(_), MemoryHandover::Migrate) => InitialMemory::Live,
             // The rollout would start without memory as well.
-            (Strategy::Deploy(_) | Strategy::Reload(_), Memory::Discard) => InitialMemory::Empty,
+            (Strategy::Deploy(_) | Strategy::Reload(_), MemoryHandover::Discard) => InitialMemory::Empty,
         };
         let stop = CancellationToken::new();
         managed.running_rehearsal = Some((id, stop.clone()));
@@ -92,12 +92,12 @@ impl Reconciler {
                     }
                 }
                 persist_differences(&self.context, agent, rollout, &comparison);
-                (failure.map_or(rollout::Rehearsal::Passed(answers), rollout::Rehearsal::Failed), data)
+                (failure.map_or(rollout::RehearsalState::Passed(answers), rollout::RehearsalState::Failed), data)
             }
             Err(why) => {
                 tracing::warn!(%agent, "{id} could not be rehearsed: {why}");
                 let data = serde_json::json!({ "revision": number, "failed": why });
-                (rollout::Rehearsal::Failed(why), data)
+                (rollout::RehearsalState::Failed(why), data)
             }
         };
         managed.rehearsal = Some((rollout, outcome));
@@ -148,10 +148,10 @@ fn persist_differences(context: &HostContext, agent: &AgentName, rollout: u64, c
 
 impl ManagedAgent {
     /// Returns the statistics of the rehearsal of a rollout.
-    pub(super) fn rehearsed_answers(&self, rollout: u64) -> Compared {
+    pub(super) fn rehearsed_answers(&self, rollout: u64) -> ComparisonCounts {
         match self.rehearsal_outcome(rollout) {
-            rollout::Rehearsal::Passed(answers) => answers.figures(),
-            rollout::Rehearsal::Open | rollout::Rehearsal::Failed(_) => Compared::default(),
+            rollout::RehearsalState::Passed(answers) => answers.figures(),
+            rollout::RehearsalState::Open | rollout::RehearsalState::Failed(_) => ComparisonCounts::default(),
         }
     }
 
@@ -161,13 +161,13 @@ impl ManagedAgent {
     }
 
     /// Returns the comparison of answers in the shadow of a rollout.
-    pub(super) fn compared(&self, rollout: u64) -> Compared {
+    pub(super) fn compared(&self, rollout: u64) -> ComparisonCounts {
         let shadow = self.shadow.as_ref().filter(|shadow| shadow.rollout() == rollout);
         shadow.map(|shadow| shadow.compared()).unwrap_or_default()
     }
 
     /// Returns the outcome of the rehearsal of a rollout.
-    pub(super) fn rehearsal_outcome(&self, rollout: u64) -> rollout::Rehearsal {
+    pub(super) fn rehearsal_outcome(&self, rollout: u64) -> rollout::RehearsalState {
         let known = self.rehearsal.as_ref().filter(|(of, _)| *of == rollout);
         known.map(|(_, rehearsal)| rehearsal.clone()).unwrap_or_default()
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use caxton_control::files::Verdict;
+use caxton_control::files::FileReadiness;
 
 use super::declaration_file::{DeferredRequest, file_errors};
 use super::handle::Wake;
@@ -100,7 +100,7 @@ impl Reconciler {
 
     /// Returns `true` if the declaration file is complete, for a request of an operator.
     pub(super) fn is_complete(&mut self) -> bool {
-        self.declaration.probe(&self.source, self.files.writing(), true) == Verdict::Take
+        self.declaration.probe(&self.source, self.files.writing(), true) == FileReadiness::Ready
     }
 
     /// Returns `true` if the declaration file is complete; otherwise defers the request.
@@ -114,7 +114,7 @@ impl Reconciler {
 
     /// Loads the declaration if it has changed, is complete, and does not lack agents that it had a moment ago.
     pub(super) fn reload_if_changed(&mut self) {
-        if self.declaration.probe(&self.source, self.files.writing(), false) != Verdict::Take {
+        if self.declaration.probe(&self.source, self.files.writing(), false) != FileReadiness::Ready {
             return;
         }
         let text = std::fs::read(&self.source.at).ok();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caxton_control::lifecycle::State;
+use caxton_control::lifecycle::RevisionState;
 use caxton_control::{AgentName, RevisionId};
 
 use super::managed::ManagedAgent;
@@ -64,11 +64,12 @@ impl Reconciler {
             (managed.paused, managed.paused_since, managed.checkpoint_pause) = (false, None, None);
             managed.agent.set_handoff_paused(false);
         }
-        let numbers: Vec<(u64, State)> = managed.revisions.iter().map(|r| (r.number, r.state.clone())).collect();
+        let numbers: Vec<(u64, RevisionState)> =
+            managed.revisions.iter().map(|r| (r.number, r.state.clone())).collect();
         for (number, state) in numbers {
             let id = RevisionId { agent: name.clone(), number };
             if state.can_drain() {
-                self.transition(&id, State::Draining, Some("no longer declared"));
+                self.transition(&id, RevisionState::Draining, Some("no longer declared"));
             }
         }
         true
@@ -82,13 +83,14 @@ impl Reconciler {
         managed.agent.reopen();
         let serves = |number: u64| {
             let record = managed.revisions.iter().find(|record| record.number == number);
-            record.is_some_and(|record| record.live.is_some() && !record.busy && record.state == State::Draining)
+            record
+                .is_some_and(|record| record.live.is_some() && !record.busy && record.state == RevisionState::Draining)
         };
         let shares: Vec<(u64, bool)> = managed.shares.iter().map(|(number, _)| (*number, serves(*number))).collect();
         for (number, serves) in shares {
             let id = RevisionId { agent: name.clone(), number };
             if serves {
-                self.transition(&id, State::Running, Some("declared again"));
+                self.transition(&id, RevisionState::Running, Some("declared again"));
             } else {
                 self.withdraw_traffic(&id);
             }

@@ -1,6 +1,6 @@
 //! The requests of others to the reconciler.
 
-use caxton_control::plan::Component;
+use caxton_control::plan::ComponentFile;
 
 use super::declaration_file::{DeferredRequest, file_errors};
 use super::handle::{Request, Wake};
@@ -89,7 +89,7 @@ impl Reconciler {
             let Some(current) = self.managed.get(name).and_then(|managed| managed.agent.current()) else { continue };
             let Err(message) = check_settings(spec, &current.pool.program.summary) else { continue };
             let found = self.files.component_at(&loaded.dir.join(&spec.component), &spec.component);
-            if found == Component::Found(current.digest) {
+            if found == ComponentFile::Found(current.digest) {
                 unusable.push(FileError {
                     code: "settings".to_owned(),
                     place: self.source.file.display().to_string(),

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use caxton_control::lifecycle::State;
+use caxton_control::lifecycle::RevisionState;
 use caxton_control::rollout::split::Split;
-use caxton_control::rollout::{Action, Ledger, Rollout};
+use caxton_control::rollout::{Ledger, Rollout, RolloutAction};
 use caxton_control::{AgentName, RevisionId};
 
 use super::managed::ManagedRevision;
@@ -18,26 +18,30 @@ use crate::store::Rest;
 
 impl Reconciler {
     /// Carries out one action of a rollout. Returns `true` if the routes have changed.
-    pub(super) fn apply_rollout_action(&mut self, action: Action) -> bool {
+    pub(super) fn apply_rollout_action(&mut self, action: RolloutAction) -> bool {
         match action {
-            Action::Revive { revision } => self.revive(&revision),
-            Action::Prepare { revision, instances } => self.prepare(&revision, instances),
-            Action::Start { revision, instances } => self.start_more(&revision, instances),
-            Action::Cap { revision, instances } => self.cap(&revision, instances),
-            Action::Probe { revision } => self.probe(&revision),
-            Action::Weigh { stable, candidate, percent } => return self.set_split(&stable, &candidate, percent),
-            Action::Pause { agent } => self.pause_for_handoff(&agent),
-            Action::Resume { agent } => self.pause(&agent, false),
-            Action::Handoff { revision, memory, conversion } => {
+            RolloutAction::Revive { revision } => self.revive(&revision),
+            RolloutAction::Prepare { revision, instances } => self.prepare(&revision, instances),
+            RolloutAction::Start { revision, instances } => self.start_more(&revision, instances),
+            RolloutAction::Cap { revision, instances } => self.cap(&revision, instances),
+            RolloutAction::Probe { revision } => self.probe(&revision),
+            RolloutAction::Weigh { stable, candidate, percent } => return self.set_split(&stable, &candidate, percent),
+            RolloutAction::Pause { agent } => self.pause_for_handoff(&agent),
+            RolloutAction::Resume { agent } => self.pause(&agent, false),
+            RolloutAction::Handoff { revision, memory, conversion } => {
                 self.move_data(&revision, MovedData::Memory(memory), conversion);
             }
-            Action::Convert { revision, conversion } => self.move_data(&revision, MovedData::State, Some(conversion)),
-            Action::TakeBack { revision, conversion } => self.move_data(&revision, MovedData::Earlier, conversion),
-            Action::KeepState { revision } => self.keep_state(&revision),
-            Action::RestoreState { revision } => self.restore_state(&revision),
-            Action::Stop { revision } => return self.stop(&revision),
-            Action::Rehearse { revision, messages } => self.rehearse(&revision, messages),
-            Action::Shadow { revision, on } => self.shadow(&revision, on),
+            RolloutAction::Convert { revision, conversion } => {
+                self.move_data(&revision, MovedData::State, Some(conversion))
+            }
+            RolloutAction::TakeBack { revision, conversion } => {
+                self.move_data(&revision, MovedData::Earlier, conversion)
+            }
+            RolloutAction::KeepState { revision } => self.keep_state(&revision),
+            RolloutAction::RestoreState { revision } => self.restore_state(&revision),
+            RolloutAction::Stop { revision } => return self.stop(&revision),
+            RolloutAction::Rehearse { revision, messages } => self.rehearse(&revision, messages),
+            RolloutAction::Shadow { revision, on } => self.shadow(&revision, on),
         }
         false
     }
@@ -46,13 +50,13 @@ impl Reconciler {
     fn revive(&mut self, revision: &RevisionId) {
         let now = self.now();
         let Some(wanted) = self.wanted.get(&revision.agent) else { return };
-        let side = self.ledgers.get(&revision.agent).and_then(|ledger| ledger.side(revision.number));
+        let side = self.ledgers.get(&revision.agent).and_then(|ledger| ledger.revision(revision.number));
         let (Some(side), Some(managed)) = (side, self.managed.get_mut(&revision.agent)) else { return };
         let kept = wanted.spec.with_settings(&side.settings);
         let (spec, state) = match kept {
-            Some(kept) if kept.same_settings(&wanted.spec) => (Arc::clone(&wanted.spec), State::Unloaded),
-            Some(kept) => (Arc::new(kept), State::Unloaded),
-            None => (Arc::clone(&wanted.spec), State::failed("its settings cannot be read by this version")),
+            Some(kept) if kept.same_settings(&wanted.spec) => (Arc::clone(&wanted.spec), RevisionState::Unloaded),
+            Some(kept) => (Arc::new(kept), RevisionState::Unloaded),
+            None => (Arc::clone(&wanted.spec), RevisionState::failed("its settings cannot be read by this version")),
         };
         let mut record = ManagedRevision::new(side.number, spec, side.digest, now);
         record.state = state;
@@ -100,7 +104,8 @@ impl Reconciler {
         }
         let open = self.ledgers.get(name).and_then(Ledger::open);
         // The rollout may have ended or changed meanwhile: then messages go on being handled.
-        if managed.retired.is_none() && open.is_some_and(|rollout| rollout.to.number == number && rollout.hands_over())
+        if managed.retired.is_none()
+            && open.is_some_and(|rollout| rollout.to.number == number && rollout.needs_paused_mailbox())
         {
             managed.checkpoint_pause = Some(rest);
             self.pause(name, true);
@@ -157,7 +162,7 @@ impl Reconciler {
             100.. => all(candidate),
             _ => live(stable.number).zip(live(candidate.number)).map(|(stable, candidate)| {
                 let rollout = self.ledgers.get(&stable.id.agent).and_then(Ledger::open);
-                let split = rollout.map(|rollout| Split::new(rollout.id, &rollout.weights)).unwrap_or_default();
+                let split = rollout.map(|rollout| Split::new(rollout.id, &rollout.weight_history)).unwrap_or_default();
                 Traffic::parted(stable, candidate, split)
             }),
         };
@@ -171,16 +176,20 @@ impl Reconciler {
         managed.bound_instances();
         let (ran, has_capabilities) = (agent.current().is_some(), !agent.spec().capabilities.is_empty());
         agent.set_traffic(Some(traffic));
-        let running: Vec<u64> =
-            managed.revisions.iter().filter(|r| r.state == State::Running).map(|record| record.number).collect();
+        let running: Vec<u64> = managed
+            .revisions
+            .iter()
+            .filter(|r| r.state == RevisionState::Running)
+            .map(|record| record.number)
+            .collect();
         let id = |number| RevisionId { agent: stable.agent.clone(), number };
         for (number, _) in serving.iter().filter(|(number, _)| !running.contains(number)) {
-            self.transition(&id(*number), State::Running, None);
+            self.transition(&id(*number), RevisionState::Running, None);
         }
         let over = |number: &&u64| !serving.iter().any(|(serves, _)| serves == *number);
         let drained: Vec<u64> = running.iter().filter(over).copied().collect();
         for number in &drained {
-            self.transition(&id(*number), State::Draining, None);
+            self.transition(&id(*number), RevisionState::Draining, None);
         }
         if before != serving {
             let share = |(number, share): &(u64, u8)| match share {

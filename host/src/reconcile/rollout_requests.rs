@@ -2,7 +2,7 @@
 
 use caxton_control::AgentName;
 use caxton_control::rollout::Window;
-use caxton_control::rollout::{self, Instances, KeptState, Rollout, Windows};
+use caxton_control::rollout::{self, InstanceCounts, Rollout, StateCopy, StepMeasurements};
 
 use super::managed::ManagedRevision;
 use super::reconciler::Reconciler;
@@ -23,7 +23,7 @@ impl Reconciler {
     }
 
     /// Returns the windows that a rollout under way is judged by; `None` once it has ended.
-    fn windows(&self, rollout: &Rollout) -> Option<Windows> {
+    fn windows(&self, rollout: &Rollout) -> Option<StepMeasurements> {
         let managed = self.managed.get(&rollout.agent).filter(|_| !rollout.status.is_terminal())?;
         Some(managed.measure(rollout).0)
     }
@@ -41,17 +41,17 @@ impl Reconciler {
         let current = ledger.current().and_then(|side| managed.revisions.iter().find(|r| r.number == side.number));
         let seen = current.map(ManagedRevision::observe);
         let standing = seen.as_ref().map_or(0, |seen| seen.instances);
-        let instances = Instances { standing, min: wanted.spec.instances.min };
+        let instances = InstanceCounts { standing, min: wanted.spec.instances.min };
         let stateful = seen.is_some_and(|seen| seen.stateful);
         match command {
-            rollout::Command::Undo => {
+            rollout::RolloutCommand::Undo => {
                 let kept = kept_states(&self.context.store, name)?;
                 ledger.undo(undo, &who, &deploy, instances, stateful, &kept, now)
             }
             _ => ledger.command(command, &who, now),
         }
         .map_err(|why| why.to_string())?;
-        if command == rollout::Command::Undo
+        if command == rollout::RolloutCommand::Undo
             && let Some(to) = ledger.open().map(|rollout| rollout.to.number)
         {
             // A revision that has ended is started anew, under the same number.
@@ -70,12 +70,12 @@ impl Reconciler {
 }
 
 /// Returns the copies of an agent's state that are kept, the newest first. Blocks while it counts later writes.
-fn kept_states(store: &Store, agent: &AgentName) -> Result<Vec<KeptState>, String> {
+fn kept_states(store: &Store, agent: &AgentName) -> Result<Vec<StateCopy>, String> {
     let copies = store.state_copies(agent.as_str())?;
     let kept = copies.into_iter().filter(|copy| !copy.unfinished).map(|copy| {
         let written_since = store.written_since(agent.as_str(), copy.revision)?;
         let (revision, keys) = (copy.revision, copy.keys);
-        Ok(KeptState { revision, holds: copy.holds.into_iter().collect(), keys, written_since })
+        Ok(StateCopy { revision, state_versions: copy.holds.into_iter().collect(), keys, written_since })
     });
     kept.collect()
 }
@@ -89,8 +89,8 @@ fn side(window: &Window) -> SideStatus {
     }
 }
 
-fn status(rollout: &Rollout, windows: Option<Windows>, now: u64) -> RolloutStatus {
-    let figures = &rollout.figures;
+fn status(rollout: &Rollout, windows: Option<StepMeasurements>, now: u64) -> RolloutStatus {
+    let figures = &rollout.stats;
     RolloutStatus {
         agent: rollout.agent.to_string(),
         rollout: rollout.id,
@@ -104,7 +104,7 @@ fn status(rollout: &Rollout, windows: Option<Windows>, now: u64) -> RolloutStatu
         steps: rollout.steps.len(),
         moved: rollout.has_moved(),
         weight: rollout.weight,
-        who: rollout.who.clone(),
+        who: rollout.initiator.clone(),
         began_at: rollout.began,
         took_ms: u64::try_from(rollout.duration(now).as_millis()).unwrap_or(u64::MAX),
         stable_messages: figures.stable_messages,

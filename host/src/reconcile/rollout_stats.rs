@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use caxton_control::AgentName;
 use caxton_control::rollout::Window;
-use caxton_control::rollout::{Figures, Ledger, Rollout, Status, Windows};
+use caxton_control::rollout::{Ledger, Rollout, RolloutStats, Status, StepMeasurements};
 
 use super::managed::ManagedAgent;
 use super::measurement::{MeasuredRevision, Measurement, current_or_last};
@@ -52,7 +52,7 @@ impl Reconciler {
 
 impl ManagedAgent {
     /// Returns the windows and the statistics of a rollout.
-    pub(super) fn measure(&self, rollout: &Rollout) -> (Windows, Figures) {
+    pub(super) fn measure(&self, rollout: &Rollout) -> (StepMeasurements, RolloutStats) {
         let Some(measuring) = self.measurement.as_ref().filter(|measuring| measuring.rollout == rollout.id) else {
             return Default::default();
         };
@@ -67,7 +67,7 @@ impl ManagedAgent {
             }
         };
         let (held, sticky) = self.agent.held_conversations();
-        let mut windows = Windows {
+        let mut windows = StepMeasurements {
             step: measuring.window,
             stable: window(stable, rollout.from.number),
             candidate: window(candidate, rollout.to.number),
@@ -81,7 +81,7 @@ impl ManagedAgent {
         let answered = |side: &Option<MeasuredRevision>| side.as_ref().map_or(0, MeasuredRevision::answered);
         let failures = self.revisions.iter().find(|r| r.number == rollout.to.number).map_or(0, |r| r.failures);
         let of_pool = |get: fn(&crate::wasm::Pool) -> u64| candidate.as_ref().map_or(0, |side| get(&side.live.pool));
-        let figures = Figures {
+        let figures = RolloutStats {
             started: of_pool(|pool| u64::from(pool.started())),
             failed: failures + of_pool(|pool| u64::from(pool.failures())),
             peak_memory_bytes: of_pool(crate::wasm::Pool::peak_memory),

@@ -1,7 +1,7 @@
 //! The check of an agent's settings against its component.
 
 use caxton_control::AgentSpec;
-use caxton_control::desired::{Mode, Reuse};
+use caxton_control::desired::{ResponseMode, Reuse};
 
 use crate::wasm::{Kind, Summary};
 
@@ -28,7 +28,7 @@ pub(crate) fn check_settings(spec: &AgentSpec, summary: &Summary) -> Result<(), 
             caxton:agent/snapshot; leave it out"
             .to_owned());
     }
-    if summary.kind == Kind::Http && spec.http.iter().any(|route| route.mode == Mode::Enqueue) {
+    if summary.kind == Kind::Http && spec.http.iter().any(|route| route.mode == ResponseMode::Enqueue) {
         return Err("it is an HTTP agent, which answers itself: a route with mode = \"enqueue\" is for agents that take messages".to_owned());
     }
     if summary.kind == Kind::Http && spec.rollout.rollback.rehearse > 0 {

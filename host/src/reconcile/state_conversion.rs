@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use caxton_control::RevisionId;
 use caxton_control::format::Conversion;
-use caxton_control::rollout::{Ledger, Memory, Rollout};
+use caxton_control::rollout::{Ledger, MemoryHandover, Rollout};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ pub(super) enum MovedData {
     /// The keys of the state only.
     State,
     /// The memory of a stateful agent as well, which the new revision restores or discards.
-    Memory(Memory),
+    Memory(MemoryHandover),
     /// The memory that the new revision handed over earlier.
     Earlier,
 }
@@ -65,7 +65,7 @@ impl ConversionJob {
     }
 
     fn keeps(&self) -> KeepState {
-        let holds = self.conversion.holds.iter().copied().collect();
+        let holds = self.conversion.state_versions.iter().copied().collect();
         KeepState { revision: self.stable, holds, rollout: self.rollout, unfinished: true }
     }
 }
@@ -123,7 +123,7 @@ impl Reconciler {
     /// Saves a copy of the state before two revisions with different formats share the traffic.
     pub(super) fn keep_state(&mut self, revision: &RevisionId) {
         let Some(rollout) = self.ledgers.get(&revision.agent).and_then(Ledger::open) else { return };
-        let (id, holds) = (rollout.id, rollout.holds.iter().copied().collect());
+        let (id, holds) = (rollout.id, rollout.state_versions.iter().copied().collect());
         let (context, candidate) = (Arc::clone(&self.context), rollout.candidate());
         let keep = KeepState { revision: revision.number, holds, rollout: id, unfinished: false };
         self.work_on(revision, move |_, revision| async move {

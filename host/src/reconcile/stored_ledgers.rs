@@ -19,14 +19,14 @@ pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
         match serde_json::from_str::<Ledger>(&record) {
             Ok(mut ledger) => {
                 if let Some(rollout) = ledger.open_mut() {
-                    let consequence = rollout.restarted(now);
+                    let consequence = rollout.record_restart(now);
                     let copies = store.state_copies(&agent).unwrap_or_else(|error| {
                         tracing::error!(agent, error, "the states that are kept cannot be read");
                         Vec::new()
                     });
                     // A conversion is finished in the store first, so that the ledger may not know of it yet.
                     if copies.iter().any(|copy| copy.rollout == rollout.id && !copy.unfinished) {
-                        rollout.has_converted(now);
+                        rollout.record_conversion(now);
                     }
                     tracing::info!(agent, "rollout {} to {}: {consequence}", rollout.id, rollout.candidate());
                 }

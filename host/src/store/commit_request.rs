@@ -1,6 +1,6 @@
 //! Commits on their way to the writer, with everything that is live.
 
-use caxton_control::conversation::Change;
+use caxton_control::conversation::ConversationChange;
 
 use super::commit::{Commit, CommitError, DeadLetter, StateChange};
 use crate::message::ReservedPlace;
@@ -17,7 +17,7 @@ pub(crate) struct CommitRequest {
     waiters: Vec<(usize, Waiter)>,
     /// The changes that the messages made to their conversations, as far as they were taken in; `None` for a message that
     /// ends a chain of causes and becomes a dead letter.
-    pub(super) taken: Vec<Option<Change>>,
+    pub(super) taken: Vec<Option<ConversationChange>>,
     done: Done,
 }
 

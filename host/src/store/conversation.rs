@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::{AHashMap, RandomState};
 use arc_swap::ArcSwap;
-use caxton_control::conversation::{Change, Conversation, Refused, Said};
+use caxton_control::conversation::{Conversation, ConversationChange, ConversationError, SpeechAct};
 use caxton_control::desired;
 use crossbeam_utils::CachePadded;
 use hashbrown::HashTable;
@@ -50,13 +50,13 @@ pub(crate) struct ConversationFigures {
 }
 
 /// What holds until the declaration is applied.
-const DEFAULT: desired::Conversations =
-    desired::Conversations { timeout: std::time::Duration::from_secs(30 * 60), participants: 10 };
+const DEFAULT: desired::ConversationsSpec =
+    desired::ConversationsSpec { timeout: std::time::Duration::from_secs(30 * 60), participants: 10 };
 
 /// Returns the part of a message that matters to its conversation.
-pub(crate) fn said(envelope: &Envelope) -> Said<'_> {
+pub(crate) fn said(envelope: &Envelope) -> SpeechAct<'_> {
     let message = &envelope.message;
-    Said {
+    SpeechAct {
         from: &message.sender,
         to: &message.receiver,
         act: message.performative,
@@ -74,7 +74,7 @@ pub(crate) struct Conversations {
     hasher: RandomState,
     /// Each apart from the next: what is written in one is not to keep those waiting who look into another.
     shards: [CachePadded<Mutex<Shard>>; SHARDS],
-    bounds: ArcSwap<desired::Conversations>,
+    bounds: ArcSwap<desired::ConversationsSpec>,
     /// Reads those that are away; none once the store is closed.
     reader: Mutex<Option<Connection>>,
     /// The last one's row.
@@ -162,7 +162,7 @@ impl Conversations {
     }
 
     /// Applies settings in place.
-    pub(crate) fn configure(&self, bounds: desired::Conversations) {
+    pub(crate) fn configure(&self, bounds: desired::ConversationsSpec) {
         self.bounds.store(bounds.into());
     }
 
@@ -197,16 +197,16 @@ impl Conversations {
     }
 
     /// Takes a message that is not kept into its conversation, or refuses it.
-    pub(crate) fn judge(&self, name: &str, said: &Said<'_>) -> Result<(), Refused> {
+    pub(crate) fn judge(&self, name: &str, said: &SpeechAct<'_>) -> Result<(), ConversationError> {
         self.take(name, said, false).map(drop)
     }
 
     /// Takes a message into its conversation, or refuses it; `kept` if it outlives the host.
-    fn take(&self, name: &str, said: &Said<'_>, kept: bool) -> Result<Change, Refused> {
+    fn take(&self, name: &str, said: &SpeechAct<'_>, kept: bool) -> Result<ConversationChange, ConversationError> {
         let bound = usize::try_from(self.bounds.load().participants).unwrap_or(usize::MAX);
         let (mut shard, hash) = self.shard(name);
         let judged = self
-            .change(&mut shard, (name, hash), |record| record.judge_noting(said, bound))
+            .change(&mut shard, (name, hash), |record| record.record_reversibly(said, bound))
             .unwrap_or_else(|| self.begin(&mut shard, (name, hash), said, kept, bound));
         if judged.is_err() {
             self.illegal.fetch_add(1, Ordering::Relaxed);
@@ -217,12 +217,12 @@ impl Conversations {
 
     /// Takes in what the host says in an agent's place, which is never refused. One that has ended does not begin
     /// again with it.
-    pub(crate) fn told(&self, name: &str, said: &Said<'_>) -> Change {
-        self.tell(name, |record| record.told_failure(said))
+    pub(crate) fn told(&self, name: &str, said: &SpeechAct<'_>) -> ConversationChange {
+        self.tell(name, |record| record.record_failure(said))
     }
 
     /// Takes in what is never refused; nothing happens if the conversation is not open.
-    fn tell(&self, name: &str, change: impl FnOnce(&mut Conversation) -> Change) -> Change {
+    fn tell(&self, name: &str, change: impl FnOnce(&mut Conversation) -> ConversationChange) -> ConversationChange {
         let (mut shard, hash) = self.shard(name);
         let told = self.change(&mut shard, (name, hash), |record| Ok(change(record)));
         told.and_then(Result::ok).unwrap_or_default()
@@ -233,8 +233,8 @@ impl Conversations {
         &self,
         shard: &mut Shard,
         (name, hash): (&str, u64),
-        change: impl FnOnce(&mut Conversation) -> Result<Change, Refused>,
-    ) -> Option<Result<Change, Refused>> {
+        change: impl FnOnce(&mut Conversation) -> Result<ConversationChange, ConversationError>,
+    ) -> Option<Result<ConversationChange, ConversationError>> {
         let open = shard.get_mut(name, hash)?;
         let change = match change(&mut open.record) {
             Ok(change) => change,
@@ -257,12 +257,12 @@ impl Conversations {
         &self,
         shard: &mut Shard,
         (name, hash): (&str, u64),
-        said: &Said<'_>,
+        said: &SpeechAct<'_>,
         kept: bool,
         bound: usize,
-    ) -> Result<Change, Refused> {
+    ) -> Result<ConversationChange, ConversationError> {
         let mut record = Conversation::new(name, said.from, said.at);
-        let change = record.judge_noting(said, bound)?;
+        let change = record.record_reversibly(said, bound)?;
         // Whom an agent began with, what it asked and how far a protocol is must be known when the answer comes, be it
         // after a restart. Names of agents have no colon.
         let written = kept && (!said.from.contains(':') || !record.runs.is_empty());

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock;
 use crate::telemetry::trace::Trace;
 use caxton_control::Performative;
-use caxton_control::mailbox::Rank;
+use caxton_control::mailbox::Priority;
 
 use super::record::{DeadRow, QueueRow, Record, TimerRow};
 use crate::message::{Envelope, Message};
@@ -70,8 +70,8 @@ pub(super) fn reply_with(head: &[u8]) -> Option<String> {
 }
 
 /// The rank of a column; normal for one that no version has written.
-pub(super) fn rank(column: i64) -> Rank {
-    usize::try_from(column).ok().and_then(|index| Rank::ALL.get(index).copied()).unwrap_or(Rank::Normal)
+pub(super) fn rank(column: i64) -> Priority {
+    usize::try_from(column).ok().and_then(|index| Priority::ALL.get(index).copied()).unwrap_or(Priority::Normal)
 }
 
 /// By what a message is looked up from outside: its id. What agents send, whose names have no colon, nobody looks up.

@@ -232,7 +232,7 @@ pub(crate) struct Store {
 
 impl Store {
     /// Opens the store in a folder, making both when they are not there.
-    pub(crate) fn open(folder: &Path, settings: &desired::Store) -> Result<Arc<Self>, StoreError> {
+    pub(crate) fn open(folder: &Path, settings: &desired::StoreSpec) -> Result<Arc<Self>, StoreError> {
         let lock = lock(folder)?;
         backup::clear(folder);
         let database = folder.join(DATABASE);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 
-use caxton_control::mailbox::Rank;
+use caxton_control::mailbox::Priority;
 use rusqlite::{OptionalExtension, params};
 
 use super::Store;
@@ -20,7 +20,7 @@ pub(crate) struct Queued {
     /// The hash of its conversation.
     pub(crate) conversation: u64,
     /// The urgency.
-    pub(crate) rank: Rank,
+    pub(crate) rank: Priority,
     /// Since when it waits: when it was sent or due, by the steady clock; none if that cannot be read.
     pub(crate) since: Option<u64>,
     /// The time after which its answer is of no use, in milliseconds since 1970.

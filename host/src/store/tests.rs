@@ -1,5 +1,5 @@
 use caxton_control::Performative;
-use caxton_control::mailbox::Rank;
+use caxton_control::mailbox::Priority;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,8 +9,8 @@ use crate::clock;
 use crate::message::{Deliver, Envelope, Expiry, Message, Outgoing, Value};
 
 /// Settings with this durability and the defaults beside.
-pub(crate) fn settings(durability: Durability) -> desired::Store {
-    desired::Store { path: String::new(), durability, history: 100_000, dead_letters: 100_000 }
+pub(crate) fn settings(durability: Durability) -> desired::StoreSpec {
+    desired::StoreSpec { path: String::new(), durability, history: 100_000, dead_letters: 100_000 }
 }
 
 /// A message of an id, which is also its conversation's.
@@ -28,7 +28,7 @@ pub(crate) fn message(id: &str, sender: &str, receiver: &str) -> Envelope {
         reply_with: None,
         in_reply_to: None,
         reply_by: None,
-        priority: Rank::Normal,
+        priority: Priority::Normal,
         sent_at: 1,
         attempt: 1,
         headers: Vec::new(),

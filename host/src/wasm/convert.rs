@@ -2,7 +2,7 @@
 //! moved or borrowed, and never copied.
 
 use caxton_control::Performative;
-use caxton_control::mailbox::Rank;
+use caxton_control::mailbox::Priority;
 
 use crate::message::{Cause, Delivery, Draft, Failure, LogLevel, Message, NotANumber, Reply, RequestError, SendError};
 use crate::wasm::bindings::borrowed::types as borrowed;
@@ -35,9 +35,9 @@ acts! {
     Proxy QueryIf QueryRef Refuse RejectProposal Request RequestWhen RequestWhenever Subscribe
 }
 
-same_variants!(rank, wit::Priority, Rank, Low Normal High Critical);
-same_variants!(wit_priority, Rank, wit::Priority, Low Normal High Critical);
-same_variants!(borrowed_priority, Rank, borrowed::Priority, Low Normal High Critical);
+same_variants!(rank, wit::Priority, Priority, Low Normal High Critical);
+same_variants!(wit_priority, Priority, wit::Priority, Low Normal High Critical);
+same_variants!(borrowed_priority, Priority, borrowed::Priority, Low Normal High Critical);
 same_variants!(level_of, Level, LogLevel, Trace Debug Info Warn Error Critical);
 same_variants!(cause, borrowed::Cause, Cause, Rejected Unavailable Fault);
 same_variants!(cause_of_migration, wit::Cause, Cause, Rejected Unavailable Fault);

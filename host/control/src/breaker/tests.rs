@@ -11,7 +11,7 @@ const NOON: u64 = 1_000_000_000;
 
 fn open() -> Breaker {
     let mut breaker = Breaker::new(1, RESET);
-    assert!(breaker.fault(NOON, Failing::First));
+    assert!(breaker.fault(NOON, FaultHistory::First));
     breaker
 }
 
@@ -35,9 +35,9 @@ fn opens_after_consecutive_faults_or_half_of_a_full_window() {
             .chars()
             .map(|c| {
                 if c == 'x' {
-                    breaker.fault(NOON, Failing::First)
+                    breaker.fault(NOON, FaultHistory::First)
                 } else {
-                    breaker.ended(1);
+                    breaker.count_successes(1);
                     false
                 }
             })
@@ -60,9 +60,9 @@ fn one_trial_decides() {
         breaker.abandoned();
         assert_eq!(breaker.admits(due), Admission::Trial, "one after the other");
         if ends_well {
-            assert!(breaker.well());
+            assert!(breaker.succeeded());
         } else {
-            assert!(breaker.fault(due, Failing::First));
+            assert!(breaker.fault(due, FaultHistory::First));
         }
         assert_eq!((breaker.state(due), breaker.opened()), (state, opened));
     }
@@ -72,8 +72,8 @@ fn one_trial_decides() {
 fn results_of_earlier_deliveries_change_nothing_once_open() {
     let mut breaker = open();
     let before = breaker.clone();
-    assert!(!breaker.well());
-    assert!(!breaker.fault(NOON + 1, Failing::First));
+    assert!(!breaker.succeeded());
+    assert!(!breaker.fault(NOON + 1, FaultHistory::First));
     breaker.abandoned();
     assert_eq!(breaker, before);
 }
@@ -83,14 +83,14 @@ fn old_faults_do_not_open_a_closed_breaker_again() {
     let mut breaker = Breaker::new(100, RESET);
     (0..100).for_each(|n| {
         if n % 2 == 0 {
-            breaker.ended(1);
+            breaker.count_successes(1);
         } else {
-            breaker.fault(NOON, Failing::First);
+            breaker.fault(NOON, FaultHistory::First);
         }
     });
     assert_eq!(breaker.admits(NOON + RESET), Admission::Trial);
-    breaker.well();
-    assert!(!breaker.fault(NOON + RESET, Failing::First));
+    breaker.succeeded();
+    assert!(!breaker.fault(NOON + RESET, FaultHistory::First));
 }
 
 #[test]
@@ -118,16 +118,16 @@ fn changed_settings_apply_at_once() {
     breaker.configure(1, 5_000);
     assert_eq!(breaker.admits(NOON + 5_000), Admission::Trial);
     let mut breaker = Breaker::new(10, RESET);
-    (0..5).for_each(|_| assert!(!breaker.fault(NOON, Failing::First)));
+    (0..5).for_each(|_| assert!(!breaker.fault(NOON, FaultHistory::First)));
     breaker.configure(3, RESET);
-    assert!(breaker.fault(NOON, Failing::First));
+    assert!(breaker.fault(NOON, FaultHistory::First));
 }
 
 #[derive(Debug, Clone)]
 enum Step {
     Ask,
     Well,
-    Fault(Failing),
+    Fault(FaultHistory),
     Abandoned,
     Later(u64),
     SetBack(u64),
@@ -137,8 +137,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => Just(Step::Ask),
         3 => Just(Step::Well),
-        4 => Just(Step::Fault(Failing::First)),
-        2 => Just(Step::Fault(Failing::Again)),
+        4 => Just(Step::Fault(FaultHistory::First)),
+        2 => Just(Step::Fault(FaultHistory::Repeated)),
         1 => Just(Step::Abandoned),
         2 => (0u64..100_000).prop_map(Step::Later),
         1 => (0u64..200_000).prop_map(Step::SetBack),
@@ -149,26 +149,26 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[test]
 fn a_new_revision_begins_closed() {
     let mut breaker = Breaker::new(2, RESET);
-    breaker.fault(NOON, Failing::First);
-    assert!(!breaker.begin_anew());
-    assert!(!breaker.fault(NOON, Failing::First), "faults of the former revision do not count");
-    assert!(breaker.fault(NOON, Failing::First) && breaker.state(NOON) == BreakerState::Open);
-    assert!(breaker.begin_anew() && breaker.admits(NOON) == Admission::Yes);
+    breaker.fault(NOON, FaultHistory::First);
+    assert!(!breaker.reset());
+    assert!(!breaker.fault(NOON, FaultHistory::First), "faults of the former revision do not count");
+    assert!(breaker.fault(NOON, FaultHistory::First) && breaker.state(NOON) == BreakerState::Open);
+    assert!(breaker.reset() && breaker.admits(NOON) == Admission::Yes);
 }
 
 #[test]
 fn a_message_that_fails_again_counts_once() {
     let mut breaker = Breaker::new(3, RESET);
-    breaker.fault(NOON, Failing::First);
+    breaker.fault(NOON, FaultHistory::First);
     for _ in 0..1_000 {
-        assert!(!breaker.fault(NOON, Failing::Again));
+        assert!(!breaker.fault(NOON, FaultHistory::Repeated));
     }
-    assert!(!breaker.fault(NOON, Failing::First));
+    assert!(!breaker.fault(NOON, FaultHistory::First));
     assert_eq!(breaker.admits(NOON), Admission::Yes);
-    assert!(breaker.fault(NOON, Failing::First), "the third message");
+    assert!(breaker.fault(NOON, FaultHistory::First), "the third message");
     // Only messages that had failed were there to try: the others keep their attempts.
     assert_eq!(breaker.admits(NOON + RESET), Admission::Trial);
-    assert!(breaker.fault(NOON + RESET, Failing::Again));
+    assert!(breaker.fault(NOON + RESET, FaultHistory::Repeated));
     assert_eq!(breaker.admits(NOON + RESET), Admission::No { until: NOON + 2 * RESET });
 }
 
@@ -177,28 +177,28 @@ fn counting_handlers_together_equals_one_by_one() {
     for handlers in [0, 1, 7, 99, 100, 101, 128, 1_000, u32::MAX] {
         let start = || {
             let mut breaker = Breaker::new(100, RESET);
-            breaker.ended(20);
-            (0..49).for_each(|_| assert!(!breaker.fault(NOON, Failing::First)));
+            breaker.count_successes(20);
+            (0..49).for_each(|_| assert!(!breaker.fault(NOON, FaultHistory::First)));
             breaker
         };
         let (mut together, mut one_by_one) = (start(), start());
-        together.ended(handlers);
-        (0..handlers.min(1_000)).for_each(|_| one_by_one.ended(1));
+        together.count_successes(handlers);
+        (0..handlers.min(1_000)).for_each(|_| one_by_one.count_successes(1));
         assert_eq!(together, one_by_one, "{handlers}");
     }
     let mut open = open();
     let before = open.clone();
-    open.ended(7);
+    open.count_successes(7);
     assert_eq!(open, before, "no trial ended");
 }
 
 #[test]
 fn a_late_success_ends_the_series() {
     let mut breaker = Breaker::new(2, RESET);
-    breaker.fault(NOON, Failing::First);
-    breaker.fault(NOON, Failing::Again);
-    breaker.ended(1);
-    assert!(!breaker.fault(NOON, Failing::First));
+    breaker.fault(NOON, FaultHistory::First);
+    breaker.fault(NOON, FaultHistory::Repeated);
+    breaker.count_successes(1);
+    assert!(!breaker.fault(NOON, FaultHistory::First));
 }
 
 proptest! {
@@ -221,7 +221,7 @@ proptest! {
                     }
                     prop_assert!(trials <= 1, "two trials at once");
                 }
-                Step::Fault(Failing::Again) if closed => prop_assert!(!breaker.fault(now, Failing::Again)),
+                Step::Fault(FaultHistory::Repeated) if closed => prop_assert!(!breaker.fault(now, FaultHistory::Repeated)),
                 Step::Well | Step::Fault(_) if closed => {
                     let fault = !matches!(step, Step::Well);
                     window.push_back(fault);
@@ -231,12 +231,12 @@ proptest! {
                     let half = window.len() == 100 && window.iter().filter(|fault| **fault).count() >= 50;
                     let row = window.iter().rev().take_while(|fault| **fault).count() >= faults as usize;
                     if fault {
-                        prop_assert_eq!(breaker.fault(now, Failing::First), half || row);
+                        prop_assert_eq!(breaker.fault(now, FaultHistory::First), half || row);
                     } else {
-                        breaker.ended(1);
+                        breaker.count_successes(1);
                     }
                 }
-                Step::Well => prop_assert_eq!(breaker.well(), trials == 1),
+                Step::Well => prop_assert_eq!(breaker.succeeded(), trials == 1),
                 Step::Fault(failing) => prop_assert_eq!(breaker.fault(now, failing), trials == 1),
                 Step::Abandoned => breaker.abandoned(),
                 Step::Later(ms) => now += ms,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::error::{At, ConfigError};
+use super::error::{ConfigError, Location};
 use crate::units::{print_bytes, print_duration};
 
 /// Checks that a number is within its bounds; the error formats all three with `print`.
@@ -10,7 +10,7 @@ pub(super) fn bounded(
     given: i128,
     least: u64,
     most: u64,
-    at: At,
+    at: Location,
     print: fn(i128) -> String,
 ) -> Result<u64, ConfigError> {
     // Negative numbers are out of bounds as well, and the error shows them as written.
@@ -26,7 +26,7 @@ pub(super) fn bounded(
 }
 
 /// Checks that a number is within its bounds; NaN never is.
-pub(super) fn fraction(given: f64, least: f64, most: f64, at: At) -> Result<f64, ConfigError> {
+pub(super) fn fraction(given: f64, least: f64, most: f64, at: Location) -> Result<f64, ConfigError> {
     if (least..=most).contains(&given) {
         return Ok(given);
     }
@@ -40,7 +40,7 @@ pub(super) fn size_text(bytes: i128) -> String {
 }
 
 /// Checks that a duration is within its bounds.
-pub(super) fn time(given: Duration, least: u64, most: u64, at: At) -> Result<Duration, ConfigError> {
+pub(super) fn time(given: Duration, least: u64, most: u64, at: Location) -> Result<Duration, ConfigError> {
     let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
     if (least..=most).contains(&given) {
         return Ok(given);

@@ -5,10 +5,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::error::{At, Clash, ConfigError, Overlap};
+use super::error::{Clash, ConfigError, Location, Overlap};
 use super::findings::Findings;
-use super::node::Place;
-use crate::desired::Route;
+use super::node::Source;
+use crate::desired::RouteSpec;
 use crate::grant::Grantable;
 use crate::names::{AgentName, Capability, Receiver};
 
@@ -16,7 +16,7 @@ use crate::names::{AgentName, Capability, Receiver};
 #[derive(Default)]
 pub(super) struct Consistency {
     grantable: Grantable,
-    grants: Vec<(Receiver, At)>,
+    grants: Vec<(Receiver, Location)>,
     /// Routes by shape.
     routes: HashMap<String, ShapeRoutes>,
     /// Routes by the part of the shape before a parameter, and before a rest.
@@ -37,13 +37,13 @@ struct ShapeRoutes {
 struct DeclaredRoute {
     agent: String,
     route: String,
-    place: Place,
+    source: Source,
     method: Option<String>,
 }
 
 impl ShapeRoutes {
     /// Returns an earlier route that answers a method of `route`, and that method if it is not all.
-    fn by(&self, route: &Route) -> Option<(&Arc<DeclaredRoute>, Option<String>)> {
+    fn by(&self, route: &RouteSpec) -> Option<(&Arc<DeclaredRoute>, Option<String>)> {
         let shared = |method: &String| Some((self.by_method.get(method)?, Some(method.clone())));
         match (route.methods.first(), &self.all) {
             // A route for all methods clashes with any other.
@@ -54,7 +54,7 @@ impl ShapeRoutes {
     }
 
     /// Records `owner` as the route for the methods of `route`.
-    fn take(&mut self, route: &Route, owner: &Arc<DeclaredRoute>) {
+    fn take(&mut self, route: &RouteSpec, owner: &Arc<DeclaredRoute>) {
         // The earliest route is the one that errors name.
         self.first.get_or_insert_with(|| Arc::clone(owner));
         if route.methods.is_empty() {
@@ -78,18 +78,18 @@ impl Consistency {
     }
 
     /// Records a grant, to be checked once all agents are known.
-    pub(super) fn grant(&mut self, receiver: Receiver, at: At) {
+    pub(super) fn grant(&mut self, receiver: Receiver, at: Location) {
         self.grants.push((receiver, at));
     }
 
     /// Records a route, and reports an earlier one that clashes with it.
-    pub(super) fn route(&mut self, agent: &str, route: &Route, at: At, findings: &mut Findings) {
+    pub(super) fn route(&mut self, agent: &str, route: &RouteSpec, at: Location, findings: &mut Findings) {
         let pattern = &route.pattern;
         // Shared: a route is entered under its shape, its methods and its prefixes.
         let owner = Arc::new(DeclaredRoute {
             agent: agent.to_owned(),
             route: pattern.to_string(),
-            place: at.place.clone(),
+            source: at.source.clone(),
             method: route.methods.first().cloned(),
         });
         // A router cannot hold a parameter and a rest at the same position, even with different methods.
@@ -107,7 +107,7 @@ impl Consistency {
                 route: owner.route.clone(),
                 other_route: earlier.route.clone(),
                 other_agent: earlier.agent.clone(),
-                other: earlier.place.clone(),
+                other: earlier.source.clone(),
                 overlap,
             };
             findings.errors.push(ConfigError::RouteClash { at, clash: Box::new(clash) });

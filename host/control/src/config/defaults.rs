@@ -2,28 +2,30 @@
 
 use std::time::Duration;
 
-use super::error::{At, ConfigError};
+use super::error::{ConfigError, Location};
 use super::findings::Findings;
-use super::node::Place;
+use super::node::Source;
 use super::schema;
 use super::section::Section;
 use super::strategies::{DeployTable, ReloadTable, ignore};
 use crate::backoff::Backoff;
-use crate::desired::{BreakerSpec, Instances, Limits, MailboxSpec, OnDead, Order, Reload, Reuse, SnapshotSpec};
+use crate::desired::{
+    BreakerSpec, InstancesSpec, Limits, MailboxOrder, MailboxSpec, OnDead, ReloadOptions, Reuse, SnapshotSpec,
+};
 use crate::rollout::split::Sticky;
-use crate::rollout::{Declaration, DeploySpec, ReloadSpec, RollbackSpec};
-use crate::rollout::{Memory, Rollback};
+use crate::rollout::{DeploySpec, ReloadSpec, RollbackSpec, RolloutSpec};
+use crate::rollout::{MemoryHandover, RollbackRules};
 use crate::units::{print_bytes, print_duration};
 
 /// The settings that an agent inherits from `[defaults]`.
 pub(super) struct Inheritable {
     pub(super) limits: Limits,
-    pub(super) instances: Instances,
+    pub(super) instances: InstancesSpec,
     pub(super) snapshot: SnapshotSpec,
     pub(super) mailbox: MailboxSpec,
     pub(super) breaker: BreakerSpec,
-    pub(super) reload: Reload,
-    pub(super) rollout: Declaration,
+    pub(super) reload: ReloadOptions,
+    pub(super) rollout: RolloutSpec,
     /// The places of `min` and `max` of the instances.
     instances_ends: Ends,
     /// The places of `first` and `max` of the backoff.
@@ -31,7 +33,7 @@ pub(super) struct Inheritable {
 }
 
 /// The places of the lower and the upper end of a range.
-type Ends = (Place, Place);
+type Ends = (Source, Source);
 
 impl Inheritable {
     /// Reads the tables of `section`; missing values come from `base`, or else from the schema.
@@ -47,7 +49,7 @@ impl Inheritable {
             mailbox,
             breaker: breaker(section, base.map(|b| &b.breaker), findings),
             reload: reload(section, base.map(|b| &b.reload), findings),
-            rollout: Declaration {
+            rollout: RolloutSpec {
                 deploy: deploy(section, base.map(|b| &b.rollout.deploy), findings),
                 reload: reloaded(section, base.map(|b| &b.rollout.reload), findings),
                 rollback: rollback(section, base.map(|b| &b.rollout.rollback), findings),
@@ -103,7 +105,7 @@ fn snapshot(
     limits: &Limits,
     findings: &mut Findings,
 ) -> SnapshotSpec {
-    let memory = section.path_place("limits", "memory");
+    let memory = section.nested_source("limits", "memory");
     let section = written_or_base!(section, "snapshot", base, findings);
     let max: Option<u64> = section.get("max", base.map(|b| b.max_bytes), findings);
     // Without a base this is `[defaults]`, which is nobody's own.
@@ -111,7 +113,7 @@ fn snapshot(
     if let (true, Some(max)) = (own, max)
         && max > limits.memory_bytes
     {
-        let at = At { key: section.key("max"), place: section.place("max") };
+        let at = Location { key: section.key("max"), source: section.source_of("max") };
         let (low, high) = (
             format!("snapshot.max = {}", print_bytes(max)),
             format!("limits.memory = {}", print_bytes(limits.memory_bytes)),
@@ -129,9 +131,9 @@ fn breaker(section: &Section<'_>, base: Option<&BreakerSpec>, findings: &mut Fin
     }
 }
 
-fn reload(section: &Section<'_>, base: Option<&Reload>, findings: &mut Findings) -> Reload {
+fn reload(section: &Section<'_>, base: Option<&ReloadOptions>, findings: &mut Findings) -> ReloadOptions {
     let section = written_or_base!(section, "reload", base, findings);
-    Reload {
+    ReloadOptions {
         watch: section.get("watch", base.map(|b| b.watch), findings).unwrap_or_default(),
         drain: section.get("drain", base.map(|b| b.drain), findings).unwrap_or_default(),
     }
@@ -172,7 +174,7 @@ fn of_its_strategy(
     for (_, key, belongs) in keys.iter().filter(|(read, _, belongs)| *read && *belongs != chosen) {
         // An inherited or default value has no effect to report.
         let Some(entry) = section.entry(key) else { continue };
-        let at = At { key: section.key(key), place: entry.key.clone() };
+        let at = Location { key: section.key(key), source: entry.key.clone() };
         findings.errors.push(ConfigError::OtherStrategy { at, belongs, chosen });
     }
 }
@@ -184,7 +186,7 @@ fn reloaded(section: &Section<'_>, base: Option<&ReloadSpec>, findings: &mut Fin
     let section = written_or_base!(section, "reload", base, &mut again);
     let absent = ReloadSpec::default();
     let base = base.unwrap_or(&absent);
-    let at = At { key: section.key("ignore"), place: section.place("ignore") };
+    let at = Location { key: section.key("ignore"), source: section.source_of("ignore") };
     let paths: Option<Vec<String>> = section.get("ignore", None, findings);
     let own = ReloadTable {
         strategy: section.get("strategy", Some(base.name()), findings).unwrap_or(base.name()),
@@ -207,8 +209,8 @@ fn reloaded(section: &Section<'_>, base: Option<&ReloadSpec>, findings: &mut Fin
     ReloadSpec {
         strategy: own.strategy(&base.strategy),
         state: match section.get("state", None, findings) {
-            Some("discard") => Memory::Discard,
-            Some(_) => Memory::Migrate,
+            Some("discard") => MemoryHandover::Discard,
+            Some(_) => MemoryHandover::Migrate,
             None => base.state,
         },
         timeout: section.get("timeout", Some(base.timeout), findings).unwrap_or(base.timeout),
@@ -220,7 +222,7 @@ fn rollback(section: &Section<'_>, base: Option<&RollbackSpec>, findings: &mut F
     let absent = RollbackSpec::default();
     let RollbackSpec { rules, rehearse, sticky } = base.unwrap_or(&absent);
     RollbackSpec {
-        rules: Rollback {
+        rules: RollbackRules {
             automatic: section.get("automatic", Some(rules.automatic), findings).unwrap_or(rules.automatic),
             errors: section.get("errors", Some(rules.errors), findings).unwrap_or(rules.errors),
             errors_above: section.get("errors-above", rules.errors_above, findings),
@@ -243,14 +245,14 @@ fn mailbox(section: &Section<'_>, base: Option<&Inheritable>, findings: &mut Fin
     let section = written_or_base!(section, "mailbox", &whole, findings);
     let base = whole.as_ref().map(|(mailbox, _)| mailbox);
     let inherited = base.map(|b| match b.order {
-        Order::Conversation => "conversation",
-        Order::Agent => "agent",
-        Order::None => "none",
+        MailboxOrder::Conversation => "conversation",
+        MailboxOrder::Agent => "agent",
+        MailboxOrder::None => "none",
     });
     let order = match section.get("order", inherited, findings) {
-        Some("agent") => Order::Agent,
-        Some("none") => Order::None,
-        _ => Order::Conversation,
+        Some("agent") => MailboxOrder::Agent,
+        Some("none") => MailboxOrder::None,
+        _ => MailboxOrder::Conversation,
     };
     let (backoff, ends) =
         backoff(&section, whole.as_ref().map(|(mailbox, ends)| (mailbox.backoff, ends.clone())), findings);
@@ -292,7 +294,7 @@ fn backoff(mailbox: &Section<'_>, base: Option<(Backoff, Ends)>, findings: &mut 
 }
 
 /// Reads the instances. Returns them with the places of their ends.
-fn instances(section: &Section<'_>, base: Option<&Inheritable>, findings: &mut Findings) -> (Instances, Ends) {
+fn instances(section: &Section<'_>, base: Option<&Inheritable>, findings: &mut Findings) -> (InstancesSpec, Ends) {
     // Only `[defaults]` is read without a base.
     let own: fn(u32) -> Reuse = if base.is_some() { Reuse::Own } else { Reuse::ForAll };
     let base = base.map(|b| (b.instances.clone(), b.instances_ends.clone()));
@@ -302,7 +304,7 @@ fn instances(section: &Section<'_>, base: Option<&Inheritable>, findings: &mut F
     let min: Option<u32> = section.get("min", inherited.map(|b| b.min), findings);
     let max: Option<u32> = section.get("max", inherited.map(|b| b.max), findings);
     let ends = check_ends(&section, ("min", min), ("max", max), |count| count.to_string(), ends, findings);
-    let instances = Instances {
+    let instances = InstancesSpec {
         min: min.unwrap_or_default(),
         max: max.unwrap_or_default(),
         reuse: match section.get("reuse", None, findings) {
@@ -325,20 +327,20 @@ fn check_ends<T: PartialOrd>(
 ) -> Ends {
     let own = (section.entry(low_name).is_some(), section.entry(high_name).is_some());
     // An error names the place where the other end was set, be that in `[defaults]`.
-    let mut ends = inherited.unwrap_or((Place::Default, Place::Default));
+    let mut ends = inherited.unwrap_or((Source::Default, Source::Default));
     if own.0 {
-        ends.0 = section.place(low_name);
+        ends.0 = section.source_of(low_name);
     }
     if own.1 {
-        ends.1 = section.place(high_name);
+        ends.1 = section.source_of(high_name);
     }
     if let (Some(low), Some(high)) = (low, high)
         && low > high
         // If this table sets neither, the error was reported where they were set.
         && (own.0 || own.1)
     {
-        let (name, place, other) = if own.0 { (low_name, &ends.0, &ends.1) } else { (high_name, &ends.1, &ends.0) };
-        let at = At { key: section.key(name), place: place.clone() };
+        let (name, source, other) = if own.0 { (low_name, &ends.0, &ends.1) } else { (high_name, &ends.1, &ends.0) };
+        let at = Location { key: section.key(name), source: source.clone() };
         let (low, high) = (format!("{low_name} = {}", print(low)), format!("{high_name} = {}", print(high)));
         findings.errors.push(ConfigError::MinAboveMax { at, low, high, other: other.clone() });
     }

@@ -9,18 +9,18 @@ use std::sync::Arc;
 
 use super::consistency::Consistency;
 use super::defaults::Inheritable;
-use super::error::{At, ConfigError};
+use super::error::{ConfigError, Location};
 use super::findings::Findings;
-use super::node::{Entry, Node, Place, Table, Value};
+use super::node::{Entry, Node, Source, Table, Value};
 use super::schema;
 use super::section::Section;
 use super::values::{Element, wrong_type};
 use crate::cors::Cors;
 use crate::desired::{
-    Admin, AgentSpec, Allow, Build, Conversations, Desired, Details, Durability, Host, Http, Limits, Mode, Probes,
-    Route, Store,
+    AdminSpec, AgentSpec, BuildSpec, ConversationsSpec, Desired, Durability, ErrorDetails, Grants, HostSpec, HttpSpec,
+    Limits, ProbesSpec, ResponseMode, RouteSpec, StoreSpec,
 };
-use crate::format::Format;
+use crate::format::StateFormat;
 use crate::names::{AgentName, Capability};
 use crate::route::RoutePattern;
 use crate::schedule::{Missed, Schedule};
@@ -34,27 +34,27 @@ pub fn check(root: &Node) -> Result<Desired, Vec<ConfigError>> {
     let desired = desired(root, &mut findings);
     let mut errors = findings.errors;
     // Sections are read in the order of the code, but people go through the file.
-    errors.sort_by(|one, other| one.at().place.cmp(&other.at().place));
+    errors.sort_by(|one, other| one.at().source.cmp(&other.at().source));
     desired.filter(|_| errors.is_empty()).ok_or(errors)
 }
 
 fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
     let Value::Table(table) = &root.value else {
-        let at = At { key: String::new(), place: root.place.clone() };
+        let at = Location { key: String::new(), source: root.source.clone() };
         let found = root.value.describe();
         let example = "caxton = 1".to_owned();
         findings.errors.push(ConfigError::WrongType { at, expected: "a table".to_owned(), found, example });
         return None;
     };
-    let root = Section::open(schema::root(), table, String::new(), root.place.clone(), findings);
+    let root = Section::open(schema::root(), table, String::new(), root.source.clone(), findings);
     // The value is not kept, since there is only one format.
     root.get::<u64>("caxton", None, findings);
     // Read before the agents, each of which starts from it.
     let base = Inheritable::read(&root.section("defaults", findings), None, findings);
     let desired = Desired {
         http: http(&root.section("http", findings), findings),
-        admin: Admin { listen: listen(&root.section("admin", findings), findings) },
-        probes: Probes { listen: root.section("probes", findings).get("listen", None, findings) },
+        admin: AdminSpec { listen: listen(&root.section("admin", findings), findings) },
+        probes: ProbesSpec { listen: root.section("probes", findings).get("listen", None, findings) },
         store: store(&root.section("store", findings), findings),
         host: host(&root.section("host", findings), findings),
         conversations: conversations(&root.section("conversations", findings), findings),
@@ -67,16 +67,16 @@ fn listen(section: &Section<'_>, findings: &mut Findings) -> SocketAddr {
     section.get("listen", None, findings).unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
 }
 
-fn host(section: &Section<'_>, findings: &mut Findings) -> Host {
-    Host {
+fn host(section: &Section<'_>, findings: &mut Findings) -> HostSpec {
+    HostSpec {
         // Every key has a default in the schema, so `unwrap_or_default` acts only after a reported error.
         drain: section.get("drain", None, findings).unwrap_or_default(),
         instances: section.get("instances", None, findings),
     }
 }
 
-fn http(section: &Section<'_>, findings: &mut Findings) -> Http {
-    Http {
+fn http(section: &Section<'_>, findings: &mut Findings) -> HttpSpec {
+    HttpSpec {
         listen: listen(section, findings),
         max_connections: section.get("max-connections", None, findings).unwrap_or_default(),
         max_head_bytes: section.get("max-head", None, findings).unwrap_or_default(),
@@ -84,9 +84,9 @@ fn http(section: &Section<'_>, findings: &mut Findings) -> Http {
         head_timeout: section.get("head-timeout", None, findings).unwrap_or_default(),
         stall_timeout: section.get("stall-timeout", None, findings).unwrap_or_default(),
         details: match section.get("details", None, findings) {
-            Some("always") => Details::Always,
-            Some("never") => Details::Never,
-            _ => Details::Loopback,
+            Some("always") => ErrorDetails::Always,
+            Some("never") => ErrorDetails::Never,
+            _ => ErrorDetails::Loopback,
         },
         cors: cors(&section.section("cors", findings), findings),
     }
@@ -103,19 +103,19 @@ fn cors(section: &Section<'_>, findings: &mut Findings) -> Cors {
     };
     // Browsers refuse the combination, so the setting could never act.
     if cors.credentials && cors.origins.iter().any(|origin| origin == "*") {
-        let at = At { key: section.key("credentials"), place: section.place("credentials") };
+        let at = Location { key: section.key("credentials"), source: section.source_of("credentials") };
         findings.errors.push(ConfigError::CredentialsForAll { at });
     }
     cors
 }
 
-fn store(section: &Section<'_>, findings: &mut Findings) -> Store {
+fn store(section: &Section<'_>, findings: &mut Findings) -> StoreSpec {
     let durability = match section.get("durability", None, findings) {
         Some("memory") => Durability::Memory,
         Some("os") => Durability::Os,
         _ => Durability::Fsync,
     };
-    Store {
+    StoreSpec {
         path: section.get("path", None, findings).unwrap_or_default(),
         durability,
         history: section.get("history", None, findings).unwrap_or_default(),
@@ -123,8 +123,8 @@ fn store(section: &Section<'_>, findings: &mut Findings) -> Store {
     }
 }
 
-fn conversations(section: &Section<'_>, findings: &mut Findings) -> Conversations {
-    Conversations {
+fn conversations(section: &Section<'_>, findings: &mut Findings) -> ConversationsSpec {
+    ConversationsSpec {
         timeout: section.get("timeout", None, findings).unwrap_or_default(),
         participants: section.get("participants", None, findings).unwrap_or_default(),
     }
@@ -143,12 +143,12 @@ fn agents(root: &Section<'_>, base: &Inheritable, findings: &mut Findings) -> BT
         let path = format!("agents.{name}");
         // Recorded even if its settings are wrong, so that grants for it are no further errors.
         let parsed = name.parse::<AgentName>().inspect(|name| consistency.agent(name.clone())).map_err(|reason| {
-            let at = At { key: path.clone(), place: entry.key.clone() };
+            let at = Location { key: path.clone(), source: entry.key.clone() };
             findings.errors.push(ConfigError::BadName { at, given: name.clone(), whose: "an agent", reason });
         });
         let Value::Table(settings) = &entry.node.value else {
             findings.errors.push(ConfigError::WrongType {
-                at: At { key: path, place: entry.node.place.clone() },
+                at: Location { key: path, source: entry.node.source.clone() },
                 expected: "a table".to_owned(),
                 found: entry.node.value.describe(),
                 example: format!("[agents.{name}]"),
@@ -192,7 +192,7 @@ fn agent_spec(
     findings: &mut Findings,
 ) -> AgentSpec {
     let component = section.entry("component").and_then(|_| section.get("component", None, findings));
-    let capabilities: Vec<(Element, Place)> = section.get("capabilities", None, findings).unwrap_or_default();
+    let capabilities: Vec<(Element, Source)> = section.get("capabilities", None, findings).unwrap_or_default();
     // Places are only for errors, and these have been reported.
     let capabilities: BTreeSet<Capability> =
         capabilities.into_iter().filter_map(|(element, _)| element.capability()).collect();
@@ -200,9 +200,9 @@ fn agent_spec(
     let Inheritable { limits, instances, snapshot, mailbox, breaker, reload, rollout, .. } =
         Inheritable::read(section, Some(base), findings);
     AgentSpec {
-        printed: Default::default(),
+        settings_text: Default::default(),
         component: component.unwrap_or_default(),
-        build: section.written("build", findings).map(|build| Build {
+        build: section.written("build", findings).map(|build| BuildSpec {
             command: build.get("command", None, findings).unwrap_or_default(),
             watch: build.get("watch", None, findings).unwrap_or_default(),
         }),
@@ -224,22 +224,22 @@ fn agent_spec(
 }
 
 /// Reads the format of the agent's data.
-fn format(section: &Section<'_>, findings: &mut Findings) -> Format {
-    let Some(section) = section.written("state", findings) else { return Format::default() };
+fn format(section: &Section<'_>, findings: &mut Findings) -> StateFormat {
+    let Some(section) = section.written("state", findings) else { return StateFormat::default() };
     let mut reads: BTreeSet<u32> = section.get("reads", None, findings).unwrap_or_default();
     let version = section.get("version", None, findings).unwrap_or_default();
     // Reading its own version is implied: naming it must not make another revision.
     reads.remove(&version);
-    Format { version, reads }
+    StateFormat { version, reads }
 }
 
-fn allow(section: &Section<'_>, consistency: &mut Consistency, findings: &mut Findings) -> Allow {
-    let Some(section) = section.written("allow", findings) else { return Allow::default() };
-    let send: Vec<(Element, Place)> = section.get("send", None, findings).unwrap_or_default();
-    let mut allow = Allow { env: section.get("env", None, findings).unwrap_or_default(), ..Allow::default() };
-    for (index, (element, place)) in send.into_iter().enumerate() {
+fn allow(section: &Section<'_>, consistency: &mut Consistency, findings: &mut Findings) -> Grants {
+    let Some(section) = section.written("allow", findings) else { return Grants::default() };
+    let send: Vec<(Element, Source)> = section.get("send", None, findings).unwrap_or_default();
+    let mut allow = Grants { env: section.get("env", None, findings).unwrap_or_default(), ..Grants::default() };
+    for (index, (element, source)) in send.into_iter().enumerate() {
         if let Some(receiver) = element.receiver() {
-            let at = At { key: format!("{}[{index}]", section.key("send")), place };
+            let at = Location { key: format!("{}[{index}]", section.key("send")), source };
             consistency.grant(receiver.clone(), at);
             allow.send.insert(receiver);
         }
@@ -247,21 +247,26 @@ fn allow(section: &Section<'_>, consistency: &mut Consistency, findings: &mut Fi
     allow
 }
 
-fn routes(section: &Section<'_>, agent: &str, consistency: &mut Consistency, findings: &mut Findings) -> Vec<Route> {
+fn routes(
+    section: &Section<'_>,
+    agent: &str,
+    consistency: &mut Consistency,
+    findings: &mut Findings,
+) -> Vec<RouteSpec> {
     let mut routes = Vec::new();
     for section in section.sections("http", findings) {
         let pattern = section.get("route", None, findings);
         let methods = section.get("methods", None, findings);
         let mode = match section.get("mode", None, findings) {
-            Some("enqueue") => Mode::Enqueue,
-            _ => Mode::Request,
+            Some("enqueue") => ResponseMode::Enqueue,
+            _ => ResponseMode::Request,
         };
         // A wrong route must not be reported as a clash as well.
         if let (Some(pattern), Some(methods)) = (pattern, methods) {
             let cors = section.get("cors", None, findings);
             let conversation = conversation(&section, &pattern, findings);
-            let route = Route { pattern, methods, mode, cors, conversation };
-            let at = At { key: section.key("route"), place: section.place("route") };
+            let route = RouteSpec { pattern, methods, mode, cors, conversation };
+            let at = Location { key: section.key("route"), source: section.source_of("route") };
             consistency.route(agent, &route, at, findings);
             routes.push(route);
         }
@@ -275,7 +280,7 @@ fn conversation(section: &Section<'_>, route: &RoutePattern, findings: &mut Find
     match Template::parse(&given, route) {
         Ok(template) => Some(template),
         Err(reason) => {
-            let at = At { key: section.key("conversation"), place: section.place("conversation") };
+            let at = Location { key: section.key("conversation"), source: section.source_of("conversation") };
             findings.errors.push(ConfigError::BadConversation { at, given, reason });
             None
         }
@@ -285,7 +290,7 @@ fn conversation(section: &Section<'_>, route: &RoutePattern, findings: &mut Find
 /// Reads the schedules. No schedule may occur twice, or send a message that the agent cannot take.
 fn schedules(section: &Section<'_>, limits: &Limits, findings: &mut Findings) -> Vec<Schedule> {
     let mut schedules = Vec::new();
-    let mut seen: BTreeMap<String, Place> = BTreeMap::new();
+    let mut seen: BTreeMap<String, Source> = BTreeMap::new();
     for section in section.sections("schedule", findings) {
         let cron = section.get("cron", None, findings);
         let timezone = section.get("timezone", None, findings);
@@ -299,7 +304,7 @@ fn schedules(section: &Section<'_>, limits: &Limits, findings: &mut Findings) ->
         // Checked here, since a schedule has no sender that could get the error.
         let bytes = content.as_ref().map_or(0, |content| content.len() as u64);
         if bytes > limits.message_bytes {
-            let at = At { key: section.key("content"), place: section.place("content") };
+            let at = Location { key: section.key("content"), source: section.source_of("content") };
             let [given, least, most] = [bytes, 0, limits.message_bytes].map(print_bytes);
             findings.errors.push(ConfigError::OutOfBounds { at, given, least, most });
         }
@@ -308,9 +313,9 @@ fn schedules(section: &Section<'_>, limits: &Limits, findings: &mut Findings) ->
             continue;
         };
         let schedule = Schedule { cron, timezone, content, content_type, missed };
-        let place = section.place("cron");
-        if let Some(first) = seen.insert(schedule.key(), place.clone()) {
-            let at = At { key: section.key("cron"), place };
+        let source = section.source_of("cron");
+        if let Some(first) = seen.insert(schedule.key(), source.clone()) {
+            let at = Location { key: section.key("cron"), source };
             findings.errors.push(ConfigError::Repeated { at, given: schedule.cron.to_string(), first });
         }
         schedules.push(schedule);

@@ -1,6 +1,6 @@
 //! The errors of a configuration.
 
-use super::node::Place;
+use super::node::Source;
 use crate::cron::CronError;
 use crate::names::NameError;
 use crate::route::RouteError;
@@ -9,11 +9,11 @@ use crate::units::UnitError;
 
 /// The setting that an error is about: its key from the root, and the place of its value.
 #[derive(Debug, Clone, PartialEq)]
-pub struct At {
+pub struct Location {
     /// The path of keys, such as `agents.triage.limits.memory`; empty for the file as a whole.
     pub key: String,
     /// The place of the value.
-    pub place: Place,
+    pub source: Source,
 }
 
 /// A pair of routes that clash.
@@ -26,7 +26,7 @@ pub struct Clash {
     /// The agent of the earlier route.
     pub other_agent: String,
     /// The place of the earlier route.
-    pub other: Place,
+    pub other: Source,
     /// The requests that both match.
     pub overlap: Overlap,
 }
@@ -49,13 +49,13 @@ pub enum ConfigError {
     #[error("there is no such file")]
     MissingFile {
         /// A location without key and source.
-        at: At,
+        at: Location,
     },
     /// The file cannot be read.
     #[error("cannot be read: {reason}")]
     UnreadableFile {
         /// A location without key and source.
-        at: At,
+        at: Location,
         /// The error of the system.
         reason: String,
     },
@@ -63,7 +63,7 @@ pub enum ConfigError {
     #[error("not valid TOML: {reason}")]
     Syntax {
         /// The place of the syntax error.
-        at: At,
+        at: Location,
         /// The error of the parser.
         reason: String,
     },
@@ -71,15 +71,15 @@ pub enum ConfigError {
     #[error("set twice")]
     DuplicateKey {
         /// The second occurrence.
-        at: At,
+        at: Location,
         /// The first occurrence, if it can be located.
-        first: Option<Place>,
+        first: Option<Source>,
     },
     /// An environment variable in the form of a setting that does not exist.
     #[error("sets nothing")]
     UnknownVariable {
         /// The variable; there is no key.
-        at: At,
+        at: Location,
         /// The variable that was probably meant.
         suggestion: Option<String>,
     },
@@ -87,7 +87,7 @@ pub enum ConfigError {
     #[error("unknown key")]
     UnknownKey {
         /// The key.
-        at: At,
+        at: Location,
         /// The key that was probably meant, or the right place for this one.
         suggestion: Option<String>,
         /// The keys of the table.
@@ -97,7 +97,7 @@ pub enum ConfigError {
     #[error("`{what}` is not implemented yet")]
     NotImplemented {
         /// The key or value.
-        at: At,
+        at: Location,
         /// The key or the word.
         what: String,
         /// The words that work; empty for a key.
@@ -107,7 +107,7 @@ pub enum ConfigError {
     #[error("must be set")]
     Missing {
         /// The key, at the place of the table that lacks it.
-        at: At,
+        at: Location,
         /// A typical setting.
         example: String,
         /// The agent that was probably meant, if the table declares an agent.
@@ -117,7 +117,7 @@ pub enum ConfigError {
     #[error("expected {expected}, found {found}")]
     WrongType {
         /// The value.
-        at: At,
+        at: Location,
         /// The type that the setting takes.
         expected: String,
         /// The type of the value.
@@ -129,7 +129,7 @@ pub enum ConfigError {
     #[error("must not be empty")]
     Empty {
         /// The value.
-        at: At,
+        at: Location,
         /// A typical setting.
         example: String,
     },
@@ -137,7 +137,7 @@ pub enum ConfigError {
     #[error("`{given}` is not a size: {reason}")]
     BadSize {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
         /// The reason.
@@ -147,7 +147,7 @@ pub enum ConfigError {
     #[error("`{given}` is not a duration: {reason}")]
     BadDuration {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
         /// The reason.
@@ -157,7 +157,7 @@ pub enum ConfigError {
     #[error("{given} is out of bounds")]
     OutOfBounds {
         /// The value.
-        at: At,
+        at: Location,
         /// The value as it was read.
         given: String,
         /// The lower bound.
@@ -169,7 +169,7 @@ pub enum ConfigError {
     #[error("the file has format {given}, this version of Caxton reads format 1")]
     UnknownFormat {
         /// The value of `caxton`.
-        at: At,
+        at: Location,
         /// The format.
         given: i64,
     },
@@ -177,7 +177,7 @@ pub enum ConfigError {
     #[error("there is no `{given}` here")]
     UnknownWord {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
         /// The words that work.
@@ -189,7 +189,7 @@ pub enum ConfigError {
     #[error("`{given}` is not an address to listen on")]
     BadAddress {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
     },
@@ -197,7 +197,7 @@ pub enum ConfigError {
     #[error("`{given}` is reached from other machines, which needs TLS, and TLS is not implemented yet")]
     NotLoopback {
         /// The value.
-        at: At,
+        at: Location,
         /// The address.
         given: String,
     },
@@ -205,7 +205,7 @@ pub enum ConfigError {
     #[error("`{given}` cannot be the name of {whose}")]
     BadName {
         /// The name.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
         /// The kind of name: `an agent` or `a capability`.
@@ -217,7 +217,7 @@ pub enum ConfigError {
     #[error("`{given}` cannot be the name of an environment variable")]
     BadVariableName {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
     },
@@ -225,7 +225,7 @@ pub enum ConfigError {
     #[error("`{given}` is not a route: {reason}")]
     BadRoute {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
         /// The reason.
@@ -235,7 +235,7 @@ pub enum ConfigError {
     #[error("`{given}` cannot name conversations: {reason}")]
     BadConversation {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
         /// The reason.
@@ -245,7 +245,7 @@ pub enum ConfigError {
     #[error("`{given}` is not a cron: {reason}")]
     BadCron {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
         /// The reason.
@@ -255,7 +255,7 @@ pub enum ConfigError {
     #[error("there is no time zone `{given}`")]
     UnknownTimezone {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
         /// The time zone that was probably meant.
@@ -265,7 +265,7 @@ pub enum ConfigError {
     #[error("`{}` is not a content type", given.escape_debug())]
     BadContentType {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
     },
@@ -273,7 +273,7 @@ pub enum ConfigError {
     #[error("HTTP has no method `{given}`")]
     UnknownMethod {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
         /// The method that was probably meant.
@@ -283,7 +283,7 @@ pub enum ConfigError {
     #[error("`{given}` is not an origin")]
     BadOrigin {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
     },
@@ -291,7 +291,7 @@ pub enum ConfigError {
     #[error("`{given}` cannot be the name of a header")]
     BadHeaderName {
         /// The value.
-        at: At,
+        at: Location,
         /// The text.
         given: String,
     },
@@ -299,35 +299,35 @@ pub enum ConfigError {
     #[error("credentials are for origins that are named, and `origins` has `*`")]
     CredentialsForAll {
         /// The setting.
-        at: At,
+        at: Location,
     },
     /// A repeated element of a list.
     #[error("`{given}` is listed twice")]
     Repeated {
         /// The second occurrence.
-        at: At,
+        at: Location,
         /// The element.
         given: String,
         /// The first occurrence.
-        first: Place,
+        first: Source,
     },
     /// A lower end above the upper one, such as `instances.min` above `instances.max`.
     #[error("{low} is more than {high}")]
     MinAboveMax {
         /// The end that this table sets.
-        at: At,
+        at: Location,
         /// The lower end, such as `min = 5`.
         low: String,
         /// The upper end, such as `max = 4`.
         high: String,
         /// The place of the other end.
-        other: Place,
+        other: Source,
     },
     /// A key of another strategy than the one in force, which would have no effect.
     #[error("belongs to `strategy = \"{belongs}\"`, and the strategy is {chosen}")]
     OtherStrategy {
         /// The key.
-        at: At,
+        at: Location,
         /// The strategy that it belongs to.
         belongs: &'static str,
         /// The strategy in force.
@@ -337,7 +337,7 @@ pub enum ConfigError {
     #[error("`{}` clashes with `{}` of agent `{}`", clash.route, clash.other_route, clash.other_agent)]
     RouteClash {
         /// The later route.
-        at: At,
+        at: Location,
         /// The two routes.
         clash: Box<Clash>,
     },
@@ -345,7 +345,7 @@ pub enum ConfigError {
     #[error("there is no agent `{name}`")]
     UnknownAgent {
         /// The grant.
-        at: At,
+        at: Location,
         /// The agent.
         name: String,
         /// The agent that was probably meant.
@@ -355,7 +355,7 @@ pub enum ConfigError {
     #[error("no agent has the capability `{name}`")]
     UnknownCapability {
         /// The grant.
-        at: At,
+        at: Location,
         /// The capability.
         name: String,
         /// The capability that was probably meant.
@@ -377,7 +377,7 @@ macro_rules! by_variant {
             }
 
             /// Returns the setting that the error is about.
-            pub fn at(&self) -> &At {
+            pub fn at(&self) -> &Location {
                 match self { $(Self::$variant { at, .. } => at,)* }
             }
         }
@@ -424,7 +424,7 @@ by_variant! {
 
 impl ConfigError {
     /// Returns a second place that belongs to the error, with a label for it.
-    pub fn related(&self) -> Option<(&Place, &'static str)> {
+    pub fn related(&self) -> Option<(&Source, &'static str)> {
         match self {
             Self::DuplicateKey { first: Some(first), .. } => Some((first, "first set here")),
             Self::Repeated { first, .. } => Some((first, "first listed here")),

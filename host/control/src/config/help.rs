@@ -1,7 +1,7 @@
 //! The remedy for each error.
 
 use super::error::{ConfigError, Overlap};
-use crate::cron::{CronError, Field};
+use crate::cron::{CronError, CronField};
 use crate::units::guess_bytes;
 
 // Apart from the errors: these are read by those who write the file, and changed for other reasons.
@@ -122,7 +122,7 @@ fn cron_help(reason: &CronError) -> String {
             "5 fields: minute, hour, day, month and weekday; or 6 with the second first, such as \"0 */5 * * * *\""
                 .to_owned()
         }
-        CronError::Field { field: Field { name, takes, .. }, .. } => {
+        CronError::Field { field: CronField { name, takes, .. }, .. } => {
             format!("the {name} takes `*` and {takes}; with `-`, `/` and `,` also ranges, steps and lists")
         }
         CronError::Never => "name days that a month has".to_owned(),

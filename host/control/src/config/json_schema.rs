@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::{Default, Field, Fields, INHERITABLE, Item, Key, Kind, METHODS, root};
+use super::schema::{DefaultValue, Field, Fields, INHERITABLE, ItemKind, Key, Kind, METHODS, root};
 use crate::format::MAX_VERSION;
 
 /// The rule for names of agents and capabilities (SPEC §7).
@@ -34,10 +34,10 @@ pub fn json_schema() -> Value {
 
 /// Returns the schema of a table. Unimplemented keys are left out, and so refused.
 fn table(fields: &Fields) -> Map<String, Value> {
-    let implemented = || fields.values().filter(|field| field.key.kind != Kind::Later);
+    let implemented = || fields.values().filter(|field| field.key.kind != Kind::Unimplemented);
     let properties: Map<String, Value> = implemented().map(|field| (field.name.to_owned(), property(field))).collect();
     let required: Vec<&str> = implemented()
-        .filter(|field| matches!(field.key.default, Default::Required(_)))
+        .filter(|field| matches!(field.key.default, DefaultValue::Required(_)))
         .map(|field| field.name)
         .collect();
     let mut schema = Map::new();
@@ -69,11 +69,14 @@ fn property(field: &Field) -> Value {
     if let Value::Object(schema) = &mut schema {
         schema.insert("description".into(), json!(describe(key)));
         let default = match key.default {
-            Default::Text(text) => Some(json!(text)),
-            Default::Integer(number) => Some(json!(number)),
-            Default::Number(number) => Some(json!(number)),
-            Default::Boolean(truth) => Some(json!(truth)),
-            Default::Required(_) | Default::Unset(_) | Default::EmptyList(_) | Default::EmptyTable(_) => None,
+            DefaultValue::Text(text) => Some(json!(text)),
+            DefaultValue::Integer(number) => Some(json!(number)),
+            DefaultValue::Number(number) => Some(json!(number)),
+            DefaultValue::Boolean(truth) => Some(json!(truth)),
+            DefaultValue::Required(_)
+            | DefaultValue::Unset(_)
+            | DefaultValue::EmptyList(_)
+            | DefaultValue::EmptyTable(_) => None,
         };
         if let Some(default) = default {
             schema.insert("default".into(), default);
@@ -119,20 +122,20 @@ fn scalar(key: &Key) -> Value {
         Kind::Versions => json!({
             "type": "array", "uniqueItems": true, "items": { "type": "integer", "minimum": 0, "maximum": MAX_VERSION },
         }),
-        Kind::Table | Kind::Tables | Kind::Agents | Kind::Later => json!({}),
+        Kind::Table | Kind::Tables | Kind::Agents | Kind::Unimplemented => json!({}),
     }
 }
 
 /// Returns the schema of a list's element.
-fn element(item: Item) -> Value {
+fn element(item: ItemKind) -> Value {
     match item {
-        Item::Text => json!({ "type": "string", "pattern": "\\S" }),
-        Item::Capability => json!({ "type": "string", "pattern": NAME }),
-        Item::Receiver => json!({ "type": "string", "pattern": NAME.replacen('^', "^(cap:)?", 1) }),
-        Item::Variable => json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" }),
-        Item::Method => json!({ "enum": METHODS }),
-        Item::Origin => json!({ "type": "string", "pattern": "^(\\*|[a-z][a-z0-9+.-]*://[^/?#@ ]+)$" }),
-        Item::Header => json!({ "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" }),
+        ItemKind::Text => json!({ "type": "string", "pattern": "\\S" }),
+        ItemKind::Capability => json!({ "type": "string", "pattern": NAME }),
+        ItemKind::Receiver => json!({ "type": "string", "pattern": NAME.replacen('^', "^(cap:)?", 1) }),
+        ItemKind::Variable => json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" }),
+        ItemKind::Method => json!({ "enum": METHODS }),
+        ItemKind::Origin => json!({ "type": "string", "pattern": "^(\\*|[a-z][a-z0-9+.-]*://[^/?#@ ]+)$" }),
+        ItemKind::Header => json!({ "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" }),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Checking, the JSON schema and `docs/configuration.md` are derived from it.
 
-use super::kinds::{Default, Item, Key, Kind};
+use super::kinds::{DefaultValue, ItemKind, Key, Kind};
 use crate::format::MAX_VERSION;
 
 // Sizes are in bytes and durations in milliseconds, as `Kind` has its bounds.
@@ -27,10 +27,10 @@ pub const INHERITABLE: &[&str] =
 /// The table of all settings, in the order of the reference.
 #[rustfmt::skip]
 pub static KEYS: &[Key] = &[
-    key("caxton", Kind::Format, Default::Required("1"), "The format of this file."),
+    key("caxton", Kind::Format, DefaultValue::Required("1"), "The format of this file."),
 
     table("http", "The listener where agents are called."),
-    key("http.listen", Kind::Address { loopback: false }, Default::Text("127.0.0.1:8080"),
+    key("http.listen", Kind::Address { loopback: false }, DefaultValue::Text("127.0.0.1:8080"),
         "IP address and port; port 0 lets the system choose."),
     integer("http.max-connections", 1, 100_000, 10_000, "Connections open at once; more wait to be accepted."),
     size("http.max-head", 8 * KIB, MIB, "64KiB", "The largest head of a request: its first line and headers."),
@@ -46,28 +46,28 @@ pub static KEYS: &[Key] = &[
     table("http.cors",
         "Which pages of other origins may call message agents from a browser. Off while `origins` is empty. The host \
         answers preflights itself. HTTP agents answer for themselves, unless a route says `cors = true`."),
-    list("http.cors.origins", Item::Origin, "[\"https://app.example\"]", "The origins of the pages; `*` means all."),
-    list("http.cors.methods", Item::Method, "[\"POST\"]",
+    list("http.cors.origins", ItemKind::Origin, "[\"https://app.example\"]", "The origins of the pages; `*` means all."),
+    list("http.cors.methods", ItemKind::Method, "[\"POST\"]",
         "The methods that they may use, of those that a route takes; none means all of these."),
-    list("http.cors.headers", Item::Header, "[\"content-type\"]",
+    list("http.cors.headers", ItemKind::Header, "[\"content-type\"]",
         "The headers that they may send; `*` means all, none those that an agent sees of a request."),
-    list("http.cors.expose", Item::Header, "[\"caxton-conversation\"]",
+    list("http.cors.expose", ItemKind::Header, "[\"caxton-conversation\"]",
         "The headers that they may read, beside those that every page may; none means those that the host sets."),
-    key("http.cors.credentials", Kind::Boolean, Default::Boolean(false),
+    key("http.cors.credentials", Kind::Boolean, DefaultValue::Boolean(false),
         "Whether they may send cookies and other credentials; only with origins that are named."),
     time("http.cors.max-age", 0, 24 * HOUR, "10m", "How long a browser may keep the answer to a preflight."),
 
     table("admin", "The listener of the management API, metrics and probes."),
-    key("admin.listen", Kind::Address { loopback: true }, Default::Text("127.0.0.1:8081"),
+    key("admin.listen", Kind::Address { loopback: true }, DefaultValue::Text("127.0.0.1:8081"),
         "IP address and port; only an address of this machine's own. Port 0 lets the system choose."),
 
     table("probes", "A listener for `/healthz`, `/readyz` and `/metrics` alone, for probes and scrapes from other machines."),
-    key("probes.listen", Kind::Address { loopback: false }, Default::Unset("\"0.0.0.0:9090\""),
+    key("probes.listen", Kind::Address { loopback: false }, DefaultValue::Unset("\"0.0.0.0:9090\""),
         "IP address and port, where these three are answered without a token and nothing else is; port 0 lets the system \
         choose. They are answered at `admin.listen` as well."),
 
     table("store", "Where and how state is kept."),
-    key("store.path", Kind::Text, Default::Text(".caxton"), "The data folder, relative to the folder of this file."),
+    key("store.path", Kind::Text, DefaultValue::Text(".caxton"), "The data folder, relative to the folder of this file."),
     word("store.durability", &["fsync", "os", "memory"], &[], "fsync",
         "When a commit counts as safe: on the disk, with the operating system, or at once and for the life of the host."),
     integer("store.history", 0, 10_000_000, 100_000,
@@ -76,7 +76,7 @@ pub static KEYS: &[Key] = &[
 
     table("host", "The host as a whole."),
     time("host.drain", SECOND, 10 * MINUTE, "30s", "How long a stop waits for what is in flight."),
-    key("host.instances", Kind::Integer { least: 64, most: 16_384 }, Default::Unset("1_000"),
+    key("host.instances", Kind::Integer { least: 64, most: 16_384 }, DefaultValue::Unset("1_000"),
         "Instances of all agents together that live at once, at most; idle ones make way. Left out, as many as the \
         machine's bound of memory mappings (`vm.max_map_count`) allows."),
 
@@ -87,21 +87,21 @@ pub static KEYS: &[Key] = &[
 
     table("defaults", "What all agents inherit, and each may set for itself."),
 
-    key("agents", Kind::Agents, Default::EmptyTable(""), "The agents, by name."),
-    key("agents.NAME.component", Kind::Text, Default::Required("\"components/dist/triage.wasm\""),
+    key("agents", Kind::Agents, DefaultValue::EmptyTable(""), "The agents, by name."),
+    key("agents.NAME.component", Kind::Text, DefaultValue::Required("\"components/dist/triage.wasm\""),
         "The file of the agent's component, relative to the folder of this file."),
     table("agents.NAME.build", "How the component is made from source."),
-    key("agents.NAME.build.command", Kind::Text, Default::Required("\"components/build.sh triage\""),
+    key("agents.NAME.build.command", Kind::Text, DefaultValue::Required("\"components/build.sh triage\""),
         "A command line for `sh -c`, run in the folder of this file."),
-    list("agents.NAME.build.watch", Item::Text, "[\"components/triage/**\"]",
+    list("agents.NAME.build.watch", ItemKind::Text, "[\"components/triage/**\"]",
         "Files whose change runs the command again: files, folders with all in them, and globs (`*` and `**` match any number of folders too), from the folder of this file."),
-    list("agents.NAME.capabilities", Item::Capability, "[\"triage\"]",
+    list("agents.NAME.capabilities", ItemKind::Capability, "[\"triage\"]",
         "What the agent can do; others send to `cap:NAME` to reach any agent that can."),
     table("agents.NAME.instances", "How many instances the agent has."),
     integer("agents.NAME.instances.min", 0, 1_000, 0,
         "Instances kept warm even when idle, as long as no other agent has nowhere to start one (`host.instances`)."),
     integer("agents.NAME.instances.max", 1, 1_000, 4, "Instances at most; further messages wait."),
-    key("agents.NAME.instances.reuse", Kind::Integer { least: 1, most: 1_000_000_000 }, Default::Unset("1_000"),
+    key("agents.NAME.instances.reuse", Kind::Integer { least: 1, most: 1_000_000_000 }, DefaultValue::Unset("1_000"),
         "Messages or requests that an instance handles before another takes its place; 1 gives each a fresh one. Unset, \
         it is 1 for HTTP agents and 1,000 for agents that take messages, unless the component says how often it may be \
         used. Not for agents that keep state in their memory."),
@@ -114,21 +114,21 @@ pub static KEYS: &[Key] = &[
     integer("agents.NAME.state.version", 0, MAX_VERSION, 0,
         "The version of the format that the component writes. A change keeps the state as it was, for an undo, and runs \
         the component's `migrate`, if it exports one, before its first message."),
-    key("agents.NAME.state.reads", Kind::Versions, Default::EmptyList("[1]"),
+    key("agents.NAME.state.reads", Kind::Versions, DefaultValue::EmptyList("[1]"),
         "Other versions that the component can read. A rollout in which it would meet one that it cannot read is refused."),
-    key("agents.NAME.config", Kind::TextMap, Default::EmptyTable("{ language = \"en\" }"),
+    key("agents.NAME.config", Kind::TextMap, DefaultValue::EmptyTable("{ language = \"en\" }"),
         "Text that the agent reads through `wasi:config/store`."),
     table("agents.NAME.allow", "What the agent may reach. What is not listed is refused."),
-    list("agents.NAME.allow.send", Item::Receiver, "[\"billing\", \"cap:archive\"]",
+    list("agents.NAME.allow.send", ItemKind::Receiver, "[\"billing\", \"cap:archive\"]",
         "To whom it may send: agents, and capabilities as `cap:NAME`."),
-    list("agents.NAME.allow.env", Item::Variable, "[\"LANG\"]", "Environment variables of the host that it sees."),
-    later("agents.NAME.allow.http", "Where it may call over HTTP."),
-    later("agents.NAME.allow.files", "Which folders it sees."),
+    list("agents.NAME.allow.env", ItemKind::Variable, "[\"LANG\"]", "Environment variables of the host that it sees."),
+    unimplemented("agents.NAME.allow.http", "Where it may call over HTTP."),
+    unimplemented("agents.NAME.allow.files", "Which folders it sees."),
     table("agents.NAME.limits", "What the agent may use."),
     size("agents.NAME.limits.memory", MIB, 4 * GIB, "64MiB",
         "Linear memories and tables of one instance, summed. Growth beyond fails in the guest."),
     time("agents.NAME.limits.cpu", 1, MINUTE, "1s", "Time on a core for one message."),
-    key("agents.NAME.limits.fuel", Kind::Integer { least: 10_000, most: 1_000_000_000_000 }, Default::Unset("100_000_000"),
+    key("agents.NAME.limits.fuel", Kind::Integer { least: 10_000, most: 1_000_000_000_000 }, DefaultValue::Unset("100_000_000"),
         "Instructions for one message: exact and repeatable, and slower. Off unless set."),
     time("agents.NAME.limits.time", 10, HOUR, "10s", "Time by the clock for one message, waits included."),
     size("agents.NAME.limits.message", 1, 10 * MIB, "256KiB", "The content of one message, in and out."),
@@ -147,7 +147,7 @@ pub static KEYS: &[Key] = &[
     integer("agents.NAME.mailbox.depth", 1, 1_000_000, 10_000,
         "How many messages may wait; the sender of one more gets an error."),
     integer("agents.NAME.mailbox.attempts", 1, 20, 5, "How often a message is tried before it becomes a dead letter."),
-    key("agents.NAME.mailbox.timeout", Kind::Time { least: SECOND, most: 24 * HOUR }, Default::Unset("\"1h\""),
+    key("agents.NAME.mailbox.timeout", Kind::Time { least: SECOND, most: 24 * HOUR }, DefaultValue::Unset("\"1h\""),
         "How long a message may wait before it becomes a dead letter, `expired`."),
     word("agents.NAME.mailbox.on-dead", &["keep", "tell"], &[], "keep",
         "Whether the agent gets a `failure` from `host:dead` when a message that it was sent, or has sent, is given up, \
@@ -162,50 +162,50 @@ pub static KEYS: &[Key] = &[
     integer("agents.NAME.breaker.faults", 1, 100, 10, "Messages and calls in a row that have to fail to open the breaker. One that is tried again counts once."),
     time("agents.NAME.breaker.reset", 5 * SECOND, 5 * MINUTE, "60s",
         "How long the breaker is open before one message is let through on trial."),
-    key("agents.NAME.http", Kind::Tables, Default::EmptyList(""), "Routes that call the agent."),
-    key("agents.NAME.http.route", Kind::Route, Default::Required("\"/tickets/{id}\""),
+    key("agents.NAME.http", Kind::Tables, DefaultValue::EmptyList(""), "Routes that call the agent."),
+    key("agents.NAME.http.route", Kind::Route, DefaultValue::Required("\"/tickets/{id}\""),
         "The path. `{id}` matches one segment, `{*rest}` at the end all that is left, be it nothing; literals go before \
          them."),
-    list("agents.NAME.http.methods", Item::Method, "[\"POST\"]", "The methods; none means all."),
+    list("agents.NAME.http.methods", ItemKind::Method, "[\"POST\"]", "The methods; none means all."),
     word("agents.NAME.http.mode", &["request", "enqueue"], &[], "request",
         "Whether the caller waits for the reply, or gets 202 and the message's id at once."),
-    key("agents.NAME.http.conversation", Kind::Text, Default::Unset("\"order-{id}\""),
+    key("agents.NAME.http.conversation", Kind::Text, DefaultValue::Unset("\"order-{id}\""),
         "What names the conversation of each request, with parameters of the route and headers (`{header:x-order}`), so that \
          requests for one thing are handled one after the other. It goes before `caxton-conversation`."),
-    key("agents.NAME.http.cors", Kind::Boolean, Default::Unset("true"),
+    key("agents.NAME.http.cors", Kind::Boolean, DefaultValue::Unset("true"),
         "Whether `http.cors` holds for this route; left out, it holds for message agents and not for HTTP agents."),
-    key("agents.NAME.schedule", Kind::Tables, Default::EmptyList(""), "Messages that the agent gets by the clock."),
-    key("agents.NAME.schedule.cron", Kind::Cron, Default::Required("\"0 */5 * * * *\""),
+    key("agents.NAME.schedule", Kind::Tables, DefaultValue::EmptyList(""), "Messages that the agent gets by the clock."),
+    key("agents.NAME.schedule.cron", Kind::Cron, DefaultValue::Required("\"0 */5 * * * *\""),
         "The times: minute, hour, day, month and weekday, or six fields with the second first."),
-    key("agents.NAME.schedule.timezone", Kind::Timezone, Default::Text("UTC"),
+    key("agents.NAME.schedule.timezone", Kind::Timezone, DefaultValue::Text("UTC"),
         "The time zone of the times, by its IANA name such as `Europe/Berlin`."),
-    key("agents.NAME.schedule.content", Kind::AnyText, Default::Text(""), "What the message says; not more than `limits.message`."),
-    key("agents.NAME.schedule.content-type", Kind::ContentType, Default::Text("text/plain; charset=utf-8"),
+    key("agents.NAME.schedule.content", Kind::AnyText, DefaultValue::Text(""), "What the message says; not more than `limits.message`."),
+    key("agents.NAME.schedule.content-type", Kind::ContentType, DefaultValue::Text("text/plain; charset=utf-8"),
         "How the content is to be read."),
     word("agents.NAME.schedule.missed", &["skip", "latest", "all"], &[], "latest",
         "Which times are made up for that passed while the host stood still: none, the last, or each."),
     table("agents.NAME.deploy", "How a changed declaration reaches traffic."),
     word("agents.NAME.deploy.strategy", &["immediate", "rolling", "blue-green", "canary"], &[], "rolling",
         "At once, in batches of instances, by a full second set, or by weight."),
-    key("agents.NAME.deploy.batch", Kind::Batch, Default::Integer(1),
+    key("agents.NAME.deploy.batch", Kind::Batch, DefaultValue::Integer(1),
         "rolling: instances that are replaced at a time, or how many of a hundred, such as `25%`."),
     time("agents.NAME.deploy.keep-warm", 0, 24 * HOUR, "5m",
         "blue-green: how long the old instances stand for an instant undo."),
     key("agents.NAME.deploy.steps", Kind::CanarySteps,
-        Default::Unset("[{ weight = 5, for = \"5m\" }, { pause = true }, { weight = 50, for = \"10m\" }]"),
+        DefaultValue::Unset("[{ weight = 5, for = \"5m\" }, { pause = true }, { weight = 50, for = \"10m\" }]"),
         "canary: the weights in percent and how long each is held; a pause lasts until `caxton rollout promote`."),
     time("agents.NAME.deploy.timeout", 30 * SECOND, 30 * MINUTE, "5m",
         "How long the host's own work may take; pauses, step times and waits for messages are not counted."),
     table("agents.NAME.reload", "How changed bytes of the component reach traffic."),
     word("agents.NAME.reload.strategy", &["graceful", "immediate", "parallel", "traffic-splitting"], &[], "graceful",
         "With the old one drained, at once, after comparing answers to copies of messages, or by weight; the new revision is ready before."),
-    key("agents.NAME.reload.watch", Kind::Boolean, Default::Boolean(true),
+    key("agents.NAME.reload.watch", Kind::Boolean, DefaultValue::Boolean(true),
         "Whether a change of the component's file is taken up at once."),
     time("agents.NAME.reload.drain", 5 * SECOND, 10 * MINUTE, "60s",
         "How long the old revision may take to finish what is in flight."),
     word("agents.NAME.reload.state", &["migrate", "discard"], &[], "migrate",
         "What becomes of the state in memory: the new revision takes it over, or begins anew."),
-    key("agents.NAME.reload.steps", Kind::Weights, Default::Unset("[5, 10, 25, 50, 75, 100]"),
+    key("agents.NAME.reload.steps", Kind::Weights, DefaultValue::Unset("[5, 10, 25, 50, 75, 100]"),
         "traffic-splitting: the weights in percent."),
     time("agents.NAME.reload.every", SECOND, 24 * HOUR, "30s", "traffic-splitting: how long each weight is held."),
     time("agents.NAME.reload.for", SECOND, HOUR, "60s",
@@ -213,23 +213,23 @@ pub static KEYS: &[Key] = &[
     integer("agents.NAME.reload.min-messages", 1, 1_000_000, 100,
         "parallel: how many copies of messages are enough."),
     percent("agents.NAME.reload.match", 0.0, 100.0, "100%", "parallel: how many answers must agree."),
-    list("agents.NAME.reload.ignore", Item::Text, "[\"reply.at\", \"**.id\"]",
+    list("agents.NAME.reload.ignore", ItemKind::Text, "[\"reply.at\", \"**.id\"]",
         "parallel: where answers may differ, beside what differs when the running revision is compared with itself."),
     time("agents.NAME.reload.timeout", 30 * SECOND, 30 * MINUTE, "5m",
         "How long the host's own work may take; pauses, step times and waits for messages are not counted."),
     table("agents.NAME.rollback", "When a new revision is taken back, and what is kept to go back to."),
-    key("agents.NAME.rollback.automatic", Kind::Boolean, Default::Boolean(true),
+    key("agents.NAME.rollback.automatic", Kind::Boolean, DefaultValue::Boolean(true),
         "Whether a new revision that does worse is taken back without being asked."),
     percent("agents.NAME.rollback.errors", 0.0, 100.0, "5%",
         "When the new one fails at so many points more of its messages than the old one in the same window, by more than chance explains. While it only seems to, up to ten times `min-messages` are waited for. Also when the old one, beside the new one, fails at so many points more than it did before."),
-    key("agents.NAME.rollback.errors-above", Kind::Percent { least: 0.0, most: 100.0 }, Default::Unset("\"20%\""),
+    key("agents.NAME.rollback.errors-above", Kind::Percent { least: 0.0, most: 100.0 }, DefaultValue::Unset("\"20%\""),
         "Above so many failed messages of the new revision, whatever the old one does. Off unless set."),
     percent("agents.NAME.rollback.slower", 0.0, 10_000.0, "50%",
         "When its p95 is above that of the old one, in the same window, by more than this. Messages that failed are in neither."),
     time("agents.NAME.rollback.slower-min", 0, HOUR, "10ms",
         "A p95 that is not above this is not slow, however fast the old one is."),
     percent("agents.NAME.rollback.probes", 0.0, 100.0, "50%", "Below so many probes that passed."),
-    key("agents.NAME.rollback.memory", Kind::Size { least: MIB, most: 4 * GIB }, Default::Unset("\"100MiB\""),
+    key("agents.NAME.rollback.memory", Kind::Size { least: MIB, most: 4 * GIB }, DefaultValue::Unset("\"100MiB\""),
         "Above so much memory of one instance of the new revision. Off unless set."),
     integer("agents.NAME.rollback.min-messages", 0, 1_000_000, 100,
         "With fewer messages a new revision is not judged, and is never healthy."),
@@ -237,50 +237,50 @@ pub static KEYS: &[Key] = &[
         "Where conversations are while traffic is split: with the revision that has something of theirs open, with the one they began with, or anywhere."),
     integer("agents.NAME.rollback.rehearse", 0, 10_000, 0,
         "How many of the last messages a new revision has to handle on a copy before any traffic moves; with 0 none are kept."),
-    key("agents.NAME.rollback.match", Kind::Percent { least: 0.0, most: 100.0 }, Default::Unset("\"90%\""),
+    key("agents.NAME.rollback.match", Kind::Percent { least: 0.0, most: 100.0 }, DefaultValue::Unset("\"90%\""),
         "When fewer of the answers that a rehearsal compares are alike, the new revision is refused, and so is an undo. Off \
         unless set."),
     integer("agents.NAME.rollback.keep", 0, 100, 3,
         "Old revisions that are kept for an undo, with their bytes, settings and snapshots."),
 
-    later("ceilings", "Limits that no agent may exceed."),
-    later("policy", "Rules for components."),
+    unimplemented("ceilings", "Limits that no agent may exceed."),
+    unimplemented("policy", "Rules for components."),
 ];
 
-const fn key(path: &'static str, kind: Kind, default: Default, doc: &'static str) -> Key {
+const fn key(path: &'static str, kind: Kind, default: DefaultValue, doc: &'static str) -> Key {
     Key { path, kind, default, doc }
 }
 
 const fn table(path: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Table, Default::Unset(""), doc)
+    key(path, Kind::Table, DefaultValue::Unset(""), doc)
 }
 
-const fn later(path: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Later, Default::Unset(""), doc)
+const fn unimplemented(path: &'static str, doc: &'static str) -> Key {
+    key(path, Kind::Unimplemented, DefaultValue::Unset(""), doc)
 }
 
 const fn percent(path: &'static str, least: f64, most: f64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Percent { least, most }, Default::Text(default), doc)
+    key(path, Kind::Percent { least, most }, DefaultValue::Text(default), doc)
 }
 
 const fn integer(path: &'static str, least: u64, most: u64, default: i64, doc: &'static str) -> Key {
-    key(path, Kind::Integer { least, most }, Default::Integer(default), doc)
+    key(path, Kind::Integer { least, most }, DefaultValue::Integer(default), doc)
 }
 
 const fn number(path: &'static str, least: f64, most: f64, default: f64, doc: &'static str) -> Key {
-    key(path, Kind::Number { least, most }, Default::Number(default), doc)
+    key(path, Kind::Number { least, most }, DefaultValue::Number(default), doc)
 }
 
 const fn size(path: &'static str, least: u64, most: u64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Size { least, most }, Default::Text(default), doc)
+    key(path, Kind::Size { least, most }, DefaultValue::Text(default), doc)
 }
 
 const fn time(path: &'static str, least: u64, most: u64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Time { least, most }, Default::Text(default), doc)
+    key(path, Kind::Time { least, most }, DefaultValue::Text(default), doc)
 }
 
-const fn list(path: &'static str, item: Item, example: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::List(item), Default::EmptyList(example), doc)
+const fn list(path: &'static str, item: ItemKind, example: &'static str, doc: &'static str) -> Key {
+    key(path, Kind::List(item), DefaultValue::EmptyList(example), doc)
 }
 
 const fn word(
@@ -290,5 +290,5 @@ const fn word(
     default: &'static str,
     doc: &'static str,
 ) -> Key {
-    key(path, Kind::Word { known, later }, Default::Text(default), doc)
+    key(path, Kind::Word { known, later }, DefaultValue::Text(default), doc)
 }

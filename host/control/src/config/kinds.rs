@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::node::{Node, Place, Table, Value};
+use super::node::{Node, Source, Table, Value};
 use crate::units::{print_bytes, print_duration};
 
 /// A setting, or a table of settings.
@@ -13,7 +13,7 @@ pub struct Key {
     /// The values that it takes.
     pub kind: Kind,
     /// The value without it.
-    pub default: Default,
+    pub default: DefaultValue,
     /// The meaning, in one line.
     pub doc: &'static str,
 }
@@ -84,7 +84,7 @@ pub enum Kind {
     /// A path with parameters.
     Route,
     /// A list without repetition.
-    List(Item),
+    List(ItemKind),
     /// A table with any keys, each with a text.
     TextMap,
     /// A percentage, as text such as `5%` or as a number.
@@ -103,12 +103,12 @@ pub enum Kind {
     /// Versions of a format, each a whole number from 0 to 1,000,000.
     Versions,
     /// A key that is known but not implemented in this version.
-    Later,
+    Unimplemented,
 }
 
 /// The kind of a list's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Item {
+pub enum ItemKind {
     /// A text that is not empty.
     Text,
     /// The name of a capability.
@@ -127,7 +127,7 @@ pub enum Item {
 
 /// The value of a key that is not set.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Default {
+pub enum DefaultValue {
     /// The absence of a default: the key is required. The text is an example.
     Required(&'static str),
     /// The absence of a default. The text is an example.
@@ -146,7 +146,7 @@ pub enum Default {
     EmptyTable(&'static str),
 }
 
-impl Default {
+impl DefaultValue {
     /// Returns the default, or else a typical value, as TOML.
     pub fn example(&self) -> String {
         match self {
@@ -172,7 +172,7 @@ impl Default {
             Self::EmptyList(_) => Value::Array(Vec::new()),
             Self::EmptyTable(_) => Value::Table(Table::new()),
         };
-        Some(Node { value, place: Place::Default })
+        Some(Node { value, source: Source::Default })
     }
 }
 
@@ -213,13 +213,13 @@ impl Kind {
             Self::Batch => "a number or a percentage",
             Self::CanarySteps | Self::Weights => "a list of steps",
             Self::Versions => "a list of whole numbers up to 1000000",
-            Self::Later => "nothing",
+            Self::Unimplemented => "nothing",
         };
         text.to_owned()
     }
 }
 
-impl Item {
+impl ItemKind {
     /// Returns the name of one element, with its article.
     pub fn describe(self) -> &'static str {
         match self {

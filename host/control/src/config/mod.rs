@@ -32,9 +32,9 @@ mod suggestions;
 mod values;
 
 pub use desired::check;
-pub use error::{At, Clash, ConfigError, Overlap};
+pub use error::{Clash, ConfigError, Location, Overlap};
 pub use json_schema::json_schema;
-pub use node::{Entry, Node, Place, Table, Value};
+pub use node::{Entry, Node, Source, Table, Value};
 pub use reference::reference;
 
 /// Returns the name in `known` that is nearest to `given`, if it is near enough to have been meant.

@@ -9,7 +9,7 @@ pub struct Node {
     /// The value.
     pub value: Value,
     /// The source of the value.
-    pub place: Place,
+    pub source: Source,
 }
 
 /// A TOML value.
@@ -38,7 +38,7 @@ pub type Table = BTreeMap<String, Entry>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// The source of the key.
-    pub key: Place,
+    pub key: Source,
     /// The value.
     pub node: Node,
 }
@@ -46,7 +46,7 @@ pub struct Entry {
 /// The source of a value. The environment overrides the file, and the command line overrides both; the order of the
 /// variants is that of errors.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Source {
     /// A range of bytes of the file.
     File {
         /// The first byte.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::schema::{Default, INHERITABLE, Item, KEYS, Key, Kind};
+use super::schema::{DefaultValue, INHERITABLE, ItemKind, KEYS, Key, Kind};
 
 /// The text before the tables.
 const INTRO: &str = "\
@@ -73,7 +73,7 @@ fn write_table(page: &mut String, title: &str, doc: &str, keys: &[&Key]) {
     // Tables have sections of their own, and unimplemented keys a list at the end.
     let rows: Vec<&&Key> = keys
         .iter()
-        .filter(|key| !matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Later))
+        .filter(|key| !matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Unimplemented))
         .collect();
     if rows.is_empty() {
         return;
@@ -82,10 +82,12 @@ fn write_table(page: &mut String, title: &str, doc: &str, keys: &[&Key]) {
     for key in rows {
         let name = key.path.rsplit('.').next().unwrap_or(key.path);
         let default = match key.default {
-            Default::Required(example) => format!("required, such as `{example}`"),
-            Default::Unset(example) => format!("off; such as `{example}`"),
-            Default::EmptyList(example) | Default::EmptyTable(example) => format!("none; such as `{example}`"),
-            Default::Text(_) | Default::Integer(_) | Default::Number(_) | Default::Boolean(_) => {
+            DefaultValue::Required(example) => format!("required, such as `{example}`"),
+            DefaultValue::Unset(example) => format!("off; such as `{example}`"),
+            DefaultValue::EmptyList(example) | DefaultValue::EmptyTable(example) => {
+                format!("none; such as `{example}`")
+            }
+            DefaultValue::Text(_) | DefaultValue::Integer(_) | DefaultValue::Number(_) | DefaultValue::Boolean(_) => {
                 format!("`{}`", key.default.example())
             }
         };
@@ -99,7 +101,7 @@ fn takes(kind: Kind) -> String {
         Kind::Format => "`1`".to_owned(),
         Kind::Word { known, .. } => format!("`\"{}\"`", known.join("\"`, `\"")),
         Kind::TextMap => "a table of texts".to_owned(),
-        Kind::List(Item::Receiver) => "a list of agents and `cap:NAME`".to_owned(),
+        Kind::List(ItemKind::Receiver) => "a list of agents and `cap:NAME`".to_owned(),
         _ => match kind.bounds() {
             Some(bounds) => format!("{}, {bounds}", kind.describe()),
             None => kind.describe(),
@@ -121,7 +123,7 @@ fn write_later(page: &mut String) {
     let _ = writeln!(page, "\n## Not implemented yet\n\nThese are known and refused, so that none is ever ignored:\n");
     for key in KEYS {
         match key.kind {
-            Kind::Later => {
+            Kind::Unimplemented => {
                 let _ = writeln!(page, "- `{}`: {}", key.path, key.doc);
             }
             Kind::Word { later, .. } if !later.is_empty() => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 pub use super::keys::{INHERITABLE, KEYS, METHODS};
-pub use super::kinds::{Default, Item, Key, Kind};
+pub use super::kinds::{DefaultValue, ItemKind, Key, Kind};
 
 /// The keys of a table by name.
 pub type Fields = BTreeMap<&'static str, Field>;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::error::{At, ConfigError};
+use super::error::{ConfigError, Location};
 use super::findings::Findings;
-use super::node::{Entry, Node, Place, Table, Value};
-use super::schema::{Default, Field, Fields, Key, Kind};
+use super::node::{Entry, Node, Source, Table, Value};
+use super::schema::{DefaultValue, Field, Fields, Key, Kind};
 use super::values::{Element, TypedValue, example, read, wrong_type};
 use crate::cron::Cron;
 use crate::names::{Capability, Receiver};
@@ -20,7 +20,7 @@ pub(super) struct Section<'a> {
     fields: &'static Fields,
     table: Option<&'a Table>,
     path: String,
-    place: Place,
+    source: Source,
 }
 
 impl<'a> Section<'a> {
@@ -29,15 +29,15 @@ impl<'a> Section<'a> {
         fields: &'static Fields,
         table: &'a Table,
         path: String,
-        place: Place,
+        source: Source,
         findings: &mut Findings,
     ) -> Self {
-        let section = Self { fields, table: Some(table), path, place };
+        let section = Self { fields, table: Some(table), path, source };
         for (name, entry) in table {
             match fields.get(name.as_str()) {
                 None => findings.errors.push(section.unknown(name, entry, &mut findings.suggest)),
-                Some(field) if field.key.kind == Kind::Later => {
-                    let at = At { key: section.key(name), place: entry.key.clone() };
+                Some(field) if field.key.kind == Kind::Unimplemented => {
+                    let at = Location { key: section.key(name), source: entry.key.clone() };
                     findings.errors.push(ConfigError::NotImplemented { at, what: name.clone(), instead: &[] });
                 }
                 Some(_) => {}
@@ -48,7 +48,7 @@ impl<'a> Section<'a> {
 
     /// Returns an absent table: all its keys have their defaults.
     pub(super) fn absent(fields: &'static Fields, path: String) -> Self {
-        Self { fields, table: None, path, place: Place::Default }
+        Self { fields, table: None, path, source: Source::Default }
     }
 
     /// Returns the path of a key in this table.
@@ -61,15 +61,15 @@ impl<'a> Section<'a> {
         self.table?.get(name)
     }
 
-    /// Returns the place of a key's value, or [`Place::Default`].
-    pub(super) fn place(&self, name: &str) -> Place {
-        self.entry(name).map_or(Place::Default, |entry| entry.node.place.clone())
+    /// Returns the place of a key's value, or [`Source::Default`].
+    pub(super) fn source_of(&self, name: &str) -> Source {
+        self.entry(name).map_or(Source::Default, |entry| entry.node.source.clone())
     }
 
-    /// Returns the place of the value of a key in a table below this one, or [`Place::Default`].
-    pub(super) fn path_place(&self, table: &str, name: &str) -> Place {
+    /// Returns the place of the value of a key in a table below this one, or [`Source::Default`].
+    pub(super) fn nested_source(&self, table: &str, name: &str) -> Source {
         let written = self.entry(table).and_then(|entry| entry.node.get(name));
-        written.map_or(Place::Default, |entry| entry.node.place.clone())
+        written.map_or(Source::Default, |entry| entry.node.source.clone())
     }
 
     fn field(&self, name: &str) -> &'static Field {
@@ -108,10 +108,10 @@ impl<'a> Section<'a> {
         let open = |(index, node): (usize, &'a Node)| {
             let path = format!("{path}[{index}]");
             if let Value::Table(table) = &node.value {
-                return Some(Section::open(&field.fields, table, path, node.place.clone(), findings));
+                return Some(Section::open(&field.fields, table, path, node.source.clone(), findings));
             }
             findings.errors.push(ConfigError::WrongType {
-                at: At { key: path, place: node.place.clone() },
+                at: Location { key: path, source: node.source.clone() },
                 expected: "a table".to_owned(),
                 found: node.value.describe(),
                 example: example(field.key, name),
@@ -125,7 +125,7 @@ impl<'a> Section<'a> {
     /// wrong, if the key is required and missing, or if there is no default.
     pub(super) fn get<T: FromValue>(&self, name: &str, inherited: Option<T>, findings: &mut Findings) -> Option<T> {
         let key = self.field(name).key;
-        if key.kind == Kind::Later {
+        if key.kind == Kind::Unimplemented {
             // A written key was reported by [`open`](Self::open).
             return inherited;
         }
@@ -139,7 +139,7 @@ impl<'a> Section<'a> {
         match key.default.node() {
             Some(node) => read(key, name, &node, &self.key(name), findings).and_then(T::from_value),
             None => {
-                if matches!(key.default, Default::Required(_)) {
+                if matches!(key.default, DefaultValue::Required(_)) {
                     findings.errors.push(self.missing(key, name, None));
                 }
                 None
@@ -149,19 +149,19 @@ impl<'a> Section<'a> {
 
     /// Returns the error for a missing required key.
     pub(super) fn missing(&self, key: &Key, name: &str, agent: Option<String>) -> ConfigError {
-        let at = At { key: self.key(name), place: self.place.clone() };
+        let at = Location { key: self.key(name), source: self.source.clone() };
         ConfigError::Missing { at, example: example(key, name), agent }
     }
 
     /// Returns the error for a key that the table does not have.
     fn unknown(&self, name: &str, entry: &Entry, suggest: &mut super::suggestions::Suggestions) -> ConfigError {
-        // An unimplemented key would be refused in turn, so it is never suggested.
-        let names = || self.fields.values().filter(|field| field.key.kind != Kind::Later).map(|field| field.name);
+        let names =
+            || self.fields.values().filter(|field| field.key.kind != Kind::Unimplemented).map(|field| field.name);
         // A key is often written one table too high.
         let below = || names().find(|table| self.fields[table].fields.contains_key(name));
         let near = suggest.nearest(name, names()).map(str::to_owned);
         let suggestion = near.or_else(|| below().map(|table| format!("{table}.{name}")));
-        let at = At { key: self.key(name), place: entry.key.clone() };
+        let at = Location { key: self.key(name), source: entry.key.clone() };
         ConfigError::UnknownKey { at, suggestion, known: names().collect() }
     }
 
@@ -233,7 +233,7 @@ from_value! {
     Vec<CanaryStep>: TypedValue::CanarySteps(steps) => Some(steps);
     Vec<u8>: TypedValue::Weights(weights) => Some(weights);
     BTreeSet<u32>: TypedValue::Versions(versions) => Some(versions);
-    Vec<(Element, Place)>: TypedValue::List(elements) => Some(elements);
+    Vec<(Element, Source)>: TypedValue::List(elements) => Some(elements);
     Vec<String>: TypedValue::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
     BTreeSet<String>: TypedValue::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
     BTreeMap<String, String>: TypedValue::TextMap(pairs) => Some(pairs.into_iter().collect());

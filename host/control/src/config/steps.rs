@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::bounds::{bounded, time};
-use super::error::{At, ConfigError};
+use super::error::{ConfigError, Location};
 use super::findings::Findings;
 use super::node::{Node, Value};
 use crate::format::MAX_VERSION;
@@ -18,7 +18,7 @@ const MAX_HOLD_MS: u64 = 24 * 60 * 60 * 1_000;
 ///
 /// # Errors
 /// The value is neither, or out of bounds.
-pub(super) fn percent(node: &Node, least: f64, most: f64, at: At) -> Result<f64, ConfigError> {
+pub(super) fn percent(node: &Node, least: f64, most: f64, at: Location) -> Result<f64, ConfigError> {
     let given = match &node.value {
         Value::String(text) => parse_percent(text).ok(),
         #[allow(clippy::cast_precision_loss, reason = "what is within bounds is small")]
@@ -45,7 +45,7 @@ pub(super) fn percent(node: &Node, least: f64, most: f64, at: At) -> Result<f64,
 ///
 /// # Errors
 /// The value is neither, or not from 1 to 100.
-pub(super) fn batch(node: &Node, at: At) -> Result<Batch, ConfigError> {
+pub(super) fn batch(node: &Node, at: Location) -> Result<Batch, ConfigError> {
     match &node.value {
         Value::Integer(_) => percent(node, 1.0, 100.0, at).map(|count| Batch::Count(count as u32)),
         // Rounded up: a batch of half a percent must not become none.
@@ -72,7 +72,7 @@ pub(super) fn canary_steps(node: &Node, path: &str, findings: &mut Findings) -> 
 }
 
 fn canary_step(node: &Node, path: &str, findings: &mut Findings) -> Option<CanaryStep> {
-    let at = |node: &Node, key: &str| At { key: format!("{path}{key}"), place: node.place.clone() };
+    let at = |node: &Node, key: &str| Location { key: format!("{path}{key}"), source: node.source.clone() };
     let Value::Table(table) = &node.value else {
         findings.errors.push(ConfigError::WrongType {
             at: at(node, ""),
@@ -87,7 +87,7 @@ fn canary_step(node: &Node, path: &str, findings: &mut Findings) -> Option<Canar
     let unknown = table.iter().filter(|(name, _)| !KNOWN.contains(&name.as_str()));
     for (name, entry) in unknown {
         let suggestion = findings.suggest.nearest(name, KNOWN).map(str::to_owned);
-        let at = At { key: format!("{path}.{name}"), place: entry.key.clone() };
+        let at = Location { key: format!("{path}.{name}"), source: entry.key.clone() };
         findings.errors.push(ConfigError::UnknownKey { at, suggestion, known: KNOWN.to_vec() });
     }
     match (table.get("weight"), table.get("pause")) {
@@ -142,7 +142,7 @@ pub(super) fn weights(node: &Node, path: &str, findings: &mut Findings) -> Optio
     let (mut found, mut last) = (Vec::with_capacity(nodes.len()), 0);
     for (index, node) in nodes.iter().enumerate() {
         let path = format!("{path}[{index}]");
-        match percent(node, 1.0, 100.0, At { key: path.clone(), place: node.place.clone() }) {
+        match percent(node, 1.0, 100.0, Location { key: path.clone(), source: node.source.clone() }) {
             Ok(percent) => {
                 rising(&mut last, percent as u8, &path, node, findings);
                 found.push(percent as u8);
@@ -158,7 +158,7 @@ pub(super) fn versions(nodes: &[Node], path: &str, findings: &mut Findings) -> O
     let before = findings.errors.len();
     let mut found = BTreeSet::new();
     for (index, node) in nodes.iter().enumerate() {
-        let at = At { key: format!("{path}[{index}]"), place: node.place.clone() };
+        let at = Location { key: format!("{path}[{index}]"), source: node.source.clone() };
         let Value::Integer(given) = node.value else {
             let (expected, example) = ("a whole number".to_owned(), "1".to_owned());
             findings.errors.push(ConfigError::WrongType { at, expected, found: node.value.describe(), example });
@@ -173,7 +173,7 @@ pub(super) fn versions(nodes: &[Node], path: &str, findings: &mut Findings) -> O
 }
 
 fn steps<'a>(node: &'a Node, path: &str, example: &str, findings: &mut Findings) -> Option<&'a [Node]> {
-    let at = At { key: path.to_owned(), place: node.place.clone() };
+    let at = Location { key: path.to_owned(), source: node.source.clone() };
     let Value::Array(nodes) = &node.value else {
         let (expected, found) = ("a list of steps".to_owned(), node.value.describe());
         findings.errors.push(ConfigError::WrongType { at, expected, found, example: example.to_owned() });
@@ -192,7 +192,7 @@ fn steps<'a>(node: &'a Node, path: &str, example: &str, findings: &mut Findings)
 /// revision where it began.
 fn rising(last: &mut u8, percent: u8, path: &str, node: &Node, findings: &mut Findings) {
     if percent <= *last {
-        let at = At { key: path.to_owned(), place: node.place.clone() };
+        let at = Location { key: path.to_owned(), source: node.source.clone() };
         let (given, least) = (format!("{percent}%"), format!("{}%", last.saturating_add(1)));
         findings.errors.push(ConfigError::OutOfBounds { at, given, least, most: "100%".to_owned() });
     }
@@ -201,7 +201,7 @@ fn rising(last: &mut u8, percent: u8, path: &str, node: &Node, findings: &mut Fi
 
 /// Reads the time of a step, up to a day.
 fn hold(node: &Node, path: &str) -> Result<Duration, ConfigError> {
-    let at = At { key: format!("{path}.for"), place: node.place.clone() };
+    let at = Location { key: format!("{path}.for"), source: node.source.clone() };
     let Value::String(text) = &node.value else {
         let (expected, example) = ("a duration".to_owned(), "for = \"5m\"".to_owned());
         return Err(ConfigError::WrongType { at, expected, found: node.value.describe(), example });
@@ -215,13 +215,13 @@ fn hold(node: &Node, path: &str) -> Result<Duration, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Entry, Place, Table};
+    use crate::config::{Entry, Source, Table};
 
     fn tree(value: &serde_json::Value) -> Node {
-        let place = Place::File { start: 0, end: 0 };
+        let source = Source::File { start: 0, end: 0 };
         let value = match value {
             serde_json::Value::Object(fields) => {
-                let entry = |(key, value)| (String::clone(key), Entry { key: place.clone(), node: tree(value) });
+                let entry = |(key, value)| (String::clone(key), Entry { key: source.clone(), node: tree(value) });
                 Value::Table(fields.iter().map(entry).collect::<Table>())
             }
             serde_json::Value::Array(values) => Value::Array(values.iter().map(tree).collect()),
@@ -233,11 +233,11 @@ mod tests {
             serde_json::Value::Bool(truth) => Value::Boolean(*truth),
             serde_json::Value::Null => panic!("a file has no null"),
         };
-        Node { value, place }
+        Node { value, source }
     }
 
-    fn at() -> At {
-        At { key: "x".to_owned(), place: Place::Default }
+    fn at() -> Location {
+        Location { key: "x".to_owned(), source: Source::Default }
     }
 
     /// Returns the keys of the errors.

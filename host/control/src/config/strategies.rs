@@ -6,16 +6,17 @@
 
 use std::time::Duration;
 
-use super::error::{At, ConfigError};
+use super::error::{ConfigError, Location};
 use super::findings::Findings;
-use crate::rollout::compare::Ignore;
+use crate::rollout::comparison::IgnoredPaths;
 use crate::rollout::strategy::{Batch, CanaryStep};
-use crate::rollout::{Deploy, Reload};
+use crate::rollout::{DeployStrategy, ReloadStrategy};
 
 /// Reads the paths that may differ when answers are compared.
-pub(super) fn ignore(paths: &[String], at: At, findings: &mut Findings) -> Vec<String> {
+pub(super) fn ignore(paths: &[String], at: Location, findings: &mut Findings) -> Vec<String> {
     // The first error is enough: the patterns share one notation.
-    if let Some((given, reason)) = paths.iter().find_map(|path| Some((path, Ignore::new([path.as_str()]).err()?))) {
+    if let Some((given, reason)) = paths.iter().find_map(|path| Some((path, IgnoredPaths::new([path.as_str()]).err()?)))
+    {
         findings.errors.push(ConfigError::WrongType {
             at,
             expected: format!("paths, and `{given}` is none: {reason}"),
@@ -36,20 +37,24 @@ pub(super) struct DeployTable {
 
 impl DeployTable {
     /// Returns the strategy with its own settings; missing ones come from `base` if it is the same strategy.
-    pub(super) fn strategy(self, base: &Deploy) -> Deploy {
+    pub(super) fn strategy(self, base: &DeployStrategy) -> DeployStrategy {
         let base = match (self.strategy, base) {
-            ("immediate", _) => Deploy::Immediate,
-            ("blue-green", Deploy::BlueGreen { .. }) | ("canary", Deploy::Canary { .. }) => base.clone(),
-            ("blue-green", _) => Deploy::blue_green(),
-            ("canary", _) => Deploy::canary(),
-            (_, Deploy::Rolling { .. }) => base.clone(),
-            _ => Deploy::default(),
+            ("immediate", _) => DeployStrategy::Immediate,
+            ("blue-green", DeployStrategy::BlueGreen { .. }) | ("canary", DeployStrategy::Canary { .. }) => {
+                base.clone()
+            }
+            ("blue-green", _) => DeployStrategy::blue_green(),
+            ("canary", _) => DeployStrategy::canary(),
+            (_, DeployStrategy::Rolling { .. }) => base.clone(),
+            _ => DeployStrategy::default(),
         };
         match base {
-            Deploy::Rolling { batch } => Deploy::Rolling { batch: self.batch.unwrap_or(batch) },
-            Deploy::BlueGreen { keep_warm } => Deploy::BlueGreen { keep_warm: self.keep_warm.unwrap_or(keep_warm) },
-            Deploy::Canary { steps } => Deploy::Canary { steps: self.steps.unwrap_or(steps) },
-            Deploy::Immediate => base,
+            DeployStrategy::Rolling { batch } => DeployStrategy::Rolling { batch: self.batch.unwrap_or(batch) },
+            DeployStrategy::BlueGreen { keep_warm } => {
+                DeployStrategy::BlueGreen { keep_warm: self.keep_warm.unwrap_or(keep_warm) }
+            }
+            DeployStrategy::Canary { steps } => DeployStrategy::Canary { steps: self.steps.unwrap_or(steps) },
+            DeployStrategy::Immediate => base,
         }
     }
 }
@@ -67,27 +72,27 @@ pub(super) struct ReloadTable {
 
 impl ReloadTable {
     /// Returns the strategy with its own settings; missing ones come from `base` if it is the same strategy.
-    pub(super) fn strategy(self, base: &Reload) -> Reload {
+    pub(super) fn strategy(self, base: &ReloadStrategy) -> ReloadStrategy {
         let base = match (self.strategy, base) {
-            ("immediate", _) => Reload::Immediate,
-            ("parallel", Reload::Parallel { .. }) | ("traffic-splitting", Reload::TrafficSplitting { .. }) => {
-                base.clone()
-            }
-            ("parallel", _) => Reload::parallel(),
-            ("traffic-splitting", _) => Reload::traffic_splitting(),
-            _ => Reload::Graceful,
+            ("immediate", _) => ReloadStrategy::Immediate,
+            ("parallel", ReloadStrategy::Parallel { .. })
+            | ("traffic-splitting", ReloadStrategy::TrafficSplitting { .. }) => base.clone(),
+            ("parallel", _) => ReloadStrategy::parallel(),
+            ("traffic-splitting", _) => ReloadStrategy::traffic_splitting(),
+            _ => ReloadStrategy::Graceful,
         };
         match base {
-            Reload::Parallel { hold, min_messages, match_percent, ignore } => Reload::Parallel {
+            ReloadStrategy::Parallel { hold, min_messages, match_percent, ignore } => ReloadStrategy::Parallel {
                 hold: self.hold.unwrap_or(hold),
                 min_messages: self.min_messages.unwrap_or(min_messages),
                 match_percent: self.match_percent.unwrap_or(match_percent),
                 ignore: self.ignore.unwrap_or(ignore),
             },
-            Reload::TrafficSplitting { steps, every } => {
-                Reload::TrafficSplitting { steps: self.steps.unwrap_or(steps), every: self.every.unwrap_or(every) }
-            }
-            Reload::Graceful | Reload::Immediate => base,
+            ReloadStrategy::TrafficSplitting { steps, every } => ReloadStrategy::TrafficSplitting {
+                steps: self.steps.unwrap_or(steps),
+                every: self.every.unwrap_or(every),
+            },
+            ReloadStrategy::Graceful | ReloadStrategy::Immediate => base,
         }
     }
 }
@@ -95,11 +100,11 @@ impl ReloadTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Place;
+    use crate::config::Source;
 
     #[test]
     fn ignored_paths_are_checked() {
-        let at = At { key: "x".to_owned(), place: Place::Default };
+        let at = Location { key: "x".to_owned(), source: Source::Default };
         for (path, errors) in [("reply.at", 0), ("**.id", 0), ("a..b", 1)] {
             let mut findings = Findings::default();
             ignore(&[path.to_owned()], at.clone(), &mut findings);
@@ -110,14 +115,18 @@ mod tests {
     #[test]
     fn settings_are_inherited_only_by_the_same_strategy() {
         let table = |strategy| DeployTable { strategy, batch: None, keep_warm: Some(Duration::ZERO), steps: None };
-        let pauses = Deploy::Canary { steps: vec![CanaryStep::Pause] };
+        let pauses = DeployStrategy::Canary { steps: vec![CanaryStep::Pause] };
         for (strategy, base, expected) in [
             ("canary", &pauses, pauses.clone()),
-            ("canary", &Deploy::Immediate, Deploy::canary()),
-            ("blue-green", &pauses, Deploy::BlueGreen { keep_warm: Duration::ZERO }),
-            ("rolling", &Deploy::Rolling { batch: Batch::Percent(7) }, Deploy::Rolling { batch: Batch::Percent(7) }),
-            ("rolling", &pauses, Deploy::default()),
-            ("immediate", &pauses, Deploy::Immediate),
+            ("canary", &DeployStrategy::Immediate, DeployStrategy::canary()),
+            ("blue-green", &pauses, DeployStrategy::BlueGreen { keep_warm: Duration::ZERO }),
+            (
+                "rolling",
+                &DeployStrategy::Rolling { batch: Batch::Percent(7) },
+                DeployStrategy::Rolling { batch: Batch::Percent(7) },
+            ),
+            ("rolling", &pauses, DeployStrategy::default()),
+            ("immediate", &pauses, DeployStrategy::Immediate),
         ] {
             assert_eq!(table(strategy).strategy(base), expected, "{strategy} {base:?}");
         }
@@ -130,15 +139,17 @@ mod tests {
             steps: Some(vec![9]),
             every: None,
         };
-        let nine = Reload::TrafficSplitting { steps: vec![9], every: Duration::from_secs(30) };
+        let nine = ReloadStrategy::TrafficSplitting { steps: vec![9], every: Duration::from_secs(30) };
         for (strategy, base, expected) in [
-            ("graceful", &nine, Reload::Graceful),
-            ("immediate", &nine, Reload::Immediate),
-            ("traffic-splitting", &Reload::Graceful, nine.clone()),
+            ("graceful", &nine, ReloadStrategy::Graceful),
+            ("immediate", &nine, ReloadStrategy::Immediate),
+            ("traffic-splitting", &ReloadStrategy::Graceful, nine.clone()),
         ] {
             assert_eq!(table(strategy).strategy(base), expected, "{strategy} {base:?}");
         }
-        let Reload::Parallel { match_percent, min_messages, .. } = table("parallel").strategy(&nine) else { panic!() };
+        let ReloadStrategy::Parallel { match_percent, min_messages, .. } = table("parallel").strategy(&nine) else {
+            panic!()
+        };
         assert_eq!((match_percent, min_messages), (90.0, 100));
     }
 }

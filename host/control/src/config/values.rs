@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::bounds::{bounded, fraction, size_text, time};
-use super::error::{At, ConfigError};
+use super::error::{ConfigError, Location};
 use super::findings::Findings;
-use super::node::{Node, Place, Value};
-use super::schema::{Item, KEYS, Key, Kind, METHODS};
+use super::node::{Node, Source, Value};
+use super::schema::{ItemKind, KEYS, Key, Kind, METHODS};
 use super::steps;
 use crate::cors;
 use crate::cron::Cron;
@@ -30,7 +30,7 @@ pub(super) enum TypedValue {
     Route(RoutePattern),
     Cron(Cron),
     Timezone(Timezone),
-    List(Vec<(Element, Place)>),
+    List(Vec<(Element, Source)>),
     TextMap(Vec<(String, String)>),
     Batch(Batch),
     CanarySteps(Vec<CanaryStep>),
@@ -48,7 +48,7 @@ pub(super) enum Element {
 
 /// Reads the value of `key`, written at `path`. Returns `None` if it is wrong; `findings` has the error then.
 pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mut Findings) -> Option<TypedValue> {
-    let at = At { key: path.to_owned(), place: node.place.clone() };
+    let at = Location { key: path.to_owned(), source: node.source.clone() };
     let result = match (key.kind, &node.value) {
         (Kind::List(item), Value::Array(nodes)) => return read_list(item, nodes, path, findings).map(TypedValue::List),
         (Kind::TextMap, Value::Table(_)) => return read_text_map(node, path, findings).map(TypedValue::TextMap),
@@ -74,7 +74,12 @@ pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mu
 }
 
 /// Reads a value by its kind. Returns `None` if it has another type.
-fn read_one(kind: Kind, value: &Value, at: At, findings: &mut Findings) -> Result<Option<TypedValue>, ConfigError> {
+fn read_one(
+    kind: Kind,
+    value: &Value,
+    at: Location,
+    findings: &mut Findings,
+) -> Result<Option<TypedValue>, ConfigError> {
     let scalar = match (kind, value) {
         (Kind::Format, Value::Integer(1)) => TypedValue::Number(1),
         (Kind::Format, Value::Integer(given)) => return Err(ConfigError::UnknownFormat { at, given: *given }),
@@ -120,7 +125,7 @@ fn read_one(kind: Kind, value: &Value, at: At, findings: &mut Findings) -> Resul
 }
 
 /// Checks that a text can be the content type of a message (SPEC §7).
-fn content_type(text: &str, at: At) -> Result<String, ConfigError> {
+fn content_type(text: &str, at: Location) -> Result<String, ConfigError> {
     let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     match text.len() {
         1..=100 if printable => Ok(text.to_owned()),
@@ -129,7 +134,7 @@ fn content_type(text: &str, at: At) -> Result<String, ConfigError> {
 }
 
 /// Parses the name of a time zone.
-fn timezone(text: &str, at: At, findings: &mut Findings) -> Result<Timezone, ConfigError> {
+fn timezone(text: &str, at: Location, findings: &mut Findings) -> Result<Timezone, ConfigError> {
     text.parse().map_err(|_| {
         let suggestion = findings.suggest.nearest(text, Timezone::names()).map(str::to_owned);
         ConfigError::UnknownTimezone { at, given: text.to_owned(), suggestion }
@@ -141,7 +146,7 @@ fn word(
     text: &str,
     known: &'static [&'static str],
     later: &'static [&'static str],
-    at: At,
+    at: Location,
     findings: &mut Findings,
 ) -> Result<&'static str, ConfigError> {
     if let Some(word) = known.iter().find(|word| **word == text) {
@@ -155,7 +160,7 @@ fn word(
 }
 
 /// Parses an address to listen on, and checks that it is allowed.
-fn address(text: &str, loopback: bool, at: At) -> Result<SocketAddr, ConfigError> {
+fn address(text: &str, loopback: bool, at: Location) -> Result<SocketAddr, ConfigError> {
     match text.parse::<SocketAddr>() {
         Ok(address) if loopback && !address.ip().is_loopback() => {
             Err(ConfigError::NotLoopback { at, given: text.to_owned() })
@@ -166,43 +171,44 @@ fn address(text: &str, loopback: bool, at: At) -> Result<SocketAddr, ConfigError
 }
 
 /// Returns the valid elements, each once; of methods all or none, since an empty list means all methods.
-fn read_list(item: Item, nodes: &[Node], path: &str, findings: &mut Findings) -> Option<Vec<(Element, Place)>> {
+fn read_list(item: ItemKind, nodes: &[Node], path: &str, findings: &mut Findings) -> Option<Vec<(Element, Source)>> {
     let before = findings.errors.len();
-    let mut seen: std::collections::BTreeMap<&str, &Place> = std::collections::BTreeMap::new();
+    let mut seen: std::collections::BTreeMap<&str, &Source> = std::collections::BTreeMap::new();
     let mut elements = Vec::with_capacity(nodes.len());
     for (index, node) in nodes.iter().enumerate() {
-        let at = At { key: format!("{path}[{index}]"), place: node.place.clone() };
+        let at = Location { key: format!("{path}[{index}]"), source: node.source.clone() };
         let Value::String(text) = &node.value else {
             let (expected, example) = (item.describe().to_owned(), format!("\"{}\"", item.example()));
             findings.errors.push(ConfigError::WrongType { at, expected, found: node.value.describe(), example });
             continue;
         };
-        if let Some(first) = seen.insert(text, &node.place) {
+        // A repetition is most often a slip for another element, so it is not silently dropped.
+        if let Some(first) = seen.insert(text, &node.source) {
             let first = first.clone();
             findings.errors.push(ConfigError::Repeated { at, given: text.clone(), first });
             continue;
         }
         match read_item(item, text, at, findings) {
-            Ok(element) => elements.push((element, node.place.clone())),
+            Ok(element) => elements.push((element, node.source.clone())),
             Err(error) => findings.errors.push(error),
         }
     }
-    (item != Item::Method || findings.errors.len() == before).then_some(elements)
+    (item != ItemKind::Method || findings.errors.len() == before).then_some(elements)
 }
 
 /// Reads one element of a list.
-fn read_item(item: Item, text: &str, at: At, findings: &mut Findings) -> Result<Element, ConfigError> {
+fn read_item(item: ItemKind, text: &str, at: Location, findings: &mut Findings) -> Result<Element, ConfigError> {
     let given = text.to_owned();
     match item {
-        Item::Text if text.trim().is_empty() => {
+        ItemKind::Text if text.trim().is_empty() => {
             Err(ConfigError::Empty { at, example: format!("\"{}\"", item.example()) })
         }
-        Item::Text => Ok(Element::Text(given)),
-        Item::Capability => match text.parse() {
+        ItemKind::Text => Ok(Element::Text(given)),
+        ItemKind::Capability => match text.parse() {
             Ok(name) => Ok(Element::Capability(name)),
             Err(reason) => Err(ConfigError::BadName { at, given, whose: "a capability", reason }),
         },
-        Item::Receiver => match text.parse() {
+        ItemKind::Receiver => match text.parse() {
             Ok(receiver) => Ok(Element::Receiver(receiver)),
             Err(reason) => {
                 let (given, whose) = match text.strip_prefix(CAPABILITY_PREFIX) {
@@ -212,14 +218,14 @@ fn read_item(item: Item, text: &str, at: At, findings: &mut Findings) -> Result<
                 Err(ConfigError::BadName { at, given, whose, reason })
             }
         },
-        Item::Variable if is_variable(text) => Ok(Element::Text(given)),
-        Item::Variable => Err(ConfigError::BadVariableName { at, given }),
-        Item::Origin if cors::is_origin(text) => Ok(Element::Text(given)),
-        Item::Origin => Err(ConfigError::BadOrigin { at, given }),
-        Item::Header if cors::is_header(text) => Ok(Element::Text(given)),
-        Item::Header => Err(ConfigError::BadHeaderName { at, given }),
-        Item::Method if METHODS.contains(&text) => Ok(Element::Text(given)),
-        Item::Method => {
+        ItemKind::Variable if is_variable(text) => Ok(Element::Text(given)),
+        ItemKind::Variable => Err(ConfigError::BadVariableName { at, given }),
+        ItemKind::Origin if cors::is_origin(text) => Ok(Element::Text(given)),
+        ItemKind::Origin => Err(ConfigError::BadOrigin { at, given }),
+        ItemKind::Header if cors::is_header(text) => Ok(Element::Text(given)),
+        ItemKind::Header => Err(ConfigError::BadHeaderName { at, given }),
+        ItemKind::Method if METHODS.contains(&text) => Ok(Element::Text(given)),
+        ItemKind::Method => {
             let suggestion = findings.suggest.nearest(text, METHODS.iter().copied()).map(str::to_owned);
             Err(ConfigError::UnknownMethod { at, given, suggestion })
         }
@@ -244,7 +250,7 @@ fn read_text_map(node: &Node, path: &str, findings: &mut Findings) -> Option<Vec
             continue;
         }
         findings.errors.push(ConfigError::WrongType {
-            at: At { key: format!("{path}.{name}"), place: entry.node.place.clone() },
+            at: Location { key: format!("{path}.{name}"), source: entry.node.source.clone() },
             expected: "text".to_owned(),
             found: entry.node.value.describe(),
             example: text_of(name, &entry.node.value),
@@ -267,7 +273,7 @@ fn text_of(name: &str, value: &Value) -> String {
 /// Returns the error for a value of another type than the key takes.
 pub(super) fn wrong_type(key: &Key, name: &str, node: &Node, path: &str) -> ConfigError {
     ConfigError::WrongType {
-        at: At { key: path.to_owned(), place: node.place.clone() },
+        at: Location { key: path.to_owned(), source: node.source.clone() },
         expected: key.kind.describe(),
         found: node.value.describe(),
         example: example(key, name),

@@ -1,15 +1,15 @@
 //! The check of a message against its conversation, and its record.
 
 use super::record::{Conversation, MAX_UNANSWERED, Unanswered};
-use super::speech_act::Said;
-use crate::protocol::{Illegal, Protocol, Run, Why};
+use super::speech_act::SpeechAct;
+use crate::protocol::{IllegalAct, IllegalReason, Protocol, Run};
 
 /// The most protocol runs that one conversation may have in progress at once.
 pub const MAX_RUNS: usize = 16;
 
 /// The changes that a message made to its conversation, as needed to take them back.
 #[derive(Debug, Default)]
-pub struct Change {
+pub struct ConversationChange {
     /// Set if anything changed but the message count and the time, so that the record has to be stored now.
     pub is_more: bool,
     /// Set if the sender joined the conversation.
@@ -28,13 +28,13 @@ pub struct Change {
 
 /// The reason why a message is refused by its conversation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum ConversationError {
     /// The protocol does not allow it.
     #[error(transparent)]
-    Illegal(#[from] Illegal),
+    Illegal(#[from] IllegalAct),
     /// The bound of participants: the message would add one beyond it.
     #[error("the conversation would have more than {bound} participants")]
-    TooMany {
+    TooManyParticipants {
         /// The largest number of participants.
         bound: usize,
     },
@@ -49,59 +49,69 @@ impl Conversation {
     ///
     /// # Errors
     /// The message is refused and not recorded.
-    pub fn judge(&mut self, said: &Said<'_>, participants_bound: usize) -> Result<bool, Refused> {
-        self.judge_noting(said, participants_bound).map(|change| change.is_more)
+    pub fn record(&mut self, speech: &SpeechAct<'_>, participants_bound: usize) -> Result<bool, ConversationError> {
+        self.record_reversibly(speech, participants_bound).map(|change| change.is_more)
     }
 
-    /// Does the same as [`judge`](Self::judge), and returns what [`take_back`](Self::take_back) needs if the message is
-    /// not sent after all.
+    /// Does the same as [`record`](Self::record), and returns what [`take_back`](Self::take_back) needs if the message
+    /// is not sent after all.
     ///
     /// # Errors
-    /// As for [`judge`](Self::judge).
-    pub fn judge_noting(&mut self, said: &Said<'_>, participants_bound: usize) -> Result<Change, Refused> {
-        let new_sender = !self.participants.contains(said.from);
-        let new_receiver = said.to != said.from && !self.participants.contains(said.to);
+    /// As for [`record`](Self::record).
+    pub fn record_reversibly(
+        &mut self,
+        speech: &SpeechAct<'_>,
+        participants_bound: usize,
+    ) -> Result<ConversationChange, ConversationError> {
+        let new_sender = !self.participants.contains(speech.from);
+        let new_receiver = speech.to != speech.from && !self.participants.contains(speech.to);
         let joining = usize::from(new_sender) + usize::from(new_receiver);
         if joining > 0 && self.participants.len() + joining > participants_bound {
-            return Err(Refused::TooMany { bound: participants_bound });
+            return Err(ConversationError::TooManyParticipants { bound: participants_bound });
         }
         // Only a message that names a protocol can change these; copying them for every message would cost.
-        let steps = said.protocol.map(|_| (self.protocol.clone(), self.runs.clone()));
-        self.hold(said.to, said.at);
+        let steps = speech.protocol.map(|_| (self.protocol.clone(), self.runs.clone()));
+        // Before the message is recorded: it must not count as an open exchange itself.
+        self.extend_binding(speech.to, speech.at);
         // The last check that may refuse: everything after it changes the record.
-        let followed = self.follow(said)?;
-        let mut change =
-            Change { is_more: followed || joining > 0, new_sender, new_receiver, steps, ..Change::default() };
+        let followed = self.follow(speech)?;
+        let mut change = ConversationChange {
+            is_more: followed || joining > 0,
+            new_sender,
+            new_receiver,
+            steps,
+            ..ConversationChange::default()
+        };
         if new_sender {
-            self.participants.insert(said.from);
+            self.participants.insert(speech.from);
         }
         if new_receiver {
-            self.participants.insert(said.to);
+            self.participants.insert(speech.to);
         }
-        change.answered = self.count(said);
+        change.answered = self.count(speech);
         change.is_more |= change.answered.is_some();
-        if said.is_question() {
+        if speech.is_question() {
             (change.is_more, change.asked) = (true, true);
             if self.unanswered.len() >= MAX_UNANSWERED {
                 // A closed question is dropped first, since no `failure` is due for it.
                 let at = self.unanswered.iter().position(|left| left.closed).unwrap_or(0);
                 change.forgotten = self.unanswered.remove(at);
             }
-            let key = said.reply_with.unwrap_or(said.id).to_owned();
-            let (from, to) = (said.from.to_owned(), said.to.to_owned());
-            self.unanswered.push_back(Unanswered { key, from, to, is_call: said.is_call, closed: false });
+            let key = speech.reply_with.unwrap_or(speech.id).to_owned();
+            let (from, to) = (speech.from.to_owned(), speech.to.to_owned());
+            self.unanswered.push_back(Unanswered { key, from, to, is_call: speech.is_call, closed: false });
         }
         Ok(change)
     }
 
     /// Takes back a message that was recorded and is not sent after all. Several are taken back last one first, as each
     /// undo refers to the record as the message left it. The time of the last message stays.
-    pub fn take_back(&mut self, said: &Said<'_>, change: Change) -> Change {
-        let Change { is_more: _, new_sender, new_receiver, steps, answered, asked, forgotten } = change;
+    pub fn take_back(&mut self, speech: &SpeechAct<'_>, change: ConversationChange) -> ConversationChange {
+        let ConversationChange { is_more: _, new_sender, new_receiver, steps, answered, asked, forgotten } = change;
         self.messages = self.messages.saturating_sub(1);
         if asked {
-            let key = said.reply_with.unwrap_or(said.id);
-            let own = |left: &Unanswered| left.key == key && left.from == said.from && left.to == said.to;
+            let key = speech.reply_with.unwrap_or(speech.id);
+            let own = |left: &Unanswered| left.key == key && left.from == speech.from && left.to == speech.to;
             // From the back: an equal question may have been asked before.
             if let Some(at) = self.unanswered.iter().rposition(own) {
                 self.unanswered.remove(at);
@@ -114,42 +124,45 @@ impl Conversation {
             self.unanswered.insert(at.min(self.unanswered.len()), answered);
         }
         if new_sender {
-            self.participants.remove(said.from);
+            self.participants.remove(speech.from);
         }
         if new_receiver {
-            self.participants.remove(said.to);
+            self.participants.remove(speech.to);
         }
         if let Some((protocol, runs)) = steps {
             (self.protocol, self.runs) = (protocol, runs);
         }
-        Change { is_more: true, ..Change::default() }
+        ConversationChange { is_more: true, ..ConversationChange::default() }
     }
 
     /// Records a `failure` that the host sends in an agent's name because the agent's message finally failed (SPEC §7).
     /// It is not checked: whatever the protocol expects of that agent, its part is over.
-    pub fn told_failure(&mut self, said: &Said<'_>) -> Change {
-        self.hold(said.to, said.at);
+    pub fn record_failure(&mut self, speech: &SpeechAct<'_>) -> ConversationChange {
+        self.extend_binding(speech.to, speech.at);
         let steps = Some((self.protocol.clone(), self.runs.clone()));
         // In every run: the failed message may have belonged to any of them.
         for run in &mut self.runs {
-            run.give_up(said.from, said.to);
+            run.give_up(speech.from, speech.to);
         }
-        Change { is_more: true, steps, answered: self.count(said), ..Change::default() }
+        ConversationChange { is_more: true, steps, answered: self.count(speech), ..ConversationChange::default() }
     }
 
     /// Records the `not-understood` that the host returns for a refused message. It answers nothing, since the refused
     /// message is not part of the record.
-    pub fn told_refusal(&mut self, said: &Said<'_>) -> Change {
-        Change { answered: self.count(&Said { in_reply_to: None, ..*said }), ..Change::default() }
+    pub fn record_refusal(&mut self, speech: &SpeechAct<'_>) -> ConversationChange {
+        ConversationChange {
+            answered: self.count(&SpeechAct { in_reply_to: None, ..*speech }),
+            ..ConversationChange::default()
+        }
     }
 
     /// Checks the message against the protocol that it names. Changes nothing if it refuses. Returns `true` if the
     /// record changed.
-    fn follow(&mut self, said: &Said<'_>) -> Result<bool, Illegal> {
-        let Some(named) = said.protocol else { return Ok(false) };
+    fn follow(&mut self, speech: &SpeechAct<'_>) -> Result<bool, IllegalAct> {
+        let Some(named) = speech.protocol else { return Ok(false) };
         let renamed = self.protocol.as_deref() != Some(named);
         if let Some(protocol) = Protocol::named(named) {
-            self.step(protocol, said)?;
+            self.step(protocol, speech)?;
         }
         if renamed {
             self.protocol = Some(named.to_owned());
@@ -158,25 +171,25 @@ impl Conversation {
     }
 
     /// Takes a step in the innermost run in which it is legal, or begins a run.
-    fn step(&mut self, protocol: Protocol, said: &Said<'_>) -> Result<(), Illegal> {
+    fn step(&mut self, protocol: Protocol, speech: &SpeechAct<'_>) -> Result<(), IllegalAct> {
         let mut illegal = None;
         for run in self.runs.iter_mut().rev().filter(|run| run.protocol() == protocol && !run.is_over()) {
-            match run.step(said.from, said.to, said.act) {
+            match run.step(speech.from, speech.to, speech.act) {
                 Ok(()) => return Ok(()),
                 // The initiator of a run continues it: its illegal step must not begin a second run beside it.
-                Err(error) if run.initiator() == Some(said.from) => return Err(error),
+                Err(error) if run.initiator() == Some(speech.from) => return Err(error),
                 Err(error) => illegal = illegal.or(Some(error)),
             }
         }
         let mut run = Run::new(protocol);
-        match run.step(said.from, said.to, said.act) {
+        match run.step(speech.from, speech.to, speech.act) {
             Ok(()) => {}
             // The error of an existing run explains more than that of a run which the message could not begin.
             Err(error) => return Err(illegal.unwrap_or(error)),
         }
         if self.runs.iter().filter(|run| !run.is_over()).count() >= MAX_RUNS {
-            let (act, from, to) = (said.act, said.from.to_owned(), said.to.to_owned());
-            return Err(Illegal { protocol, act, from, to, why: Why::TooManyRuns { bound: MAX_RUNS } });
+            let (act, from, to) = (speech.act, speech.from.to_owned(), speech.to.to_owned());
+            return Err(IllegalAct { protocol, act, from, to, why: IllegalReason::TooManyRuns { bound: MAX_RUNS } });
         }
         self.runs.retain(|run| !run.is_over());
         self.runs.push(run);
@@ -184,20 +197,20 @@ impl Conversation {
     }
 
     /// Counts a message and settles the question that it answers. Returns that question with its former index.
-    fn count(&mut self, said: &Said<'_>) -> Option<(usize, Unanswered)> {
+    fn count(&mut self, speech: &SpeechAct<'_>) -> Option<(usize, Unanswered)> {
         self.messages = self.messages.saturating_add(1);
         // A clock that was set back must not shorten the conversation's life.
-        self.last = self.last.max(said.at);
-        let Some(key) = said.in_reply_to else {
+        self.last = self.last.max(speech.at);
+        let Some(key) = speech.in_reply_to else {
             // A client outside cannot set `in-reply-to`: its next message answers the oldest question to outside.
-            let to_outside = |waiting: &Unanswered| waiting.from == said.to && waiting.to.contains(':');
-            let at = self.unanswered.iter().position(to_outside).filter(|_| said.from.contains(':'))?;
+            let to_outside = |waiting: &Unanswered| waiting.from == speech.to && waiting.to.contains(':');
+            let at = self.unanswered.iter().position(to_outside).filter(|_| speech.from.contains(':'))?;
             return Some((at, self.unanswered.remove(at)?));
         };
         // Several receivers may have been asked with one key: an answer settles the question to its sender. An answer
         // from another sender counts too, since an agent may delegate its answer.
-        let asked = |waiting: &Unanswered| waiting.key == key && waiting.from == said.to;
-        let answered = self.unanswered.iter().position(|waiting| asked(waiting) && waiting.to == said.from);
+        let asked = |waiting: &Unanswered| waiting.key == key && waiting.from == speech.to;
+        let answered = self.unanswered.iter().position(|waiting| asked(waiting) && waiting.to == speech.from);
         let at = answered.or_else(|| self.unanswered.iter().position(asked))?;
         Some((at, self.unanswered.remove(at)?))
     }

@@ -10,7 +10,7 @@ mod participants;
 mod record;
 mod speech_act;
 
-pub use checks::{Change, MAX_RUNS, Refused};
+pub use checks::{ConversationChange, ConversationError, MAX_RUNS};
 pub use participants::Participants;
-pub use record::{Conversation, MAX_UNANSWERED, Stay, Unanswered};
-pub use speech_act::{Said, awaits_answer};
+pub use record::{Conversation, MAX_UNANSWERED, RevisionBinding, Unanswered};
+pub use speech_act::{SpeechAct, awaits_answer};

@@ -35,8 +35,8 @@ pub struct Conversation {
     /// Messages without an answer, oldest first; at most [`MAX_UNANSWERED`].
     pub unanswered: VecDeque<Unanswered>,
     /// The revisions to which the conversation is bound, one for each agent that is not free to change.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stays: Vec<Stay>,
+    #[serde(rename = "stays", default, skip_serializing_if = "Vec::is_empty")]
+    pub bindings: Vec<RevisionBinding>,
 }
 
 /// A message that waits for its answer.
@@ -58,7 +58,7 @@ pub struct Unanswered {
 
 /// The binding of a conversation to a revision of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stay {
+pub struct RevisionBinding {
     /// The agent.
     pub agent: CompactString,
     /// The revision's number.
@@ -84,7 +84,7 @@ impl Conversation {
             last: at,
             messages: 0,
             unanswered: VecDeque::new(),
-            stays: Vec::new(),
+            bindings: Vec::new(),
         }
     }
 
@@ -100,7 +100,7 @@ impl Conversation {
 
     /// Drops unanswered calls and ends their parts of protocols, after a restart of the host: their callers are gone. A
     /// caller that asks again begins anew.
-    pub fn lose_calls(&mut self) {
+    pub fn drop_calls(&mut self) {
         // Both parts keep their order, oldest first.
         let (lost, left) = std::mem::take(&mut self.unanswered).into_iter().partition(|left| left.is_call);
         self.unanswered = left;

@@ -5,7 +5,7 @@ use crate::protocol::Protocol;
 
 /// The parts of a message that matter to its conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Said<'a> {
+pub struct SpeechAct<'a> {
     /// The sender.
     pub from: &'a str,
     /// The receiver, by the name that it will use as sender of the answer.
@@ -26,7 +26,7 @@ pub struct Said<'a> {
     pub is_call: bool,
 }
 
-impl Said<'_> {
+impl SpeechAct<'_> {
     /// Returns `true` if the sender is owed an answer. A message of an agent to itself is no question.
     pub fn is_question(&self) -> bool {
         awaits_answer(self.act) && self.from != self.to
@@ -35,9 +35,9 @@ impl Said<'_> {
     /// Returns `true` if an answer may still come after the receiver handled the message without one and sent `sends`
     /// meanwhile: the named protocol requires an answer, or the receiver asked another agent or sent a message to
     /// itself.
-    pub fn may_be_answered_later<'a>(&self, sends: impl IntoIterator<Item = Said<'a>>) -> bool {
+    pub fn may_be_answered_later<'a>(&self, sends: impl IntoIterator<Item = SpeechAct<'a>>) -> bool {
         // A message to itself is a continuation: the agent answers when it handles that.
-        let goes_on = |sent: Said<'_>| sent.from == self.to && (sent.to == self.to || sent.is_question());
+        let goes_on = |sent: SpeechAct<'_>| sent.from == self.to && (sent.to == self.to || sent.is_question());
         self.protocol.is_some_and(|name| Protocol::named(name).is_some()) || sends.into_iter().any(goes_on)
     }
 }

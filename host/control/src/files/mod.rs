@@ -7,10 +7,10 @@
 //! Hints may be late, repeated or missing. A decision depends only on the state that a look finds, never on the number
 //! or order of hints. Times are milliseconds of a monotonic clock.
 
-mod builds;
-mod quiet;
-mod settle;
+mod build_queue;
+mod debounce;
+mod stability;
 
-pub use builds::{Builds, Changed, Refused};
-pub use quiet::Quiet;
-pub use settle::{Found, Settle, Verdict, Writer};
+pub use build_queue::{BuildQueue, RefusedBuild, SourceChanges};
+pub use debounce::Debounce;
+pub use stability::{FileReadiness, FileState, StabilityCheck, Writer};

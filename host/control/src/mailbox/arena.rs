@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use prefetch_index::prefetch_index;
 
-use super::message::{Rank, Waiting};
+use super::message::{Priority, Waiting};
 
 /// The position of a message; one more than its index, so that an `Option` of it takes no more room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ struct Node<T> {
     since: u64,
     /// The next message of the list; for a free place, the next free one.
     next: Option<NodeIndex>,
-    rank: Rank,
+    rank: Priority,
 }
 
 impl<T> Node<T> {
@@ -188,7 +188,7 @@ mod tests {
     fn memory_of_a_burst_is_freed() {
         let (mut lists, mut one, mut other) = (ListArena::default(), None, None);
         for message in 0..2 * ListArena::<Box<usize>>::KEPT {
-            let waiting = Waiting { rank: Rank::Normal, since: 0, message: Box::new(message) };
+            let waiting = Waiting { rank: Priority::Normal, since: 0, message: Box::new(message) };
             lists.push(if message % 3 == 0 { &mut one } else { &mut other }, waiting);
         }
         assert_eq!(lists.clear(&mut other).len() + lists.clear(&mut one).len(), 2 * ListArena::<Box<usize>>::KEPT);

@@ -2,14 +2,14 @@
 
 use std::cmp::Ordering;
 
-use super::message::Taken;
+use super::message::TakenMessage;
 
 /// A message that was tried already and is to be tried again at `due`. Its lane is blocked until then.
 #[derive(Debug)]
 pub(super) struct Deferred<C, T> {
     pub(super) due: u64,
     pub(super) count: u64,
-    pub(super) taken: Taken<C, T>,
+    pub(super) taken: TakenMessage<C, T>,
 }
 
 impl<C, T> PartialEq for Deferred<C, T> {

@@ -2,7 +2,7 @@
 
 /// The urgency of a message (SPEC §7). A waiting message gains a point a second, so that none starves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rank {
+pub enum Priority {
     /// Begins with one point.
     Low,
     /// Begins with five points.
@@ -13,7 +13,7 @@ pub enum Rank {
     Critical,
 }
 
-impl Rank {
+impl Priority {
     /// The list of all priorities, the least urgent first.
     pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Critical];
 
@@ -42,18 +42,18 @@ pub enum Lane<C> {
 /// A queued message with its bookkeeping.
 #[derive(Debug)]
 pub(super) struct Waiting<T> {
-    pub(super) rank: Rank,
+    pub(super) rank: Priority,
     pub(super) since: u64,
     pub(super) message: T,
 }
 
 /// A message that may be handled, or is in flight.
 #[derive(Debug)]
-pub struct Taken<C, T> {
+pub struct TakenMessage<C, T> {
     /// The lane that is blocked until the message is done.
     pub lane: Lane<C>,
     /// The urgency.
-    pub rank: Rank,
+    pub rank: Priority,
     /// The time since which it waits, in milliseconds.
     pub since: u64,
     /// The value that [`done`](super::Mailbox::done) got for the message before it in its conversation; `None` if it

@@ -24,19 +24,19 @@ use self::deferred::Deferred;
 use self::lanes::Lanes;
 use self::message::Waiting;
 
-use crate::desired::Order;
+use crate::desired::MailboxOrder;
 
 mod arena;
 mod deferred;
 mod lanes;
 mod message;
 
-pub use message::{Lane, Rank, Taken};
+pub use message::{Lane, Priority, TakenMessage};
 
 /// The error for a mailbox at its depth limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the mailbox holds {depth} messages, as many as it may")]
-pub struct Full {
+pub struct MailboxFull {
     /// The depth limit.
     pub depth: u32,
 }
@@ -53,13 +53,13 @@ const PREFETCH_DISTANCE: usize = 8;
 /// or deferred; its further messages queue behind that one.
 #[derive(Debug)]
 pub struct Mailbox<C, T> {
-    order: Order,
+    order: MailboxOrder,
     depth: u32,
     /// Messages and reservations that count against the depth: all but those in flight.
     held: u32,
     in_flight: u32,
     /// The ready messages by priority; each queue in the order in which they became ready.
-    ready: [VecDeque<Ready<C, T>>; Rank::ALL.len()],
+    ready: [VecDeque<Ready<C, T>>; Priority::ALL.len()],
     lanes: Lanes<C, T>,
     deferred: BinaryHeap<Deferred<C, T>>,
     /// The number of deferrals so far; keeps messages with the same due time in order.
@@ -69,14 +69,14 @@ pub struct Mailbox<C, T> {
 /// A message that may be handled now.
 #[derive(Debug)]
 struct Ready<C, T> {
-    taken: Taken<C, T>,
+    taken: TakenMessage<C, T>,
     /// The place of the next message of its lane at the time when this one became ready, to prefetch it.
     behind: Option<NodeIndex>,
 }
 
 impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// Creates an empty mailbox.
-    pub fn new(order: Order, depth: u32) -> Self {
+    pub fn new(order: MailboxOrder, depth: u32) -> Self {
         Self {
             order,
             depth,
@@ -90,7 +90,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     }
 
     /// Applies changed settings in place. Queued messages keep the order under which they came.
-    pub fn configure(&mut self, order: Order, depth: u32) {
+    pub fn configure(&mut self, order: MailboxOrder, depth: u32) {
         // Lanes are kept: the queued messages were promised the order of their arrival.
         self.order = order;
         self.depth = depth;
@@ -100,9 +100,9 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     ///
     /// # Errors
     /// The mailbox is full.
-    pub fn reserve(&mut self) -> Result<(), Full> {
+    pub fn reserve(&mut self) -> Result<(), MailboxFull> {
         if self.held >= self.depth {
-            return Err(Full { depth: self.depth });
+            return Err(MailboxFull { depth: self.depth });
         }
         self.held += 1;
         Ok(())
@@ -120,37 +120,37 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     }
 
     /// Queues a message in its reserved place; it waits since `since`.
-    pub fn push(&mut self, conversation: C, rank: Rank, since: u64, message: T) {
+    pub fn push(&mut self, conversation: C, rank: Priority, since: u64, message: T) {
         let lane = match self.order {
-            Order::Conversation => Lane::Conversation(conversation),
-            Order::Agent => Lane::Agent,
-            Order::None => Lane::Free,
+            MailboxOrder::Conversation => Lane::Conversation(conversation),
+            MailboxOrder::Agent => Lane::Agent,
+            MailboxOrder::None => Lane::Free,
         };
         if let Some(Waiting { rank, since, message }) = self.lanes.enter(&lane, Waiting { rank, since, message }) {
-            self.make_ready(Taken { lane, rank, since, follows: None, message }, None);
+            self.make_ready(TakenMessage { lane, rank, since, follows: None, message }, None);
         }
     }
 
     /// Prefetches the memory that a [`push`](Self::push) for this conversation will touch.
-    pub fn expect(&self, conversation: &C) {
-        if let Order::Conversation = self.order {
+    pub fn prefetch(&self, conversation: &C) {
+        if let MailboxOrder::Conversation = self.order {
             self.lanes.prefetch_end(conversation);
         }
     }
 
-    fn wait_until(&mut self, due: u64, taken: Taken<C, T>) {
+    fn wait_until(&mut self, due: u64, taken: TakenMessage<C, T>) {
         // The number breaks ties, as a heap keeps no order of equal elements.
         self.count += 1;
         self.deferred.push(Deferred { due, count: self.count, taken });
     }
 
-    fn make_ready(&mut self, taken: Taken<C, T>, behind: Option<NodeIndex>) {
+    fn make_ready(&mut self, taken: TakenMessage<C, T>, behind: Option<NodeIndex>) {
         self.ready[taken.rank as usize].push_back(Ready { taken, behind });
     }
 
     /// Takes the most urgent message that may be handled, waiting time included. Its lane is blocked until
     /// [`done`](Self::done), [`put_back`](Self::put_back) or [`defer`](Self::defer).
-    pub fn take(&mut self, now: u64) -> Option<Taken<C, T>> {
+    pub fn take(&mut self, now: u64) -> Option<TakenMessage<C, T>> {
         let score = |ready: &Ready<C, T>| {
             // In milliseconds, so that waiting counts continuously and not in whole seconds.
             (ready.taken.rank.points() * POINT_MS).saturating_add(now.saturating_sub(ready.taken.since))
@@ -162,7 +162,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     /// Takes the message for a trial, whose result tells how the agent does: the one with the fewest failures, and of
     /// those the most urgent. Takes time in proportion to the ready messages that have failed.
-    pub fn take_trial(&mut self, failures: impl Fn(&T) -> u32) -> Option<Taken<C, T>> {
+    pub fn take_trial(&mut self, failures: impl Fn(&T) -> u32) -> Option<TakenMessage<C, T>> {
         let mut best: Option<(u32, usize, usize)> = None;
         // From the most urgent rank, so that among equals the first one found is the most urgent.
         'search: for (rank, queue) in self.ready.iter().enumerate().rev() {
@@ -181,7 +181,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.take_at(rank, at)
     }
 
-    fn take_at(&mut self, rank: usize, at: usize) -> Option<Taken<C, T>> {
+    fn take_at(&mut self, rank: usize, at: usize) -> Option<TakenMessage<C, T>> {
         let queue = &mut self.ready[rank];
         let Ready { taken, behind } = if at == 0 { queue.pop_front()? } else { queue.remove(at)? };
         if let Some(soon) = queue.get(PREFETCH_DISTANCE) {
@@ -198,12 +198,12 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     }
 
     /// Returns the message that will be [taken](Self::take) `places` after the next one if nothing more urgent comes.
-    pub fn ahead(&self, places: usize) -> Option<&T> {
+    pub fn peek_ahead(&self, places: usize) -> Option<&T> {
         self.ready.iter().rev().find_map(|queue| queue.get(places)).map(|ready| &ready.taken.message)
     }
 
     /// ListEnds a message that was taken; the next of its lane becomes ready. If the next of its conversation is queued
-    /// already, it [`follows`](Taken::follows) the value given here.
+    /// already, it [`follows`](TakenMessage::follows) the value given here.
     pub fn done(&mut self, lane: Lane<C>, follows: Option<u64>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.advance(lane, follows);
@@ -214,20 +214,20 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         if let Some((Waiting { rank, since, message }, behind)) = self.lanes.advance(&lane) {
             // In the order of the whole agent the next message belongs to another conversation.
             let follows = follows.filter(|_| matches!(lane, Lane::Conversation(_)));
-            self.make_ready(Taken { lane, rank, since, follows, message }, behind);
+            self.make_ready(TakenMessage { lane, rank, since, follows, message }, behind);
         }
     }
 
     /// Returns a message that was taken and not handled to the front: it comes before any other of its lane. The limit
     /// does not apply, since it was accepted before.
-    pub fn put_back(&mut self, taken: Taken<C, T>) {
+    pub fn put_back(&mut self, taken: TakenMessage<C, T>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.held = self.held.saturating_add(1);
         self.ready[taken.rank as usize].push_front(Ready { taken, behind: None });
     }
 
     /// Does the same, but not before `due`. The lane of the message stays blocked; all others go on.
-    pub fn defer(&mut self, taken: Taken<C, T>, due: u64) {
+    pub fn defer(&mut self, taken: TakenMessage<C, T>, due: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.held = self.held.saturating_add(1);
         self.wait_until(due, taken);
@@ -235,14 +235,14 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     /// Queues a message that was tried before, in the state in which [`defer`](Self::defer) left it, when a mailbox is
     /// loaded from the store. Its place is reserved; it waits since `since`.
-    pub fn push_again(&mut self, conversation: C, rank: Rank, since: u64, due: u64, message: T) {
+    pub fn push_deferred(&mut self, conversation: C, rank: Priority, since: u64, due: u64, message: T) {
         let lane = match self.order {
-            Order::Conversation => Lane::Conversation(conversation),
-            Order::Agent => Lane::Agent,
-            Order::None => Lane::Free,
+            MailboxOrder::Conversation => Lane::Conversation(conversation),
+            MailboxOrder::Agent => Lane::Agent,
+            MailboxOrder::None => Lane::Free,
         };
         if let Some(Waiting { rank, since, message }) = self.lanes.enter(&lane, Waiting { rank, since, message }) {
-            self.wait_until(due, Taken { lane, rank, since, follows: None, message });
+            self.wait_until(due, TakenMessage { lane, rank, since, follows: None, message });
         }
     }
 
@@ -347,7 +347,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     }
 
     /// Returns the number of deferred messages.
-    pub fn later(&self) -> usize {
+    pub fn deferred(&self) -> usize {
         self.deferred.len()
     }
 

@@ -6,11 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn filled(order: Order, messages: &[(&'static str, u32)]) -> Mailbox<&'static str, u32> {
+fn filled(order: MailboxOrder, messages: &[(&'static str, u32)]) -> Mailbox<&'static str, u32> {
     let mut mailbox = Mailbox::new(order, 100);
     for (conversation, message) in messages {
         mailbox.reserve().unwrap();
-        mailbox.push(*conversation, Rank::Normal, 0, *message);
+        mailbox.push(*conversation, Priority::Normal, 0, *message);
     }
     mailbox
 }
@@ -21,7 +21,7 @@ fn take(mailbox: &mut Mailbox<&'static str, u32>, now: u64) -> Option<u32> {
 
 #[test]
 fn one_message_of_a_conversation_at_a_time_and_several_conversations_at_once() {
-    let mut mailbox = filled(Order::Conversation, &[("a", 1), ("a", 2), ("b", 3)]);
+    let mut mailbox = filled(MailboxOrder::Conversation, &[("a", 1), ("a", 2), ("b", 3)]);
     let first = mailbox.take(0).unwrap();
     assert_eq!((first.message, take(&mut mailbox, 0)), (1, Some(3)));
     assert_eq!(take(&mut mailbox, 0), None, "2 waits for 1");
@@ -31,7 +31,7 @@ fn one_message_of_a_conversation_at_a_time_and_several_conversations_at_once() {
 
 #[test]
 fn each_order_limits_what_is_taken_at_once() {
-    for (order, at_once) in [(Order::Conversation, 2), (Order::Agent, 1), (Order::None, 3)] {
+    for (order, at_once) in [(MailboxOrder::Conversation, 2), (MailboxOrder::Agent, 1), (MailboxOrder::None, 3)] {
         let mut mailbox = filled(order, &[("a", 1), ("a", 2), ("b", 3)]);
         let taken = std::iter::from_fn(|| mailbox.take(0)).count();
         assert_eq!(taken, at_once, "{order:?}");
@@ -40,21 +40,21 @@ fn each_order_limits_what_is_taken_at_once() {
 
 #[test]
 fn the_limit_counts_queued_and_reserved_messages() {
-    let mut mailbox = Mailbox::new(Order::None, 2);
+    let mut mailbox = Mailbox::new(MailboxOrder::None, 2);
     mailbox.reserve().unwrap();
-    mailbox.push("a", Rank::Normal, 0, 1);
+    mailbox.push("a", Priority::Normal, 0, 1);
     mailbox.reserve().unwrap();
-    assert_eq!(mailbox.reserve(), Err(Full { depth: 2 }));
+    assert_eq!(mailbox.reserve(), Err(MailboxFull { depth: 2 }));
     mailbox.release();
     assert_eq!(mailbox.reserve(), Ok(()));
-    assert_eq!(mailbox.reserve(), Err(Full { depth: 2 }));
+    assert_eq!(mailbox.reserve(), Err(MailboxFull { depth: 2 }));
     mailbox.take(0).unwrap();
     assert_eq!(mailbox.reserve(), Ok(()), "messages in flight do not count");
 }
 
 #[test]
 fn a_message_put_back_comes_first_again() {
-    let mut mailbox = filled(Order::Conversation, &[("a", 1), ("a", 2)]);
+    let mut mailbox = filled(MailboxOrder::Conversation, &[("a", 1), ("a", 2)]);
     let taken = mailbox.take(0).unwrap();
     mailbox.put_back(taken);
     let taken = mailbox.take(0).unwrap();
@@ -65,7 +65,7 @@ fn a_message_put_back_comes_first_again() {
 
 #[test]
 fn a_deferred_message_queues_behind_the_ready_ones_when_due() {
-    let mut mailbox = filled(Order::Conversation, &[("bad", 9), ("bad", 10), ("a", 1), ("b", 2), ("c", 3)]);
+    let mut mailbox = filled(MailboxOrder::Conversation, &[("bad", 9), ("bad", 10), ("a", 1), ("b", 2), ("c", 3)]);
     let bad = mailbox.take(0).unwrap();
     mailbox.defer(bad, 500);
     assert_eq!(take(&mut mailbox, 0), Some(1));
@@ -78,16 +78,20 @@ fn a_deferred_message_queues_behind_the_ready_ones_when_due() {
 fn a_trial_takes_the_message_that_failed_least() {
     // messages with their failures and ranks, in order of arrival; the one that is taken
     for (name, waiting, expected) in [
-        ("the first that has not failed", &[(3, Rank::Normal), (0, Rank::Normal), (0, Rank::Normal)][..], Some(1)),
-        ("the most urgent of those", &[(0, Rank::Low), (0, Rank::Normal), (1, Rank::Critical)], Some(1)),
+        (
+            "the first that has not failed",
+            &[(3, Priority::Normal), (0, Priority::Normal), (0, Priority::Normal)][..],
+            Some(1),
+        ),
+        ("the most urgent of those", &[(0, Priority::Low), (0, Priority::Normal), (1, Priority::Critical)], Some(1)),
         (
             "of those that failed the one that did least",
-            &[(4, Rank::Critical), (2, Rank::Low), (2, Rank::Low)],
+            &[(4, Priority::Critical), (2, Priority::Low), (2, Priority::Low)],
             Some(1),
         ),
         ("none", &[], None),
     ] {
-        let mut mailbox = Mailbox::new(Order::None, 100);
+        let mut mailbox = Mailbox::new(MailboxOrder::None, 100);
         for (nth, (failed, rank)) in waiting.iter().enumerate() {
             mailbox.reserve().unwrap();
             mailbox.push("a", *rank, 0, (nth, *failed));
@@ -101,27 +105,27 @@ fn a_trial_takes_the_message_that_failed_least() {
 
 #[test]
 fn the_oldest_message_counts_only_once_due() {
-    let mut mailbox = Mailbox::new(Order::Conversation, 100);
+    let mut mailbox = Mailbox::new(MailboxOrder::Conversation, 100);
     assert_eq!(mailbox.oldest(), None);
-    mailbox.push_again("a", Rank::Normal, 700, 700, 1);
+    mailbox.push_deferred("a", Priority::Normal, 700, 700, 1);
     assert_eq!(mailbox.oldest(), None, "it is not due");
     // Released late, as after a pause of the process.
     mailbox.release_due(900, 10);
     assert_eq!(mailbox.oldest(), Some(700));
-    mailbox.push_again("b", Rank::Normal, 300, 950, 2);
+    mailbox.push_deferred("b", Priority::Normal, 300, 950, 2);
     mailbox.release_due(950, 10);
     assert_eq!(mailbox.oldest(), Some(300), "since its arrival, not since its last attempt");
 }
 
 #[test]
 fn expired_messages_make_way_for_the_next_of_their_lane() {
-    for order in [Order::Conversation, Order::Agent, Order::None] {
+    for order in [MailboxOrder::Conversation, MailboxOrder::Agent, MailboxOrder::None] {
         let mut mailbox = filled(order, &[("a", 1), ("a", 2), ("a", 3), ("b", 14), ("b", 15), ("c", 6), ("d", 7)]);
         let again = mailbox.take(0).unwrap();
         assert_eq!(again.message, 1, "{order:?}");
         mailbox.defer(again, 500);
         mailbox.reserve().unwrap();
-        mailbox.push_again("a", Rank::Normal, 600, 600, 8);
+        mailbox.push_deferred("a", Priority::Normal, 600, 600, 8);
         let mut over = mailbox.expire(|message| [1, 3, 14, 7, 8].contains(message));
         over.sort_unstable();
         assert_eq!((over, mailbox.depth(), mailbox.next_due()), (vec![1, 3, 7, 8, 14], 3, None), "{order:?}");
@@ -139,8 +143,14 @@ fn expired_messages_make_way_for_the_next_of_their_lane() {
 
 #[test]
 fn urgent_messages_come_first_unless_others_waited_long() {
-    let mut mailbox = Mailbox::new(Order::None, 100);
-    let ranks = [(Rank::Low, 0), (Rank::Normal, 0), (Rank::High, 0), (Rank::Critical, 0), (Rank::Critical, 9_001)];
+    let mut mailbox = Mailbox::new(MailboxOrder::None, 100);
+    let ranks = [
+        (Priority::Low, 0),
+        (Priority::Normal, 0),
+        (Priority::High, 0),
+        (Priority::Critical, 0),
+        (Priority::Critical, 9_001),
+    ];
     for (message, (rank, since)) in (1..).zip(ranks) {
         mailbox.reserve().unwrap();
         mailbox.push("a", rank, since, message);
@@ -152,7 +162,7 @@ fn urgent_messages_come_first_unless_others_waited_long() {
 
 #[test]
 fn a_deferred_message_holds_its_conversation_and_no_other() {
-    let mut mailbox = filled(Order::Conversation, &[("a", 1), ("a", 2), ("b", 3)]);
+    let mut mailbox = filled(MailboxOrder::Conversation, &[("a", 1), ("a", 2), ("b", 3)]);
     let taken = mailbox.take(0).unwrap();
     mailbox.defer(taken, 500);
     assert_eq!(mailbox.depth(), 3, "it waits again");
@@ -170,10 +180,10 @@ fn a_deferred_message_holds_its_conversation_and_no_other() {
 
 #[test]
 fn due_messages_are_released_in_order_and_in_batches() {
-    let mut mailbox = Mailbox::new(Order::None, 100);
+    let mut mailbox = Mailbox::new(MailboxOrder::None, 100);
     for (message, due) in [(1, 30), (2, 10), (3, 10), (4, 20)] {
         mailbox.reserve().unwrap();
-        mailbox.push_again("a", Rank::Normal, due, due, message);
+        mailbox.push_deferred("a", Priority::Normal, due, due, message);
     }
     assert_eq!(mailbox.next_due(), Some(10));
     assert_eq!(mailbox.release_due(100, 3), Some(30), "one is left, and due");
@@ -188,10 +198,10 @@ fn due_messages_are_released_once_even_if_the_clock_jumps() {
     // The clock, step by step, and the messages released then: 1 is due at 950, 2 at 2,000, 3 at 60,000.
     let steps: [(u64, &[u32]); 8] =
         [(900, &[]), (1_000, &[1]), (100, &[]), (960, &[]), (59_999, &[2]), (0, &[]), (u64::MAX, &[3]), (60_000, &[])];
-    let mut mailbox = Mailbox::new(Order::None, 100);
+    let mut mailbox = Mailbox::new(MailboxOrder::None, 100);
     for (message, due) in [(1, 950), (2, 2_000), (3, 60_000)] {
         mailbox.reserve().unwrap();
-        mailbox.push_again("a", Rank::Normal, due, due, message);
+        mailbox.push_deferred("a", Priority::Normal, due, due, message);
     }
     for (now, comes) in steps {
         mailbox.release_due(now, 10);
@@ -202,13 +212,13 @@ fn due_messages_are_released_once_even_if_the_clock_jumps() {
 
 #[test]
 fn a_reloaded_mailbox_keeps_its_order() {
-    let mut mailbox = Mailbox::new(Order::Conversation, 1);
+    let mut mailbox = Mailbox::new(MailboxOrder::Conversation, 1);
     for _ in 0..3 {
         mailbox.reserve_beyond();
     }
-    mailbox.push_again("a", Rank::Normal, 500, 500, 1);
-    mailbox.push("a", Rank::Normal, 0, 2);
-    mailbox.push("b", Rank::Normal, 0, 3);
+    mailbox.push_deferred("a", Priority::Normal, 500, 500, 1);
+    mailbox.push("a", Priority::Normal, 0, 2);
+    mailbox.push("b", Priority::Normal, 0, 3);
     assert_eq!((take(&mut mailbox, 0), take(&mut mailbox, 0)), (Some(3), None));
     mailbox.release_due(500, 10);
     assert_eq!(take(&mut mailbox, 500), Some(1));
@@ -217,7 +227,7 @@ fn a_reloaded_mailbox_keeps_its_order() {
 
 #[test]
 fn drain_keeps_the_order_behind_a_message_in_flight() {
-    for order in [Order::Conversation, Order::Agent] {
+    for order in [MailboxOrder::Conversation, MailboxOrder::Agent] {
         let mut mailbox = filled(order, &[("a", 1), ("a", 2), ("a", 3)]);
         for expected in 1..=2 {
             let taken = mailbox.take(0).unwrap();
@@ -227,7 +237,7 @@ fn drain_keeps_the_order_behind_a_message_in_flight() {
         let in_hand = mailbox.take(0).unwrap();
         for message in 4..=6 {
             mailbox.reserve().unwrap();
-            mailbox.push("a", Rank::Normal, 0, message);
+            mailbox.push("a", Priority::Normal, 0, message);
         }
         assert_eq!(mailbox.drain(), [4, 5, 6], "{order:?}");
         mailbox.done(in_hand.lane, None);
@@ -271,9 +281,9 @@ type Message = (u8, Option<u32>);
 proptest! {
     #[test]
     fn nothing_is_lost_nothing_is_doubled_and_order_holds(steps in steps(), depth in 1u32..20) {
-        let mut mailbox = Mailbox::new(Order::Conversation, depth);
+        let mut mailbox = Mailbox::new(MailboxOrder::Conversation, depth);
         let (mut next, mut accepted, mut handled, mut now) = (0u32, 0usize, 0usize, 0u64);
-        let mut flight: Vec<Taken<u8, Message>> = Vec::new();
+        let mut flight: Vec<TakenMessage<u8, Message>> = Vec::new();
         let mut last: BTreeMap<u8, u32> = BTreeMap::new();
         for step in steps {
             match step {
@@ -281,13 +291,13 @@ proptest! {
                     if mailbox.reserve().is_ok() {
                         next += 1;
                         accepted += 1;
-                        mailbox.push(conversation, Rank::ALL[rank as usize], now, (conversation, Some(next)));
+                        mailbox.push(conversation, Priority::ALL[rank as usize], now, (conversation, Some(next)));
                     }
                 }
                 Step::Deferred(conversation, after) => {
                     if mailbox.reserve().is_ok() {
                         accepted += 1;
-                        mailbox.push_again(conversation, Rank::Normal, now, now + after, (conversation, None));
+                        mailbox.push_deferred(conversation, Priority::Normal, now, now + after, (conversation, None));
                     }
                 }
                 Step::Take => {
@@ -349,14 +359,14 @@ proptest! {
     #[test]
     fn no_message_starves(ranks in prop::collection::vec(0u8..4, 1..100)) {
         // Against a stream of critical messages, one each second, a waiting message wins after at most its points.
-        let mut mailbox = Mailbox::new(Order::None, u32::MAX);
+        let mut mailbox = Mailbox::new(MailboxOrder::None, u32::MAX);
         for rank in &ranks {
-            mailbox.push(0u8, Rank::ALL[*rank as usize], 0, Some(()));
+            mailbox.push(0u8, Priority::ALL[*rank as usize], 0, Some(()));
         }
         let mut left = ranks.len();
         for step in 0..ranks.len() as u64 + 20 {
             let now = step * 1_000;
-            mailbox.push(0, Rank::Critical, now, None);
+            mailbox.push(0, Priority::Critical, now, None);
             if mailbox.take(now).is_some_and(|taken| taken.message.is_some()) {
                 left -= 1;
             }
@@ -368,10 +378,10 @@ proptest! {
 /// Checks that only a message of the same conversation that was queued when the first was done follows it.
 #[test]
 fn a_queued_message_follows_the_one_before_it() {
-    let mut mailbox: Mailbox<&str, u32> = Mailbox::new(Order::Conversation, 100);
+    let mut mailbox: Mailbox<&str, u32> = Mailbox::new(MailboxOrder::Conversation, 100);
     let put = |mailbox: &mut Mailbox<&'static str, u32>, conversation, message| {
         mailbox.reserve().unwrap();
-        mailbox.push(conversation, Rank::Normal, 0, message);
+        mailbox.push(conversation, Priority::Normal, 0, message);
     };
     put(&mut mailbox, "a", 1);
     let first = mailbox.take(0).unwrap();
@@ -383,7 +393,7 @@ fn a_queued_message_follows_the_one_before_it() {
     mailbox.done(first.lane, Some(7));
     let mut taken: Vec<_> = std::iter::from_fn(|| mailbox.take(0)).collect();
     taken.sort_by_key(|taken| taken.message);
-    let follows = |taken: &[Taken<&str, u32>]| taken.iter().map(|t| (t.message, t.follows)).collect::<Vec<_>>();
+    let follows = |taken: &[TakenMessage<&str, u32>]| taken.iter().map(|t| (t.message, t.follows)).collect::<Vec<_>>();
     assert_eq!(follows(&taken), [(2, Some(7)), (4, None)]);
     // A deferred message that then expires passes the value on to the next.
     let [again, other] = taken.try_into().unwrap();
@@ -397,7 +407,7 @@ fn a_queued_message_follows_the_one_before_it() {
     put(&mut mailbox, "a", 5);
     assert_eq!(mailbox.take(0).unwrap().follows, None, "the conversation was idle");
     // In the order of the whole agent the next message belongs to another conversation.
-    let mut mailbox: Mailbox<&str, u32> = Mailbox::new(Order::Agent, 100);
+    let mut mailbox: Mailbox<&str, u32> = Mailbox::new(MailboxOrder::Agent, 100);
     put(&mut mailbox, "a", 1);
     put(&mut mailbox, "b", 2);
     let first = mailbox.take(0).unwrap();
@@ -407,7 +417,7 @@ fn a_queued_message_follows_the_one_before_it() {
 
 #[test]
 fn due_messages_fill_half_of_the_mailbox_and_then_replace_leaving_ones() {
-    let mut mailbox: Mailbox<&str, u32> = Mailbox::new(Order::None, 5);
+    let mut mailbox: Mailbox<&str, u32> = Mailbox::new(MailboxOrder::None, 5);
     assert_eq!(mailbox.reserve_due(2, false), 2);
     assert_eq!(mailbox.reserve_due(9, false), 1, "three of five are half");
     assert_eq!((mailbox.reserve_due(9, false), mailbox.reserve_due(9, true)), (0, 1));
@@ -415,6 +425,6 @@ fn due_messages_fill_half_of_the_mailbox_and_then_replace_leaving_ones() {
     assert_eq!((mailbox.reserve_due(9, true), mailbox.depth()), (0, 5), "it is full");
     mailbox.release();
     assert_eq!((mailbox.reserve_due(0, true), mailbox.reserve_due(9, true), mailbox.depth()), (0, 1, 5));
-    let mut smallest: Mailbox<&str, u32> = Mailbox::new(Order::None, 1);
+    let mut smallest: Mailbox<&str, u32> = Mailbox::new(MailboxOrder::None, 1);
     assert_eq!((smallest.reserve_due(9, false), smallest.reserve_due(9, true)), (1, 0));
 }

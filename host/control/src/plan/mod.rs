@@ -9,11 +9,11 @@
 //! an agent leaves:   Retire -> its revisions drain -> Stop -> Forget; until then Restore takes that back
 //! ```
 
-mod follow;
-mod leave;
+mod agent;
+mod divergence;
+mod incremental;
+mod retirement;
 mod rollouts;
-mod standing;
-mod waiting;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,34 +24,33 @@ use serde::Serialize;
 
 use crate::desired::AgentSpec;
 use crate::names::{AgentName, Digest, RevisionId};
-use crate::rollout::Compared;
 use crate::rollout::{
-    self, Converting, Decision, Figures, Instances, Ledger, Observation, Obstacle, Rehearsal, Seen, Side, Turns,
-    Windows,
+    self, ComparisonCounts, ConversionState, Decision, InstanceCounts, Ledger, Observation, ObservedRevision, Obstacle,
+    RehearsalState, RolloutQueue, RolloutStats, StepMeasurements, StoredRevision,
 };
 
-pub use standing::Standing;
-pub use waiting::Waiting;
+pub use divergence::Divergence;
+pub use incremental::IncrementalPlan;
 
 /// The declaration of one agent, with the present content of its component's file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wanted {
+pub struct DesiredAgent {
     /// The declared settings.
     pub spec: Arc<AgentSpec>,
     /// The component's file.
-    pub component: Component,
+    pub component: ComponentFile,
 }
 
-impl Wanted {
+impl DesiredAgent {
     /// Returns `true` if the component can be loaded.
-    pub fn is_there(&self) -> bool {
-        matches!(self.component, Component::Found(_))
+    pub fn is_loadable(&self) -> bool {
+        matches!(self.component, ComponentFile::Found(_))
     }
 }
 
 /// The state of a component's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Component {
+pub enum ComponentFile {
     /// A file with usable bytes of this digest.
     Found(Digest),
     /// A file without usable bytes, and the reason.
@@ -73,26 +72,26 @@ pub struct ActualAgent {
     /// Set while its mailbox is paused for a handoff.
     pub paused: bool,
     /// The conversion of its state.
-    pub conversion: Converting,
+    pub conversion: ConversionState,
     /// The time since which it takes no new messages because it leaves, in milliseconds since 1970; `None` if it does
     /// not leave.
     pub retired: Option<u64>,
     /// Set while messages are queued or in flight.
-    pub waits: bool,
+    pub has_messages: bool,
     /// The revisions that have not ended, and the newest one even if it has, in order of number.
     pub revisions: Vec<Revision>,
     /// The split: percent of the traffic by revision number.
     pub shares: Vec<(u64, u8)>,
     /// Measurements of the present step of its rollout.
-    pub windows: Windows,
+    pub measurements: StepMeasurements,
     /// Measurements since its rollout began, or since the host started.
-    pub figures: Figures,
+    pub stats: RolloutStats,
     /// Set while copies of messages go to its candidate.
     pub shadowed: bool,
     /// The comparison of the copies' answers with the live ones, since the host started.
-    pub compared: Compared,
+    pub compared: ComparisonCounts,
     /// The result of its candidate's rehearsal.
-    pub rehearsal: Rehearsal,
+    pub rehearsal: RehearsalState,
 }
 
 /// An observed revision.
@@ -105,7 +104,7 @@ pub struct Revision {
     /// The digest of its component.
     pub digest: Digest,
     /// The observed state.
-    pub seen: Seen,
+    pub seen: ObservedRevision,
 }
 
 /// The actions that are safe now, and what has to wait.
@@ -114,7 +113,7 @@ pub struct Plan {
     /// The actions, which are independent of each other, so that any order is fine.
     pub actions: Vec<Action>,
     /// The agents that are not as declared, with the reason why nothing is done about it now.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<Divergence>,
     /// Agents whose ledgers changed; stored before any action, so that no decision is lost after it was acted on.
     #[serde(skip)]
     pub changed: BTreeSet<AgentName>,
@@ -126,10 +125,10 @@ pub struct Plan {
     pub queued: BTreeSet<AgentName>,
     /// Agents whose rollout may begin now and that this plan did not cover.
     #[serde(skip)]
-    pub turn_of: Vec<AgentName>,
+    pub ready_to_begin: Vec<AgentName>,
     /// The time after which an agent is to be planned again although nothing changed.
     #[serde(skip)]
-    pub look_again: BTreeMap<AgentName, Duration>,
+    pub recheck: BTreeMap<AgentName, Duration>,
 }
 
 /// An action of the host.
@@ -160,7 +159,7 @@ pub enum Action {
         revision: RevisionId,
     },
     /// An action of a rollout: brings revisions up, moves traffic, ends them.
-    Roll(rollout::Action),
+    Roll(rollout::RolloutAction),
     /// Removes an agent that is no longer declared from the routes and drains it.
     Retire {
         /// The agent.
@@ -191,9 +190,9 @@ impl Action {
 }
 
 /// Compares declared with observed state, advances the ledgers and returns the next actions. `now` is in milliseconds
-/// since 1970, as [`Seen::since`] is.
+/// since 1970, as [`ObservedRevision::since`](crate::rollout::ObservedRevision::since) is.
 pub fn plan(
-    desired: &BTreeMap<AgentName, Wanted>,
+    desired: &BTreeMap<AgentName, DesiredAgent>,
     actual: &Actual,
     ledgers: &mut BTreeMap<AgentName, Ledger>,
     now: u64,
@@ -201,20 +200,20 @@ pub fn plan(
     // An agent may be in one of the three only: new, removed, or gone with its ledger left.
     let names = ledgers.keys().chain(desired.keys()).chain(actual.agents.keys()).cloned().collect();
     let mut plan = plan_for(&names, desired, actual, ledgers, now);
-    let turns = Turns::of(ledgers.values().filter_map(Ledger::open));
+    let queue = RolloutQueue::of(ledgers.values().filter_map(Ledger::open));
     // One text for all: who is ahead is the same for each of them.
     for name in plan.queued.clone() {
-        plan.wait(&name, turns.waits());
+        plan.wait(&name, queue.waits());
     }
     plan
 }
 
 /// Plans for `names` only; `actual` needs to cover only these, `ledgers` has to be complete. The union of the last
 /// results for all agents is the plan for the host, as long as each agent is planned again after each change to it.
-/// [`Standing`] keeps that union.
+/// [`IncrementalPlan`] keeps that union.
 pub fn plan_for(
     names: &BTreeSet<AgentName>,
-    desired: &BTreeMap<AgentName, Wanted>,
+    desired: &BTreeMap<AgentName, DesiredAgent>,
     actual: &Actual,
     ledgers: &mut BTreeMap<AgentName, Ledger>,
     now: u64,
@@ -223,8 +222,8 @@ pub fn plan_for(
     let mut present = BTreeMap::new();
     for name in names {
         match (desired.get(name), actual.agents.get(name)) {
-            (Some(_), Some(agent)) if agent.retired.is_some() => plan.stay(name, agent),
-            (None, Some(agent)) => plan.leave(name, agent, now),
+            (Some(_), Some(agent)) if agent.retired.is_some() => plan.restore(name, agent),
+            (None, Some(agent)) => plan.retire(name, agent, now),
             (Some(wanted), Some(agent)) => _ = present.insert(name, (wanted, Cow::Borrowed(agent))),
             (Some(wanted), None) => {
                 let new = ActualAgent::new(Arc::clone(&wanted.spec));
@@ -238,12 +237,12 @@ pub fn plan_for(
             }
         }
     }
-    plan.roll(&present, ledgers, now);
+    plan.advance_rollouts(&present, ledgers, now);
     plan
 }
 
 /// The agents that are declared and do not leave, each with its declared and observed state.
-type Present<'a> = BTreeMap<&'a AgentName, (&'a Wanted, Cow<'a, ActualAgent>)>;
+type PresentAgents<'a> = BTreeMap<&'a AgentName, (&'a DesiredAgent, Cow<'a, ActualAgent>)>;
 
 impl Plan {
     /// Returns `true` if everything is as declared.
@@ -252,21 +251,21 @@ impl Plan {
     }
 
     fn wait(&mut self, agent: &AgentName, why: impl Into<String>) {
-        self.waiting.push(Waiting { agent: agent.clone(), why: why.into(), obstacle: None });
+        self.waiting.push(Divergence { agent: agent.clone(), why: why.into(), obstacle: None });
     }
 
     /// Notes an obstacle that a person has to remove.
     fn obstruct(&mut self, agent: &AgentName, obstacle: Obstacle, why: impl Into<String>) {
-        self.waiting.push(Waiting { agent: agent.clone(), why: why.into(), obstacle: Some(obstacle) });
+        self.waiting.push(Divergence { agent: agent.clone(), why: why.into(), obstacle: Some(obstacle) });
     }
 
     /// Returns the time after which to plan again although nothing changed; `None` if there is no need.
-    pub fn look_again_in(&self) -> Option<Duration> {
-        self.look_again.values().min().copied()
+    pub fn recheck_after(&self) -> Option<Duration> {
+        self.recheck.values().min().copied()
     }
 
-    fn look_again(&mut self, agent: &AgentName, after: Duration) {
-        let soonest = self.look_again.entry(agent.clone()).or_insert(after);
+    fn recheck_in(&mut self, agent: &AgentName, after: Duration) {
+        let soonest = self.recheck.entry(agent.clone()).or_insert(after);
         *soonest = (*soonest).min(after);
     }
 
@@ -277,13 +276,13 @@ impl Plan {
         }
     }
 
-    fn take(&mut self, agent: &AgentName, decision: Decision) {
+    fn add_decision(&mut self, agent: &AgentName, decision: Decision) {
         decision.actions.into_iter().for_each(|action| self.act(Action::Roll(action)));
         if let Some(waits) = decision.waits {
             self.wait(agent, waits);
         }
-        if let Some(after) = decision.look_again_in {
-            self.look_again(agent, after);
+        if let Some(after) = decision.recheck_after {
+            self.recheck_in(agent, after);
         }
     }
 }
@@ -294,16 +293,16 @@ impl ActualAgent {
         Self {
             applied,
             paused: false,
-            conversion: Converting::default(),
+            conversion: ConversionState::default(),
             retired: None,
-            waits: false,
+            has_messages: false,
             revisions: Vec::new(),
             shares: Vec::new(),
-            windows: Windows::default(),
-            figures: Figures::default(),
+            measurements: StepMeasurements::default(),
+            stats: RolloutStats::default(),
             shadowed: false,
-            compared: Compared::default(),
-            rehearsal: Rehearsal::default(),
+            compared: ComparisonCounts::default(),
+            rehearsal: RehearsalState::default(),
         }
     }
 
@@ -311,9 +310,12 @@ impl ActualAgent {
         self.revisions.iter().find(|revision| revision.number == number)
     }
 
-    fn instances(&self, ledger: &Ledger) -> Instances {
+    fn instances(&self, ledger: &Ledger) -> InstanceCounts {
         let current = ledger.current().and_then(|side| self.revision(side.number));
-        Instances { standing: current.map_or(0, |current| current.seen.instances), min: self.applied.instances.min }
+        InstanceCounts {
+            standing: current.map_or(0, |current| current.seen.instances),
+            min: self.applied.instances.min,
+        }
     }
 
     fn observation(&self, stable: u64, candidate: u64) -> Observation {
@@ -325,8 +327,8 @@ impl ActualAgent {
             weight: share(candidate),
             paused: self.paused,
             conversion: self.conversion,
-            windows: self.windows,
-            figures: self.figures,
+            measurements: self.measurements,
+            stats: self.stats,
             shadowed: self.shadowed,
             compared: self.compared,
             rehearsal: self.rehearsal.clone(),
@@ -336,8 +338,8 @@ impl ActualAgent {
 
 impl Revision {
     /// Returns the revision's number, digest and settings.
-    pub fn side(&self) -> Side {
-        Side { number: self.number, digest: self.digest, settings: self.spec.revision_settings().to_owned() }
+    pub fn side(&self) -> StoredRevision {
+        StoredRevision { number: self.number, digest: self.digest, settings: self.spec.revision_settings().to_owned() }
     }
 
     fn id(&self, agent: &AgentName) -> RevisionId {

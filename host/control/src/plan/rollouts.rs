@@ -2,33 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use super::{ActualAgent, Plan, Present};
+use super::{ActualAgent, Plan, PresentAgents};
 use crate::names::AgentName;
-use crate::rollout::{self, Ledger, Seen, Status, Turns, collect_garbage};
+use crate::rollout::{self, Ledger, ObservedRevision, RolloutQueue, Status, collect_garbage};
 
 /// The bound on rounds of one plan: rollouts that begin and end without pause would otherwise loop for ever.
 const MAX_ROUNDS: usize = 10;
 
 impl Plan {
     /// Advances each agent towards its declaration, and the open rollouts as far as it is their turn.
-    pub(super) fn roll(&mut self, present: &Present<'_>, ledgers: &mut BTreeMap<AgentName, Ledger>, now: u64) {
+    pub(super) fn advance_rollouts(
+        &mut self,
+        present: &PresentAgents<'_>,
+        ledgers: &mut BTreeMap<AgentName, Ledger>,
+        now: u64,
+    ) {
         let mut names: Vec<&AgentName> = present.keys().copied().collect();
-        let mut turns = Turns::default();
+        // Replaced in each round; kept after the last one, to tell whose turn came up meanwhile.
+        let mut queue = RolloutQueue::default();
         // Again for agents whose rollout ended, since the declaration may differ from its result.
         for _ in 0..MAX_ROUNDS {
             let mut again = Vec::new();
             for name in &names {
                 let (wanted, agent) = &present[*name];
                 let ledger = ledgers.entry((*name).clone()).or_insert_with(|| Ledger::new((*name).clone()));
-                let (before, was_open) = (ledger.mark(), ledger.open().is_some());
+                let (before, was_open) = (ledger.fingerprint(), ledger.open().is_some());
                 self.follow(wanted, agent, ledger, now);
-                self.note(ledger, &before);
+                self.note_change(ledger, &before);
                 if was_open && ledger.open().is_none() {
                     again.push(*name);
                 }
             }
-            turns = Turns::of(ledgers.values().filter_map(Ledger::open));
-            again.extend(self.observe(&names, &turns, present, ledgers, now));
+            queue = RolloutQueue::of(ledgers.values().filter_map(Ledger::open));
+            again.extend(self.observe(&names, &queue, present, ledgers, now));
             again.sort();
             names = again;
             if names.is_empty() {
@@ -38,17 +44,17 @@ impl Plan {
         for (name, (_, agent)) in present {
             // Without a current revision the first one is being brought up, and there is nothing to end.
             if let Some(ledger) = ledgers.get(*name).filter(|ledger| ledger.current().is_some()) {
-                self.tidy(agent, ledger, now);
+                self.collect_garbage(agent, ledger, now);
             }
         }
         // Rollouts that began or ended here may have changed whose turn it is.
-        let after = Turns::of(ledgers.values().filter_map(Ledger::open));
-        let seen = |name: &&AgentName| present.contains_key(name) && turns.may_begin().contains(name);
-        self.turn_of = after.may_begin().iter().filter(|name| !seen(name)).cloned().collect();
+        let after = RolloutQueue::of(ledgers.values().filter_map(Ledger::open));
+        let seen = |name: &&AgentName| present.contains_key(name) && queue.may_begin().contains(name);
+        self.ready_to_begin = after.may_begin().iter().filter(|name| !seen(name)).cloned().collect();
     }
 
-    fn note(&mut self, ledger: &Ledger, before: &rollout::Mark) {
-        if ledger.mark() != *before {
+    fn note_change(&mut self, ledger: &Ledger, before: &rollout::LedgerFingerprint) {
+        if ledger.fingerprint() != *before {
             self.changed.insert(ledger.agent.clone());
         }
     }
@@ -58,8 +64,8 @@ impl Plan {
     fn observe<'a>(
         &mut self,
         names: &[&'a AgentName],
-        turns: &Turns,
-        present: &Present<'a>,
+        queue: &RolloutQueue,
+        present: &PresentAgents<'a>,
         ledgers: &mut BTreeMap<AgentName, Ledger>,
         now: u64,
     ) -> Vec<&'a AgentName> {
@@ -71,20 +77,20 @@ impl Plan {
         for (_, name) in open {
             let ((wanted, agent), Some(ledger)) = (&present[name], ledgers.get_mut(name)) else { continue };
             let waits = ledger.open().is_some_and(|open| open.status == Status::Pending);
-            if waits && !turns.may_begin().contains(name) {
+            if waits && !queue.may_begin().contains(name) {
                 // Until the rollout begins, the former revision is kept up, also right after the host's start.
-                self.stand(wanted, agent, ledger, false, now);
+                self.keep_running(wanted, agent, ledger, false, now);
                 self.queued.insert(name.clone());
                 continue;
             }
-            let before = ledger.mark();
+            let before = ledger.fingerprint();
             if let Some(rollout) = ledger.open_mut() {
                 let seen = agent.observation(rollout.from.number, rollout.to.number);
                 let decision = rollout.observe(&seen, now);
-                self.take(name, decision);
+                self.add_decision(name, decision);
             }
             ledger.settle(now);
-            self.note(ledger, &before);
+            self.note_change(ledger, &before);
             if ledger.open().is_none() {
                 // The reasons given during the rollout no longer hold; the next round finds the new ones.
                 self.waiting.retain(|waiting| waiting.agent != *name);
@@ -95,7 +101,7 @@ impl Plan {
     }
 
     /// Ends revisions that neither serve nor take part in a rollout.
-    fn tidy(&mut self, agent: &ActualAgent, ledger: &Ledger, now: u64) {
+    fn collect_garbage(&mut self, agent: &ActualAgent, ledger: &Ledger, now: u64) {
         let (name, open) = (&ledger.agent, ledger.open());
         let current = ledger.current().map(|side| side.number);
         // The usual state of a host at rest: spares the copies below for each agent.
@@ -104,9 +110,10 @@ impl Plan {
         }
         let mut held: Vec<u64> = current.into_iter().collect();
         held.extend(open.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]));
-        let revisions: Vec<(u64, Seen)> = agent.revisions.iter().map(|r| (r.number, r.seen.clone())).collect();
+        let revisions: Vec<(u64, ObservedRevision)> =
+            agent.revisions.iter().map(|r| (r.number, r.seen.clone())).collect();
         let drain = agent.applied.reload.drain;
-        self.take(
+        self.add_decision(
             name,
             collect_garbage(
                 name,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::strategy::Memory;
+use super::strategy::MemoryHandover;
 use crate::format::Conversion;
 use crate::names::{AgentName, RevisionId};
 
@@ -12,28 +12,29 @@ use crate::names::{AgentName, RevisionId};
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Decision {
     /// The actions that are safe now, in any order.
-    pub actions: Vec<Action>,
+    pub actions: Vec<RolloutAction>,
     /// The reason for waiting, for people to read.
     pub waits: Option<String>,
     /// The time after which to observe again although nothing changed.
     #[serde(skip)]
-    pub look_again_in: Option<Duration>,
+    pub recheck_after: Option<Duration>,
 }
 
 impl Decision {
-    pub(super) fn act(&mut self, action: Action) {
+    pub(super) fn request(&mut self, action: RolloutAction) {
         // Two parts of a decision may find the same action necessary; the list is short.
         if !self.actions.contains(&action) {
             self.actions.push(action);
         }
     }
 
-    pub(super) fn look_again(&mut self, after: Duration) {
-        self.look_again_in = Some(self.look_again_in.map_or(after, |soonest| soonest.min(after)));
+    pub(super) fn recheck_in(&mut self, after: Duration) {
+        // The soonest wins: a decision that is made too early only finds the same again.
+        self.recheck_after = Some(self.recheck_after.map_or(after, |soonest| soonest.min(after)));
     }
 }
 
-impl Action {
+impl RolloutAction {
     /// Returns the agent that the action is for.
     pub fn agent(&self) -> &AgentName {
         match self {
@@ -59,7 +60,7 @@ impl Action {
 /// An action for a rollout. A failed one is requested again; a successful one shows in the next observation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
-pub enum Action {
+pub enum RolloutAction {
     /// Brings a stored revision back, with its own component and settings, in the state unloaded. If it is not stored
     /// any more, it shows as failed.
     Revive {
@@ -133,7 +134,7 @@ pub enum Action {
         /// The new revision.
         revision: RevisionId,
         /// The treatment of the memory.
-        memory: Memory,
+        memory: MemoryHandover,
         /// The conversion of the state that comes first.
         conversion: Option<Conversion>,
     },

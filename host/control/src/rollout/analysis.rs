@@ -22,10 +22,10 @@
 
 use std::time::Duration;
 
-use super::failure_rate::{Tally, error_rate, messages_needed, stable_degraded};
-use super::settings::Rollback;
+use super::failure_rate::{FailureCounts, error_rate, messages_needed, stable_degraded};
+use super::settings::RollbackRules;
 use super::verdict::{Trigger, Verdict};
-use super::window::{Compared, Window};
+use super::window::{ComparisonCounts, Window};
 use crate::units::{percent_of, print_bytes, print_duration};
 
 /// The fewest probes to judge by: SPEC §2 takes three failures for unhealthy.
@@ -33,16 +33,16 @@ const MIN_PROBES: u64 = 3;
 
 /// The failures of stable outside the window under judgement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct StableFailures {
     /// The latest known: for the comparison with a candidate where stable has no messages in the window.
-    pub(super) lately: Tally,
+    pub(super) recent: FailureCounts,
     /// The failures before any traffic moved: for the comparison with stable itself.
-    pub(super) before: Tally,
+    pub(super) before: FailureCounts,
 }
 
 /// Judges a candidate by the measurements of both revisions in the same window, and by the earlier failures of stable.
-pub(super) fn judge(rules: &Rollback, stable: &Window, known: Known, candidate: &Window) -> Verdict {
-    let lately = known.lately;
+pub(super) fn analyze(rules: &RollbackRules, stable: &Window, known: StableFailures, candidate: &Window) -> Verdict {
+    let lately = known.recent;
     // Facts come before rates: the order decides which reason people see.
     let refused = memory(rules, candidate)
         .or_else(|| probes(rules, candidate))
@@ -63,8 +63,8 @@ pub(super) fn judge(rules: &Rollback, stable: &Window, known: Known, candidate: 
 
 /// Judges a candidate by its answers to copies. `over` tells that the time for copies is over: then fewer are enough,
 /// but never none.
-pub(super) fn judge_copies(min_messages: u64, match_percent: f64, compared: Compared, over: bool) -> Verdict {
-    let Compared { copies, alike, .. } = compared;
+pub(super) fn analyze_copies(min_messages: u64, match_percent: f64, compared: ComparisonCounts, over: bool) -> Verdict {
+    let ComparisonCounts { copies, alike, .. } = compared;
     let unlike = copies.saturating_sub(alike);
     // At the end of the time one copy is enough: an agent may have few messages.
     let need = if over { 1 } else { min_messages.max(1) };
@@ -76,14 +76,14 @@ pub(super) fn judge_copies(min_messages: u64, match_percent: f64, compared: Comp
     if copies < need { Verdict::Waiting { have: copies, need: min_messages.max(1) } } else { Verdict::Healthy }
 }
 
-fn memory(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
+fn memory(rules: &RollbackRules, candidate: &Window) -> Option<Verdict> {
     // Also with a single message: memory that was used once will be used again.
     let bound = rules.memory_bytes.filter(|bound| candidate.memory_bytes > *bound)?;
     let figures = format!("an instance had {} of memory, more than {}", bytes(candidate.memory_bytes), bytes(bound));
     Some(Verdict::refused(Trigger::Memory, figures))
 }
 
-fn probes(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
+fn probes(rules: &RollbackRules, candidate: &Window) -> Option<Verdict> {
     let (passed, all) = (candidate.probes_passed, candidate.probes_passed + candidate.probes_failed);
     (all >= MIN_PROBES && percent_of(passed, all) < rules.probes).then(|| {
         let figures = format!("{passed} of {all} probes passed, fewer than {}%", rules.probes);
@@ -91,7 +91,7 @@ fn probes(rules: &Rollback, candidate: &Window) -> Option<Verdict> {
     })
 }
 
-fn slower(rules: &Rollback, stable: &Window, candidate: &Window) -> Option<Verdict> {
+fn slower(rules: &RollbackRules, stable: &Window, candidate: &Window) -> Option<Verdict> {
     // Both need their messages: a p95 of a few is any of them.
     let enough = |window: &Window| window.timed >= rules.min_messages.max(1);
     let (before, now) = (stable.p95?, candidate.p95?);
@@ -122,7 +122,10 @@ mod tests {
     use crate::rollout::window::P95;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
-    const NONE: Known = Known { lately: Tally { messages: 0, faults: 0 }, before: Tally { messages: 0, faults: 0 } };
+    const NONE: StableFailures = StableFailures {
+        recent: FailureCounts { messages: 0, faults: 0 },
+        before: FailureCounts { messages: 0, faults: 0 },
+    };
 
     fn window(messages: u64, faults: u64, p95: u64) -> Window {
         let p95 = (messages > 0).then(|| P95::exactly(MS(p95)));
@@ -156,7 +159,7 @@ mod tests {
             change(&mut window);
             window
         };
-        let rules = Rollback { memory_bytes: Some(128 << 20), ..Rollback::default() };
+        let rules = RollbackRules { memory_bytes: Some(128 << 20), ..RollbackRules::default() };
         for (name, candidate, expected) in [
             ("as good", window(100, 0, 20), "healthy"),
             ("no traffic is not good traffic", window(0, 0, 0), "0 of 100"),
@@ -182,7 +185,7 @@ mod tests {
             ("fewer than half", with(|w| (w.probes_passed, w.probes_failed) = (2, 3)), "probes"),
             ("two probes say nothing", with(|w| (w.probes_passed, w.probes_failed) = (0, 2)), "healthy"),
         ] {
-            assert_eq!(short(&judge(&rules, &good, NONE, &candidate)), expected, "{name}");
+            assert_eq!(short(&analyze(&rules, &good, NONE, &candidate)), expected, "{name}");
         }
     }
 
@@ -195,7 +198,7 @@ mod tests {
             ("stable is as slow", window(100, 0, 900), "healthy"),
             ("stable is not", window(100, 0, 100), "slower"),
         ] {
-            assert_eq!(short(&judge(&Rollback::default(), &stable, NONE, &slow)), expected, "{name}");
+            assert_eq!(short(&analyze(&RollbackRules::default(), &stable, NONE, &slow)), expected, "{name}");
         }
     }
 
@@ -210,8 +213,8 @@ mod tests {
             ("without a floor", 0, 208, 491, "slower"),
             ("with a high one", 1_000, 20_000, 900_000, "healthy"),
         ] {
-            let rules = Rollback { slower_min: MS(floor), ..Rollback::default() };
-            assert_eq!(short(&judge(&rules, &window(before), NONE, &window(now))), expected, "{name}");
+            let rules = RollbackRules { slower_min: MS(floor), ..RollbackRules::default() };
+            assert_eq!(short(&analyze(&rules, &window(before), NONE, &window(now))), expected, "{name}");
         }
     }
 
@@ -223,7 +226,7 @@ mod tests {
             ("most of the candidate did", of(500, 500, 20), of(500, 99, 900), "healthy"),
             ("enough went well of both", of(500, 100, 20), of(500, 100, 900), "slower"),
         ] {
-            assert_eq!(short(&judge(&Rollback::default(), &stable, NONE, &candidate)), expected, "{name}");
+            assert_eq!(short(&analyze(&RollbackRules::default(), &stable, NONE, &candidate)), expected, "{name}");
         }
     }
 
@@ -241,13 +244,13 @@ mod tests {
             ("it fails less", (1_000, 500), (253, 33), "healthy"),
             ("it has no messages any more", (1_000, 0), (0, 0), "healthy"),
         ] {
-            let known = Known { before: Tally::new(before.0, before.1), ..NONE };
-            let verdict = judge(&Rollback::default(), &window(now.0, now.1, 20), known, &window(100, 0, 20));
+            let known = StableFailures { before: FailureCounts::new(before.0, before.1), ..NONE };
+            let verdict = analyze(&RollbackRules::default(), &window(now.0, now.1, 20), known, &window(100, 0, 20));
             assert_eq!(short(&verdict), expected, "{name}");
         }
         // A candidate that fails itself is refused for its own errors.
-        let known = Known { before: Tally::new(1_000, 0), ..NONE };
-        let verdict = judge(&Rollback::default(), &window(100, 20, 20), known, &window(100, 90, 20));
+        let known = StableFailures { before: FailureCounts::new(1_000, 0), ..NONE };
+        let verdict = analyze(&RollbackRules::default(), &window(100, 20, 20), known, &window(100, 90, 20));
         assert_eq!(short(&verdict), "errors");
     }
 
@@ -262,7 +265,7 @@ mod tests {
             ("twice as slow, with some luck", near(100, 25, 40, 90), "healthy"),
             ("twice as slow, in any case", near(100, 46, 50, 90), "slower"),
         ] {
-            assert_eq!(short(&judge(&Rollback::default(), &stable, NONE, &candidate)), expected, "{name}");
+            assert_eq!(short(&analyze(&RollbackRules::default(), &stable, NONE, &candidate)), expected, "{name}");
         }
     }
 
@@ -286,9 +289,10 @@ mod tests {
             Window { messages, timed: messages, p95: Some(P95 { low, at, high }), ..Window::default() }
         };
         for (messages, at_most, at_least) in [(100, 10, 400), (300, 2, 1_900), (1_000, 0, 1_990)] {
-            let rules = Rollback { min_messages: 20, ..Rollback::default() };
+            let rules = RollbackRules { min_messages: 20, ..RollbackRules::default() };
             let fires = |times: &mut dyn FnMut(u64, f64) -> Window, factor| {
-                let mut judged = |_: &u32| short(&judge(&rules, &times(messages, 1.0), NONE, &times(messages, factor)));
+                let mut judged =
+                    |_: &u32| short(&analyze(&rules, &times(messages, 1.0), NONE, &times(messages, factor)));
                 (0..2_000).filter(|run| judged(run) == "slower").count()
             };
             let (same, slow) = (fires(&mut times, 1.0), fires(&mut times, 4.0));
@@ -298,10 +302,11 @@ mod tests {
 
     #[test]
     fn rules_can_be_off() {
-        let off = Rollback { errors: 100.0, slower: 10_000.0, probes: 0.0, min_messages: 0, ..Rollback::default() };
+        let off =
+            RollbackRules { errors: 100.0, slower: 10_000.0, probes: 0.0, min_messages: 0, ..RollbackRules::default() };
         let bad = Window { probes_passed: 0, probes_failed: 9, ..window(100, 100, 900) };
         for candidate in [bad, Window::default()] {
-            assert_eq!(judge(&off, &window(100, 0, 20), NONE, &candidate), Verdict::Healthy);
+            assert_eq!(analyze(&off, &window(100, 0, 20), NONE, &candidate), Verdict::Healthy);
         }
     }
 
@@ -320,24 +325,26 @@ mod tests {
             (100, 90.0, 7, 6, true, "match"),
             (100, 0.0, 7, 0, true, "healthy"),
         ] {
-            let verdict = judge_copies(min, percent, Compared { copies, alike, set_aside: 7 }, over);
+            let verdict = analyze_copies(min, percent, ComparisonCounts { copies, alike, set_aside: 7 }, over);
             assert_eq!(short(&verdict), expected, "{min} {percent} {copies} {alike} {over}");
         }
     }
 
     #[test]
     fn figures_are_printed() {
-        let told = |stable: Window, candidate: Window| match judge(&Rollback::default(), &stable, NONE, &candidate) {
-            Verdict::Refused { figures, .. } => figures,
-            other => panic!("{other:?}"),
-        };
+        let told =
+            |stable: Window, candidate: Window| match analyze(&RollbackRules::default(), &stable, NONE, &candidate) {
+                Verdict::Refused { figures, .. } => figures,
+                other => panic!("{other:?}"),
+            };
         let good = window(200, 0, 4);
         assert_eq!(
             told(good, window(200, 0, 40)),
             "95 of 100 messages took up to 40ms, with the running revision 4000µs; more than 50% slower"
         );
-        let known = Known { before: Tally::new(1_000, 2), ..NONE };
-        let Verdict::Refused { figures, .. } = judge(&Rollback::default(), &window(253, 33, 4), known, &good) else {
+        let known = StableFailures { before: FailureCounts::new(1_000, 2), ..NONE };
+        let Verdict::Refused { figures, .. } = analyze(&RollbackRules::default(), &window(253, 33, 4), known, &good)
+        else {
             panic!("stable began to fail");
         };
         assert_eq!(

@@ -82,7 +82,7 @@ pub enum Effect {
 
 /// A difference between two answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
+pub struct AnswerDifference {
     /// The path in the answer.
     pub path: String,
     /// The value of stable, for people to read; `None` if it has none there.

@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
 use super::record::Rollout;
-use super::settings::Settings;
-use super::status::{End, Status};
+use super::settings::RolloutSettings;
+use super::status::{RollbackReason, Status};
 use super::step::Step;
 
 /// A command to a rollout in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Command {
+pub enum RolloutCommand {
     /// Stays at the present step, under judgement.
     Pause,
     /// Continues after a pause.
@@ -33,7 +33,7 @@ const UNDO_REHEARSES: u32 = 100;
 
 /// The details of an undo. Other commands have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Undo {
+pub struct UndoOptions {
     /// The number of the revision to go back to; the one that ran last before, if none.
     pub to: Option<u64>,
     /// Set if that revision has to handle the last messages on a copy before it gets any traffic.
@@ -42,16 +42,16 @@ pub struct Undo {
     pub restore_state: bool,
 }
 
-impl Default for Undo {
+impl Default for UndoOptions {
     /// Returns to the revision that ran last before, once it is rehearsed.
     fn default() -> Self {
         Self { to: None, rehearse: true, restore_state: false }
     }
 }
 
-impl Undo {
+impl UndoOptions {
     /// Returns the number of messages of its rehearsal.
-    pub(super) fn messages(self, settings: &Settings) -> u32 {
+    pub(super) fn messages(self, settings: &RolloutSettings) -> u32 {
         match (self.rehearse, settings.rehearse) {
             (false, _) => 0,
             (true, 0) => UNDO_REHEARSES,
@@ -72,7 +72,7 @@ fn list(numbers: &[u64]) -> String {
 
 /// The reason why a command is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum CommandError {
     /// The rollout has ended.
     #[error("it is {status} and does not move any more")]
     Ended {
@@ -81,10 +81,10 @@ pub enum Refused {
     },
     /// The rollout is on its way back already.
     #[error("it goes back already")]
-    GoesBack,
+    AlreadyRollingBack,
     /// The rollout has not begun.
     #[error("it waits for its turn; only `abort` is possible until then")]
-    NotBegun,
+    NotStarted,
     /// The rollout is not paused.
     #[error("it is not paused")]
     NotPaused,
@@ -96,7 +96,7 @@ pub enum Refused {
     },
     /// The rollout is paused already.
     #[error("it is paused already")]
-    IsPaused,
+    AlreadyPaused,
     /// The rollout waits for the host and not for a person.
     #[error("there is nothing to promote at step {step}: it waits for the host")]
     NothingToPromote {
@@ -105,7 +105,7 @@ pub enum Refused {
     },
     /// The rollout is still in progress.
     #[error("it is {status}; only what ended is tried again")]
-    UnderWay {
+    InProgress {
         /// The present status.
         status: &'static str,
     },
@@ -136,7 +136,7 @@ pub enum Refused {
     },
     /// The present state makes the rollout impossible.
     #[error("{why}")]
-    Bars {
+    Blocked {
         /// The reason, with the way out.
         why: String,
     },
@@ -155,49 +155,57 @@ impl Rollout {
     ///
     /// # Errors
     /// The command is not possible now.
-    pub fn command(&mut self, command: Command, who: &str, now: u64) -> Result<(), Refused> {
+    pub fn command(&mut self, command: RolloutCommand, who: &str, now: u64) -> Result<(), CommandError> {
         // The time before the command belongs to the status before it.
         self.tick(now);
         let status = self.status.as_str();
         if self.status.is_terminal() {
-            return Err(Refused::Ended { status });
+            return Err(CommandError::Ended { status });
         }
         if let Status::RollingBack { .. } = self.status {
-            return Err(if command == Command::Retry { Refused::UnderWay { status } } else { Refused::GoesBack });
+            return Err(if command == RolloutCommand::Retry {
+                CommandError::InProgress { status }
+            } else {
+                CommandError::AlreadyRollingBack
+            });
         }
         // A declared pause is for a decision, and `resume` would be too easy a slip for one.
         let waits_for_promote = self.steps.get(self.step) == Some(&Step::Pause);
         match command {
-            Command::Pause if self.status == Status::Pending => return Err(Refused::NotBegun),
-            Command::Pause if self.status == Status::Paused => return Err(Refused::IsPaused),
-            Command::Pause => self.become_status(Status::Paused, format!("paused by {who}"), now),
-            Command::Resume if self.status != Status::Paused => return Err(Refused::NotPaused),
-            Command::Resume if waits_for_promote => return Err(Refused::NeedsPromote { step: self.step + 1 }),
-            Command::Resume => self.become_status(self.present(), format!("resumed by {who}"), now),
-            Command::Promote => return self.promote(who, now),
-            Command::Abort | Command::Undo if self.bars_the_way_back().is_some() => {
-                return Err(Refused::Bars { why: self.bars_the_way_back().unwrap_or_default() });
+            RolloutCommand::Pause if self.status == Status::Pending => return Err(CommandError::NotStarted),
+            RolloutCommand::Pause if self.status == Status::Paused => return Err(CommandError::AlreadyPaused),
+            RolloutCommand::Pause => self.set_status(Status::Paused, format!("paused by {who}"), now),
+            RolloutCommand::Resume if self.status != Status::Paused => return Err(CommandError::NotPaused),
+            RolloutCommand::Resume if waits_for_promote => {
+                return Err(CommandError::NeedsPromote { step: self.step + 1 });
             }
-            Command::Abort => self.fall_back(End::Cancelled, format!("aborted by {who}"), now),
-            Command::Undo => self.fall_back(End::RolledBack, format!("undone by {who}"), now),
-            Command::Retry => return Err(Refused::UnderWay { status }),
+            RolloutCommand::Resume => self.set_status(self.status_of_step(), format!("resumed by {who}"), now),
+            RolloutCommand::Promote => return self.promote(who, now),
+            RolloutCommand::Abort | RolloutCommand::Undo if self.rollback_barrier().is_some() => {
+                return Err(CommandError::Blocked { why: self.rollback_barrier().unwrap_or_default() });
+            }
+            RolloutCommand::Abort => self.start_rollback(RollbackReason::Cancelled, format!("aborted by {who}"), now),
+            RolloutCommand::Undo => self.start_rollback(RollbackReason::RolledBack, format!("undone by {who}"), now),
+            RolloutCommand::Retry => return Err(CommandError::InProgress { status }),
         }
         Ok(())
     }
 
-    fn promote(&mut self, who: &str, now: u64) -> Result<(), Refused> {
+    fn promote(&mut self, who: &str, now: u64) -> Result<(), CommandError> {
         let step = self.step + 1;
         match self.steps.get(self.step) {
             // Promoting a weight that is not in force would skip it instead of shortening it.
-            Some(Step::Weight { percent, .. }) if self.reached != *percent => Err(Refused::NothingToPromote { step }),
+            Some(Step::Weight { percent, .. }) if self.weight_in_force != *percent => {
+                Err(CommandError::NothingToPromote { step })
+            }
             Some(
                 Step::Weight { .. } | Step::Shadow { .. } | Step::Pause | Step::KeepWarm { .. } | Step::Watch { .. },
             ) => {
-                self.go_on();
-                self.become_status(Status::InProgress, format!("step {step} was promoted by {who}"), now);
+                self.next_step();
+                self.set_status(Status::InProgress, format!("step {step} was promoted by {who}"), now);
                 Ok(())
             }
-            _ => Err(Refused::NothingToPromote { step }),
+            _ => Err(CommandError::NothingToPromote { step }),
         }
     }
 }
@@ -208,9 +216,11 @@ impl Ledger {
     ///
     /// # Errors
     /// The command is not possible now.
-    pub fn command(&mut self, command: Command, who: &str, now: u64) -> Result<(), Refused> {
+    pub fn command(&mut self, command: RolloutCommand, who: &str, now: u64) -> Result<(), CommandError> {
         // A retry also replaces a rollout in progress if the declaration was refused, but never interrupts an undo.
-        if command == Command::Retry && (self.open().is_none() || !(self.undoes() || self.declined.is_empty())) {
+        if command == RolloutCommand::Retry
+            && (self.open().is_none() || !(self.is_undoing() || self.refusals.is_empty()))
+        {
             return self.retry();
         }
         match self.open_mut() {
@@ -220,22 +230,22 @@ impl Ledger {
                 Ok(())
             }
             None => Err(match self.rollouts.last() {
-                Some(rollout) => Refused::Ended { status: rollout.status.as_str() },
-                None => Refused::NoRollout,
+                Some(rollout) => CommandError::Ended { status: rollout.status.as_str() },
+                None => CommandError::NoRollout,
             }),
         }
     }
 
     /// Forgets refusals.
-    fn retry(&mut self) -> Result<(), Refused> {
+    fn retry(&mut self) -> Result<(), CommandError> {
         match self.rollouts.last().map(|rollout| rollout.status) {
             // A refused declaration may come back long after other rollouts.
-            _ if !self.declined.is_empty() => {
-                self.declined.clear();
+            _ if !self.refusals.is_empty() => {
+                self.refusals.clear();
                 Ok(())
             }
-            None => Err(Refused::NoRollout),
-            Some(Status::Completed) => Err(Refused::Ended { status: Status::Completed.as_str() }),
+            None => Err(CommandError::NoRollout),
+            Some(Status::Completed) => Err(CommandError::Ended { status: Status::Completed.as_str() }),
             Some(_) => Ok(()),
         }
     }
@@ -245,13 +255,19 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::rollout::ledger::samples::{ran, side};
-    use crate::rollout::{Instances, Strategy};
+    use crate::rollout::{InstanceCounts, Strategy};
 
     #[test]
     fn commands_need_a_rollout() {
-        for command in [Command::Pause, Command::Resume, Command::Promote, Command::Abort, Command::Retry] {
+        for command in [
+            RolloutCommand::Pause,
+            RolloutCommand::Resume,
+            RolloutCommand::Promote,
+            RolloutCommand::Abort,
+            RolloutCommand::Retry,
+        ] {
             let answer = ran(&[1]).command(command, "anna", 5);
-            assert_eq!(answer, Err(Refused::NoRollout), "{command:?}");
+            assert_eq!(answer, Err(CommandError::NoRollout), "{command:?}");
         }
     }
 
@@ -259,15 +275,15 @@ mod tests {
     fn an_advised_retry_works() {
         let mut ledger = ran(&[1, 2]);
         // Also without a rollout on record.
-        ledger.decline(side(3), None, "it traps".to_owned(), 1);
-        let told = |ledger: &Ledger| ledger.told(&ledger.declined[0]);
+        ledger.refuse(side(3), None, "it traps".to_owned(), 1);
+        let told = |ledger: &Ledger| ledger.refusal_text(&ledger.refusals[0]);
         assert!(told(&ledger).ends_with("is not tried again until it changes or `caxton rollout retry`"));
-        ledger.command(Command::Retry, "anna", 5).unwrap();
-        assert!(ledger.declined.is_empty());
+        ledger.command(RolloutCommand::Retry, "anna", 5).unwrap();
+        assert!(ledger.refusals.is_empty());
         // An undo continues, and the advice says so.
-        let settings = Settings::new(Strategy::Undo);
-        ledger.undo(Undo::default(), "anna", &settings, Instances::default(), false, &[], 5).unwrap();
+        let settings = RolloutSettings::new(Strategy::Undo);
+        ledger.undo(UndoOptions::default(), "anna", &settings, InstanceCounts::default(), false, &[], 5).unwrap();
         assert!(told(&ledger).ends_with("`caxton rollout retry`, which has to wait for the end of the undo"));
-        assert!(ledger.command(Command::Retry, "anna", 5).is_err());
+        assert!(ledger.command(RolloutCommand::Retry, "anna", 5).is_err());
     }
 }

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use super::strategy::{CanaryStep, Deploy, Reload, Strategy};
-use crate::format::Format;
+use super::strategy::{CanaryStep, DeployStrategy, ReloadStrategy, Strategy};
+use crate::format::StateFormat;
 
 /// The reason why a strategy is impossible for an agent, with the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CannotHold {
+pub enum Incompatible {
     /// The strategy would give each of two revisions a part of the agent's memory.
     #[error(
         "{strategy} sends messages to two revisions at once, and this agent keeps its state in memory, of which there is one; \
@@ -78,11 +78,11 @@ pub enum CannotHold {
 #[derive(Debug, Clone, Copy)]
 pub struct Formats<'a> {
     /// The format of the running revision.
-    pub stable: &'a Format,
+    pub stable: &'a StateFormat,
     /// The format of the new one.
-    pub candidate: &'a Format,
+    pub candidate: &'a StateFormat,
     /// The versions that the state may hold.
-    pub holds: &'a BTreeSet<u32>,
+    pub state_versions: &'a BTreeSet<u32>,
     /// Set if the new revision exports `migrate`; `None` until its component is loaded.
     pub migrates: Option<bool>,
 }
@@ -91,15 +91,15 @@ pub struct Formats<'a> {
 ///
 /// # Errors
 /// The reason why it would, with the way out.
-pub fn check_formats(strategy: &Strategy, stateful: bool, formats: &Formats<'_>) -> Result<(), CannotHold> {
-    let Formats { stable, candidate, holds, migrates } = *formats;
+pub fn check_formats(strategy: &Strategy, stateful: bool, formats: &Formats<'_>) -> Result<(), Incompatible> {
+    let Formats { stable, candidate, state_versions, migrates } = *formats;
     let (runs, new) = (stable.version, candidate.version);
-    let unreadable = candidate.unreadable(holds);
+    let unreadable = candidate.unreadable(state_versions);
     // The target of an undo is older than the present format, so it cannot migrate from it.
     let may_migrate = runs != new && *strategy != Strategy::Undo && migrates != Some(false);
     if let Some(version) = unreadable.filter(|_| !may_migrate) {
         let migrate = if runs == new { "raise `state.version` and export `migrate`" } else { "export `migrate`" };
-        return Err(CannotHold::Unreadable { version, writes: new, migrate });
+        return Err(Incompatible::Unreadable { version, writes: new, migrate });
     }
     // With one format on both sides, sharing traffic is as safe as before.
     if runs == new {
@@ -107,14 +107,14 @@ pub fn check_formats(strategy: &Strategy, stateful: bool, formats: &Formats<'_>)
     }
     if let Some((strategy, instead)) = splits_traffic(strategy, stateful) {
         if !stable.can_read(new) {
-            return Err(CannotHold::SplitFormats { strategy, instead, runs, new });
+            return Err(Incompatible::SplitFormats { strategy, instead, runs, new });
         }
         if unreadable.is_some() || migrates == Some(true) {
-            return Err(CannotHold::SplitMigration { strategy, instead });
+            return Err(Incompatible::SplitMigration { strategy, instead });
         }
     }
-    if unreadable.is_some() && matches!(strategy, Strategy::Reload(Reload::Parallel { .. })) {
-        return Err(CannotHold::ShadowMigration);
+    if unreadable.is_some() && matches!(strategy, Strategy::Reload(ReloadStrategy::Parallel { .. })) {
+        return Err(Incompatible::ShadowMigration);
     }
     Ok(())
 }
@@ -124,14 +124,18 @@ pub fn check_formats(strategy: &Strategy, stateful: bool, formats: &Formats<'_>)
 pub(super) fn splits_traffic(strategy: &Strategy, stateful: bool) -> Option<(&'static str, &'static str)> {
     let part = |percent: u8| percent < 100;
     match strategy {
-        Strategy::Deploy(Deploy::Canary { steps })
+        Strategy::Deploy(DeployStrategy::Canary { steps })
             if steps.iter().any(|step| matches!(step, CanaryStep::Weight { percent, .. } if part(*percent))) =>
         {
             Some(("canary", "`strategy = \"blue-green\"`"))
         }
         // A stateful agent has one instance, so that rolling has one batch and splits nothing.
-        Strategy::Deploy(Deploy::Rolling { .. }) if !stateful => Some(("rolling", "`strategy = \"blue-green\"`")),
-        Strategy::Reload(Reload::TrafficSplitting { steps, .. }) if steps.iter().any(|percent| part(*percent)) => {
+        Strategy::Deploy(DeployStrategy::Rolling { .. }) if !stateful => {
+            Some(("rolling", "`strategy = \"blue-green\"`"))
+        }
+        Strategy::Reload(ReloadStrategy::TrafficSplitting { steps, .. })
+            if steps.iter().any(|percent| part(*percent)) =>
+        {
             Some(("traffic-splitting", "`strategy = \"graceful\"`"))
         }
         Strategy::Deploy(_) | Strategy::Reload(_) | Strategy::Undo => None,
@@ -143,15 +147,19 @@ pub(super) fn splits_traffic(strategy: &Strategy, stateful: bool) -> Option<(&'s
 ///
 /// # Errors
 /// The reason why it is not, with the way out.
-pub fn check_memory(strategy: &Strategy, stateful: bool) -> Result<(), CannotHold> {
+pub fn check_memory(strategy: &Strategy, stateful: bool) -> Result<(), Incompatible> {
     // State outside of memory is shared by all revisions, so every strategy is possible.
     if !stateful {
         return Ok(());
     }
     if let Some((strategy, instead)) = splits_traffic(strategy, stateful) {
-        return Err(CannotHold::Split { strategy, instead });
+        return Err(Incompatible::Split { strategy, instead });
     }
-    if matches!(strategy, Strategy::Reload(Reload::Parallel { .. })) { Err(CannotHold::Shadow) } else { Ok(()) }
+    if matches!(strategy, Strategy::Reload(ReloadStrategy::Parallel { .. })) {
+        Err(Incompatible::Shadow)
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -162,21 +170,21 @@ mod tests {
 
     #[test]
     fn stateful_agents_are_not_split() {
-        let half = |percent| Deploy::Canary {
+        let half = |percent| DeployStrategy::Canary {
             steps: vec![CanaryStep::Weight { percent, hold: Duration::ZERO }, CanaryStep::Pause],
         };
-        let all = |steps: Vec<u8>| Reload::TrafficSplitting { steps, every: Duration::from_secs(1) };
+        let all = |steps: Vec<u8>| ReloadStrategy::TrafficSplitting { steps, every: Duration::from_secs(1) };
         for (strategy, holds) in [
-            (Strategy::Deploy(Deploy::Immediate), true),
-            (Strategy::Deploy(Deploy::default()), true),
-            (Strategy::Deploy(Deploy::blue_green()), true),
-            (Strategy::Deploy(Deploy::canary()), false),
+            (Strategy::Deploy(DeployStrategy::Immediate), true),
+            (Strategy::Deploy(DeployStrategy::default()), true),
+            (Strategy::Deploy(DeployStrategy::blue_green()), true),
+            (Strategy::Deploy(DeployStrategy::canary()), false),
             (Strategy::Deploy(half(50)), false),
             (Strategy::Deploy(half(100)), true),
-            (Strategy::Reload(Reload::Graceful), true),
-            (Strategy::Reload(Reload::Immediate), true),
-            (Strategy::Reload(Reload::parallel()), false),
-            (Strategy::Reload(Reload::traffic_splitting()), false),
+            (Strategy::Reload(ReloadStrategy::Graceful), true),
+            (Strategy::Reload(ReloadStrategy::Immediate), true),
+            (Strategy::Reload(ReloadStrategy::parallel()), false),
+            (Strategy::Reload(ReloadStrategy::traffic_splitting()), false),
             (Strategy::Reload(all(vec![100])), true),
             (Strategy::Undo, true),
         ] {
@@ -187,23 +195,23 @@ mod tests {
 
     #[test]
     fn no_revision_gets_data_that_it_cannot_read() {
-        let format = |version, reads: &[u32]| Format { version, reads: reads.iter().copied().collect() };
-        let rolling = || Strategy::Deploy(Deploy::default());
-        let graceful = || Strategy::Reload(Reload::Graceful);
-        let check = |strategy: &Strategy, stable: &Format, candidate: &Format, holds: &[u32], migrates| {
+        let format = |version, reads: &[u32]| StateFormat { version, reads: reads.iter().copied().collect() };
+        let rolling = || Strategy::Deploy(DeployStrategy::default());
+        let graceful = || Strategy::Reload(ReloadStrategy::Graceful);
+        let check = |strategy: &Strategy, stable: &StateFormat, candidate: &StateFormat, holds: &[u32], migrates| {
             let holds = holds.iter().copied().collect();
-            match check_formats(strategy, false, &Formats { stable, candidate, holds: &holds, migrates }) {
+            match check_formats(strategy, false, &Formats { stable, candidate, state_versions: &holds, migrates }) {
                 Ok(()) => "ok",
-                Err(CannotHold::Unreadable { .. }) => "unreadable",
-                Err(CannotHold::SplitFormats { .. }) => "formats",
-                Err(CannotHold::SplitMigration { .. }) => "migration",
-                Err(CannotHold::ShadowMigration) => "shadow",
-                Err(CannotHold::Split { .. } | CannotHold::Shadow) => "memory",
+                Err(Incompatible::Unreadable { .. }) => "unreadable",
+                Err(Incompatible::SplitFormats { .. }) => "formats",
+                Err(Incompatible::SplitMigration { .. }) => "migration",
+                Err(Incompatible::ShadowMigration) => "shadow",
+                Err(Incompatible::Split { .. } | Incompatible::Shadow) => "memory",
             }
         };
         let (old, expanded, lazy, bare) = (format(1, &[]), format(1, &[2]), format(2, &[1]), format(2, &[]));
-        let canary = || Strategy::Deploy(Deploy::canary());
-        let parallel = || Strategy::Reload(Reload::parallel());
+        let canary = || Strategy::Deploy(DeployStrategy::canary());
+        let parallel = || Strategy::Reload(ReloadStrategy::parallel());
         for (strategy, stable, candidate, holds, migrates, expected) in [
             (rolling(), &old, &old, &[1][..], Some(false), "ok"),
             (rolling(), &old, &lazy, &[1], Some(false), "formats"),
@@ -232,10 +240,10 @@ mod tests {
     fn errors_name_the_way_out() {
         let told = |strategy| check_memory(&strategy, true).unwrap_err().to_string();
         assert_eq!(
-            told(Strategy::Deploy(Deploy::canary())),
+            told(Strategy::Deploy(DeployStrategy::canary())),
             "canary sends messages to two revisions at once, and this agent keeps its state in memory, of which there is \
              one; use `strategy = \"blue-green\"`, or keep the state in `state` and do not export `snapshot`"
         );
-        assert!(told(Strategy::Reload(Reload::parallel())).contains("with `rehearse = 100`"));
+        assert!(told(Strategy::Reload(ReloadStrategy::parallel())).contains("with `rehearse = 100`"));
     }
 }

@@ -5,26 +5,26 @@ use super::status::Status;
 use crate::names::AgentName;
 
 /// The limit (SPEC §3).
-pub const AT_A_TIME: usize = 5;
+pub const MAX_CONCURRENT_ROLLOUTS: usize = 5;
 
 /// The permission of a rollout to proceed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turn {
+pub enum RolloutPermit {
     /// Lets it proceed.
-    Goes,
+    Granted,
     /// Makes it wait for one of the others to end.
-    Waits {
+    Queued {
         /// The agents whose rollouts proceed or come first.
         behind: Vec<AgentName>,
     },
 }
 
-impl Turn {
+impl RolloutPermit {
     /// Returns the reason for waiting, for people to read; `None` if the rollout may proceed.
     pub fn waits(&self) -> Option<String> {
         match self {
-            Self::Goes => None,
-            Self::Waits { behind } => Some(Turns { behind: behind.clone(), begin: Vec::new() }.waits()),
+            Self::Granted => None,
+            Self::Queued { behind } => Some(RolloutQueue { behind: behind.clone(), begin: Vec::new() }.waits()),
         }
     }
 }
@@ -35,14 +35,14 @@ impl Turn {
 /// canary that is paused overnight would block the host. It continues at once when resumed, and goes back at once when
 /// it has to, even beyond the limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Turns {
+pub struct RolloutQueue {
     /// Agents whose rollouts proceed or may begin: all others wait for one of these.
     behind: Vec<AgentName>,
     /// Agents whose rollouts may begin.
     begin: Vec<AgentName>,
 }
 
-impl Turns {
+impl RolloutQueue {
     /// Evaluates all rollouts in progress. O(n), as only the first few candidates are kept sorted.
     pub fn of<'a>(rollouts: impl IntoIterator<Item = &'a Rollout>) -> Self {
         let (mut behind, mut first): (Vec<&Rollout>, Vec<&Rollout>) = (Vec::new(), Vec::new());
@@ -53,9 +53,9 @@ impl Turns {
                 Status::Pending => {
                     let at = first.partition_point(|other| queue_key(other) < queue_key(rollout));
                     // More can never begin, so the rest need not be sorted.
-                    if at < AT_A_TIME {
+                    if at < MAX_CONCURRENT_ROLLOUTS {
                         first.insert(at, rollout);
-                        first.truncate(AT_A_TIME);
+                        first.truncate(MAX_CONCURRENT_ROLLOUTS);
                     }
                 }
                 Status::InProgress | Status::Paused => {}
@@ -64,7 +64,8 @@ impl Turns {
         }
         // For the text alone: people should see the same order each time.
         behind.sort_by(|one, other| queue_key(one).cmp(&queue_key(other)));
-        first.truncate(AT_A_TIME.saturating_sub(behind.len()));
+        // Resumed rollouts may exceed the limit, so there may be no place at all.
+        first.truncate(MAX_CONCURRENT_ROLLOUTS.saturating_sub(behind.len()));
         let name = |rollout: &&Rollout| rollout.agent.clone();
         let begin: Vec<AgentName> = first.iter().map(name).collect();
         let behind = behind.iter().map(name).chain(begin.iter().cloned()).collect();
@@ -77,18 +78,18 @@ impl Turns {
     }
 
     /// Returns the permission of a rollout in progress.
-    pub fn turn(&self, rollout: &Rollout) -> Turn {
+    pub fn permit(&self, rollout: &Rollout) -> RolloutPermit {
         if rollout.status == Status::Pending && !self.begin.contains(&rollout.agent) {
-            Turn::Waits { behind: self.behind.clone() }
+            RolloutPermit::Queued { behind: self.behind.clone() }
         } else {
-            Turn::Goes
+            RolloutPermit::Granted
         }
     }
 
     /// Returns the reason for waiting of rollouts that may not begin, for people to read.
     pub fn waits(&self) -> String {
         let names: Vec<&str> = self.behind.iter().map(AgentName::as_str).collect();
-        format!("it waits for its turn: {AT_A_TIME} rollouts are under way, of {}", names.join(", "))
+        format!("it waits for its turn: {MAX_CONCURRENT_ROLLOUTS} rollouts are under way, of {}", names.join(", "))
     }
 }
 
@@ -97,10 +98,10 @@ pub(crate) fn queue_key(rollout: &Rollout) -> (u64, &AgentName) {
     (rollout.began, &rollout.agent)
 }
 
-/// Returns the permissions of a host's rollouts, in the order of their requests: see [`Turns`].
-pub fn turns<'a>(rollouts: impl IntoIterator<Item = &'a Rollout>) -> Vec<(AgentName, Turn)> {
+/// Returns the permissions of a host's rollouts, in the order of their requests: see [`RolloutQueue`].
+pub fn permits<'a>(rollouts: impl IntoIterator<Item = &'a Rollout>) -> Vec<(AgentName, RolloutPermit)> {
     let mut rollouts: Vec<&Rollout> = rollouts.into_iter().filter(|rollout| !rollout.status.is_terminal()).collect();
     rollouts.sort_by(|one, other| queue_key(one).cmp(&queue_key(other)));
-    let turns = Turns::of(rollouts.iter().copied());
-    rollouts.into_iter().map(|rollout| (rollout.agent.clone(), turns.turn(rollout))).collect()
+    let queue = RolloutQueue::of(rollouts.iter().copied());
+    rollouts.into_iter().map(|rollout| (rollout.agent.clone(), queue.permit(rollout))).collect()
 }

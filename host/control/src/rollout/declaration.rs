@@ -2,70 +2,70 @@
 
 use crate::names::Digest;
 
-use super::compat::{CannotHold, Formats, check_formats, check_memory};
-use super::ledger::{Declined, Ledger};
+use super::compat::{Formats, Incompatible, check_formats, check_memory};
+use super::ledger::{Ledger, RolloutRefusal};
 use super::obstacle::Obstacle;
-use super::record::{Instances, Side};
-use super::settings::Settings;
+use super::record::{InstanceCounts, StoredRevision};
+use super::settings::RolloutSettings;
 use super::strategy::Strategy;
 use crate::revision_settings::RevisionSettings;
 
 /// The declaration of an agent, with the present component.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Declared {
+pub struct DeclaredRevision {
     /// The digest of the component.
     pub digest: Digest,
     /// The settings that make a revision, as [`crate::AgentSpec::revision_settings`] prints them.
     pub settings: String,
     /// The rollout settings for changed settings.
-    pub deploy: Settings,
+    pub deploy: RolloutSettings,
     /// The rollout settings for a changed component alone.
-    pub reload: Settings,
+    pub reload: RolloutSettings,
 }
 
 /// The relation of a declaration to the agent's ledger.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Wish<'a> {
+pub enum DeclarationStatus<'a> {
     /// The declaration runs, or its rollout is in progress.
-    Present,
+    Current,
     /// The declaration runs, and the rollout of something else is in progress.
-    Back,
+    Returned,
     /// The declaration was tried and refused.
-    Declined(&'a Declined),
+    Refused(&'a RolloutRefusal),
     /// The declaration has to be rolled out with these settings.
-    New(&'a Settings),
+    New(&'a RolloutSettings),
 }
 
 /// The next step for a declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
+pub enum DeclarationOutcome {
     /// Asks for nothing: everything is as declared, or a rollout is in progress.
-    Rest,
+    UpToDate,
     /// Asks for nothing now, for a reason to show to people.
     Wait(String),
     /// Asks for nothing until a person removes the obstacle.
     Refuse(Obstacle, String),
     /// Asks for a revision of the declaration, and another call with it.
-    Create,
+    CreateRevision,
 }
 
 impl Ledger {
     /// Compares a declaration with the ledger.
-    pub fn wish<'a>(&'a self, declared: &'a Declared) -> Wish<'a> {
-        let is = |side: &Side| side.digest == declared.digest && side.settings == declared.settings;
+    pub fn compare_declaration<'a>(&'a self, declared: &'a DeclaredRevision) -> DeclarationStatus<'a> {
+        let is = |side: &StoredRevision| side.digest == declared.digest && side.settings == declared.settings;
         let open = self.open();
         // Also while it goes back: only its end decides if it is declined.
         if open.is_some_and(|rollout| is(&rollout.to)) {
-            return Wish::Present;
+            return DeclarationStatus::Current;
         }
-        let Some(current) = self.current() else { return Wish::Present };
+        let Some(current) = self.current() else { return DeclarationStatus::Current };
         let settings = if current.settings == declared.settings { &declared.reload } else { &declared.deploy };
-        match (self.refused(declared.digest, &declared.settings), is(current), open) {
+        match (self.find_refusal(declared.digest, &declared.settings), is(current), open) {
             // A running revision is not tried, whatever became of it before.
-            (_, true, None) => Wish::Present,
-            (Some(declined), ..) => Wish::Declined(declined),
-            (None, true, Some(_)) => Wish::Back,
-            (None, false, _) => Wish::New(settings),
+            (_, true, None) => DeclarationStatus::Current,
+            (Some(declined), ..) => DeclarationStatus::Refused(declined),
+            (None, true, Some(_)) => DeclarationStatus::Returned,
+            (None, false, _) => DeclarationStatus::New(settings),
         }
     }
 
@@ -74,49 +74,49 @@ impl Ledger {
     /// `fresh` is the revision created from exactly this declaration that has not run yet, if there is one; `stateful`
     /// tells for a revision's number if it keeps state in its memory. Also [settles](Ledger::settle) a rollout that
     /// just ended.
-    pub fn follow(
+    pub fn apply_declaration(
         &mut self,
-        declared: &Declared,
+        declared: &DeclaredRevision,
         fresh: Option<u64>,
         who: &str,
-        instances: Instances,
+        instances: InstanceCounts,
         stateful: &dyn Fn(u64) -> bool,
         now: u64,
-    ) -> Next {
-        let settings = match self.wish(declared) {
-            Wish::Present => return Next::Rest,
-            Wish::Declined(declined) => {
-                return Next::Refuse(self.obstacle_of(declined), self.told(declined));
+    ) -> DeclarationOutcome {
+        let settings = match self.compare_declaration(declared) {
+            DeclarationStatus::Current => return DeclarationOutcome::UpToDate,
+            DeclarationStatus::Refused(declined) => {
+                return DeclarationOutcome::Refuse(self.obstacle_of(declined), self.refusal_text(declined));
             }
-            Wish::Back => {
+            DeclarationStatus::Returned => {
                 if let Some(rollout) = self.open_mut() {
                     rollout.supersede("the declaration of what runs", now);
                 }
                 self.settle(now);
-                return Next::Rest;
+                return DeclarationOutcome::UpToDate;
             }
-            Wish::New(settings) => settings.clone(),
+            DeclarationStatus::New(settings) => settings.clone(),
         };
         if let Some(rollout) = self.open_mut() {
             rollout.supersede("a newer change", now);
             if !rollout.status.is_terminal() {
-                return Next::Wait("a newer change waits until the earlier one has gone back".to_owned());
+                return DeclarationOutcome::Wait("a newer change waits until the earlier one has gone back".to_owned());
             }
             self.settle(now);
             // The running revision may have changed, and with it the strategy.
-            return self.follow(declared, fresh, who, instances, stateful, now);
+            return self.apply_declaration(declared, fresh, who, instances, stateful, now);
         }
         // The memory of the running revision decides: that of the new one is known only once it is loaded.
         let stateful = self.current().is_some_and(|side| stateful(side.number));
-        if let Err(why) = self.can_follow(&settings.strategy, &declared.settings, stateful, None) {
-            return Next::Refuse(Obstacle::Refused, why.to_string());
+        if let Err(why) = self.check_replacement(&settings.strategy, &declared.settings, stateful, None) {
+            return DeclarationOutcome::Refuse(Obstacle::Refused, why.to_string());
         }
         // Checked before the revision is created: a refused declaration leaves no revision behind.
-        let Some(number) = fresh else { return Next::Create };
-        let side = Side { number, digest: declared.digest, settings: declared.settings.clone() };
+        let Some(number) = fresh else { return DeclarationOutcome::CreateRevision };
+        let side = StoredRevision { number, digest: declared.digest, settings: declared.settings.clone() };
         match self.begin(side, who, settings, instances, stateful, None, now) {
-            Ok(_) => Next::Rest,
-            Err(why) => Next::Refuse(Obstacle::Refused, why.to_string()),
+            Ok(_) => DeclarationOutcome::UpToDate,
+            Err(why) => DeclarationOutcome::Refuse(Obstacle::Refused, why.to_string()),
         }
     }
 }
@@ -127,18 +127,22 @@ impl Ledger {
     ///
     /// # Errors
     /// The reason why it may not, with the way out.
-    pub fn can_follow(
+    pub fn check_replacement(
         &self,
         strategy: &Strategy,
         settings: &str,
         stateful: bool,
         migrates: Option<bool>,
-    ) -> Result<(), CannotHold> {
+    ) -> Result<(), Incompatible> {
         check_memory(strategy, stateful)?;
         let Some(current) = self.current() else { return Ok(()) };
         let candidate = RevisionSettings::from_text(settings).map(|settings| settings.state).unwrap_or_default();
-        let (stable, holds) = (current.format(), self.holds());
-        check_formats(strategy, stateful, &Formats { stable: &stable, candidate: &candidate, holds: &holds, migrates })
+        let (stable, holds) = (current.format(), self.state_versions());
+        check_formats(
+            strategy,
+            stateful,
+            &Formats { stable: &stable, candidate: &candidate, state_versions: &holds, migrates },
+        )
     }
 }
 
@@ -148,70 +152,77 @@ mod tests {
 
     use super::*;
     use crate::rollout::ledger::samples::{ran, side};
-    use crate::rollout::strategy::{CanaryStep, Deploy, Reload};
-    use crate::rollout::{Command, Refused, Undo};
+    use crate::rollout::strategy::{CanaryStep, DeployStrategy, ReloadStrategy};
+    use crate::rollout::{CommandError, RolloutCommand, UndoOptions};
 
     #[test]
     fn the_file_does_not_reverse_an_undo() {
         let mut ledger = ran(&[1, 2]);
-        let settings = |strategy| Settings::new(strategy);
-        let declared = Declared {
+        let settings = |strategy| RolloutSettings::new(strategy);
+        let declared = DeclaredRevision {
             digest: side(2).digest,
             settings: "{}".to_owned(),
-            deploy: settings(Strategy::Deploy(Deploy::default())),
-            reload: settings(Strategy::Reload(Reload::default())),
+            deploy: settings(Strategy::Deploy(DeployStrategy::default())),
+            reload: settings(Strategy::Reload(ReloadStrategy::default())),
         };
-        assert_eq!(ledger.wish(&declared), Wish::Present);
-        ledger.undo(Undo::default(), "anna", &declared.deploy, Instances::default(), false, &[], 5).unwrap();
+        assert_eq!(ledger.compare_declaration(&declared), DeclarationStatus::Current);
+        ledger
+            .undo(UndoOptions::default(), "anna", &declared.deploy, InstanceCounts::default(), false, &[], 5)
+            .unwrap();
         assert_eq!(ledger.open().map(|rollout| rollout.to.number), Some(1));
-        let next = ledger.follow(&declared, None, "reconcile", Instances::default(), &|_| false, 6);
-        assert!(matches!(next, Next::Refuse(Obstacle::Refused, why) if why.starts_with("undone by anna")));
-        let again = Declared { digest: side(3).digest, ..declared };
-        let next = ledger.follow(&again, None, "reconcile", Instances::default(), &|_| false, 7);
-        assert_eq!(next, Next::Create, "what is declared anew is");
+        let next = ledger.apply_declaration(&declared, None, "reconcile", InstanceCounts::default(), &|_| false, 6);
+        assert!(
+            matches!(next, DeclarationOutcome::Refuse(Obstacle::Refused, why) if why.starts_with("undone by anna"))
+        );
+        let again = DeclaredRevision { digest: side(3).digest, ..declared };
+        let next = ledger.apply_declaration(&again, None, "reconcile", InstanceCounts::default(), &|_| false, 7);
+        assert_eq!(next, DeclarationOutcome::CreateRevision, "what is declared anew is");
     }
 
     #[test]
     fn content_is_refused_under_any_strategy() {
-        let deploy = |strategy| Settings::new(Strategy::Deploy(strategy));
+        let deploy = |strategy| RolloutSettings::new(Strategy::Deploy(strategy));
         let canary = |percent, seconds| {
             let weight = CanaryStep::Weight { percent, hold: Duration::from_secs(seconds) };
-            Deploy::Canary { steps: vec![weight, CanaryStep::Pause] }
+            DeployStrategy::Canary { steps: vec![weight, CanaryStep::Pause] }
         };
-        let declared = |deploy: Settings, reload| Declared {
+        let declared = |deploy: RolloutSettings, reload| DeclaredRevision {
             digest: side(2).digest,
             settings: "{}".to_owned(),
             deploy,
-            reload: Settings::new(Strategy::Reload(reload)),
+            reload: RolloutSettings::new(Strategy::Reload(reload)),
         };
-        let tried = declared(deploy(canary(10, 1)), Reload::traffic_splitting());
+        let tried = declared(deploy(canary(10, 1)), ReloadStrategy::traffic_splitting());
         let mut ledger = ran(&[1]);
-        let begin = |ledger: &mut Ledger, declared: &Declared| {
-            ledger.follow(declared, Some(2), "reconcile", Instances::default(), &|_| false, 5)
+        let begin = |ledger: &mut Ledger, declared: &DeclaredRevision| {
+            ledger.apply_declaration(declared, Some(2), "reconcile", InstanceCounts::default(), &|_| false, 5)
         };
-        assert_eq!(begin(&mut ledger, &tried), Next::Rest);
-        ledger.command(Command::Abort, "anna", 6).unwrap();
+        assert_eq!(begin(&mut ledger, &tried), DeclarationOutcome::UpToDate);
+        ledger.command(RolloutCommand::Abort, "anna", 6).unwrap();
         let others = [
             tried.clone(),
-            declared(deploy(canary(50, 1)), Reload::traffic_splitting()),
-            declared(deploy(canary(10, 9)), Reload::Graceful),
-            declared(deploy(Deploy::Immediate), Reload::Immediate),
-            declared(Settings { timeout: Duration::from_secs(9), ..deploy(Deploy::blue_green()) }, Reload::parallel()),
+            declared(deploy(canary(50, 1)), ReloadStrategy::traffic_splitting()),
+            declared(deploy(canary(10, 9)), ReloadStrategy::Graceful),
+            declared(deploy(DeployStrategy::Immediate), ReloadStrategy::Immediate),
+            declared(
+                RolloutSettings { timeout: Duration::from_secs(9), ..deploy(DeployStrategy::blue_green()) },
+                ReloadStrategy::parallel(),
+            ),
         ];
         for other in &others {
             let next = begin(&mut ledger, other);
-            assert!(matches!(&next, Next::Refuse(Obstacle::Refused, _)), "{next:?} of {other:?}");
+            assert!(matches!(&next, DeclarationOutcome::Refuse(Obstacle::Refused, _)), "{next:?} of {other:?}");
             assert_eq!(ledger.rollouts.len(), 1, "{other:?}");
         }
         // Other content is tried; the refused content replaces it only after a `retry`.
-        let more = Declared { settings: r#"{"limits":{"sends":7}}"#.to_owned(), ..tried.clone() };
-        assert_eq!(begin(&mut ledger, &more), Next::Rest);
+        let more = DeclaredRevision { settings: r#"{"limits":{"sends":7}}"#.to_owned(), ..tried.clone() };
+        assert_eq!(begin(&mut ledger, &more), DeclarationOutcome::UpToDate);
         assert_eq!(ledger.rollouts.len(), 2);
-        assert!(matches!(begin(&mut ledger, &tried), Next::Refuse(..)));
-        ledger.command(Command::Retry, "anna", 7).unwrap();
-        assert_eq!(begin(&mut ledger, &tried), Next::Rest);
+        assert!(matches!(begin(&mut ledger, &tried), DeclarationOutcome::Refuse(..)));
+        ledger.command(RolloutCommand::Retry, "anna", 7).unwrap();
+        assert_eq!(begin(&mut ledger, &tried), DeclarationOutcome::UpToDate);
         assert_eq!(ledger.open().map(|open| open.to.settings.as_str()), Some("{}"));
-        let again = ledger.command(Command::Retry, "anna", 8);
-        assert!(matches!(again, Err(Refused::UnderWay { .. })), "{again:?}");
+        let again = ledger.command(RolloutCommand::Retry, "anna", 8);
+        assert!(matches!(again, Err(CommandError::InProgress { .. })), "{again:?}");
     }
 }

@@ -10,12 +10,12 @@
 //! Stable is represented by, in this order:
 //!
 //! 1. Its failures in the same window: external problems affect both.
-//! 2. With too few messages there, or none: its latest failures ([`Ledger::note_figures`](super::Ledger)).
+//! 2. With too few messages there, or none: its latest failures ([`Ledger::record_failures`](super::Ledger)).
 //! 3. With no figures at all: `errors` is a bound of the candidate's own rate.
 
 use serde::{Deserialize, Serialize};
 
-use super::settings::Rollback;
+use super::settings::RollbackRules;
 use super::verdict::{Trigger, Verdict};
 use super::window::Window;
 use crate::units::percent_of;
@@ -26,14 +26,14 @@ const DEVIATIONS: f64 = 2.0;
 /// A number of ended messages and calls, with the failures among them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Tally {
+pub struct FailureCounts {
     /// Messages and calls that ended, with success or failure.
     pub messages: u64,
     /// Failures that are the revision's fault.
     pub faults: u64,
 }
 
-/// The shortest span of [`Recent`], in milliseconds.
+/// The shortest span of [`RecentFailures`], in milliseconds.
 // Long enough for a quiet agent to have some messages, short enough for an outage to be forgotten soon.
 const SPAN: u64 = 5 * 60 * 1_000;
 /// The fewest messages of a span.
@@ -43,21 +43,21 @@ const SPAN_MESSAGES: u64 = 100;
 /// The recent failures of a revision: of the present span and the one before it. Older ones say little about its
 /// present state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recent {
+pub struct RecentFailures {
     /// The previous span.
-    before: Tally,
+    before: FailureCounts,
     /// The start of the present span in milliseconds, with the revision's counters then.
-    began: (u64, Tally),
+    began: (u64, FailureCounts),
 }
 
-impl Recent {
+impl RecentFailures {
     /// Starts with an earlier tally; `counters` are the revision's counters by now.
-    pub fn new(before: Tally, counters: Tally, now: u64) -> Self {
+    pub fn new(before: FailureCounts, counters: FailureCounts, now: u64) -> Self {
         Self { before, began: (now, counters) }
     }
 
     /// Returns the recent failures, given the revision's counters, and starts a new span if it is time.
-    pub fn look(&mut self, counters: Tally, now: u64) -> Tally {
+    pub fn update(&mut self, counters: FailureCounts, now: u64) -> FailureCounts {
         let (since, at_first) = self.began;
         let span = counters.since(at_first);
         let tally = self.before.and(span);
@@ -78,7 +78,7 @@ struct Rate {
     high: f64,
 }
 
-impl Tally {
+impl FailureCounts {
     /// Creates a tally.
     pub fn new(messages: u64, faults: u64) -> Self {
         Self { messages, faults }
@@ -111,9 +111,9 @@ impl Tally {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Baseline {
     /// The failures of stable in the same window.
-    SameWindow(Tally),
+    SameWindow(FailureCounts),
     /// The latest of stable, and the percentage of failures in the window, where it has too few messages.
-    Recently(Tally, f64),
+    Recently(FailureCounts, f64),
     /// The absence of any.
     Unknown,
 }
@@ -121,8 +121,8 @@ enum Baseline {
 impl Baseline {
     /// Chooses the figures. A window with fewer messages than `enough` is replaced by the latest figures, if these
     /// cover more.
-    fn of(stable: &Window, lately: Tally, enough: u64) -> Self {
-        let beside = Tally::new(stable.messages, stable.faults);
+    fn of(stable: &Window, lately: FailureCounts, enough: u64) -> Self {
+        let beside = FailureCounts::new(stable.messages, stable.faults);
         if beside.messages.max(lately.messages) == 0 {
             Self::Unknown
         } else if beside.messages >= enough || beside.messages >= lately.messages {
@@ -142,12 +142,12 @@ impl Baseline {
             Self::Recently(known, beside) => (known, beside),
             Self::Unknown => return 0.0,
         };
-        let filled = Tally::new(known.messages.max(enough), known.faults);
+        let filled = FailureCounts::new(known.messages.max(enough), known.faults);
         filled.rate().high.max(percent_of(known.faults, known.messages)).max(beside)
     }
 
     /// Returns `true` if the candidate's failures are more than `errors` points above stable's.
-    fn is_exceeded_by(self, candidate: Tally, errors: f64, enough: u64) -> bool {
+    fn is_exceeded_by(self, candidate: FailureCounts, errors: f64, enough: u64) -> bool {
         match self {
             _ if candidate.faults == 0 => false,
             Self::SameWindow(_) | Self::Recently(..) => candidate.rate().low > self.high(enough) + errors,
@@ -176,10 +176,10 @@ impl Baseline {
     /// Returns the exceeded bound, for people to read.
     fn describe(self, errors: f64) -> String {
         match self {
-            Self::SameWindow(Tally { messages, faults }) => format!(
+            Self::SameWindow(FailureCounts { messages, faults }) => format!(
                 ", with the running revision {faults} of {messages}: more than {errors} points above it, by more than chance explains"
             ),
-            Self::Recently(Tally { messages, faults }, _) => format!(
+            Self::Recently(FailureCounts { messages, faults }, _) => format!(
                 ", with the revision before it {faults} of its last {messages}: more than {errors} points above it, by more than chance explains"
             ),
             Self::Unknown => format!(", more than {errors}%"),
@@ -188,7 +188,12 @@ impl Baseline {
 }
 
 /// Refuses a candidate that fails too often, compared with stable's window or its `lately` failures.
-pub(super) fn error_rate(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Window) -> Option<Verdict> {
+pub(super) fn error_rate(
+    rules: &RollbackRules,
+    stable: &Window,
+    lately: FailureCounts,
+    candidate: &Window,
+) -> Option<Verdict> {
     let Window { messages, faults, untaken, breaker_open, .. } = *candidate;
     let untaken = match untaken {
         0 => String::new(),
@@ -200,14 +205,16 @@ pub(super) fn error_rate(rules: &Rollback, stable: &Window, lately: Tally, candi
     if breaker_open {
         // No more messages come, so missing ones cannot count as successes. A candidate that fails as stable did is
         // left to its breaker, as stable would be.
-        if baseline.has_no_faults() || baseline.is_exceeded_by(Tally::new(messages, faults), rules.errors, enough) {
+        if baseline.has_no_faults()
+            || baseline.is_exceeded_by(FailureCounts::new(messages, faults), rules.errors, enough)
+        {
             return Some(Verdict::refused(Trigger::Errors, format!("{failed}, and its breaker opened")));
         }
     }
     // Missing messages count as successes: a bound that is exceeded now will be exceeded with them.
     let of = messages.max(rules.min_messages);
     let rest = if messages < of { format!(", of {of} whatever the rest does") } else { String::new() };
-    let least = Tally::new(of, faults);
+    let least = FailureCounts::new(of, faults);
     if let Some(bound) = rules.errors_above.filter(|bound| faults > 0 && percent_of(faults, of) > *bound) {
         let figures = format!("{failed}, more than {bound}% (`errors-above`){rest}");
         return Some(Verdict::refused(Trigger::Errors, figures));
@@ -221,13 +228,13 @@ pub(super) fn error_rate(rules: &Rollback, stable: &Window, lately: Tally, candi
 /// Refuses a candidate beside which stable fails more often than `before` traffic moved. A candidate's writes, messages
 /// or use of resources can make stable fail while its own messages go well. An outage during the rollout looks the
 /// same; then a rollout should wait, too.
-pub(super) fn stable_degraded(rules: &Rollback, stable: &Window, before: Tally) -> Option<Verdict> {
+pub(super) fn stable_degraded(rules: &RollbackRules, stable: &Window, before: FailureCounts) -> Option<Verdict> {
     if before.messages == 0 {
         return None;
     }
     let Window { messages, faults, .. } = *stable;
     let enough = rules.min_messages.max(1);
-    let least = Tally::new(messages.max(enough), faults);
+    let least = FailureCounts::new(messages.max(enough), faults);
     Baseline::SameWindow(before).is_exceeded_by(least, rules.errors, enough).then(|| {
         let figures = format!(
             "the running revision began to fail: {faults} of {messages} messages beside the new one, {} of {} before: \
@@ -244,7 +251,12 @@ const MAX_UNDECIDED: u64 = 10;
 
 /// Returns the number of messages to wait for if a candidate seems to fail too often and chance could explain it;
 /// `None` if it does not, or enough were seen. Meanwhile it is neither refused nor healthy.
-pub(super) fn messages_needed(rules: &Rollback, stable: &Window, lately: Tally, candidate: &Window) -> Option<u64> {
+pub(super) fn messages_needed(
+    rules: &RollbackRules,
+    stable: &Window,
+    lately: FailureCounts,
+    candidate: &Window,
+) -> Option<u64> {
     let enough = rules.min_messages.max(1);
     let most = enough.saturating_mul(MAX_UNDECIDED);
     let seen = percent_of(candidate.faults, candidate.messages);
@@ -257,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_suspicious_candidate_is_watched_until_it_is_certain() {
-        let rules = Rollback { min_messages: 30, ..rules() };
+        let rules = RollbackRules { min_messages: 30, ..rules() };
         // stable, candidate, the number of messages to wait for
         for (stable, candidate, expected) in [
             ((500, 0), (30, 1), None),
@@ -271,7 +283,7 @@ mod tests {
             let found = messages_needed(
                 &rules,
                 &window(stable.0, stable.1),
-                Tally::default(),
+                FailureCounts::default(),
                 &window(candidate.0, candidate.1),
             );
             assert_eq!(found, expected, "{stable:?} {candidate:?}");
@@ -282,18 +294,18 @@ mod tests {
         Window { messages, faults, ..Window::default() }
     }
 
-    fn rules() -> Rollback {
-        Rollback::default()
+    fn rules() -> RollbackRules {
+        RollbackRules::default()
     }
 
-    fn fires(rules: &Rollback, stable: (u64, u64), lately: (u64, u64), candidate: (u64, u64)) -> bool {
-        let lately = Tally::new(lately.0, lately.1);
+    fn fires(rules: &RollbackRules, stable: (u64, u64), lately: (u64, u64), candidate: (u64, u64)) -> bool {
+        let lately = FailureCounts::new(lately.0, lately.1);
         error_rate(rules, &window(stable.0, stable.1), lately, &window(candidate.0, candidate.1)).is_some()
     }
 
     #[test]
     fn old_spans_are_forgotten() {
-        let mut recent = Recent::new(Tally::new(50, 10), Tally::new(7, 7), 0);
+        let mut recent = RecentFailures::new(FailureCounts::new(50, 10), FailureCounts::new(7, 7), 0);
         // time, counters, recent failures
         for (now, counters, expected) in [
             (1, (7, 7), (50, 10)),
@@ -305,8 +317,8 @@ mod tests {
             (2 * SPAN + 2, (509, 8), (502, 1)),
             (2 * SPAN + 3, (510, 9), (403, 1)),
         ] {
-            let counters = Tally::new(counters.0, counters.1);
-            assert_eq!(recent.look(counters, now), Tally::new(expected.0, expected.1), "{now}");
+            let counters = FailureCounts::new(counters.0, counters.1);
+            assert_eq!(recent.update(counters, now), FailureCounts::new(expected.0, expected.1), "{now}");
         }
     }
 
@@ -321,7 +333,7 @@ mod tests {
             (100, 20, 13.3, 29.0),
             (10_000, 2_000, 19.2, 20.8),
         ] {
-            let rate = Tally::new(messages, faults).rate();
+            let rate = FailureCounts::new(messages, faults).rate();
             let near = |given: f64, expected: f64| (given - expected).abs() < 0.1;
             assert!(near(rate.low, low) && near(rate.high, high), "{faults} of {messages}: {rate:?}");
         }
@@ -380,7 +392,7 @@ mod tests {
 
     #[test]
     fn an_absolute_bound_applies_only_if_set() {
-        let bound = Rollback { errors_above: Some(30.0), ..rules() };
+        let bound = RollbackRules { errors_above: Some(30.0), ..rules() };
         for (name, stable, candidate, expected) in [
             ("as stable, and below", (100, 20), (100, 20), false),
             ("as stable, and above", (100, 60), (100, 60), true),
@@ -391,7 +403,7 @@ mod tests {
             assert_eq!(fires(&bound, stable, (0, 0), candidate), expected, "{name}");
             assert!(!fires(&rules(), stable, (0, 0), candidate), "{name}, without the bound");
         }
-        let all = Rollback { errors_above: Some(0.0), errors: 100.0, ..rules() };
+        let all = RollbackRules { errors_above: Some(0.0), errors: 100.0, ..rules() };
         assert!(fires(&all, (100, 60), (0, 0), (100, 1)) && !fires(&all, (100, 60), (0, 0), (100, 0)));
     }
 
@@ -405,7 +417,7 @@ mod tests {
             ("stable failed at everything too", (100, 100), open(10, 10), false),
             ("stable failed at half", (1_000, 500), open(10, 10), true),
         ] {
-            let lately = Tally::new(lately.0, lately.1);
+            let lately = FailureCounts::new(lately.0, lately.1);
             let found = error_rate(&rules(), &Window::default(), lately, &candidate);
             assert_eq!(found.is_some(), expected, "{name}");
         }
@@ -429,12 +441,13 @@ mod tests {
     fn worse_revisions_are_refused_and_equal_ones_are_not() {
         let mut coin = Coin(7);
         let mut refused = |min_messages: u64, old: f64, new: f64| {
-            let rules = Rollback { min_messages, ..rules() };
+            let rules = RollbackRules { min_messages, ..rules() };
             let mut run = || {
-                let (mut stable, mut candidate) = (Tally::default(), Tally::default());
+                let (mut stable, mut candidate) = (FailureCounts::default(), FailureCounts::default());
                 (0..1_000).any(|_| {
-                    stable = Tally::new(stable.messages + 1, stable.faults + u64::from(coin.falls(old)));
-                    candidate = Tally::new(candidate.messages + 1, candidate.faults + u64::from(coin.falls(new)));
+                    stable = FailureCounts::new(stable.messages + 1, stable.faults + u64::from(coin.falls(old)));
+                    candidate =
+                        FailureCounts::new(candidate.messages + 1, candidate.faults + u64::from(coin.falls(new)));
                     fires(&rules, (stable.messages, stable.faults), (0, 0), (candidate.messages, candidate.faults))
                 })
             };
@@ -457,7 +470,7 @@ mod tests {
 
     #[test]
     fn figures_are_printed() {
-        let told = |stable: Window, lately: Tally, candidate: Window| match error_rate(
+        let told = |stable: Window, lately: FailureCounts, candidate: Window| match error_rate(
             &rules(),
             &stable,
             lately,
@@ -466,7 +479,7 @@ mod tests {
             Some(Verdict::Refused { figures, .. }) => figures,
             other => panic!("{other:?}"),
         };
-        let none = Tally::default();
+        let none = FailureCounts::default();
         assert_eq!(told(window(0, 0), none, window(200, 11)), "11 of 200 messages failed, more than 5%");
         assert_eq!(
             told(window(200, 2), none, window(200, 40)),
@@ -474,7 +487,7 @@ mod tests {
              chance explains"
         );
         assert_eq!(
-            told(window(0, 0), Tally::new(200, 2), window(20, 20)),
+            told(window(0, 0), FailureCounts::new(200, 2), window(20, 20)),
             "20 of 20 messages failed, with the revision before it 2 of its last 200: more than 5 points above it, by \
              more than chance explains, of 100 whatever the rest does"
         );

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::action::{Action, Decision};
-use super::observation::Seen;
-use crate::lifecycle::State;
+use super::action::{Decision, RolloutAction};
+use super::observation::ObservedRevision;
+use crate::lifecycle::RevisionState;
 use crate::names::{AgentName, RevisionId};
 use crate::units::print_duration;
 
@@ -12,7 +12,7 @@ use crate::units::print_duration;
 /// idle or after `drain`, all others now. With no rollout in progress (`free`), also resumes the mailbox.
 pub fn collect_garbage(
     agent: &AgentName,
-    revisions: &[(u64, Seen)],
+    revisions: &[(u64, ObservedRevision)],
     held: &[u64],
     paused: bool,
     free: bool,
@@ -23,22 +23,22 @@ pub fn collect_garbage(
     let mut waits = Vec::new();
     // A rollout that ended while it held the mailbox cannot ask for this any more.
     if free && paused {
-        decision.act(Action::Resume { agent: agent.clone() });
+        decision.request(RolloutAction::Resume { agent: agent.clone() });
     }
     for (number, seen) in revisions.iter().filter(|(number, _)| !held.contains(number)) {
         let revision = RevisionId { agent: agent.clone(), number: *number };
         let left = drain.saturating_sub(Duration::from_millis(now.saturating_sub(seen.since)));
         match seen.state {
-            State::Running | State::Stopped | State::Failed { .. } => {}
+            RevisionState::Running | RevisionState::Stopped | RevisionState::Failed { .. } => {}
             // Stopping it in the middle of its work would need a way back for each kind of work.
             _ if seen.busy => waits.push(format!("{revision} ends when its present step does")),
-            State::Draining if seen.in_flight > 0 && !left.is_zero() => {
-                decision.look_again(left);
+            RevisionState::Draining if seen.in_flight > 0 && !left.is_zero() => {
+                decision.recheck_in(left);
                 let (count, left) = (seen.in_flight, print_duration(left));
                 waits.push(format!("{revision} drains: {count} in flight, for {left} more at most"));
             }
-            State::Unloaded | State::Loaded | State::Ready | State::Draining => {
-                decision.act(Action::Stop { revision });
+            RevisionState::Unloaded | RevisionState::Loaded | RevisionState::Ready | RevisionState::Draining => {
+                decision.request(RolloutAction::Stop { revision });
             }
         }
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::compat::CannotHold;
-use super::failure_rate::Tally;
-use super::record::{Instances, Rollout, Side};
-use super::settings::Settings;
+use super::compat::Incompatible;
+use super::failure_rate::FailureCounts;
+use super::record::{InstanceCounts, Rollout, StoredRevision};
+use super::settings::RolloutSettings;
 use super::status::Status;
 use super::strategy::Strategy;
-use crate::format::Restored;
+use crate::format::RestoredState;
 use crate::names::{AgentName, Digest};
 
 /// The most rollouts kept of an agent, the one in progress included; the oldest are dropped.
@@ -33,35 +33,37 @@ pub struct Ledger {
     pub rollouts: Vec<Rollout>,
     /// The revisions that ran, in the order in which they last began to. The last one is running, and is the one that a
     /// host starts with, whatever was declared meanwhile.
-    pub ran: Vec<Side>,
+    #[serde(rename = "ran")]
+    pub revisions: Vec<StoredRevision>,
     /// The content that is not tried again until it changes or an operator asks for it.
-    pub declined: Vec<Declined>,
+    #[serde(rename = "declined")]
+    pub refusals: Vec<RolloutRefusal>,
     /// The id of the next rollout.
     next: u64,
     /// The latest failures of the running revision, for the comparison with the next one where it no longer runs
     /// beside.
-    #[serde(default)]
-    lately: Option<Lately>,
+    #[serde(rename = "lately", default)]
+    latest_failures: Option<LatestFailures>,
     /// The versions of the format that the state may hold; empty before any revision ran, and in a record from before
     /// formats were declared.
-    #[serde(default)]
-    pub(super) holds: BTreeSet<u32>,
+    #[serde(rename = "holds", default)]
+    pub(super) state_versions: BTreeSet<u32>,
 }
 
 /// The latest failures of a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Lately {
+struct LatestFailures {
     /// The revision's number.
     revision: u64,
     /// The recent messages and failures.
     #[serde(flatten)]
-    tally: Tally,
+    tally: FailureCounts,
 }
 
 /// A component with settings that was refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Declined {
+pub struct RolloutRefusal {
     /// The digest of the component.
     pub digest: Digest,
     /// The settings.
@@ -78,7 +80,7 @@ pub struct Declined {
 /// The parts of a ledger whose change requires storing it at once. Times and figures are stored with the next such
 /// change.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Mark {
+pub struct LedgerFingerprint {
     rollouts: u64,
     last: Option<(Status, usize, usize, u8, u8, bool)>,
     ran: Vec<u64>,
@@ -87,26 +89,26 @@ pub struct Mark {
 
 impl Ledger {
     /// Returns the mark to compare after a change.
-    pub fn mark(&self) -> Mark {
-        let last = |r: &Rollout| (r.status, r.step, r.steps.len(), r.weight, r.reached, r.handed_over);
-        Mark {
+    pub fn fingerprint(&self) -> LedgerFingerprint {
+        let last = |r: &Rollout| (r.status, r.step, r.steps.len(), r.weight, r.weight_in_force, r.handed_over);
+        LedgerFingerprint {
             rollouts: self.next,
             last: self.rollouts.last().map(last),
-            ran: self.ran.iter().map(|side| side.number).collect(),
-            declined: self.declined.iter().map(|declined| declined.at).collect(),
+            ran: self.revisions.iter().map(|side| side.number).collect(),
+            declined: self.refusals.iter().map(|declined| declined.at).collect(),
         }
     }
 
     /// Returns a revision that is kept or takes part in the rollout in progress.
-    pub fn side(&self, number: u64) -> Option<&Side> {
+    pub fn revision(&self, number: u64) -> Option<&StoredRevision> {
         let open = self.open().into_iter().flat_map(|rollout| [&rollout.from, &rollout.to]);
-        self.ran.iter().chain(open).find(|side| side.number == number)
+        self.revisions.iter().chain(open).find(|side| side.number == number)
     }
 
     /// Returns the highest revision number in the ledger; 0 without any.
     pub fn last_number(&self) -> u64 {
         let rolled = self.rollouts.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]);
-        self.ran.iter().map(|side| side.number).chain(rolled).max().unwrap_or(0)
+        self.revisions.iter().map(|side| side.number).chain(rolled).max().unwrap_or(0)
     }
 
     /// Creates the ledger of an agent that never ran.
@@ -114,11 +116,11 @@ impl Ledger {
         Self {
             agent,
             rollouts: Vec::new(),
-            ran: Vec::new(),
-            declined: Vec::new(),
+            revisions: Vec::new(),
+            refusals: Vec::new(),
             next: 1,
-            lately: None,
-            holds: BTreeSet::new(),
+            latest_failures: None,
+            state_versions: BTreeSet::new(),
         }
     }
 
@@ -136,7 +138,7 @@ impl Ledger {
     /// few, since each is counted right after its end.
     pub fn uncounted(&self) -> impl Iterator<Item = (u64, u64)> {
         let last = self.rollouts.iter().rev().take(3).filter(|rollout| rollout.status.is_terminal());
-        last.filter(|rollout| rollout.figures.lost.is_none())
+        last.filter(|rollout| rollout.stats.lost.is_none())
             .filter_map(|rollout| Some((rollout.id, rollout.after_message?)))
     }
 
@@ -144,59 +146,60 @@ impl Ledger {
     pub fn count_lost(&mut self, rollout: u64, lost: u64) -> bool {
         let known = self.rollouts.iter_mut().find(|known| known.id == rollout);
         let Some(rollout) = known.filter(|rollout| rollout.status.is_terminal()) else { return false };
-        rollout.figures.lost.replace(lost) != Some(lost)
+        rollout.stats.lost.replace(lost) != Some(lost)
     }
 
     /// Returns the versions of the format that the state may hold.
-    pub fn holds(&self) -> BTreeSet<u32> {
+    pub fn state_versions(&self) -> BTreeSet<u32> {
         match self.current() {
             // A record from before formats were declared.
-            Some(current) if self.holds.is_empty() => [current.format().version].into(),
-            Some(_) | None => self.holds.clone(),
+            Some(current) if self.state_versions.is_empty() => [current.format().version].into(),
+            Some(_) | None => self.state_versions.clone(),
         }
     }
 
     /// Returns `true` if a revision ran and is remembered.
     pub fn has_run(&self, number: u64) -> bool {
-        self.ran.iter().any(|side| side.number == number)
+        self.revisions.iter().any(|side| side.number == number)
     }
 
     /// Returns the running revision.
-    pub fn current(&self) -> Option<&Side> {
-        self.ran.last()
+    pub fn current(&self) -> Option<&StoredRevision> {
+        self.revisions.last()
     }
 
     /// Records a revision that runs without a rollout: an agent's first, or the one that a host started with.
-    pub fn runs(&mut self, side: Side) {
-        self.holds = self.holds().into_iter().chain([side.format().version]).collect();
-        self.ran.retain(|ran| ran.number != side.number);
-        self.ran.push(side);
+    pub fn record_running(&mut self, side: StoredRevision) {
+        self.state_versions = self.state_versions().into_iter().chain([side.format().version]).collect();
+        // It moves to the end: an undo goes by the order in which revisions last began.
+        self.revisions.retain(|ran| ran.number != side.number);
+        self.revisions.push(side);
     }
 
     /// Records the latest failures of a revision, if it is the running one. They also count for the rollout in
     /// progress, until all traffic has moved: the messages of a draining revision are no basis for comparison. Returns
     /// `true` if they are new.
-    pub fn note_figures(&mut self, revision: u64, tally: Tally) -> bool {
+    pub fn record_failures(&mut self, revision: u64, tally: FailureCounts) -> bool {
         let runs = self.current().is_some_and(|current| current.number == revision);
-        let noted = Some(Lately { revision, tally });
-        if !runs || tally.messages == 0 || self.lately == noted {
+        let noted = Some(LatestFailures { revision, tally });
+        if !runs || tally.messages == 0 || self.latest_failures == noted {
             return false;
         }
-        self.lately = noted;
+        self.latest_failures = noted;
         if let Some(rollout) = self.open_mut().filter(|rollout| rollout.from.number == revision && rollout.weight < 100)
         {
-            rollout.lately = tally;
+            rollout.stable_recent = tally;
             // Later failures of stable may be the candidate's doing.
-            if rollout.weights.is_empty() {
-                rollout.before = tally;
+            if rollout.weight_history.is_empty() {
+                rollout.stable_before = tally;
             }
         }
         true
     }
 
     /// Returns the latest failures of a revision; empty if unknown.
-    pub fn figures_of(&self, revision: u64) -> Tally {
-        self.lately.filter(|lately| lately.revision == revision).map(|lately| lately.tally).unwrap_or_default()
+    pub fn recent_failures(&self, revision: u64) -> FailureCounts {
+        self.latest_failures.filter(|lately| lately.revision == revision).map(|lately| lately.tally).unwrap_or_default()
     }
 
     /// Begins a rollout from the running revision; `restores` is the kept state that an undo puts back.
@@ -206,20 +209,21 @@ impl Ledger {
     #[allow(clippy::too_many_arguments, reason = "each is a fact of its own")]
     pub fn begin(
         &mut self,
-        to: Side,
+        to: StoredRevision,
         who: &str,
-        settings: Settings,
-        instances: Instances,
+        settings: RolloutSettings,
+        instances: InstanceCounts,
         stateful: bool,
-        restores: Option<Restored>,
+        restores: Option<RestoredState>,
         now: u64,
-    ) -> Result<&Rollout, CannotHold> {
-        let from = self.ran.last().cloned().unwrap_or_else(|| to.clone());
-        let lately = self.figures_of(from.number);
-        let state = (self.holds(), restores);
+    ) -> Result<&Rollout, Incompatible> {
+        // Without a running revision there is nothing else that it could come from.
+        let from = self.revisions.last().cloned().unwrap_or_else(|| to.clone());
+        let lately = self.recent_failures(from.number);
+        let state = (self.state_versions(), restores);
         let mut rollout =
             Rollout::begin(self.next, self.agent.clone(), from, to, who, settings, instances, stateful, state, now)?;
-        (rollout.lately, rollout.before) = (lately, lately);
+        (rollout.stable_recent, rollout.stable_before) = (lately, lately);
         // Ids are never used twice, even if the rollout is dropped from the list.
         self.next += 1;
         self.rollouts.push(rollout);
@@ -230,13 +234,13 @@ impl Ledger {
     }
 
     /// Returns `true` if an undo is in progress.
-    pub(super) fn undoes(&self) -> bool {
+    pub(super) fn is_undoing(&self) -> bool {
         self.open().is_some_and(|open| open.settings.strategy == Strategy::Undo)
     }
 
     /// Returns the revisions that are kept for an undo, the latest last.
-    pub fn kept(&self, keep: u32) -> &[Side] {
-        let earlier = &self.ran[..self.ran.len().saturating_sub(1)];
+    pub fn kept(&self, keep: u32) -> &[StoredRevision] {
+        let earlier = &self.revisions[..self.revisions.len().saturating_sub(1)];
         &earlier[earlier.len().saturating_sub(keep as usize)..]
     }
 
@@ -245,11 +249,11 @@ impl Ledger {
     pub fn expire(&mut self, keep: u32) -> Vec<u64> {
         let needed: Vec<u64> =
             self.open().map(|rollout| vec![rollout.from.number, rollout.to.number]).unwrap_or_default();
-        let earlier = self.ran.len().saturating_sub(1);
+        let earlier = self.revisions.len().saturating_sub(1);
         let beyond = earlier.saturating_sub(keep as usize);
         let gone: Vec<u64> =
-            self.ran[..beyond].iter().map(|side| side.number).filter(|number| !needed.contains(number)).collect();
-        self.ran.retain(|side| !gone.contains(&side.number));
+            self.revisions[..beyond].iter().map(|side| side.number).filter(|number| !needed.contains(number)).collect();
+        self.revisions.retain(|side| !gone.contains(&side.number));
         gone
     }
 }
@@ -259,14 +263,14 @@ impl Ledger {
 pub(super) mod samples {
     use super::*;
 
-    pub(crate) fn side(number: u64) -> Side {
-        Side { number, digest: Digest([number as u8; 32]), settings: "{}".to_owned() }
+    pub(crate) fn side(number: u64) -> StoredRevision {
+        StoredRevision { number, digest: Digest([number as u8; 32]), settings: "{}".to_owned() }
     }
 
     /// Returns a ledger in which these revisions ran, in this order.
     pub(crate) fn ran(numbers: &[u64]) -> Ledger {
         let mut ledger = Ledger::new("echo".parse().unwrap());
-        numbers.iter().for_each(|number| ledger.runs(side(*number)));
+        numbers.iter().for_each(|number| ledger.record_running(side(*number)));
         ledger
     }
 }
@@ -276,7 +280,7 @@ mod tests {
     use super::samples::ran;
     use super::*;
 
-    fn numbers(sides: &[Side]) -> Vec<u64> {
+    fn numbers(sides: &[StoredRevision]) -> Vec<u64> {
         sides.iter().map(|side| side.number).collect()
     }
 

@@ -31,17 +31,17 @@ mod analysis;
 mod answer;
 mod assessment;
 mod command;
-pub mod compare;
+pub mod comparison;
 mod compat;
 mod concurrency;
 mod declaration;
 mod failure_rate;
 mod garbage;
 mod goals;
+mod ignored_paths;
 mod ledger;
 mod observation;
 mod obstacle;
-mod path;
 mod probe;
 mod record;
 mod refusals;
@@ -60,41 +60,41 @@ mod undo;
 mod verdict;
 mod window;
 
-pub use action::{Action, Decision};
-pub use command::{Command, Refused, Undo};
-pub use compat::{CannotHold, Formats, check_formats, check_memory};
+pub use action::{Decision, RolloutAction};
+pub use command::{CommandError, RolloutCommand, UndoOptions};
+pub use compat::{Formats, Incompatible, check_formats, check_memory};
 pub(crate) use concurrency::queue_key;
-pub use concurrency::{AT_A_TIME, Turn, Turns, turns};
-pub use declaration::{Declared, Next, Wish};
-pub use failure_rate::{Recent, Tally};
+pub use concurrency::{MAX_CONCURRENT_ROLLOUTS, RolloutPermit, RolloutQueue, permits};
+pub use declaration::{DeclarationOutcome, DeclarationStatus, DeclaredRevision};
+pub use failure_rate::{FailureCounts, RecentFailures};
 pub use garbage::collect_garbage;
-pub use ledger::{Ledger, MAX_ROLLOUTS, Mark};
-pub use observation::{Converting, Observation, Seen, Windows};
+pub use ledger::{Ledger, LedgerFingerprint, MAX_ROLLOUTS};
+pub use observation::{ConversionState, Observation, ObservedRevision, StepMeasurements};
 pub use obstacle::Obstacle;
-pub use probe::{HealthProbe, Pace, Probes};
-pub use record::{Instances, Rollout, Side};
-pub use rehearsal::{Answers, First, Rehearsal};
-pub use settings::{Rollback, Settings};
-pub use spec::{Declaration, DeploySpec, ReloadSpec, RollbackSpec};
-pub use status::{End, Figures, Status};
+pub use probe::{HealthProbe, ProbePace, ProbeResults};
+pub use record::{InstanceCounts, Rollout, StoredRevision};
+pub use rehearsal::{FirstMismatch, RehearsalState, RehearsalSummary};
+pub use settings::{RollbackRules, RolloutSettings};
+pub use spec::{DeploySpec, ReloadSpec, RollbackSpec, RolloutSpec};
+pub use status::{RollbackReason, RolloutStats, Status};
 pub use step::Step;
-pub use step_plan::{Situation, WATCHED};
-pub use strategy::{Deploy, Memory, Reload, Strategy};
-pub use undo::KeptState;
-pub use window::{Compared, P95, Window};
+pub use step_plan::{Situation, WATCH_TIME};
+pub use strategy::{DeployStrategy, MemoryHandover, ReloadStrategy, Strategy};
+pub use undo::StateCopy;
+pub use window::{ComparisonCounts, P95, Window};
 
 impl Rollout {
     /// Decides on the next actions. Equal observations at equal times give equal actions; a rollout that has ended
-    /// gives none. The caller asks [`turns`] first whether a pending rollout may begin.
+    /// gives none. The caller asks [`permits`] first whether a pending rollout may begin.
     pub fn observe(&mut self, seen: &Observation, now: u64) -> Decision {
         let mut decision = Decision::default();
         if self.status.is_terminal() {
             return decision;
         }
         self.tick(now);
-        self.figures = self.carried.and(seen.figures);
+        self.stats = self.earlier_stats.and(seen.stats);
         if self.is_in_force(seen, self.weight) {
-            self.reached = self.weight;
+            self.weight_in_force = self.weight;
         }
         self.roll_forward(seen, now, &mut decision);
         // Not an alternative: the way forward may have found the reason to go back just now.

@@ -40,7 +40,7 @@ impl Default for HealthProbe {
 
 /// The probes of one revision since it is ready.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Probes {
+pub struct ProbeResults {
     /// Probes that passed.
     pub passed: u64,
     /// Probes that failed.
@@ -53,7 +53,7 @@ pub struct Probes {
     pub last: Option<u64>,
 }
 
-impl Probes {
+impl ProbeResults {
     /// Records a probe.
     pub fn count(&mut self, passed: bool, now: u64) {
         if passed {
@@ -81,15 +81,15 @@ impl Probes {
     }
 
     /// Returns the time until the next probe is due; zero if it is due now.
-    pub fn next_in(&self, probe: &HealthProbe, ready_since: u64, pace: Pace, now: u64) -> Duration {
+    pub fn next_in(&self, probe: &HealthProbe, ready_since: u64, pace: ProbePace, now: u64) -> Duration {
         let (from, wait) = match (self.last, pace) {
-            (None, Pace::AtOnce | Pace::Soon) => return Duration::ZERO,
-            (None, Pace::NowAndThen) => (ready_since, probe.first),
-            (Some(_), Pace::AtOnce) if self.failed_in_a_row == 0 => return Duration::ZERO,
-            (Some(last), Pace::AtOnce | Pace::Soon) => (last, RETRY_INTERVAL.min(probe.every)),
+            (None, ProbePace::Immediate | ProbePace::Frequent) => return Duration::ZERO,
+            (None, ProbePace::Periodic) => (ready_since, probe.first),
+            (Some(_), ProbePace::Immediate) if self.failed_in_a_row == 0 => return Duration::ZERO,
+            (Some(last), ProbePace::Immediate | ProbePace::Frequent) => (last, RETRY_INTERVAL.min(probe.every)),
             // One failure may be the first of three, so the next probe comes soon.
-            (Some(last), Pace::NowAndThen) if self.failed_in_a_row > 0 => (last, RETRY_INTERVAL.min(probe.every)),
-            (Some(last), Pace::NowAndThen) => (last, probe.every),
+            (Some(last), ProbePace::Periodic) if self.failed_in_a_row > 0 => (last, RETRY_INTERVAL.min(probe.every)),
+            (Some(last), ProbePace::Periodic) => (last, probe.every),
         };
         wait.saturating_sub(Duration::from_millis(now.saturating_sub(from)))
     }
@@ -97,13 +97,13 @@ impl Probes {
 
 /// The urgency of the next probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum ProbePace {
     /// The pace when a rollout waits for the result before traffic moves.
-    AtOnce,
+    Immediate,
     /// The pace when a rollout waits for more results while it has traffic.
-    Soon,
+    Frequent,
     /// The pace when nothing waits for it.
-    NowAndThen,
+    Periodic,
 }
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
             ("---++", Some(true)),
             ("+-+-+-", None),
         ] {
-            let mut probes = Probes::default();
+            let mut probes = ProbeResults::default();
             answers.chars().for_each(|answer| probes.count(answer == '+', 0));
             assert_eq!(probes.healthy(&HealthProbe::default()), healthy, "{answers}");
         }
@@ -133,23 +133,23 @@ mod tests {
     #[test]
     fn probes_are_as_urgent_as_the_pace() {
         let probe = HealthProbe::default();
-        use Pace::{AtOnce, NowAndThen, Soon};
+        use ProbePace::{Frequent, Immediate, Periodic};
         // probes at 100 s, pace, now in s, next in s; ready since 95 s
         for (answers, pace, now, next) in [
-            ("", AtOnce, 100, 0),
-            ("", Soon, 100, 0),
-            ("", NowAndThen, 100, 5),
-            ("", NowAndThen, 200, 0),
-            ("+", AtOnce, 100, 0),
-            ("+", Soon, 100, 1),
-            ("-", AtOnce, 100, 1),
-            ("-", AtOnce, 101, 0),
-            ("+", NowAndThen, 110, 20),
-            ("-", NowAndThen, 100, 1),
-            ("-", NowAndThen, 130, 0),
-            ("+", NowAndThen, 90, 30),
+            ("", Immediate, 100, 0),
+            ("", Frequent, 100, 0),
+            ("", Periodic, 100, 5),
+            ("", Periodic, 200, 0),
+            ("+", Immediate, 100, 0),
+            ("+", Frequent, 100, 1),
+            ("-", Immediate, 100, 1),
+            ("-", Immediate, 101, 0),
+            ("+", Periodic, 110, 20),
+            ("-", Periodic, 100, 1),
+            ("-", Periodic, 130, 0),
+            ("+", Periodic, 90, 30),
         ] {
-            let mut probes = Probes::default();
+            let mut probes = ProbeResults::default();
             answers.chars().for_each(|answer| probes.count(answer == '+', 100_000));
             let wait = probes.next_in(&probe, 95_000, pace, now * 1_000);
             assert_eq!(wait, Duration::from_secs(next), "{answers} {pace:?} {now}");

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::compat::{CannotHold, Formats, check_formats};
-use super::failure_rate::Tally;
-use super::settings::Settings;
-use super::status::{End, Figures, Status};
+use super::compat::{Formats, Incompatible, check_formats};
+use super::failure_rate::FailureCounts;
+use super::settings::RolloutSettings;
+use super::status::{RollbackReason, RolloutStats, Status};
 use super::step::Step;
 use super::step_plan::Situation;
-use crate::format::{Conversion, Format, Restored};
+use crate::format::{Conversion, RestoredState, StateFormat};
 use crate::names::{AgentName, Digest, RevisionId};
 use crate::units::print_duration;
 
@@ -24,19 +24,20 @@ pub struct Rollout {
     /// The agent.
     pub agent: AgentName,
     /// The revision that ran before: stable.
-    pub from: Side,
+    pub from: StoredRevision,
     /// The new revision: the candidate.
-    pub to: Side,
+    pub to: StoredRevision,
     /// The initiator: the name of a token, or `reconcile` for a changed file.
-    pub who: String,
+    #[serde(rename = "who")]
+    pub initiator: String,
     /// The time of the request.
     pub began: u64,
     /// The time of its end; `None` while it is in progress.
     pub ended: Option<u64>,
     /// The settings in force, as declared when it began.
-    pub settings: Settings,
+    pub settings: RolloutSettings,
     /// The instances for which the steps were made.
-    pub instances: Instances,
+    pub instances: InstanceCounts,
     /// The steps to reach, in order.
     pub steps: Vec<Step>,
     /// The index of the present step; the number of steps at the end.
@@ -50,23 +51,26 @@ pub struct Rollout {
     /// The intended percent of the traffic for the candidate; stable has the rest.
     pub weight: u8,
     /// The percent of the traffic last observed at the candidate.
-    pub reached: u8,
+    #[serde(rename = "reached")]
+    pub weight_in_force: u8,
     /// The history of the weight, for [`Split`](super::split::Split): the time of each change, and the weight since
     /// then.
-    pub weights: Vec<(u64, u8)>,
+    #[serde(rename = "weights")]
+    pub weight_history: Vec<(u64, u8)>,
     /// Set once the memory was handed over from stable to the candidate.
     pub handed_over: bool,
     /// The measurements so far.
-    pub figures: Figures,
+    #[serde(rename = "figures")]
+    pub stats: RolloutStats,
     /// The last message accepted before the rollout; lost messages are counted from it. `None` without a durable store.
     #[serde(default)]
     pub after_message: Option<u64>,
     /// The versions of the format that the state may hold before the rollout.
-    #[serde(default)]
-    pub holds: BTreeSet<u32>,
+    #[serde(rename = "holds", default)]
+    pub state_versions: BTreeSet<u32>,
     /// The kept state that an undo puts back.
     #[serde(default)]
-    pub restores: Option<Restored>,
+    pub restores: Option<RestoredState>,
     /// The conversion of the state that is part of the rollout; known once the candidate is ready.
     #[serde(default)]
     pub conversion: Option<Conversion>,
@@ -75,18 +79,19 @@ pub struct Rollout {
     pub converted: bool,
     pub(super) clock: Clock,
     /// Measurements before the last restart of the host.
-    pub(super) carried: Figures,
+    #[serde(rename = "carried")]
+    pub(super) earlier_stats: RolloutStats,
     /// The latest failures of stable while it had traffic; empty if unknown.
-    #[serde(default)]
-    pub(super) lately: Tally,
+    #[serde(rename = "lately", default)]
+    pub(super) stable_recent: FailureCounts,
     /// The latest failures of stable before any traffic moved; empty if unknown.
-    #[serde(default)]
-    pub(super) before: Tally,
+    #[serde(rename = "before", default)]
+    pub(super) stable_before: FailureCounts,
 }
 
 /// A revision in its role in a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Side {
+pub struct StoredRevision {
     /// The revision's number.
     pub number: u64,
     /// The digest of its component.
@@ -96,9 +101,9 @@ pub struct Side {
     pub settings: String,
 }
 
-impl Side {
+impl StoredRevision {
     /// Returns the format of its data; the default one if its settings cannot be read.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> StateFormat {
         crate::revision_settings::RevisionSettings::from_text(&self.settings)
             .map(|settings| settings.state)
             .unwrap_or_default()
@@ -108,7 +113,7 @@ impl Side {
 /// The instances of the running revision when the rollout began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Instances {
+pub struct InstanceCounts {
     /// The number that it had, at least `min`.
     pub standing: u32,
     /// The declared minimum.
@@ -140,17 +145,22 @@ impl Rollout {
     pub fn begin(
         id: u64,
         agent: AgentName,
-        from: Side,
-        to: Side,
-        who: &str,
-        settings: Settings,
-        instances: Instances,
+        from: StoredRevision,
+        to: StoredRevision,
+        initiator: &str,
+        settings: RolloutSettings,
+        instances: InstanceCounts,
         stateful: bool,
-        state: (BTreeSet<u32>, Option<Restored>),
+        state: (BTreeSet<u32>, Option<RestoredState>),
         now: u64,
-    ) -> Result<Self, CannotHold> {
-        let (holds, restores) = state;
-        let formats = Formats { stable: &from.format(), candidate: &to.format(), holds: &holds, migrates: None };
+    ) -> Result<Self, Incompatible> {
+        let (state_versions, restores) = state;
+        let formats = Formats {
+            stable: &from.format(),
+            candidate: &to.format(),
+            state_versions: &state_versions,
+            migrates: None,
+        };
         // A copy that is put back has a format that the revision reads, whatever the present state holds.
         if restores.is_none() {
             check_formats(&settings.strategy, stateful, &formats)?;
@@ -164,7 +174,7 @@ impl Rollout {
             agent,
             from,
             to,
-            who: who.to_owned(),
+            initiator: initiator.to_owned(),
             began: now,
             ended: None,
             settings,
@@ -175,19 +185,19 @@ impl Rollout {
             why: "it waits for its turn".to_owned(),
             since: now,
             weight: 0,
-            reached: 0,
-            weights: Vec::new(),
+            weight_in_force: 0,
+            weight_history: Vec::new(),
             handed_over: false,
-            figures: Figures::default(),
+            stats: RolloutStats::default(),
             after_message: None,
-            holds,
+            state_versions,
             restores,
             conversion: None,
             converted: false,
             clock,
-            carried: Figures::default(),
-            lately: Tally::default(),
-            before: Tally::default(),
+            earlier_stats: RolloutStats::default(),
+            stable_recent: FailureCounts::default(),
+            stable_before: FailureCounts::default(),
         })
     }
 
@@ -199,15 +209,15 @@ impl Rollout {
             Status::RollingBack { .. } => {}
             _ if self.status.is_terminal() => {}
             _ if self.has_moved() => self.finish(Status::Completed, why, now),
-            _ => self.fall_back(End::Superseded, why, now),
+            _ => self.start_rollback(RollbackReason::Superseded, why, now),
         }
     }
 
     /// Records a restart of the host, after which nothing is in memory. Returns a text about the continuation.
-    pub fn restarted(&mut self, now: u64) -> String {
+    pub fn record_restart(&mut self, now: u64) -> String {
         // The time without a host does not count, and the measurements of a step start again.
         self.clock = Clock { seen: now, step: 0, working: false, ..self.clock };
-        self.carried = self.figures;
+        self.earlier_stats = self.stats;
         let (step, all, weight) = (self.step + 1, self.steps.len(), self.weight);
         let told = match self.status {
             Status::RollingBack { .. } => "the host started again: it goes on back".to_owned(),
@@ -223,7 +233,7 @@ impl Rollout {
     pub fn has_moved(&self) -> bool {
         let left = self.steps.get(self.step..).unwrap_or_default();
         self.weight == 100
-            && self.reached == 100
+            && self.weight_in_force == 100
             && !left.iter().any(|step| step.moves_all_traffic() || matches!(step, Step::Weight { .. }))
     }
 
@@ -239,10 +249,10 @@ impl Rollout {
     }
 
     /// Returns `true` while the mailbox has to be paused, as data move from stable to the candidate.
-    pub fn hands_over(&self) -> bool {
+    pub fn needs_paused_mailbox(&self) -> bool {
         match self.status {
             // Stable failed, and the candidate takes over although the rollout goes back.
-            Status::RollingBack { .. } => self.converts(),
+            Status::RollingBack { .. } => self.needs_conversion(),
             _ => matches!(self.steps.get(self.step), Some(Step::Handoff | Step::Convert)),
         }
     }
@@ -271,7 +281,7 @@ impl Rollout {
     }
 
     /// Returns the status that belongs to the present step.
-    pub(super) fn present(&self) -> Status {
+    pub(super) fn status_of_step(&self) -> Status {
         match self.steps.get(self.step) {
             Some(Step::Pause) => Status::Paused,
             Some(Step::Prepare { .. }) => Status::Preparing,
@@ -280,7 +290,7 @@ impl Rollout {
         }
     }
 
-    pub(super) fn become_status(&mut self, status: Status, why: String, now: u64) {
+    pub(super) fn set_status(&mut self, status: Status, why: String, now: u64) {
         if self.status != status {
             (self.status, self.since) = (status, now);
         }
@@ -288,8 +298,8 @@ impl Rollout {
     }
 
     /// Turns the rollout back; the actions follow with the next observation.
-    pub(super) fn fall_back(&mut self, end: End, why: String, now: u64) {
-        if let Some(bar) = self.bars_the_way_back() {
+    pub(super) fn start_rollback(&mut self, end: RollbackReason, why: String, now: u64) {
+        if let Some(bar) = self.rollback_barrier() {
             return self.finish(Status::Failed, format!("{why}; {bar}"), now);
         }
         // Nothing was done yet, so there is nothing to restore.
@@ -298,11 +308,11 @@ impl Rollout {
         }
         self.set_weight(0, now);
         self.clock.working = false;
-        self.become_status(Status::RollingBack { end }, why, now);
+        self.set_status(Status::RollingBack { end }, why, now);
     }
 
     pub(super) fn finish(&mut self, status: Status, why: String, now: u64) {
-        self.become_status(status, why, now);
+        self.set_status(status, why, now);
         self.ended = Some(now);
     }
 
@@ -310,11 +320,11 @@ impl Rollout {
         // Repeated weights would grow the history, which every message of a conversation is looked up in.
         if self.weight != weight {
             self.weight = weight;
-            self.weights.push((now, weight));
+            self.weight_history.push((now, weight));
         }
     }
 
-    pub(super) fn go_on(&mut self) {
+    pub(super) fn next_step(&mut self) {
         self.step += 1;
         self.clock.step = 0;
     }
@@ -332,7 +342,7 @@ impl Rollout {
     }
 
     /// Returns the reason to give up if the host's own work has taken longer than the timeout.
-    pub(super) fn is_late(&self) -> Option<String> {
+    pub(super) fn timed_out(&self) -> Option<String> {
         let worked = Duration::from_millis(self.clock.worked);
         (worked > self.settings.timeout).then(|| {
             let limit = print_duration(self.settings.timeout);
@@ -344,8 +354,8 @@ impl Rollout {
 impl Rollout {
     /// Returns the reason why stable cannot have the traffic again: it cannot read what the candidate has made of the
     /// state.
-    pub(super) fn bars_the_way_back(&self) -> Option<String> {
-        let after = self.conversion.as_ref().filter(|_| self.converted)?.holds_after();
+    pub(super) fn rollback_barrier(&self) -> Option<String> {
+        let after = self.conversion.as_ref().filter(|_| self.converted)?.state_versions_after();
         let version = self.from.format().unreadable(&after)?;
         let (stable, agent) = (self.stable(), &self.agent);
         Some(format!(
@@ -356,19 +366,19 @@ impl Rollout {
     }
 
     /// Returns the versions that the state may hold once the rollout has ended.
-    pub(super) fn holds_after(&self) -> BTreeSet<u32> {
+    pub(super) fn state_versions_after(&self) -> BTreeSet<u32> {
         match &self.conversion {
-            Some(conversion) if self.converted => conversion.holds_after(),
+            Some(conversion) if self.converted => conversion.state_versions_after(),
             Some(_) | None => {
-                let wrote = self.weight > 0 || self.weights.iter().any(|(_, weight)| *weight > 0);
+                let wrote = self.weight > 0 || self.weight_history.iter().any(|(_, weight)| *weight > 0);
                 let new = wrote.then(|| self.to.format().version);
-                self.holds.iter().copied().chain(new).collect()
+                self.state_versions.iter().copied().chain(new).collect()
             }
         }
     }
 
     /// Records that the state was converted and stored durably before the host ended: the candidate has it.
-    pub fn has_converted(&mut self, now: u64) {
+    pub fn record_conversion(&mut self, now: u64) {
         if self.status.is_terminal() || self.converted || !self.moves_memory() {
             return;
         }
@@ -379,7 +389,7 @@ impl Rollout {
 
     /// Returns `true` if the state is still to be converted, with the mailbox paused, before the candidate has any
     /// traffic.
-    pub(super) fn converts(&self) -> bool {
+    pub(super) fn needs_conversion(&self) -> bool {
         self.conversion.is_some() && !self.converted && !self.steps.contains(&Step::KeepState)
     }
 
@@ -389,7 +399,7 @@ impl Rollout {
     }
 }
 
-impl Instances {
+impl InstanceCounts {
     pub(super) fn situation(self, stable_stateful: bool, candidate_stateful: bool, new_format: bool) -> Situation {
         let instances = self.standing.max(self.min);
         Situation { instances, min: self.min, stable_stateful, candidate_stateful, new_format }

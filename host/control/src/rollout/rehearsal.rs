@@ -7,25 +7,25 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::answer::Difference;
-use super::window::Compared;
+use super::answer::AnswerDifference;
+use super::window::ComparisonCounts;
 use crate::units::percent_of;
 
 /// The result of handling past messages on a copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Rehearsal {
+pub enum RehearsalState {
     /// Has not finished yet.
     #[default]
     Open,
     /// The candidate handled all messages, and answered so.
-    Passed(Answers),
+    Passed(RehearsalSummary),
     /// A message was not handled: its position and the error.
     Failed(String),
 }
 
 /// The comparison of the answers in a rehearsal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Answers {
+pub struct RehearsalSummary {
     /// Messages that were answered as by the running revision now, or as they were answered originally.
     pub alike: u32,
     /// Messages that were answered otherwise.
@@ -33,28 +33,28 @@ pub struct Answers {
     /// Messages whose answers were not compared.
     pub not_compared: u32,
     /// The first difference.
-    pub first: Option<First>,
+    pub first: Option<FirstMismatch>,
 }
 
 /// The first message that was answered otherwise, and the first place in which the answers differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct First {
+pub struct FirstMismatch {
     /// The message's id.
     pub message: String,
     /// The path in the answer, and both values.
-    pub difference: Difference,
+    pub difference: AnswerDifference,
 }
 
-impl Answers {
+impl RehearsalSummary {
     /// Returns the number of messages whose answers were compared.
     pub fn compared(&self) -> u32 {
         self.alike + self.otherwise
     }
 
     /// Returns the comparison as figures of a rollout.
-    pub fn figures(&self) -> Compared {
+    pub fn figures(&self) -> ComparisonCounts {
         let [copies, alike, set_aside] = [self.compared(), self.alike, self.not_compared].map(u64::from);
-        Compared { copies, alike, set_aside }
+        ComparisonCounts { copies, alike, set_aside }
     }
 
     /// Returns the reason to refuse a candidate if fewer than `match_percent` of its compared answers are alike; `None`
@@ -69,7 +69,7 @@ impl Answers {
 }
 
 /// The figures and the first difference, for people to read.
-impl fmt::Display for Answers {
+impl fmt::Display for RehearsalSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { alike, otherwise, .. } = self;
         match (self.compared(), otherwise) {
@@ -84,9 +84,9 @@ impl fmt::Display for Answers {
     }
 }
 
-impl fmt::Display for First {
+impl fmt::Display for FirstMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Difference { path, stable, candidate } = &self.difference;
+        let AnswerDifference { path, stable, candidate } = &self.difference;
         let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".to_owned());
         write!(f, "{}: {path} is {} and not {}", self.message, side(candidate), side(stable))
     }
@@ -108,12 +108,13 @@ mod tests {
             (1, 24, None, false),
             (25, 0, Some(100.0), false),
         ] {
-            let answers = Answers { alike, otherwise, not_compared: 7, first: None };
+            let answers = RehearsalSummary { alike, otherwise, not_compared: 7, first: None };
             assert_eq!(answers.refusal(least).is_some(), refused, "{answers:?} {least:?}");
         }
-        let difference = Difference { path: "reply.have".to_owned(), stable: Some("26".to_owned()), candidate: None };
-        let first = Some(First { message: "m-1".to_owned(), difference });
-        let answers = Answers { alike: 1, otherwise: 24, not_compared: 0, first };
+        let difference =
+            AnswerDifference { path: "reply.have".to_owned(), stable: Some("26".to_owned()), candidate: None };
+        let first = Some(FirstMismatch { message: "m-1".to_owned(), difference });
+        let answers = RehearsalSummary { alike: 1, otherwise: 24, not_compared: 0, first };
         let expected = "24 of 25 messages were answered otherwise, the first of them m-1: reply.have is nothing and not \
                         26; 90% have to be alike (`rollback.match`)";
         assert_eq!(answers.refusal(Some(90.0)).as_deref(), Some(expected));

@@ -1,52 +1,52 @@
 //! A rollout on its way back.
 
-use super::action::{Action, Decision};
-use super::goals::Reached;
-use super::observation::{Observation, Seen};
+use super::action::{Decision, RolloutAction};
+use super::goals::StepProgress;
+use super::observation::{Observation, ObservedRevision};
 use super::record::Rollout;
 use super::rollforward::bring_up;
-use super::status::{End, Status};
+use super::status::{RollbackReason, Status};
 use super::step::Step;
 
 impl Rollout {
     /// Moves the traffic back to stable and restores everything else. The candidate finishes its messages in flight:
     /// [`collect_garbage`](super::collect_garbage) drains it afterwards.
-    pub(super) fn roll_back(&mut self, end: End, seen: &Observation, now: u64, decision: &mut Decision) {
-        if !self.data_is_at_rest(seen, now, decision) {
+    pub(super) fn roll_back(&mut self, end: RollbackReason, seen: &Observation, now: u64, decision: &mut Decision) {
+        if !self.is_handover_settled(seen, now, decision) {
             return;
         }
         let (stable, candidate) = (self.stable(), self.candidate());
-        let failed = seen.stable.as_ref().and_then(Seen::failure).map(str::to_owned);
-        let mut serves = seen.candidate.as_ref().is_some_and(Seen::can_take);
+        let failed = seen.stable.as_ref().and_then(ObservedRevision::failure).map(str::to_owned);
+        let mut serves = seen.candidate.as_ref().is_some_and(ObservedRevision::can_take);
         if failed.is_some() && serves && matches!(self.steps.get(self.step), Some(Step::Prepare { .. })) {
             // The candidate takes over only if it can read the state.
-            serves = matches!(self.prepared(seen), Reached::Yes);
+            serves = matches!(self.step_prepare(seen), StepProgress::Done);
         }
         if let Some(reason) = &failed
-            && self.converts()
+            && self.needs_conversion()
             && serves
         {
-            return self.convert_all_the_same(reason, seen, decision);
+            return self.convert_for_candidate(reason, seen, decision);
         }
         if seen.conversion.unfinished {
             if !seen.conversion.restoring {
-                decision.act(Action::RestoreState { revision: stable.clone() });
+                decision.request(RolloutAction::RestoreState { revision: stable.clone() });
             }
             decision.waits = Some(format!("{}: the state is put back as it was", self.why));
             return;
         }
         if seen.shadowed {
-            decision.act(Action::Shadow { revision: candidate.clone(), on: false });
+            decision.request(RolloutAction::Shadow { revision: candidate.clone(), on: false });
         }
         if seen.paused {
-            decision.act(Action::Resume { agent: self.agent.clone() });
+            decision.request(RolloutAction::Resume { agent: self.agent.clone() });
         }
         if let Some(reason) = failed {
-            return self.stay(&reason, serves, seen, now, decision);
+            return self.keep_candidate(&reason, serves, seen, now, decision);
         }
         // The cap was for a part of the traffic, and stable gets all of it again.
         if seen.stable.as_ref().is_some_and(|seen| seen.cap.is_some()) {
-            decision.act(Action::Cap { revision: stable.clone(), instances: None });
+            decision.request(RolloutAction::Cap { revision: stable.clone(), instances: None });
         }
         // The candidate keeps the traffic until stable is up again.
         let waits = bring_up(seen.stable.as_ref(), &stable, self.instances.min, decision).or_else(|| {
@@ -55,11 +55,11 @@ impl Rollout {
             }
             if self.handed_over {
                 if seen.stable.as_ref().is_some_and(|seen| !seen.busy) {
-                    decision.act(Action::TakeBack { revision: stable.clone(), conversion: None });
+                    decision.request(RolloutAction::TakeBack { revision: stable.clone(), conversion: None });
                 }
                 return Some(format!("{stable} restores the state that it handed over"));
             }
-            decision.act(Action::Weigh { stable: stable.clone(), candidate, percent: 0 });
+            decision.request(RolloutAction::Weigh { stable: stable.clone(), candidate, percent: 0 });
             Some(format!("all traffic goes back to {stable}"))
         });
         match waits {
@@ -75,8 +75,8 @@ impl Rollout {
 
     /// Waits for a handoff or a conversion in progress, and ends the rollout if the candidate keeps the data for good.
     /// Returns `false` if there is nothing more to do now.
-    fn data_is_at_rest(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> bool {
-        if self.moves_memory() || self.converts() {
+    fn is_handover_settled(&mut self, seen: &Observation, now: u64, decision: &mut Decision) -> bool {
+        if self.moves_memory() || self.needs_conversion() {
             if seen.is_candidate_busy() {
                 // A handoff in progress has to end, with or without success, before it can be undone.
                 let candidate = self.candidate();
@@ -85,35 +85,35 @@ impl Rollout {
             }
             let arrived = self.is_in_force(seen, 100);
             self.handed_over |= self.steps.get(self.step) == Some(&Step::Handoff) && arrived;
-            self.converted |= self.converts() && arrived;
+            self.converted |= self.needs_conversion() && arrived;
         }
-        let Some(bar) = self.bars_the_way_back() else { return true };
+        let Some(bar) = self.rollback_barrier() else { return true };
         // It was converted while the way back was decided on.
         self.set_weight(100, now);
         if seen.paused {
-            decision.act(Action::Resume { agent: self.agent.clone() });
+            decision.request(RolloutAction::Resume { agent: self.agent.clone() });
         }
         self.finish(Status::Failed, format!("{}; {bar}", self.why), now);
         false
     }
 
     /// Converts the state for the candidate, which takes over since stable failed.
-    fn convert_all_the_same(&self, reason: &str, seen: &Observation, decision: &mut Decision) {
+    fn convert_for_candidate(&self, reason: &str, seen: &Observation, decision: &mut Decision) {
         let (agent, revision) = (self.agent.clone(), self.candidate());
         match (seen.paused, self.conversion.clone()) {
-            (true, Some(conversion)) => decision.act(Action::Convert { revision, conversion }),
+            (true, Some(conversion)) => decision.request(RolloutAction::Convert { revision, conversion }),
             (true, None) => {}
-            (false, _) => decision.act(Action::Pause { agent }),
+            (false, _) => decision.request(RolloutAction::Pause { agent }),
         }
         decision.waits =
             Some(format!("{}: there is nothing to go back to: {reason}; the state is converted", self.why));
     }
 
     /// Ends a rollout that has nothing to go back to: a candidate that can take messages keeps the traffic.
-    fn stay(&mut self, reason: &str, serves: bool, seen: &Observation, now: u64, decision: &mut Decision) {
+    fn keep_candidate(&mut self, reason: &str, serves: bool, seen: &Observation, now: u64, decision: &mut Decision) {
         let (stable, candidate) = (self.stable(), self.candidate());
         if serves && !self.is_in_force(seen, 100) {
-            decision.act(Action::Weigh { stable, candidate, percent: 100 });
+            decision.request(RolloutAction::Weigh { stable, candidate, percent: 100 });
             decision.waits = Some(format!("{}: there is nothing to go back to: {reason}", self.why));
         } else if decision.actions.is_empty() {
             let goes_on = if serves { format!("; {candidate} goes on") } else { String::new() };

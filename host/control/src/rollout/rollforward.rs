@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::action::{Action, Decision};
-use super::goals::{JUDGED_EVERY, Reached};
-use super::observation::{Observation, Seen};
+use super::action::{Decision, RolloutAction};
+use super::goals::{ANALYSIS_INTERVAL, StepProgress};
+use super::observation::{Observation, ObservedRevision};
 use super::record::Rollout;
-use super::status::{End, Status};
+use super::status::{RollbackReason, Status};
 use super::step::Step;
 use super::strategy::Strategy;
 use super::verdict::Verdict;
-use crate::lifecycle::State;
+use crate::lifecycle::RevisionState;
 use crate::names::RevisionId;
 
 impl Rollout {
@@ -20,75 +20,78 @@ impl Rollout {
             return;
         }
         if self.status == Status::Pending {
-            self.become_status(Status::Preparing, "it has its turn".to_owned(), now);
+            self.set_status(Status::Preparing, "it has its turn".to_owned(), now);
         }
         if let Some((end, why)) = self.refusal(seen) {
-            return self.fall_back(end, why, now);
+            return self.start_rollback(end, why, now);
         }
         // Before the revisions are brought up: a failed stable must not be waited for.
         self.take_over_from_failed(seen, now);
-        let standing = self.stand(seen, decision);
-        self.loosen(seen, decision);
+        let standing = self.ensure_running(seen, decision);
+        self.release_unneeded(seen, decision);
         if let Some(wait) = standing {
-            return self.rest(Reached::Works(wait), seen, now, decision);
+            return self.record_wait(StepProgress::Working(wait), seen, now, decision);
         }
         let held = self.status == Status::Paused && self.steps.get(self.step) != Some(&Step::Pause);
         if held {
             let why = self.why.clone();
-            decision.look_again(JUDGED_EVERY);
-            return self.rest(Reached::Waits(why), seen, now, decision);
+            decision.recheck_in(ANALYSIS_INTERVAL);
+            return self.record_wait(StepProgress::Waiting(why), seen, now, decision);
         }
         while self.step < self.steps.len() {
-            match self.reach(seen, now, decision) {
-                Reached::Yes => self.go_on(),
-                wait => return self.rest(wait, seen, now, decision),
+            match self.step_progress(seen, now, decision) {
+                StepProgress::Done => self.next_step(),
+                wait => return self.record_wait(wait, seen, now, decision),
             }
         }
         let why = match seen.stable.as_ref().map(|seen| &seen.state) {
-            Some(State::Failed { reason }) => format!("{} runs; {} failed: {reason}", self.candidate(), self.stable()),
+            Some(RevisionState::Failed { reason }) => {
+                format!("{} runs; {} failed: {reason}", self.candidate(), self.stable())
+            }
             Some(_) | None => format!("{} runs", self.candidate()),
         };
         self.finish(Status::Completed, why, now);
     }
 
     /// Records the reason for waiting, and gives up if the host has worked too long.
-    fn rest(&mut self, wait: Reached, seen: &Observation, now: u64, decision: &mut Decision) {
+    fn record_wait(&mut self, wait: StepProgress, seen: &Observation, now: u64, decision: &mut Decision) {
         let (working, text) = match wait {
-            Reached::Yes => return,
-            Reached::Refused(end, why) => return self.fall_back(end, why, now),
-            Reached::Works(text) => (true, text),
-            Reached::Waits(text) => (false, text),
+            StepProgress::Done => return,
+            StepProgress::Refused(end, why) => return self.start_rollback(end, why, now),
+            StepProgress::Working(text) => (true, text),
+            StepProgress::Waiting(text) => (false, text),
         };
-        self.ask(seen, now, decision);
+        // While it waits for anything else, the candidate is probed as well.
+        self.request_probe(seen, now, decision);
         self.clock.working = working && self.status != Status::Paused;
-        if let Some(why) = self.is_late() {
+        if let Some(why) = self.timed_out() {
             // Without any traffic so far there is nothing to roll back.
-            let end = if self.weights.is_empty() { End::Failed } else { End::RolledBack };
-            return self.fall_back(end, format!("{why}: {text}"), now);
+            let end = if self.weight_history.is_empty() { RollbackReason::Failed } else { RollbackReason::RolledBack };
+            return self.start_rollback(end, format!("{why}: {text}"), now);
         }
         if self.clock.working {
             let left = self.settings.timeout.saturating_sub(Duration::from_millis(self.clock.worked));
             // A millisecond after the limit, which has to be exceeded.
-            decision.look_again(left + Duration::from_millis(1));
+            decision.recheck_in(left + Duration::from_millis(1));
         }
-        let present = match self.present() {
+        let present = match self.status_of_step() {
             // Compiled already, and its instances are starting.
             Status::Preparing if text.contains("instances") => Status::Starting,
             present => present,
         };
         let text = format!("step {} of {}: {text}", self.step + 1, self.steps.len());
         if self.status != Status::Paused {
-            self.become_status(present, text.clone(), now);
+            self.set_status(present, text.clone(), now);
         }
         decision.waits = Some(text);
     }
 
     /// Returns the reason to refuse the candidate at any step.
-    fn refusal(&self, seen: &Observation) -> Option<(End, String)> {
+    fn refusal(&self, seen: &Observation) -> Option<(RollbackReason, String)> {
         let candidate = self.candidate();
-        let ran = self.reached > 0;
-        if let Some(State::Failed { reason }) = seen.candidate.as_ref().map(|seen| &seen.state) {
-            let end = if ran { End::RolledBack } else { End::Failed };
+        let ran = self.weight_in_force > 0;
+        if let Some(RevisionState::Failed { reason }) = seen.candidate.as_ref().map(|seen| &seen.state) {
+            let end = if ran { RollbackReason::RolledBack } else { RollbackReason::Failed };
             return Some((end, format!("{candidate} failed: {reason}")));
         }
         // The target of an undo was chosen by an operator, and must not be taken back by a rule.
@@ -98,10 +101,12 @@ impl Rollout {
         let probes = seen.candidate.as_ref().and_then(|seen| seen.probes);
         if probes.and_then(|probes| probes.healthy(&self.settings.probe)) == Some(false) {
             let failed = self.settings.probe.failures;
-            return Some((End::RolledBack, format!("probes: {failed} in a row of {candidate} failed")));
+            return Some((RollbackReason::RolledBack, format!("probes: {failed} in a row of {candidate} failed")));
         }
         match self.verdict(seen) {
-            Verdict::Refused { trigger, figures } => Some((End::RolledBack, format!("{trigger}: {figures}"))),
+            Verdict::Refused { trigger, figures } => {
+                Some((RollbackReason::RolledBack, format!("{trigger}: {figures}")))
+            }
             Verdict::Healthy | Verdict::Waiting { .. } => None,
         }
     }
@@ -109,7 +114,7 @@ impl Rollout {
     /// Moves all traffic to the candidate if stable failed: there is nothing to go back to, and otherwise no revision
     /// serves.
     fn take_over_from_failed(&mut self, seen: &Observation, now: u64) {
-        let Some(State::Failed { reason }) = seen.stable.as_ref().map(|seen| &seen.state) else { return };
+        let Some(RevisionState::Failed { reason }) = seen.stable.as_ref().map(|seen| &seen.state) else { return };
         // A handoff or a conversion in progress has to end first, with or without success.
         let step = self.steps.get(self.step);
         if self.weight == 100 || step == Some(&Step::Convert) || self.moves_memory() && seen.is_candidate_busy() {
@@ -117,27 +122,27 @@ impl Rollout {
         }
         // Its migration is known only once it is prepared, and with it if it can read the state.
         if matches!(step, Some(Step::Prepare { .. })) {
-            let ready = seen.candidate.as_ref().is_some_and(Seen::can_take);
-            if !ready || !matches!(self.prepared(seen), Reached::Yes) {
+            let ready = seen.candidate.as_ref().is_some_and(ObservedRevision::can_take);
+            if !ready || !matches!(self.step_prepare(seen), StepProgress::Done) {
                 return;
             }
         }
         let why = format!("{} failed: {reason}; {} takes over", self.stable(), self.candidate());
         // The remaining steps are for two revisions that share the traffic, and only one is left.
         self.steps.truncate(self.step);
-        if self.converts() {
+        if self.needs_conversion() {
             // The state is converted first, with the mailbox paused.
             self.steps.push(Step::Convert);
         } else {
-            self.steps.push(Step::Weight { percent: 100, hold: Duration::ZERO, judged: false });
+            self.steps.push(Step::Weight { percent: 100, hold: Duration::ZERO, needs_healthy: false });
             self.set_weight(100, now);
         }
-        self.become_status(Status::InProgress, why, now);
+        self.set_status(Status::InProgress, why, now);
     }
 
     /// Brings up the revisions that this step needs and that are not up, as after a restart. Returns the reason for
     /// waiting.
-    fn stand(&self, seen: &Observation, decision: &mut Decision) -> Option<String> {
+    fn ensure_running(&self, seen: &Observation, decision: &mut Decision) -> Option<String> {
         // The handoff has succeeded, and the step is about to record that.
         if self.moves_memory() && self.is_in_force(seen, 100) {
             return None;
@@ -155,25 +160,25 @@ impl Rollout {
         // Until the candidate is up, all traffic is with stable, even if the candidate had some before a restart.
         let weight = if new.is_none() { self.weight } else { 0 };
         if old.is_none() && (new.is_none() || weight < 100) && !self.is_in_force(seen, weight) {
-            let can = |seen: &Option<Seen>| seen.as_ref().is_some_and(Seen::can_take);
+            let can = |seen: &Option<ObservedRevision>| seen.as_ref().is_some_and(ObservedRevision::can_take);
             if (weight == 100 || can(&seen.stable)) && (weight == 0 || can(&seen.candidate)) {
-                decision.act(Action::Weigh { stable, candidate, percent: weight });
+                decision.request(RolloutAction::Weigh { stable, candidate, percent: weight });
             }
         }
         old.or(new)
     }
 
     /// Ends a pause or shadowing that belongs to another step.
-    fn loosen(&self, seen: &Observation, decision: &mut Decision) {
+    fn release_unneeded(&self, seen: &Observation, decision: &mut Decision) {
         let step = self.steps.get(self.step);
         // A paused rollout must not hold up messages; a handoff in progress comes to its end first.
         let holds = matches!(step, Some(Step::Handoff | Step::Convert));
         let needed = holds && (self.status != Status::Paused || seen.is_candidate_busy());
         if seen.paused && !needed && !seen.conversion.unfinished {
-            decision.act(Action::Resume { agent: self.agent.clone() });
+            decision.request(RolloutAction::Resume { agent: self.agent.clone() });
         }
         if seen.shadowed && !matches!(step, Some(Step::Shadow { .. })) {
-            decision.act(Action::Shadow { revision: self.candidate(), on: false });
+            decision.request(RolloutAction::Shadow { revision: self.candidate(), on: false });
         }
     }
 
@@ -191,28 +196,28 @@ impl Rollout {
 
 /// Brings a revision up. Returns the reason for waiting; `None` once it can take messages.
 pub(super) fn bring_up(
-    seen: Option<&Seen>,
+    seen: Option<&ObservedRevision>,
     revision: &RevisionId,
     instances: u32,
     decision: &mut Decision,
 ) -> Option<String> {
     let Some(seen) = seen else {
-        decision.act(Action::Revive { revision: revision.clone() });
+        decision.request(RolloutAction::Revive { revision: revision.clone() });
         return Some(format!("{revision} is brought back"));
     };
     match &seen.state {
-        State::Unloaded => {
+        RevisionState::Unloaded => {
             if !seen.busy {
-                decision.act(Action::Prepare { revision: revision.clone(), instances });
+                decision.request(RolloutAction::Prepare { revision: revision.clone(), instances });
             }
             Some(format!("{revision} is being validated and compiled"))
         }
-        State::Loaded => Some(format!("{revision} is starting its instances")),
-        State::Ready | State::Running | State::Draining => None,
-        State::Stopped => {
-            decision.act(Action::Revive { revision: revision.clone() });
+        RevisionState::Loaded => Some(format!("{revision} is starting its instances")),
+        RevisionState::Ready | RevisionState::Running | RevisionState::Draining => None,
+        RevisionState::Stopped => {
+            decision.request(RolloutAction::Revive { revision: revision.clone() });
             Some(format!("{revision} is brought back"))
         }
-        State::Failed { reason } => Some(format!("{revision} failed: {reason}")),
+        RevisionState::Failed { reason } => Some(format!("{revision} failed: {reason}")),
     }
 }

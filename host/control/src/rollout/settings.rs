@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::compat::CannotHold;
+use super::compat::Incompatible;
 use super::probe::HealthProbe;
 use super::step::Step;
-use super::step_plan::{self, Common, Situation};
-use super::strategy::{Memory, Strategy};
+use super::step_plan::{self, Situation, StepContext};
+use super::strategy::{MemoryHandover, Strategy};
 use crate::units::serde_duration;
 
 /// The table `rollback`: the rules for taking a new revision back, and the revisions kept to go back to (SPEC §4).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 // A record of an earlier version lacks later fields.
 #[serde(rename_all = "kebab-case", default)]
-pub struct Rollback {
+pub struct RollbackRules {
     /// Set if the rules act without an operator (true).
     pub automatic: bool,
     /// The excess of its failures over stable's, in percent points (0 – 100, 5).
@@ -41,7 +41,7 @@ pub struct Rollback {
     pub keep: u32,
 }
 
-impl Default for Rollback {
+impl Default for RollbackRules {
     /// Returns the values of SPEC §3 and §4.
     fn default() -> Self {
         Self {
@@ -62,13 +62,13 @@ impl Default for Rollback {
 /// The settings of a rollout, as declared when it began. Later changes apply to the next one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct Settings {
+pub struct RolloutSettings {
     /// The strategy.
     pub strategy: Strategy,
     /// The rules for going back.
-    pub rollback: Rollback,
+    pub rollback: RollbackRules,
     /// The treatment of state in memory (migrate).
-    pub state: Memory,
+    pub state: MemoryHandover,
     /// The number of past messages that the candidate has to handle on a copy first (0 – 10,000, 0).
     pub rehearse: u32,
     /// The probing of its health.
@@ -81,20 +81,20 @@ pub struct Settings {
     pub drain: Duration,
 }
 
-impl Default for Settings {
+impl Default for RolloutSettings {
     /// Returns values for fields that a record lacks; every version wrote the strategy.
     fn default() -> Self {
         Self::new(Strategy::Undo)
     }
 }
 
-impl Settings {
+impl RolloutSettings {
     /// Returns a strategy with the defaults of all other settings.
     pub fn new(strategy: Strategy) -> Self {
         Self {
             strategy,
-            rollback: Rollback::default(),
-            state: Memory::default(),
+            rollback: RollbackRules::default(),
+            state: MemoryHandover::default(),
             rehearse: 0,
             probe: HealthProbe::default(),
             timeout: Duration::from_secs(300),
@@ -106,8 +106,8 @@ impl Settings {
     ///
     /// # Errors
     /// The strategy is impossible for this agent.
-    pub fn steps(&self, situation: Situation) -> Result<Vec<Step>, CannotHold> {
-        step_plan::steps(&self.strategy, Common { situation, rehearse: self.rehearse })
+    pub fn steps(&self, situation: Situation) -> Result<Vec<Step>, Incompatible> {
+        step_plan::steps(&self.strategy, StepContext { situation, rehearse: self.rehearse })
     }
 
     /// Returns these settings with another strategy.

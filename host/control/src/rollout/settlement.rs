@@ -1,7 +1,7 @@
 //! The conclusions from a rollout that has ended.
 
 use super::ledger::{Ledger, SUPERVISION};
-use super::record::Side;
+use super::record::StoredRevision;
 use super::status::Status;
 use super::strategy::Strategy;
 
@@ -20,21 +20,21 @@ impl Ledger {
         };
         // What an undo by hand could not go to ran before, and what it would have left runs on: neither is refused.
         let stays =
-            rollout.status == Status::Failed && strategy == Strategy::Undo && rollout.who != SUPERVISION && !runs;
+            rollout.status == Status::Failed && strategy == Strategy::Undo && rollout.initiator != SUPERVISION && !runs;
         if stays {
-            let Side { digest, settings, .. } = rollout.from.clone();
-            self.declined.retain(|known| (known.digest, &known.settings) != (digest, &settings));
+            let StoredRevision { digest, settings, .. } = rollout.from.clone();
+            self.refusals.retain(|known| (known.digest, &known.settings) != (digest, &settings));
             return true;
         }
         // A superseded rollout refuses nothing: its content was not found to be worse.
         let declines = matches!(rollout.status, Status::Failed | Status::Cancelled | Status::RolledBack);
-        let holds = rollout.holds_after();
+        let holds = rollout.state_versions_after();
         if runs && self.current() != Some(&to) {
-            self.runs(to.clone());
+            self.record_running(to.clone());
         }
-        self.holds = holds;
+        self.state_versions = holds;
         if declines && !runs {
-            self.decline(to, Some(strategy), why, now);
+            self.refuse(to, Some(strategy), why, now);
         }
         true
     }

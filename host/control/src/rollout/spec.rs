@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::probe::HealthProbe;
-use super::settings::{Rollback, Settings};
+use super::settings::{RollbackRules, RolloutSettings};
 use super::split::Sticky;
-use super::strategy::{Deploy, Memory, Reload, Strategy};
+use super::strategy::{DeployStrategy, MemoryHandover, ReloadStrategy, Strategy};
 use crate::units::serde_duration;
 
 /// The tables `deploy`, `reload` and `rollback`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Declaration {
+pub struct RolloutSpec {
     /// The rollout of a changed declaration.
     pub deploy: DeploySpec,
     /// The rollout of a changed component.
@@ -26,7 +26,7 @@ pub struct Declaration {
 pub struct DeploySpec {
     /// The strategy.
     #[serde(flatten)]
-    pub strategy: Deploy,
+    pub strategy: DeployStrategy,
     /// The limit of the host's own work.
     #[serde(with = "serde_duration")]
     pub timeout: Duration,
@@ -37,9 +37,9 @@ pub struct DeploySpec {
 pub struct ReloadSpec {
     /// The strategy.
     #[serde(flatten)]
-    pub strategy: Reload,
+    pub strategy: ReloadStrategy,
     /// The treatment of state in memory.
-    pub state: Memory,
+    pub state: MemoryHandover,
     /// The limit of the host's own work.
     #[serde(with = "serde_duration")]
     pub timeout: Duration,
@@ -50,7 +50,7 @@ pub struct ReloadSpec {
 pub struct RollbackSpec {
     /// The rules by which a new revision is taken back.
     #[serde(flatten)]
-    pub rules: Rollback,
+    pub rules: RollbackRules,
     /// The number of past messages that it has to handle on a copy first.
     pub rehearse: u32,
     /// The binding of conversations during the rollout. Unlike the other settings it also acts on a rollout in
@@ -63,13 +63,13 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Default for DeploySpec {
     fn default() -> Self {
-        Self { strategy: Deploy::default(), timeout: TIMEOUT }
+        Self { strategy: DeployStrategy::default(), timeout: TIMEOUT }
     }
 }
 
 impl Default for ReloadSpec {
     fn default() -> Self {
-        Self { strategy: Reload::default(), state: Memory::default(), timeout: TIMEOUT }
+        Self { strategy: ReloadStrategy::default(), state: MemoryHandover::default(), timeout: TIMEOUT }
     }
 }
 
@@ -87,11 +87,11 @@ impl ReloadSpec {
     }
 }
 
-impl Declaration {
+impl RolloutSpec {
     /// Returns the settings for a rollout of changed settings, and those for one of a changed component. `drain` is
     /// `reload.drain`.
-    pub fn settings(&self, drain: Duration) -> (Settings, Settings) {
-        let with = |strategy, timeout| Settings {
+    pub fn settings(&self, drain: Duration) -> (RolloutSettings, RolloutSettings) {
+        let with = |strategy, timeout| RolloutSettings {
             strategy,
             rollback: self.rollback.rules.clone(),
             state: self.reload.state,

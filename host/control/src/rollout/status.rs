@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::window::Compared;
+use super::window::ComparisonCounts;
 
 /// The status of a rollout (SPEC §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub enum Status {
     /// Moves the traffic back to stable.
     RollingBack {
         /// The reason of going back, which decides the final status.
-        end: End,
+        end: RollbackReason,
     },
     /// The candidate runs. Terminal.
     Completed,
@@ -38,7 +38,7 @@ pub enum Status {
 /// The reason of going back, by the final status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum End {
+pub enum RollbackReason {
     /// Becomes [`Status::Failed`].
     Failed,
     /// Becomes [`Status::Cancelled`].
@@ -80,13 +80,13 @@ impl Status {
     }
 }
 
-impl From<End> for Status {
-    fn from(end: End) -> Self {
+impl From<RollbackReason> for Status {
+    fn from(end: RollbackReason) -> Self {
         match end {
-            End::Failed => Self::Failed,
-            End::Cancelled => Self::Cancelled,
-            End::Superseded => Self::Superseded,
-            End::RolledBack => Self::RolledBack,
+            RollbackReason::Failed => Self::Failed,
+            RollbackReason::Cancelled => Self::Cancelled,
+            RollbackReason::Superseded => Self::Superseded,
+            RollbackReason::RolledBack => Self::RolledBack,
         }
     }
 }
@@ -94,7 +94,7 @@ impl From<End> for Status {
 /// The measurements of a rollout by the host (SPEC §2). Nothing is estimated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct Figures {
+pub struct RolloutStats {
     /// Instances of the candidate that started.
     pub started: u64,
     /// Instances of the candidate that did not start, or ended by a trap or a limit.
@@ -112,15 +112,15 @@ pub struct Figures {
     /// Probes of the candidate that failed.
     pub probes_failed: u64,
     /// The comparison of answers to copies.
-    pub compared: Compared,
+    pub compared: ComparisonCounts,
     /// The comparison of answers in its rehearsal.
-    pub rehearsed: Compared,
+    pub rehearsed: ComparisonCounts,
     /// Messages that were accepted during the rollout and are gone after its end: neither handled, dead, queued nor in
     /// flight. `None` until they are counted.
     pub lost: Option<u64>,
 }
 
-impl Figures {
+impl RolloutStats {
     /// Adds the measurements of a later run of the host.
     pub(super) fn and(self, later: Self) -> Self {
         Self {

@@ -47,7 +47,8 @@ pub enum Step {
         #[serde(rename = "for", with = "serde_duration")]
         hold: Duration,
         /// Set if it has to be found healthy as well: with too few messages the step waits.
-        judged: bool,
+        #[serde(rename = "judged")]
+        needs_healthy: bool,
     },
     /// The running revision has only a number of instances left.
     Shrink {

@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use super::compat::{CannotHold, check_memory, splits_traffic};
+use super::compat::{Incompatible, check_memory, splits_traffic};
 use super::step::Step;
-use super::strategy::{Batch, CanaryStep, Deploy, Reload, Strategy};
+use super::strategy::{Batch, CanaryStep, DeployStrategy, ReloadStrategy, Strategy};
 
 /// The longest time for which a new revision with all the traffic is watched, to judge it by `min-messages` and its
 /// probes. It has to end, since an agent may have very few messages; later failures are left to supervision and to
 /// people.
-pub const WATCHED: Duration = Duration::from_secs(300);
+pub const WATCH_TIME: Duration = Duration::from_secs(300);
 
 /// The facts that steps depend on beside the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,31 +37,31 @@ impl Situation {
 
 /// The facts that all strategies depend on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Common {
+pub(super) struct StepContext {
     pub(super) situation: Situation,
     pub(super) rehearse: u32,
 }
 
 /// Returns the steps of a strategy, or the reason why it is impossible for this agent.
-pub(super) fn steps(strategy: &Strategy, common: Common) -> Result<Vec<Step>, CannotHold> {
+pub(super) fn steps(strategy: &Strategy, common: StepContext) -> Result<Vec<Step>, Incompatible> {
     let stateful = common.situation.is_stateful();
     // Once more here: whether the candidate keeps memory is known only now.
     check_memory(strategy, stateful)?;
     // Two revisions with traffic at once can read each other's data, so nothing is paused or converted.
     let splits = common.situation.new_format && splits_traffic(strategy, stateful).is_some();
     let new_format = common.situation.new_format && !splits;
-    let common = Common { situation: Situation { new_format, ..common.situation }, ..common };
+    let common = StepContext { situation: Situation { new_format, ..common.situation }, ..common };
     let mut steps = match strategy {
-        Strategy::Deploy(Deploy::Immediate) => deploy_immediate(common),
-        Strategy::Deploy(Deploy::Rolling { batch }) => rolling(*batch, common),
-        Strategy::Deploy(Deploy::BlueGreen { keep_warm }) => blue_green(*keep_warm, common),
-        Strategy::Deploy(Deploy::Canary { steps }) => canary(steps, common),
-        Strategy::Reload(Reload::Graceful) => graceful(common),
-        Strategy::Reload(Reload::Immediate) => reload_immediate(common),
-        Strategy::Reload(Reload::Parallel { hold, min_messages, match_percent, .. }) => {
+        Strategy::Deploy(DeployStrategy::Immediate) => deploy_immediate(common),
+        Strategy::Deploy(DeployStrategy::Rolling { batch }) => rolling(*batch, common),
+        Strategy::Deploy(DeployStrategy::BlueGreen { keep_warm }) => blue_green(*keep_warm, common),
+        Strategy::Deploy(DeployStrategy::Canary { steps }) => canary(steps, common),
+        Strategy::Reload(ReloadStrategy::Graceful) => graceful(common),
+        Strategy::Reload(ReloadStrategy::Immediate) => reload_immediate(common),
+        Strategy::Reload(ReloadStrategy::Parallel { hold, min_messages, match_percent, .. }) => {
             parallel(*hold, *min_messages, *match_percent, common)
         }
-        Strategy::Reload(Reload::TrafficSplitting { steps, every }) => traffic_splitting(steps, *every, common),
+        Strategy::Reload(ReloadStrategy::TrafficSplitting { steps, every }) => traffic_splitting(steps, *every, common),
         Strategy::Undo => undo(common),
     };
     // Before any traffic moves: a copy made later would have data of both formats.
@@ -78,17 +78,17 @@ fn watched(strategy: &Strategy) -> Option<Step> {
     let warm = match strategy {
         Strategy::Undo => return None,
         // The time of keeping the old revision warm is watched already.
-        Strategy::Deploy(Deploy::BlueGreen { keep_warm }) => *keep_warm,
+        Strategy::Deploy(DeployStrategy::BlueGreen { keep_warm }) => *keep_warm,
         Strategy::Deploy(_) | Strategy::Reload(_) => Duration::ZERO,
     };
-    Some(Step::Watch { hold: WATCHED.saturating_sub(warm) })
+    Some(Step::Watch { hold: WATCH_TIME.saturating_sub(warm) })
 }
 
-fn deploy_immediate(common: Common) -> Vec<Step> {
+fn deploy_immediate(common: StepContext) -> Vec<Step> {
     [common.ready(common.situation.min), common.rehearsed(), vec![common.switch(), Step::Stop]].concat()
 }
 
-fn rolling(batch: Batch, common: Common) -> Vec<Step> {
+fn rolling(batch: Batch, common: StepContext) -> Vec<Step> {
     let all = common.situation.instances.max(1);
     if common.situation.is_stateful() {
         // A stateful agent has exactly one instance, and so one batch.
@@ -106,7 +106,7 @@ fn rolling(batch: Batch, common: Common) -> Vec<Step> {
         }
         // Rounded down: only the last batch makes it 100.
         let percent = (u64::from(replaced) * 100 / u64::from(all)) as u8;
-        steps.push(Step::Weight { percent, hold: Duration::ZERO, judged: false });
+        steps.push(Step::Weight { percent, hold: Duration::ZERO, needs_healthy: false });
         if replaced < all {
             steps.push(Step::Shrink { instances: all - replaced });
         }
@@ -115,20 +115,24 @@ fn rolling(batch: Batch, common: Common) -> Vec<Step> {
     steps
 }
 
-fn blue_green(keep_warm: Duration, common: Common) -> Vec<Step> {
+fn blue_green(keep_warm: Duration, common: StepContext) -> Vec<Step> {
     let full = common.ready(common.situation.instances);
     let switched = vec![common.switch(), Step::KeepWarm { hold: keep_warm }, Step::Drain, Step::Stop];
     [full, vec![Step::Probe], common.rehearsed(), switched].concat()
 }
 
-fn canary(declared: &[CanaryStep], common: Common) -> Vec<Step> {
+fn canary(declared: &[CanaryStep], common: StepContext) -> Vec<Step> {
     let mut weights: Vec<Step> = declared
         .iter()
         .map(|step| match *step {
             // All traffic for no time is not judged: stable has no messages to compare with.
             CanaryStep::Weight { percent, hold } => {
-                let judged = percent < 100 || !hold.is_zero();
-                if percent == 100 && hold.is_zero() { common.switch() } else { Step::Weight { percent, hold, judged } }
+                let needs_healthy = percent < 100 || !hold.is_zero();
+                if percent == 100 && hold.is_zero() {
+                    common.switch()
+                } else {
+                    Step::Weight { percent, hold, needs_healthy }
+                }
             }
             CanaryStep::Pause => Step::Pause,
         })
@@ -140,25 +144,25 @@ fn canary(declared: &[CanaryStep], common: Common) -> Vec<Step> {
     [ready, vec![Step::Probe], common.rehearsed(), weights, vec![Step::Drain, Step::Stop]].concat()
 }
 
-fn graceful(common: Common) -> Vec<Step> {
+fn graceful(common: StepContext) -> Vec<Step> {
     let switched = vec![common.switch(), Step::Drain, Step::Stop];
     [common.ready(common.situation.min), vec![Step::Probe], common.rehearsed(), switched].concat()
 }
 
-fn reload_immediate(common: Common) -> Vec<Step> {
+fn reload_immediate(common: StepContext) -> Vec<Step> {
     // Without a probe before the switch, problems show while it is watched.
     [common.ready(common.situation.min), common.rehearsed(), vec![common.switch(), Step::Stop]].concat()
 }
 
-fn parallel(hold: Duration, min_messages: u64, match_percent: f64, common: Common) -> Vec<Step> {
+fn parallel(hold: Duration, min_messages: u64, match_percent: f64, common: StepContext) -> Vec<Step> {
     let shadow = vec![Step::Shadow { hold, min_messages, match_percent }];
     let switched = vec![common.switch(), Step::Drain, Step::Stop];
     [common.ready(common.situation.min), vec![Step::Probe], common.rehearsed(), shadow, switched].concat()
 }
 
-fn traffic_splitting(percents: &[u8], every: Duration, common: Common) -> Vec<Step> {
+fn traffic_splitting(percents: &[u8], every: Duration, common: StepContext) -> Vec<Step> {
     let mut weights: Vec<Step> =
-        percents.iter().map(|percent| Step::Weight { percent: *percent, hold: every, judged: true }).collect();
+        percents.iter().map(|percent| Step::Weight { percent: *percent, hold: every, needs_healthy: true }).collect();
     if percents.last() != Some(&100) {
         weights.push(common.switch());
     }
@@ -166,14 +170,14 @@ fn traffic_splitting(percents: &[u8], every: Duration, common: Common) -> Vec<St
     [ready, vec![Step::Probe], common.rehearsed(), weights, vec![Step::Drain, Step::Stop]].concat()
 }
 
-fn undo(common: Common) -> Vec<Step> {
+fn undo(common: StepContext) -> Vec<Step> {
     // The revision has run before, so it needs neither a probe nor a judgement, and has to be back soon. It has not met
     // the state as it is now, which a rehearsal shows.
     let switch = if common.situation.candidate_stateful { Step::TakeBack } else { common.switch() };
     [common.ready(common.situation.min), common.rehearsed(), vec![switch, Step::Drain, Step::Stop]].concat()
 }
 
-impl Common {
+impl StepContext {
     fn ready(&self, instances: u32) -> Vec<Step> {
         // A stateful revision has one instance, which starts when it gets the memory.
         vec![Step::Prepare { instances: if self.situation.is_stateful() { 0 } else { instances } }]
@@ -192,15 +196,15 @@ impl Common {
         if self.situation.new_format {
             return Step::Convert;
         }
-        Step::Weight { percent: 100, hold: Duration::ZERO, judged: false }
+        Step::Weight { percent: 100, hold: Duration::ZERO, needs_healthy: false }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollout::Settings;
-    use crate::rollout::strategy::Memory;
+    use crate::rollout::RolloutSettings;
+    use crate::rollout::strategy::MemoryHandover;
 
     /// Returns steps in short form.
     fn short(steps: &[Step]) -> String {
@@ -212,8 +216,8 @@ mod tests {
             Step::Shadow { hold, min_messages, match_percent } => {
                 format!("shadow {}s {min_messages} {match_percent}%", hold.as_secs())
             }
-            Step::Weight { percent, hold, judged } => {
-                format!("{percent}% {}s{}", hold.as_secs(), if *judged { " judged" } else { "" })
+            Step::Weight { percent, hold, needs_healthy } => {
+                format!("{percent}% {}s{}", hold.as_secs(), if *needs_healthy { " judged" } else { "" })
             }
             Step::Shrink { instances } => format!("shrink {instances}"),
             Step::Pause => "pause".to_owned(),
@@ -232,9 +236,9 @@ mod tests {
     #[test]
     fn each_strategy_has_the_steps_of_the_specification() {
         use Strategy::{Deploy as D, Reload as R};
-        let rolling = |batch| D(Deploy::Rolling { batch });
+        let rolling = |batch| D(DeployStrategy::Rolling { batch });
         for (strategy, stateful, expected) in [
-            (D(Deploy::Immediate), false, "prepare 2, 100% 0s, stop, watch 300s"),
+            (D(DeployStrategy::Immediate), false, "prepare 2, 100% 0s, stop, watch 300s"),
             (
                 rolling(Batch::Count(2)),
                 false,
@@ -242,19 +246,23 @@ mod tests {
             ),
             (rolling(Batch::Percent(100)), false, "prepare 5, probe, 100% 0s, drain, stop, watch 300s"),
             (rolling(Batch::Count(1)), true, "prepare 0, probe, handoff, drain, stop, watch 300s"),
-            (D(Deploy::blue_green()), false, "prepare 5, probe, 100% 0s, warm 300s, drain, stop, watch 0s"),
-            (D(Deploy::blue_green()), true, "prepare 0, probe, handoff, warm 300s, drain, stop, watch 0s"),
+            (D(DeployStrategy::blue_green()), false, "prepare 5, probe, 100% 0s, warm 300s, drain, stop, watch 0s"),
+            (D(DeployStrategy::blue_green()), true, "prepare 0, probe, handoff, warm 300s, drain, stop, watch 0s"),
             (
-                D(Deploy::canary()),
+                D(DeployStrategy::canary()),
                 false,
                 "prepare 2, probe, 5% 300s judged, 25% 600s judged, 50% 600s judged, 100% 0s, drain, stop, watch 300s",
             ),
-            (R(Reload::Graceful), false, "prepare 2, probe, 100% 0s, drain, stop, watch 300s"),
-            (R(Reload::Graceful), true, "prepare 0, probe, handoff, drain, stop, watch 300s"),
-            (R(Reload::Immediate), false, "prepare 2, 100% 0s, stop, watch 300s"),
-            (R(Reload::parallel()), false, "prepare 2, probe, shadow 60s 100 100%, 100% 0s, drain, stop, watch 300s"),
+            (R(ReloadStrategy::Graceful), false, "prepare 2, probe, 100% 0s, drain, stop, watch 300s"),
+            (R(ReloadStrategy::Graceful), true, "prepare 0, probe, handoff, drain, stop, watch 300s"),
+            (R(ReloadStrategy::Immediate), false, "prepare 2, 100% 0s, stop, watch 300s"),
             (
-                R(Reload::traffic_splitting()),
+                R(ReloadStrategy::parallel()),
+                false,
+                "prepare 2, probe, shadow 60s 100 100%, 100% 0s, drain, stop, watch 300s",
+            ),
+            (
+                R(ReloadStrategy::traffic_splitting()),
                 false,
                 "prepare 2, probe, 5% 30s judged, 10% 30s judged, 25% 30s judged, 50% 30s judged, 75% 30s judged, \
                  100% 30s judged, drain, stop, watch 300s",
@@ -269,7 +277,7 @@ mod tests {
                 candidate_stateful: stateful,
                 new_format: false,
             };
-            let steps = Settings::new(strategy.clone()).steps(situation).unwrap();
+            let steps = RolloutSettings::new(strategy.clone()).steps(situation).unwrap();
             assert_eq!(short(&steps), expected, "{strategy:?} {stateful}");
         }
     }
@@ -279,17 +287,18 @@ mod tests {
         let situation =
             Situation { instances: 1, min: 0, stable_stateful: false, candidate_stateful: false, new_format: false };
         for strategy in [
-            Strategy::Deploy(Deploy::Immediate),
-            Strategy::Deploy(Deploy::default()),
-            Strategy::Deploy(Deploy::blue_green()),
-            Strategy::Deploy(Deploy::canary()),
-            Strategy::Reload(Reload::Graceful),
-            Strategy::Reload(Reload::Immediate),
-            Strategy::Reload(Reload::parallel()),
-            Strategy::Reload(Reload::traffic_splitting()),
+            Strategy::Deploy(DeployStrategy::Immediate),
+            Strategy::Deploy(DeployStrategy::default()),
+            Strategy::Deploy(DeployStrategy::blue_green()),
+            Strategy::Deploy(DeployStrategy::canary()),
+            Strategy::Reload(ReloadStrategy::Graceful),
+            Strategy::Reload(ReloadStrategy::Immediate),
+            Strategy::Reload(ReloadStrategy::parallel()),
+            Strategy::Reload(ReloadStrategy::traffic_splitting()),
             Strategy::Undo,
         ] {
-            let steps = Settings { rehearse: 9, ..Settings::new(strategy.clone()) }.steps(situation).unwrap();
+            let steps =
+                RolloutSettings { rehearse: 9, ..RolloutSettings::new(strategy.clone()) }.steps(situation).unwrap();
             let rehearse = steps.iter().position(|step| *step == Step::Rehearse { messages: 9 });
             let weight = steps.iter().position(|step| matches!(step, Step::Weight { .. }));
             assert!(rehearse.is_some() && rehearse < weight, "{strategy:?}");
@@ -300,22 +309,26 @@ mod tests {
     fn a_new_format_converts_at_the_switch_or_copies_before_a_split() {
         use Strategy::{Deploy as D, Reload as R};
         for (strategy, stateful, expected) in [
-            (D(Deploy::Immediate), false, "prepare 2, convert, stop, watch 300s"),
+            (D(DeployStrategy::Immediate), false, "prepare 2, convert, stop, watch 300s"),
             (
-                D(Deploy::default()),
+                D(DeployStrategy::default()),
                 false,
                 "prepare 1, probe, keep state, 50% 0s, shrink 1, start 2, probe, 100% 0s, drain, stop, watch 300s",
             ),
-            (D(Deploy::default()), true, "prepare 0, probe, handoff, drain, stop, watch 300s"),
-            (D(Deploy::blue_green()), false, "prepare 2, probe, convert, warm 300s, drain, stop, watch 0s"),
+            (D(DeployStrategy::default()), true, "prepare 0, probe, handoff, drain, stop, watch 300s"),
+            (D(DeployStrategy::blue_green()), false, "prepare 2, probe, convert, warm 300s, drain, stop, watch 0s"),
             (
-                D(Deploy::canary()),
+                D(DeployStrategy::canary()),
                 false,
                 "prepare 2, probe, keep state, 5% 300s judged, 25% 600s judged, 50% 600s judged, 100% 0s, drain, stop, \
                  watch 300s",
             ),
-            (R(Reload::Graceful), false, "prepare 2, probe, convert, drain, stop, watch 300s"),
-            (R(Reload::parallel()), false, "prepare 2, probe, shadow 60s 100 100%, convert, drain, stop, watch 300s"),
+            (R(ReloadStrategy::Graceful), false, "prepare 2, probe, convert, drain, stop, watch 300s"),
+            (
+                R(ReloadStrategy::parallel()),
+                false,
+                "prepare 2, probe, shadow 60s 100 100%, convert, drain, stop, watch 300s",
+            ),
             (Strategy::Undo, false, "prepare 2, convert, drain, stop"),
             (Strategy::Undo, true, "prepare 0, take back, drain, stop"),
         ] {
@@ -326,7 +339,7 @@ mod tests {
                 candidate_stateful: stateful,
                 new_format: true,
             };
-            let steps = Settings::new(strategy.clone()).steps(situation).unwrap();
+            let steps = RolloutSettings::new(strategy.clone()).steps(situation).unwrap();
             assert_eq!(short(&steps), expected, "{strategy:?} {stateful}");
         }
     }
@@ -335,7 +348,10 @@ mod tests {
     fn memory_that_is_discarded_is_saved_first() {
         let situation =
             Situation { instances: 1, min: 0, stable_stateful: true, candidate_stateful: true, new_format: false };
-        let settings = Settings { state: Memory::Discard, ..Settings::new(Strategy::Reload(Reload::Graceful)) };
+        let settings = RolloutSettings {
+            state: MemoryHandover::Discard,
+            ..RolloutSettings::new(Strategy::Reload(ReloadStrategy::Graceful))
+        };
         assert_eq!(short(&settings.steps(situation).unwrap()), "prepare 0, probe, handoff, drain, stop, watch 300s");
     }
 

@@ -12,7 +12,7 @@ pub const MAX_WEIGHTS: usize = 100;
 /// The strategy for a changed declaration (SPEC §2).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "strategy", rename_all = "kebab-case")]
-pub enum Deploy {
+pub enum DeployStrategy {
     /// Moves all traffic at once; messages in flight on the old revision get another attempt on the new one.
     Immediate,
     /// Replaces instances in batches, and traffic follows.
@@ -36,7 +36,7 @@ pub enum Deploy {
 /// The strategy for a changed component under the same declaration (SPEC §3).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "strategy", rename_all = "kebab-case")]
-pub enum Reload {
+pub enum ReloadStrategy {
     /// The new revision is up and healthy before the old one gets no more messages and drains.
     Graceful,
     /// The new revision gets all traffic as soon as it is up, and the old one ends at once.
@@ -52,7 +52,7 @@ pub enum Reload {
         /// The percentage that has to agree (0 – 100, 100).
         #[serde(rename = "match")]
         match_percent: f64,
-        /// Paths that may differ; see [`super::compare`].
+        /// Paths that may differ; see [`super::comparison`].
         ignore: Vec<String>,
     },
     /// Moves traffic by weight, judged all the time.
@@ -102,21 +102,21 @@ pub enum CanaryStep {
     Pause,
 }
 
-impl Default for Deploy {
+impl Default for DeployStrategy {
     /// Returns the value of SPEC §2.
     fn default() -> Self {
         Self::Rolling { batch: Batch::Count(1) }
     }
 }
 
-impl Default for Reload {
+impl Default for ReloadStrategy {
     /// Returns the value of SPEC §3.
     fn default() -> Self {
         Self::Graceful
     }
 }
 
-impl Deploy {
+impl DeployStrategy {
     /// Returns blue-green with its defaults.
     pub fn blue_green() -> Self {
         Self::BlueGreen { keep_warm: Duration::from_secs(300) }
@@ -130,7 +130,7 @@ impl Deploy {
     }
 }
 
-impl Reload {
+impl ReloadStrategy {
     /// Returns parallel with its defaults.
     pub fn parallel() -> Self {
         Self::Parallel { hold: Duration::from_secs(60), min_messages: 100, match_percent: 100.0, ignore: Vec::new() }
@@ -147,9 +147,9 @@ impl Reload {
 #[serde(tag = "occasion", rename_all = "kebab-case")]
 pub enum Strategy {
     /// The declaration changed.
-    Deploy(Deploy),
+    Deploy(DeployStrategy),
     /// The component alone changed.
-    Reload(Reload),
+    Reload(ReloadStrategy),
     /// An operator returned to an earlier revision: its component, settings and memory.
     Undo,
 }
@@ -157,7 +157,12 @@ pub enum Strategy {
 impl Strategy {
     /// Returns the strategy for a change, if there is one: changed settings deploy, with or without another component;
     /// a changed component alone reloads.
-    pub fn of(settings_changed: bool, bytes_changed: bool, deploy: &Deploy, reload: &Reload) -> Option<Self> {
+    pub fn of(
+        settings_changed: bool,
+        bytes_changed: bool,
+        deploy: &DeployStrategy,
+        reload: &ReloadStrategy,
+    ) -> Option<Self> {
         match (settings_changed, bytes_changed) {
             (true, _) => Some(Self::Deploy(deploy.clone())),
             (false, true) => Some(Self::Reload(reload.clone())),
@@ -168,13 +173,13 @@ impl Strategy {
     /// Returns the strategy's name, such as `blue-green`.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Deploy(Deploy::Immediate) | Self::Reload(Reload::Immediate) => "immediate",
-            Self::Deploy(Deploy::Rolling { .. }) => "rolling",
-            Self::Deploy(Deploy::BlueGreen { .. }) => "blue-green",
-            Self::Deploy(Deploy::Canary { .. }) => "canary",
-            Self::Reload(Reload::Graceful) => "graceful",
-            Self::Reload(Reload::Parallel { .. }) => "parallel",
-            Self::Reload(Reload::TrafficSplitting { .. }) => "traffic-splitting",
+            Self::Deploy(DeployStrategy::Immediate) | Self::Reload(ReloadStrategy::Immediate) => "immediate",
+            Self::Deploy(DeployStrategy::Rolling { .. }) => "rolling",
+            Self::Deploy(DeployStrategy::BlueGreen { .. }) => "blue-green",
+            Self::Deploy(DeployStrategy::Canary { .. }) => "canary",
+            Self::Reload(ReloadStrategy::Graceful) => "graceful",
+            Self::Reload(ReloadStrategy::Parallel { .. }) => "parallel",
+            Self::Reload(ReloadStrategy::TrafficSplitting { .. }) => "traffic-splitting",
             Self::Undo => "undo",
         }
     }
@@ -183,7 +188,7 @@ impl Strategy {
 /// The treatment of the memory of a stateful agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Memory {
+pub enum MemoryHandover {
     /// The new revision takes it over.
     #[default]
     Migrate,

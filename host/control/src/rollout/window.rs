@@ -62,7 +62,7 @@ impl P95 {
 /// The comparison of the answers to copies of messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct Compared {
+pub struct ComparisonCounts {
     /// Copies that were compared.
     pub copies: u64,
     /// Copies that were answered alike.
@@ -71,7 +71,7 @@ pub struct Compared {
     pub set_aside: u64,
 }
 
-impl Compared {
+impl ComparisonCounts {
     /// Adds the comparison of a later run of the host.
     pub(super) fn and(self, later: Self) -> Self {
         Self {

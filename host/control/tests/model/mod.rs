@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caxton_control::backoff::Backoff;
-use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
-use caxton_control::lifecycle::State;
-use caxton_control::plan::{
-    Action, Actual, ActualAgent, Component, Plan, Revision, Standing, Waiting, Wanted, plan, plan_for,
+use caxton_control::desired::{
+    BreakerSpec, Grants, InstancesSpec, Limits, MailboxOrder, MailboxSpec, ReloadOptions, Reuse, SnapshotSpec,
 };
-use caxton_control::rollout::{Action as Do, Ledger, Seen, Status};
+use caxton_control::lifecycle::RevisionState;
+use caxton_control::plan::{
+    Action, Actual, ActualAgent, ComponentFile, DesiredAgent, Divergence, IncrementalPlan, Plan, Revision, plan,
+    plan_for,
+};
+use caxton_control::rollout::{Ledger, ObservedRevision, RolloutAction as Do, Status};
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 
 /// A defect, planted in the host or between it and the planner, that the invariants have to detect.
@@ -94,14 +97,14 @@ type Made = (Digest, String);
 /// The host.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Host {
-    pub(crate) wanted: BTreeMap<AgentName, Wanted>,
+    pub(crate) wanted: BTreeMap<AgentName, DesiredAgent>,
     pub(crate) entries: BTreeMap<AgentName, Entry>,
     /// The agents' ledgers; these survive a restart.
     pub(crate) ledgers: BTreeMap<AgentName, Ledger>,
     pub(crate) now: Duration,
     pub(crate) bug: Option<Bug>,
     /// The bookkeeping of incremental plans.
-    standing: Standing,
+    standing: IncrementalPlan,
     /// The newest stored revision of each agent; survives a restart.
     kept: BTreeMap<AgentName, (u64, Made)>,
     /// The revision numbers ever given, with the identity behind each.
@@ -124,16 +127,16 @@ pub(crate) fn digest(name: &str) -> Digest {
 /// Returns a declaration with a value for every setting.
 pub(crate) fn spec(name: &AgentName) -> AgentSpec {
     AgentSpec {
-        printed: Default::default(),
+        settings_text: Default::default(),
         name: name.clone(),
         component: format!("{name}.wasm"),
         build: None,
         capabilities: BTreeSet::new(),
-        instances: Instances { min: 0, max: 4, reuse: Reuse::Unset, idle: Duration::from_secs(60) },
+        instances: InstancesSpec { min: 0, max: 4, reuse: Reuse::Unset, idle: Duration::from_secs(60) },
         snapshot: SnapshotSpec { max_bytes: 64 << 20, own: false },
         state: Default::default(),
         config: BTreeMap::new(),
-        allow: Allow::default(),
+        allow: Grants::default(),
         limits: Limits {
             memory_bytes: 64 << 20,
             cpu: Duration::from_secs(1),
@@ -148,7 +151,7 @@ pub(crate) fn spec(name: &AgentName) -> AgentSpec {
             log_lines: 1_000,
         },
         mailbox: MailboxSpec {
-            order: Order::Conversation,
+            order: MailboxOrder::Conversation,
             depth: 10_000,
             attempts: 5,
             backoff: Backoff { first: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(300), jitter: 0.2 },
@@ -158,8 +161,8 @@ pub(crate) fn spec(name: &AgentName) -> AgentSpec {
         breaker: BreakerSpec { faults: 10, reset: Duration::from_secs(60) },
         schedules: Vec::new(),
         http: Vec::new(),
-        reload: Reload { watch: true, drain: Duration::from_secs(60) },
-        rollout: caxton_control::rollout::Declaration::default(),
+        reload: ReloadOptions { watch: true, drain: Duration::from_secs(60) },
+        rollout: caxton_control::rollout::RolloutSpec::default(),
     }
 }
 
@@ -168,9 +171,9 @@ fn made(spec: &AgentSpec, digest: Digest) -> Made {
 }
 
 /// Returns the observed state of a revision that is not in memory.
-fn unloaded(now: Duration) -> Seen {
-    Seen {
-        state: State::Unloaded,
+fn unloaded(now: Duration) -> ObservedRevision {
+    ObservedRevision {
+        state: RevisionState::Unloaded,
         since: millis(now),
         busy: false,
         stateful: false,
@@ -205,12 +208,12 @@ impl Host {
         let component = match component {
             Ok(name) => {
                 self.names.insert(digest(name), name.to_owned());
-                Component::Found(digest(name))
+                ComponentFile::Found(digest(name))
             }
-            Err(why) => Component::Unusable(why.to_owned()),
+            Err(why) => ComponentFile::Unusable(why.to_owned()),
         };
         self.mark_but(&spec.name, Bug::UnmarkedWish);
-        self.wanted.insert(spec.name.clone(), Wanted { spec: Arc::new(spec), component });
+        self.wanted.insert(spec.name.clone(), DesiredAgent { spec: Arc::new(spec), component });
     }
 
     /// Removes an agent from the declarations.
@@ -235,11 +238,11 @@ impl Host {
     pub(crate) fn look(&mut self) -> Plan {
         loop {
             let now = millis(self.now);
-            let names = self.standing.take(now);
+            let names = self.standing.take_marked(now);
             let mut actual = self.observe();
             actual.agents.retain(|name, _| names.contains(name));
             let plan = plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
-            self.standing.planned(&names, &plan, now);
+            self.standing.update(&names, &plan, now);
             if names.is_empty() || !plan.actions.is_empty() {
                 return plan;
             }
@@ -252,7 +255,7 @@ impl Host {
         let all = plan(&self.wanted, &self.observe(), &mut ledgers, now);
         ensure(all.actions.is_empty(), || format!("it was not seen that this is to be done: {:?}", all.actions))?;
         ensure(all.changed.is_empty() && all.gone.is_empty(), || format!("{:?} were not seen", all.changed))?;
-        let mut told: BTreeMap<AgentName, Vec<Waiting>> = BTreeMap::new();
+        let mut told: BTreeMap<AgentName, Vec<Divergence>> = BTreeMap::new();
         for waiting in all.waiting.iter().filter(|waiting| !waiting.why.starts_with("it waits for its turn")) {
             told.entry(waiting.agent.clone()).or_default().push(waiting.clone());
         }
@@ -261,7 +264,7 @@ impl Host {
         ensure(told.keys().eq(known.keys()), || format!("it was not seen that {told:?}, but {known:?}"))?;
         for (name, whys) in told {
             let due = self.standing.due_of(&name);
-            let after = all.look_again.get(&name).map(|after| now + millis(*after) + 1);
+            let after = all.recheck.get(&name).map(|after| now + millis(*after) + 1);
             ensure(after.is_none_or(|after| due.is_some_and(|due| due <= after)), || format!("{name} is late"))?;
             // Reasons that depend on the time alone are as old as the last plan for the agent.
             ensure(due.is_some() || whys == known[&name], || format!("{name} says {:?}, and {whys:?}", known[&name]))?;
@@ -288,7 +291,7 @@ impl Host {
             let seen = ActualAgent {
                 paused: entry.paused,
                 retired: entry.retired,
-                waits,
+                has_messages: waits,
                 revisions: revisions.collect(),
                 shares: entry.current.map(|number| (number, 100)).into_iter().collect(),
                 ..ActualAgent::new(Arc::clone(&entry.applied))
@@ -302,7 +305,7 @@ impl Host {
     pub(crate) fn plan(&mut self) -> Plan {
         let (mut actual, mut now) = (self.observe(), self.now);
         if self.bug == Some(Bug::NothingInFlight) {
-            actual.agents.values_mut().for_each(|agent| agent.waits = false);
+            actual.agents.values_mut().for_each(|agent| agent.has_messages = false);
         }
         let revisions = actual.agents.values_mut().flat_map(|agent| agent.revisions.iter_mut());
         match self.bug {
@@ -365,7 +368,7 @@ impl Host {
             Do::Revive { revision } => self.revive(revision),
             Do::Prepare { revision, .. } => {
                 let record = self.idle_record(revision)?;
-                ensure(record.seen.seen.state == State::Unloaded, || format!("{revision} is prepared twice"))?;
+                ensure(record.seen.seen.state == RevisionState::Unloaded, || format!("{revision} is prepared twice"))?;
                 record.work = Some(Work::Prepare);
                 let made = made(&record.seen.spec, record.seen.digest);
                 let kept = self.kept.entry(revision.agent.clone()).or_insert_with(|| (revision.number, made.clone()));
@@ -408,7 +411,7 @@ impl Host {
     /// Brings a stored revision back.
     fn revive(&mut self, revision: &RevisionId) -> Result<(), Broken> {
         let ledger = self.ledgers.get(&revision.agent).ok_or("there is no ledger")?;
-        let side = ledger.side(revision.number).ok_or_else(|| format!("{revision} is not kept"))?.clone();
+        let side = ledger.revision(revision.number).ok_or_else(|| format!("{revision} is not kept"))?.clone();
         let wanted = self.wanted.get(&revision.agent).ok_or("it is not declared")?;
         let spec = wanted.spec.with_settings(&side.settings).ok_or("its settings cannot be read")?;
         let digest = side.digest;
@@ -455,16 +458,16 @@ impl Host {
         let no_drain = self.bug == Some(Bug::NoDrain);
         let is_current = self.entry(&revision.agent)?.current == Some(revision.number);
         let record = self.record(revision)?;
-        if is_current && record.seen.seen.state == State::Running {
+        if is_current && record.seen.seen.state == RevisionState::Running {
             return Ok(());
         }
-        let stands = record.seen.seen.state.can_start() || record.seen.seen.state == State::Draining;
+        let stands = record.seen.seen.state.can_start() || record.seen.seen.state == RevisionState::Draining;
         ensure(stands && record.live, || format!("{revision} gets messages though it is {}", record.seen.seen.state))?;
         let old = self.entry(&revision.agent)?.running().map(|record| record.seen.number);
-        self.go(revision, State::Running)?;
+        self.go(revision, RevisionState::Running)?;
         if let Some(number) = old {
             let old = RevisionId { agent: revision.agent.clone(), number };
-            self.go(&old, State::Draining)?;
+            self.go(&old, RevisionState::Draining)?;
             if no_drain {
                 self.end(&old)?;
             }
@@ -488,7 +491,9 @@ impl Host {
         let entry = self.entry(&revision.agent)?;
         let (retired, current) = (entry.retired.is_some(), entry.current == Some(revision.number));
         let record = self.idle_record(revision)?;
-        ensure(record.seen.seen.state != State::Running || retired, || format!("{revision} is stopped while it runs"))?;
+        ensure(record.seen.seen.state != RevisionState::Running || retired, || {
+            format!("{revision} is stopped while it runs")
+        })?;
         let saves = retired && current && record.live;
         if !saves {
             return self.end(revision);
@@ -509,7 +514,7 @@ impl Host {
         let entry = self.entry(&revision.agent)?;
         let waits = entry.retired.is_some() && entry.waiting > 0;
         let limit = begun.map_or(entry.applied.reload.drain, |begun| begun.min(entry.applied.reload.drain));
-        let Seen { in_flight, state, since, .. } = &self.record(revision)?.seen.seen;
+        let ObservedRevision { in_flight, state, since, .. } = &self.record(revision)?.seen.seen;
         let rests = *in_flight == 0 && !(waits && state.is_active());
         ensure(rests || millis(now) >= *since + millis(limit), || {
             format!("{revision} is stopped with {in_flight} in flight before its deadline")
@@ -522,7 +527,11 @@ impl Host {
         let record = self.record(revision)?;
         let in_flight = std::mem::take(&mut record.seen.seen.in_flight);
         (record.live, record.work) = (false, None);
-        let to = if record.seen.seen.state.can_stop() { State::Stopped } else { State::failed("superseded") };
+        let to = if record.seen.seen.state.can_stop() {
+            RevisionState::Stopped
+        } else {
+            RevisionState::failed("superseded")
+        };
         self.go(revision, to)?;
         let entry = self.entry(&revision.agent)?;
         entry.waiting += in_flight;
@@ -537,7 +546,7 @@ impl Host {
         let drain: Vec<u64> =
             entry.revisions.iter().filter(|r| r.seen.seen.state.can_drain()).map(|r| r.seen.number).collect();
         for number in drain {
-            self.go(&RevisionId { agent: name.clone(), number }, State::Draining)?;
+            self.go(&RevisionId { agent: name.clone(), number }, RevisionState::Draining)?;
         }
         Ok(())
     }
@@ -547,10 +556,10 @@ impl Host {
         let entry = self.entry(name)?;
         ensure(entry.retired.take().is_some(), || format!("{name} is restored and did not leave"))?;
         let current = entry.current;
-        let serves = |r: &&Record| Some(r.seen.number) == current && r.seen.seen.state == State::Draining;
+        let serves = |r: &&Record| Some(r.seen.number) == current && r.seen.seen.state == RevisionState::Draining;
         let number = entry.revisions.iter().filter(|r| r.work.is_none()).find(serves).map(|r| r.seen.number);
         if let Some(number) = number {
-            self.go(&RevisionId { agent: name.clone(), number }, State::Running)?;
+            self.go(&RevisionId { agent: name.clone(), number }, RevisionState::Running)?;
         }
         // An ended revision has to be brought up again.
         self.entry(name)?.ran = number.is_some();
@@ -566,14 +575,14 @@ impl Host {
         let Some(work) = record.work.take() else { return Err(format!("{revision} is not busy")) };
         match (work, result) {
             (Work::Prepare, Ok(())) => {
-                if record.seen.seen.state == State::Unloaded {
-                    self.go(revision, State::Loaded)?;
+                if record.seen.seen.state == RevisionState::Unloaded {
+                    self.go(revision, RevisionState::Loaded)?;
                 }
                 let digest = self.record(revision)?.seen.digest;
                 let stateful = self.is_stateful(digest);
                 let record = self.record(revision)?;
                 (record.seen.seen.stateful, record.live) = (stateful, true);
-                self.go(revision, State::Ready)?;
+                self.go(revision, RevisionState::Ready)?;
             }
             (Work::Handoff | Work::TakeBack, Ok(())) => {
                 self.switch(revision)?;
@@ -586,7 +595,7 @@ impl Host {
                 if bug == Some(Bug::BusyAfterFailure) {
                     record.work = Some(work);
                 }
-                self.go(revision, State::failed(why))?;
+                self.go(revision, RevisionState::failed(why))?;
                 if let (Some(Bug::FailureStopsAll), Some(number)) = (bug, running) {
                     self.end(&RevisionId { agent: revision.agent.clone(), number })?;
                 }
@@ -601,7 +610,7 @@ impl Host {
     /// Marks a revision in preparation as compiled.
     pub(crate) fn loaded(&mut self, revision: &RevisionId) -> Result<(), Broken> {
         self.mark_but(&revision.agent, Bug::UnmarkedEnd);
-        self.go(revision, State::Loaded)?;
+        self.go(revision, RevisionState::Loaded)?;
         self.holds()
     }
 
@@ -635,9 +644,9 @@ impl Host {
     /// Forgets failures, so that failed revisions are tried again.
     pub(crate) fn retry(&mut self) {
         for entry in self.entries.values_mut() {
-            entry.revisions.retain(|record| !matches!(record.seen.seen.state, State::Failed { .. }));
+            entry.revisions.retain(|record| !matches!(record.seen.seen.state, RevisionState::Failed { .. }));
         }
-        self.ledgers.values_mut().for_each(Ledger::forgive);
+        self.ledgers.values_mut().for_each(Ledger::forget_failures);
         self.mark_all();
     }
 
@@ -649,19 +658,19 @@ impl Host {
             // A real host keeps only text across a restart.
             *ledger = serde_json::from_str(&serde_json::to_string(ledger).unwrap()).unwrap();
             if let Some(rollout) = ledger.open_mut() {
-                rollout.restarted(now);
+                rollout.record_restart(now);
             }
         }
         self.given_now.clear();
-        self.standing = Standing::default();
+        self.standing = IncrementalPlan::default();
         self.mark_all();
     }
 
     /// Returns `true` if the last rollout was taken back, or the declared revision ran and failed for good.
     pub(crate) fn went_back(&self, name: &AgentName) -> bool {
         let (Some(ledger), Some(wanted)) = (self.ledgers.get(name), self.wanted.get(name)) else { return false };
-        let failed = ledger.declined.iter().any(|declined| {
-            let same = Component::Found(declined.digest) == wanted.component;
+        let failed = ledger.refusals.iter().any(|declined| {
+            let same = ComponentFile::Found(declined.digest) == wanted.component;
             declined.strategy.is_none() && same && declined.settings == wanted.spec.revision_settings()
         });
         failed || ledger.rollouts.last().is_some_and(|rollout| rollout.status == Status::RolledBack)
@@ -676,8 +685,10 @@ impl Host {
     /// Checks the invariants of a host at rest.
     pub(crate) fn rests(&self) -> Result<(), Broken> {
         for (name, entry) in &self.entries {
-            let takes_over =
-                entry.revisions.last().is_some_and(|r| r.seen.seen.state == State::Ready && r.seen.seen.stateful);
+            let takes_over = entry
+                .revisions
+                .last()
+                .is_some_and(|r| r.seen.seen.state == RevisionState::Ready && r.seen.seen.stateful);
             ensure(!entry.paused || takes_over, || format!("{name} is paused for nothing"))?;
         }
         Ok(())
@@ -686,7 +697,7 @@ impl Host {
     /// Checks the invariants of every moment.
     fn holds(&self) -> Result<(), Broken> {
         for (name, entry) in &self.entries {
-            let running = entry.revisions.iter().filter(|r| r.seen.seen.state == State::Running).count();
+            let running = entry.revisions.iter().filter(|r| r.seen.seen.state == RevisionState::Running).count();
             ensure(running <= 1, || format!("{running} revisions of {name} run"))?;
             let serves = running == 1 || !entry.ran || entry.retired.is_some();
             ensure(serves, || format!("no revision of {name} runs any more"))?;
@@ -694,7 +705,7 @@ impl Host {
         Ok(())
     }
 
-    fn go(&mut self, revision: &RevisionId, to: State) -> Result<(), Broken> {
+    fn go(&mut self, revision: &RevisionId, to: RevisionState) -> Result<(), Broken> {
         let now = self.now;
         let record = self.record(revision)?;
         record.seen.seen.state =
@@ -735,7 +746,7 @@ impl Host {
     }
 
     fn show_record(&self, record: &Record) -> String {
-        let Revision { number, digest, seen: Seen { state, in_flight, .. }, .. } = &record.seen;
+        let Revision { number, digest, seen: ObservedRevision { state, in_flight, .. }, .. } = &record.seen;
         let mut text = format!("@{number} {} {state}", self.name_of(*digest));
         if record.work.is_some() {
             text.push_str(" (busy)");
@@ -762,6 +773,6 @@ impl Entry {
     }
 
     pub(crate) fn running(&self) -> Option<&Record> {
-        self.revisions.iter().find(|record| record.seen.seen.state == State::Running)
+        self.revisions.iter().find(|record| record.seen.seen.state == RevisionState::Running)
     }
 }

@@ -2,16 +2,17 @@
 
 use caxton_control::AgentName;
 use caxton_control::format::Conversion;
-use caxton_control::lifecycle::State;
+use caxton_control::lifecycle::RevisionState;
 use caxton_control::rollout::{
-    AT_A_TIME, Action, Answers, Compared, Deploy, Rehearsal, Reload, Side, Status, Strategy, Tally,
+    ComparisonCounts, DeployStrategy, FailureCounts, MAX_CONCURRENT_ROLLOUTS, RehearsalState, RehearsalSummary,
+    ReloadStrategy, RolloutAction, Status, StoredRevision, Strategy,
 };
 
 use super::{Agent, Broken, Bug, Rev, Work, World, ensure, id, is, measured};
 
 impl World {
     /// Applies one action.
-    pub(crate) fn apply(&mut self, name: &AgentName, action: &Action) -> Result<(), Broken> {
+    pub(crate) fn apply(&mut self, name: &AgentName, action: &RolloutAction) -> Result<(), Broken> {
         let (now, bug) = (self.now, self.bug);
         let agent = self.agents.get_mut(name).unwrap();
         agent.apply(action, now, bug)?;
@@ -61,7 +62,7 @@ impl World {
         }
         // Resumed rollouts may exceed the bound, and a rollback never waits.
         let paused = self.agents.values().flat_map(|agent| &agent.ledger.rollouts).any(|r| r.why.contains("resumed"));
-        ensure(begun <= AT_A_TIME || paused || self.resumed, || format!("{begun} rollouts go at a time"))
+        ensure(begun <= MAX_CONCURRENT_ROLLOUTS || paused || self.resumed, || format!("{begun} rollouts go at a time"))
     }
 }
 
@@ -76,63 +77,65 @@ impl Agent {
         Ok(rev)
     }
 
-    fn go(&mut self, number: u64, to: State, now: u64) -> Result<(), Broken> {
+    fn go(&mut self, number: u64, to: RevisionState, now: u64) -> Result<(), Broken> {
         let rev = self.rev(number)?;
         rev.seen.state = rev.seen.state.transition(to).map_err(|error| format!("@{number}: {error}"))?;
         rev.seen.since = now;
         Ok(())
     }
 
-    fn apply(&mut self, action: &Action, now: u64, bug: Option<Bug>) -> Result<(), Broken> {
+    fn apply(&mut self, action: &RolloutAction, now: u64, bug: Option<Bug>) -> Result<(), Broken> {
         match action {
-            Action::Revive { revision } => self.revive(revision.number, now),
-            Action::Prepare { revision, instances } => {
+            RolloutAction::Revive { revision } => self.revive(revision.number, now),
+            RolloutAction::Prepare { revision, instances } => {
                 let rev = self.idle(revision.number)?;
-                ensure(rev.seen.state == State::Unloaded, || format!("{revision} is prepared as {}", rev.seen.state))?;
+                ensure(rev.seen.state == RevisionState::Unloaded, || {
+                    format!("{revision} is prepared as {}", rev.seen.state)
+                })?;
                 rev.work = Some(Work::Prepare { instances: *instances });
                 if bug == Some(Bug::WeighsUnready) {
                     self.shares.insert(revision.number, 5);
                 }
                 Ok(())
             }
-            Action::Start { revision, instances } => {
+            RolloutAction::Start { revision, instances } => {
                 let rev = self.idle(revision.number)?;
                 rev.seen.instances = *instances;
                 Ok(())
             }
-            Action::Cap { revision, instances } => {
+            RolloutAction::Cap { revision, instances } => {
                 let rev = self.rev(revision.number)?;
                 rev.seen.cap = *instances;
                 rev.seen.instances = instances.unwrap_or(rev.seen.instances).min(rev.seen.instances);
                 Ok(())
             }
-            Action::Probe { revision } => self.begin(revision.number, Work::Probe),
-            Action::Rehearse { revision, .. } => self.begin(revision.number, Work::Rehearse),
-            Action::Shadow { on: false, .. } if bug == Some(Bug::ShadowStays) => Ok(()),
-            Action::Shadow { revision, on } => {
-                ensure(self.rev(revision.number)?.seen.state == State::Ready || !on, || {
+            RolloutAction::Probe { revision } => self.begin(revision.number, Work::Probe),
+            RolloutAction::Rehearse { revision, .. } => self.begin(revision.number, Work::Rehearse),
+            RolloutAction::Shadow { on: false, .. } if bug == Some(Bug::ShadowStays) => Ok(()),
+            RolloutAction::Shadow { revision, on } => {
+                ensure(self.rev(revision.number)?.seen.state == RevisionState::Ready || !on, || {
                     "copies go to what is not ready".to_owned()
                 })?;
                 self.shadowed = *on;
                 Ok(())
             }
-            Action::Weigh { stable, candidate, percent } => {
+            RolloutAction::Weigh { stable, candidate, percent } => {
                 let percent = if bug == Some(Bug::TooMuch) { percent.saturating_mul(3) } else { *percent };
                 self.weigh(stable.number, candidate.number, percent, now, bug)
             }
-            Action::Pause { .. } => {
+            RolloutAction::Pause { .. } => {
                 self.paused = true;
                 Ok(())
             }
-            Action::Resume { .. } if bug == Some(Bug::NoResume) => Ok(()),
-            Action::Resume { .. } => {
+            RolloutAction::Resume { .. } if bug == Some(Bug::NoResume) => Ok(()),
+            RolloutAction::Resume { .. } => {
                 let moves = self.revisions.values().any(|rev| matches!(rev.work, Some(Work::Handoff | Work::Convert)));
                 ensure(!moves, || "messages are handled while the memory moves".to_owned())?;
                 ensure(!self.unfinished, || "messages are handled while the state is unfinished".to_owned())?;
                 self.paused = false;
                 Ok(())
             }
-            Action::Handoff { revision, conversion, .. } => {
+            RolloutAction::Handoff { revision, conversion, .. } => {
                 ensure(self.paused, || "memory is saved while messages are handled".to_owned())?;
                 if bug == Some(Bug::HandsOffBusy) {
                     self.paused = false;
@@ -147,8 +150,8 @@ impl Agent {
                 self.begin(revision.number, Work::Handoff)?;
                 conversion.as_ref().map_or(Ok(()), |conversion| self.convert(conversion))
             }
-            Action::KeepState { revision } => self.begin(revision.number, Work::KeepState),
-            Action::Convert { revision, conversion } => {
+            RolloutAction::KeepState { revision } => self.begin(revision.number, Work::KeepState),
+            RolloutAction::Convert { revision, conversion } => {
                 ensure(self.paused, || "the state is converted while messages are handled".to_owned())?;
                 let running = self.shares.keys().filter_map(|number| self.revisions.get(number));
                 let in_flight: u32 = running.map(|rev| rev.seen.in_flight).sum();
@@ -156,21 +159,21 @@ impl Agent {
                 self.begin(revision.number, Work::Convert)?;
                 self.convert(conversion)
             }
-            Action::RestoreState { revision } => {
+            RolloutAction::RestoreState { revision } => {
                 ensure(self.unfinished && self.paused, || "a state is put back that is in use".to_owned())?;
                 let kept = self.copies.get(&revision.number);
                 self.data = kept.ok_or_else(|| format!("the state of {revision} is not kept"))?.clone();
                 self.unfinished = false;
                 Ok(())
             }
-            Action::TakeBack { revision, conversion } => {
+            RolloutAction::TakeBack { revision, conversion } => {
                 ensure(self.snapshots.contains_key(&revision.number) || self.is_undo(), || {
                     format!("{revision} takes back what it never handed over")
                 })?;
                 self.begin(revision.number, Work::TakeBack)?;
                 conversion.as_ref().map_or(Ok(()), |conversion| self.convert(conversion))
             }
-            Action::Stop { revision } => self.stop(revision.number, now),
+            RolloutAction::Stop { revision } => self.stop(revision.number, now),
         }
     }
 
@@ -189,7 +192,7 @@ impl Agent {
 
     fn begin(&mut self, number: u64, work: Work) -> Result<(), Broken> {
         let rev = self.idle(number)?;
-        let stands = matches!(rev.seen.state, State::Ready | State::Running | State::Draining);
+        let stands = matches!(rev.seen.state, RevisionState::Ready | RevisionState::Running | RevisionState::Draining);
         ensure(stands, || format!("{work:?} of @{number}, which is {}", rev.seen.state))?;
         rev.work = Some(work);
         Ok(())
@@ -206,11 +209,11 @@ impl Agent {
             let share = if lost { 0 } else { share };
             if share > 0 {
                 let rev = self.rev(number)?;
-                if rev.seen.state != State::Running {
-                    self.go(number, State::Running, now)?;
+                if rev.seen.state != RevisionState::Running {
+                    self.go(number, RevisionState::Running, now)?;
                 }
-            } else if self.revisions.get(&number).is_some_and(|rev| rev.seen.state == State::Running) {
-                self.go(number, State::Draining, now)?;
+            } else if self.revisions.get(&number).is_some_and(|rev| rev.seen.state == RevisionState::Running) {
+                self.go(number, RevisionState::Draining, now)?;
             }
             self.shares.insert(number, share);
         }
@@ -230,12 +233,12 @@ impl Agent {
         let at_once = self.ledger.open().is_some_and(|rollout| {
             let immediate = matches!(
                 rollout.settings.strategy,
-                Strategy::Deploy(Deploy::Immediate) | Strategy::Reload(Reload::Immediate)
+                Strategy::Deploy(DeployStrategy::Immediate) | Strategy::Reload(ReloadStrategy::Immediate)
             );
             immediate && rollout.from.number == number
         });
         let rev = self.idle(number)?;
-        ensure(share == 0 && rev.seen.state != State::Running, || {
+        ensure(share == 0 && rev.seen.state != RevisionState::Running, || {
             format!("@{number} is stopped with {share}% of the traffic")
         })?;
         let over = now >= rev.seen.since + drain;
@@ -244,7 +247,7 @@ impl Agent {
             format!("@{number} is stopped with {in_flight} in flight before its deadline")
         })?;
         rev.seen.instances = 0;
-        let to = if rev.seen.state.can_stop() { State::Stopped } else { State::failed("superseded") };
+        let to = if rev.seen.state.can_stop() { RevisionState::Stopped } else { RevisionState::failed("superseded") };
         self.go(number, to, now)?;
         self.waiting += in_flight;
         Ok(())
@@ -265,7 +268,8 @@ impl Agent {
         match (work, why) {
             (Work::Probe, why) => {
                 // The probes of `faints` fail only under traffic.
-                let well = why.is_none() && !bad("sick") && !(bad("faints") && rev.seen.state == State::Running);
+                let well =
+                    why.is_none() && !bad("sick") && !(bad("faints") && rev.seen.state == RevisionState::Running);
                 if let Some(probes) = &mut rev.seen.probes {
                     probes.count(well, now);
                 }
@@ -278,8 +282,9 @@ impl Agent {
             (Work::Rehearse, None) => {
                 let failed = "message 17: it traps".to_owned();
                 let alike = if bad("other") { 1 } else { 25 };
-                let answers = Answers { alike, otherwise: 25 - alike, ..Answers::default() };
-                let rehearsal = if bad("unrehearsed") { Rehearsal::Failed(failed) } else { Rehearsal::Passed(answers) };
+                let answers = RehearsalSummary { alike, otherwise: 25 - alike, ..RehearsalSummary::default() };
+                let rehearsal =
+                    if bad("unrehearsed") { RehearsalState::Failed(failed) } else { RehearsalState::Passed(answers) };
                 // The rehearsal of a superseded candidate says nothing about its successor.
                 if self.ledger.open().is_some_and(|rollout| rollout.to.number == number) {
                     self.rehearsal = rehearsal;
@@ -288,13 +293,13 @@ impl Agent {
             (Work::TakeBack, Some(_)) => {}
             (Work::Prepare { .. } | Work::Handoff | Work::Convert, Some(why)) => {
                 rev.seen.instances = 0;
-                self.go(number, State::failed(why), now)?;
+                self.go(number, RevisionState::failed(why), now)?;
             }
             (Work::Prepare { instances }, None) => {
                 (rev.seen.stateful, rev.seen.migrates) = (bad("memory"), bad("migrates"));
                 rev.seen.instances = instances;
-                self.go(number, State::Loaded, now)?;
-                self.go(number, State::Ready, now)?;
+                self.go(number, RevisionState::Loaded, now)?;
+                self.go(number, RevisionState::Ready, now)?;
             }
             (Work::Handoff, None) => {
                 let (old, _) = self.shares.iter().next().map(|(n, s)| (*n, *s)).ok_or("nobody hands over")?;
@@ -321,7 +326,7 @@ impl Agent {
                     self.weigh(number, other, 0, now, None)?;
                 }
                 if self.shares.is_empty() {
-                    self.go(number, State::Running, now)?;
+                    self.go(number, RevisionState::Running, now)?;
                     self.shares = [(number, 100)].into();
                 }
             }
@@ -372,7 +377,7 @@ impl Agent {
                 place < above
             });
             let Some(rev) = to.and_then(|(number, _)| self.revisions.get_mut(number)) else { return };
-            if rev.seen.state != State::Running {
+            if rev.seen.state != RevisionState::Running {
                 return;
             }
             rev.seen.in_flight += 1;
@@ -388,15 +393,15 @@ impl Agent {
         let (digest, state) = (rev.digest, rev.seen.state.clone());
         if count > 0 {
             let settings = self.store[&number].1.clone();
-            let format = Side { number, digest, settings }.format();
+            let format = StoredRevision { number, digest, settings }.format();
             let met = format.unreadable(&self.data);
             ensure(met.is_none(), || format!("@{number} meets version {met:?} of the state, and cannot read it"))?;
             self.data.insert(format.version);
         }
-        self.memory += u64::from(count) * u64::from(state == State::Running);
+        self.memory += u64::from(count) * u64::from(state == RevisionState::Running);
         let tally = self.tallies.entry(number).or_default();
         *tally = measured(digest, u64::from(count), tally);
-        self.ledger.note_figures(number, Tally::new(tally.messages, tally.faults));
+        self.ledger.record_failures(number, FailureCounts::new(tally.messages, tally.faults));
         let Some(rollout) = self.ledger.open() else { return Ok(()) };
         let (from, to) = (rollout.from.number, rollout.to.number);
         let new = self.revisions.get(&to).map(|rev| rev.digest);
@@ -407,10 +412,10 @@ impl Agent {
             }
             self.figures.stable_messages += u64::from(count);
             if let (true, Some(new)) = (self.shadowed, new) {
-                let Compared { copies, alike, set_aside } = self.compared;
+                let ComparisonCounts { copies, alike, set_aside } = self.compared;
                 let like = if is(new, "unlike") { count / 2 } else { count };
                 let (copies, alike) = (copies + u64::from(count), alike + u64::from(like));
-                self.compared = Compared { copies, alike, set_aside };
+                self.compared = ComparisonCounts { copies, alike, set_aside };
                 // Shadow instances belong to the candidate and use its memory, but copies are none of its messages.
                 self.windows.candidate.memory_bytes = measured(new, 0, &self.windows.candidate).memory_bytes;
             }
@@ -428,17 +433,17 @@ impl Agent {
         for (number, share) in &self.shares {
             let rev = self.revisions.get(number).ok_or_else(|| format!("@{number} has {share}% and is not there"))?;
             // A revision that failed by itself keeps its share until the rollout takes it.
-            let takes = matches!(rev.seen.state, State::Running | State::Failed { .. });
+            let takes = matches!(rev.seen.state, RevisionState::Running | RevisionState::Failed { .. });
             ensure(takes, || format!("@{number} has {share}% and is {}", rev.seen.state))?;
             ensure(*share == 100 || !rev.seen.stateful, || format!("@{number} keeps memory and has {share}%"))?;
         }
         for (number, rev) in &self.revisions {
             let share = self.shares.contains_key(number);
-            ensure(share || rev.seen.state != State::Running, || format!("@{number} runs without traffic"))?;
+            ensure(share || rev.seen.state != RevisionState::Running, || format!("@{number} runs without traffic"))?;
         }
         // Once a revision has served, one always does, unless it fails by itself.
-        let stands = self.revisions.values().any(|rev| rev.seen.state == State::Draining);
-        let failed = self.revisions.values().any(|rev| matches!(rev.seen.state, State::Failed { .. }));
+        let stands = self.revisions.values().any(|rev| rev.seen.state == RevisionState::Draining);
+        let failed = self.revisions.values().any(|rev| matches!(rev.seen.state, RevisionState::Failed { .. }));
         ensure(!self.shares.is_empty() || !stands || failed, || "nobody has the traffic".to_owned())
     }
 
@@ -460,7 +465,7 @@ impl Agent {
 
     /// Breaks a running revision for good.
     pub(crate) fn break_down(&mut self, number: u64, now: u64) -> Result<(), Broken> {
-        self.go(number, State::failed("its instances do not start"), now)?;
+        self.go(number, RevisionState::failed("its instances do not start"), now)?;
         let rev = self.rev(number)?;
         let in_flight = std::mem::take(&mut rev.seen.in_flight);
         (rev.work, rev.seen.instances) = (None, 0);

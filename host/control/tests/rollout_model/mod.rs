@@ -10,11 +10,12 @@ pub(crate) mod show;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use caxton_control::lifecycle::State;
+use caxton_control::lifecycle::RevisionState;
 use caxton_control::rollout::{
-    Action, Command, Compared, Converting, Declared, Deploy, Figures, Instances, KeptState, Ledger, Next, Observation,
-    P95, Probes, Rehearsal, Reload, Rollout, Seen, Settings, Side, Status, Strategy, Turn, Undo, Window, Windows,
-    collect_garbage, turns,
+    ComparisonCounts, ConversionState, DeclarationOutcome, DeclaredRevision, DeployStrategy, InstanceCounts, Ledger,
+    Observation, ObservedRevision, P95, ProbeResults, RehearsalState, ReloadStrategy, Rollout, RolloutAction,
+    RolloutCommand, RolloutPermit, RolloutSettings, RolloutStats, StateCopy, Status, StepMeasurements, StoredRevision,
+    Strategy, UndoOptions, Window, collect_garbage, permits,
 };
 use caxton_control::{AgentName, Digest, RevisionId};
 
@@ -67,7 +68,7 @@ pub(crate) enum Work {
 /// A revision in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Rev {
-    pub(crate) seen: Seen,
+    pub(crate) seen: ObservedRevision,
     pub(crate) work: Option<Work>,
     pub(crate) digest: Digest,
     /// The number of messages that its memory has seen, if it keeps state there.
@@ -79,18 +80,18 @@ pub(crate) struct Rev {
 pub(crate) struct Agent {
     pub(crate) ledger: Ledger,
     /// The present declaration.
-    pub(crate) declared: Declared,
-    pub(crate) instances: Instances,
+    pub(crate) declared: DeclaredRevision,
+    pub(crate) instances: InstanceCounts,
     pub(crate) revisions: BTreeMap<u64, Rev>,
     /// The split: percent of the traffic by revision number.
     pub(crate) shares: BTreeMap<u64, u8>,
     pub(crate) paused: bool,
     pub(crate) shadowed: bool,
     pub(crate) waiting: u32,
-    compared: Compared,
-    rehearsal: Rehearsal,
-    windows: Windows,
-    figures: Figures,
+    compared: ComparisonCounts,
+    rehearsal: RehearsalState,
+    windows: StepMeasurements,
+    figures: RolloutStats,
     /// The messages and faults of each revision.
     tallies: BTreeMap<u64, Window>,
     /// The id of the rollout that is measured.
@@ -158,29 +159,40 @@ pub(crate) fn ensure(holds: bool, broken: impl FnOnce() -> Broken) -> Result<(),
 
 impl Agent {
     /// Creates an agent whose first revision runs.
-    pub(crate) fn new(name: &AgentName, bytes: &str, deploy: Deploy, reload: Reload, instances: u32, now: u64) -> Self {
-        let declared = Declared {
+    pub(crate) fn new(
+        name: &AgentName,
+        bytes: &str,
+        deploy: DeployStrategy,
+        reload: ReloadStrategy,
+        instances: u32,
+        now: u64,
+    ) -> Self {
+        let declared = DeclaredRevision {
             digest: digest(bytes),
             settings: "{}".to_owned(),
-            deploy: Settings::new(Strategy::Deploy(deploy)),
-            reload: Settings::new(Strategy::Reload(reload)),
+            deploy: RolloutSettings::new(Strategy::Deploy(deploy)),
+            reload: RolloutSettings::new(Strategy::Reload(reload)),
         };
         let mut ledger = Ledger::new(name.clone());
-        ledger.runs(Side { number: 1, digest: declared.digest, settings: declared.settings.clone() });
+        ledger.record_running(StoredRevision {
+            number: 1,
+            digest: declared.digest,
+            settings: declared.settings.clone(),
+        });
         let mut agent = Self {
             store: [(1, (declared.digest, declared.settings.clone()))].into(),
             ledger,
             declared,
-            instances: Instances { standing: instances, min: instances.min(1) },
+            instances: InstanceCounts { standing: instances, min: instances.min(1) },
             revisions: BTreeMap::new(),
             shares: BTreeMap::new(),
             paused: false,
             shadowed: false,
             waiting: 0,
-            compared: Compared::default(),
-            rehearsal: Rehearsal::Open,
-            windows: Windows::default(),
-            figures: Figures::default(),
+            compared: ComparisonCounts::default(),
+            rehearsal: RehearsalState::Open,
+            windows: StepMeasurements::default(),
+            figures: RolloutStats::default(),
             tallies: BTreeMap::new(),
             measured: None,
             dealt: 0,
@@ -206,12 +218,12 @@ impl Agent {
             return;
         }
         let Some(side) = self.ledger.current().cloned() else { return };
-        let stands = |rev: &Rev| matches!(rev.seen.state, State::Running | State::Failed { .. });
+        let stands = |rev: &Rev| matches!(rev.seen.state, RevisionState::Running | RevisionState::Failed { .. });
         if self.revisions.get(&side.number).is_some_and(stands) {
             return;
         }
         let mut rev = self.fresh(side.number, now);
-        rev.seen.state = State::Running;
+        rev.seen.state = RevisionState::Running;
         (rev.seen.stateful, rev.seen.migrates) = (is(rev.digest, "memory"), is(rev.digest, "migrates"));
         rev.seen.instances = self.instances.standing;
         rev.memory = self.memory;
@@ -222,8 +234,8 @@ impl Agent {
     /// Returns a revision of which nothing is in memory yet.
     fn fresh(&self, number: u64, now: u64) -> Rev {
         let digest = self.store[&number].0;
-        let seen = Seen {
-            state: State::Unloaded,
+        let seen = ObservedRevision {
+            state: RevisionState::Unloaded,
             since: now,
             busy: false,
             stateful: false,
@@ -231,7 +243,7 @@ impl Agent {
             in_flight: 0,
             instances: 0,
             cap: None,
-            probes: (!is(digest, "probeless")).then(Probes::default),
+            probes: (!is(digest, "probeless")).then(ProbeResults::default),
         };
         Rev { seen, work: None, digest, memory: 0 }
     }
@@ -239,7 +251,7 @@ impl Agent {
     /// Returns `true` if the current revision failed for good.
     pub(crate) fn is_down(&self) -> bool {
         let current = self.ledger.current().and_then(|side| self.revisions.get(&side.number));
-        current.is_some_and(|rev| matches!(rev.seen.state, State::Failed { .. }))
+        current.is_some_and(|rev| matches!(rev.seen.state, RevisionState::Failed { .. }))
     }
 
     /// Returns the newest revision if it matches the declaration and no rollout has used it yet.
@@ -247,19 +259,20 @@ impl Agent {
         let (number, rev) = self.revisions.last_key_value()?;
         let made = self.store[number] == (self.declared.digest, self.declared.settings.clone());
         let known = self.ledger.rollouts.iter().any(|r| r.to.number == *number || r.from.number == *number);
-        (made && !known && rev.seen.state == State::Unloaded && *number > 1).then_some(*number)
+        (made && !known && rev.seen.state == RevisionState::Unloaded && *number > 1).then_some(*number)
     }
 
     fn observation(&self) -> Observation {
         let Some(rollout) = self.ledger.open() else { return Observation::default() };
-        let seen =
-            |number: u64| self.revisions.get(&number).map(|rev| Seen { busy: rev.work.is_some(), ..rev.seen.clone() });
+        let seen = |number: u64| {
+            self.revisions.get(&number).map(|rev| ObservedRevision { busy: rev.work.is_some(), ..rev.seen.clone() })
+        };
         Observation {
             stable: seen(rollout.from.number),
             candidate: seen(rollout.to.number),
             weight: self.shares.get(&rollout.to.number).copied().unwrap_or(0),
             paused: self.paused,
-            conversion: Converting {
+            conversion: ConversionState {
                 kept: self.state_kept == Some(rollout.id),
                 unfinished: self.unfinished,
                 restoring: false,
@@ -267,8 +280,8 @@ impl Agent {
             shadowed: self.shadowed,
             compared: self.compared,
             rehearsal: self.rehearsal.clone(),
-            windows: self.windows,
-            figures: self.figures,
+            measurements: self.windows,
+            stats: self.figures,
         }
     }
 
@@ -276,7 +289,7 @@ impl Agent {
     fn follow(&mut self, now: u64, bug: Option<Bug>) -> Vec<String> {
         let (declared, mut created) = (self.declared.clone(), Vec::new());
         let failed = self.ledger.current().and_then(|side| match &self.revisions.get(&side.number)?.seen.state {
-            State::Failed { reason } => Some(reason.clone()),
+            RevisionState::Failed { reason } => Some(reason.clone()),
             _ => None,
         });
         if self.ledger.open().is_none() && failed.is_none() {
@@ -290,23 +303,23 @@ impl Agent {
         }
         for _ in 0..2 {
             if bug == Some(Bug::ForgetsDeclined) {
-                self.ledger.declined.clear();
+                self.ledger.refusals.clear();
             }
             let store = self.store.clone();
             let (fresh, stateful) =
                 (self.newest(), |number: u64| store.get(&number).is_some_and(|made| is(made.0, "memory")));
-            match self.ledger.follow(&declared, fresh, "reconcile", self.instances, &stateful, now) {
-                Next::Create => {
+            match self.ledger.apply_declaration(&declared, fresh, "reconcile", self.instances, &stateful, now) {
+                DeclarationOutcome::CreateRevision => {
                     let number = self.store.keys().max().unwrap() + 1;
                     self.store.insert(number, (declared.digest, declared.settings.clone()));
                     self.revisions.insert(number, self.fresh(number, now));
                     created.push(format!("create {}", id(&self.ledger.agent, number)));
                 }
-                Next::Wait(why) | Next::Refuse(_, why) => {
+                DeclarationOutcome::Wait(why) | DeclarationOutcome::Refuse(_, why) => {
                     self.waits.push(why);
                     break;
                 }
-                Next::Rest => break,
+                DeclarationOutcome::UpToDate => break,
             }
         }
         // Measurements belong to one rollout.
@@ -314,17 +327,17 @@ impl Agent {
         if open != self.measured {
             self.measured = open;
             (self.compared, self.windows, self.figures) = Default::default();
-            (self.shadowed, self.rehearsal) = (false, Rehearsal::Open);
+            (self.shadowed, self.rehearsal) = (false, RehearsalState::Open);
         }
         created
     }
 
     /// Returns the stored copies, newest first.
-    fn kept(&self) -> Vec<KeptState> {
+    fn kept(&self) -> Vec<StateCopy> {
         let kept = self.copies.iter().rev();
-        kept.map(|(revision, holds)| KeptState {
+        kept.map(|(revision, holds)| StateCopy {
             revision: *revision,
-            holds: holds.clone(),
+            state_versions: holds.clone(),
             keys: 25,
             written_since: 24,
         })
@@ -342,7 +355,7 @@ impl World {
     }
 
     /// Follows the declarations and returns the actions that are safe now.
-    pub(crate) fn plan(&mut self) -> Result<Vec<(AgentName, Action)>, Broken> {
+    pub(crate) fn plan(&mut self) -> Result<Vec<(AgentName, RolloutAction)>, Broken> {
         self.created.clear();
         self.look_again_in = None;
         let (now, bug) = (self.now, self.bug);
@@ -358,13 +371,13 @@ impl World {
             for name in &names {
                 created.extend(self.agents.get_mut(name).unwrap().follow(now, bug));
             }
-            let turns: BTreeMap<AgentName, Turn> =
-                turns(self.agents.values().filter_map(|agent| agent.ledger.open())).into_iter().collect();
+            let permits: BTreeMap<AgentName, RolloutPermit> =
+                permits(self.agents.values().filter_map(|agent| agent.ledger.open())).into_iter().collect();
             let mut ended = Vec::new();
             for name in names {
                 let agent = self.agents.get_mut(&name).unwrap();
                 let was_open = agent.ledger.open().is_some();
-                let turn = turns.get(&name).filter(|_| bug != Some(Bug::NoTurns));
+                let turn = permits.get(&name).filter(|_| bug != Some(Bug::NoTurns));
                 let (decided, look) = agent.decide(turn, now)?;
                 self.look_again_in = [self.look_again_in, look].into_iter().flatten().min();
                 for action in decided.into_iter().map(|action| (name.clone(), action)) {
@@ -409,13 +422,13 @@ impl World {
             agent.revisions.clear();
             agent.shares.clear();
             // During a conversion the mailbox is paused from the start of the host.
-            (agent.paused, agent.shadowed, agent.rehearsal) = (agent.unfinished, false, Rehearsal::Open);
+            (agent.paused, agent.shadowed, agent.rehearsal) = (agent.unfinished, false, RehearsalState::Open);
             (agent.compared, agent.windows, agent.figures) = Default::default();
             if let Some(rollout) = agent.ledger.open_mut() {
-                told.push(format!("{name}: {}", rollout.restarted(now)));
+                told.push(format!("{name}: {}", rollout.record_restart(now)));
                 agent.windows.step = rollout.window();
                 if agent.converted == Some(rollout.id) {
-                    rollout.has_converted(now);
+                    rollout.record_conversion(now);
                 }
             }
             agent.boot(now);
@@ -424,18 +437,23 @@ impl World {
     }
 
     /// Gives an operator's command.
-    pub(crate) fn command(&mut self, name: &AgentName, command: Command, undo: Undo) -> Result<(), String> {
+    pub(crate) fn command(
+        &mut self,
+        name: &AgentName,
+        command: RolloutCommand,
+        undo: UndoOptions,
+    ) -> Result<(), String> {
         let now = self.now;
         let agent = self.agents.get_mut(name).unwrap();
         let (settings, stateful) = (agent.declared.deploy.clone(), agent.stateful());
         let instances = agent.instances;
         let kept = agent.kept();
         let answer = match command {
-            Command::Undo => agent.ledger.undo(undo, "anna", &settings, instances, stateful, &kept, now),
+            RolloutCommand::Undo => agent.ledger.undo(undo, "anna", &settings, instances, stateful, &kept, now),
             _ => agent.ledger.command(command, "anna", now),
         };
         if answer.is_ok()
-            && command == Command::Undo
+            && command == RolloutCommand::Undo
             && agent.ledger.open().is_some_and(|r| r.status == Status::Pending)
         {
             let to = agent.ledger.open().unwrap().to.number;
@@ -443,16 +461,20 @@ impl World {
                 agent.revisions.remove(&to);
             }
         }
-        self.resumed |= command == Command::Resume || command == Command::Promote;
+        self.resumed |= command == RolloutCommand::Resume || command == RolloutCommand::Promote;
         answer.map_err(|refused| refused.to_string())
     }
 }
 
 impl Agent {
     /// Returns the actions that are safe for this agent now.
-    fn decide(&mut self, turn: Option<&Turn>, now: u64) -> Result<(Vec<Action>, Option<Duration>), Broken> {
+    fn decide(
+        &mut self,
+        turn: Option<&RolloutPermit>,
+        now: u64,
+    ) -> Result<(Vec<RolloutAction>, Option<Duration>), Broken> {
         let (mut actions, mut look) = (Vec::new(), None);
-        let waits = turn.and_then(Turn::waits);
+        let waits = turn.and_then(RolloutPermit::waits);
         if let Some(waits) = waits {
             self.waits.push(waits);
         } else if self.ledger.open().is_some() {
@@ -464,7 +486,7 @@ impl Agent {
             let same = again.observe(&seen, now);
             ensure(same == decision && again == *rollout, || "the same question has two answers".to_owned())?;
             self.measure();
-            (actions, look) = (decision.actions, decision.look_again_in);
+            (actions, look) = (decision.actions, decision.recheck_after);
             self.waits.extend(decision.waits);
             self.ledger.settle(now);
         }
@@ -476,25 +498,26 @@ impl Agent {
         let Some(step) = self.ledger.open().map(Rollout::window).filter(|step| *step != self.windows.step) else {
             return;
         };
-        (self.windows, self.compared) = (Windows { step, ..Windows::default() }, Compared::default());
+        (self.windows, self.compared) =
+            (StepMeasurements { step, ..StepMeasurements::default() }, ComparisonCounts::default());
     }
 
     /// Ends revisions that neither serve nor take part in a rollout.
-    fn collect_garbage(&mut self, now: u64) -> (Vec<Action>, Option<Duration>) {
+    fn collect_garbage(&mut self, now: u64) -> (Vec<RolloutAction>, Option<Duration>) {
         let open = self.ledger.open();
         let mut held: Vec<u64> = Vec::new();
         held.extend(open.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]));
         held.extend(self.ledger.current().map(|side| side.number));
-        let rest: Vec<(u64, Seen)> = self
+        let rest: Vec<(u64, ObservedRevision)> = self
             .revisions
             .iter()
-            .map(|(number, rev)| (*number, Seen { busy: rev.work.is_some(), ..rev.seen.clone() }))
+            .map(|(number, rev)| (*number, ObservedRevision { busy: rev.work.is_some(), ..rev.seen.clone() }))
             .collect();
         let drain = self.declared.reload.drain;
         let tidied = collect_garbage(&self.ledger.agent, &rest, &held, self.paused, open.is_none(), drain, now);
         self.waits.extend(tidied.waits);
         self.expire();
-        (tidied.actions, tidied.look_again_in)
+        (tidied.actions, tidied.recheck_after)
     }
 
     /// Drops expired records and ended revisions.

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use caxton_control::AgentName;
-use caxton_control::lifecycle::State;
-use caxton_control::rollout::{Action, Memory};
+use caxton_control::lifecycle::RevisionState;
+use caxton_control::rollout::{MemoryHandover, RolloutAction};
 
 use super::{Agent, World, name_of};
 
@@ -25,7 +25,7 @@ impl Agent {
             .iter()
             .map(|(number, rev)| {
                 let mut text = format!("@{number} {} {}", name_of(rev.digest), rev.seen.state);
-                if let State::Failed { reason } = &rev.seen.state {
+                if let RevisionState::Failed { reason } = &rev.seen.state {
                     _ = write!(text, " ({reason})");
                 }
                 if let Some(share) = self.shares.get(number).filter(|_| self.shares.len() > 1) {
@@ -68,34 +68,36 @@ impl Agent {
 }
 
 /// Formats an action as a line.
-pub(crate) fn action(action: &Action) -> String {
+pub(crate) fn action(action: &RolloutAction) -> String {
     match action {
-        Action::Revive { revision } => format!("bring back {revision}"),
-        Action::Prepare { revision, instances } => format!("prepare {revision} with {instances} instances"),
-        Action::Start { revision, instances } => format!("start {revision} up to {instances} instances"),
-        Action::Cap { revision, instances: Some(most) } => format!("keep {revision} to {most} instances"),
-        Action::Cap { revision, instances: None } => format!("let {revision} have its instances"),
-        Action::Probe { revision } => format!("probe {revision}"),
-        Action::Rehearse { revision, messages } => format!("rehearse {revision} with {messages} messages"),
-        Action::Shadow { revision, on: true } => format!("copy messages to {revision}"),
-        Action::Shadow { revision, on: false } => format!("copy no more messages to {revision}"),
-        Action::Weigh { stable, candidate, percent } => {
+        RolloutAction::Revive { revision } => format!("bring back {revision}"),
+        RolloutAction::Prepare { revision, instances } => format!("prepare {revision} with {instances} instances"),
+        RolloutAction::Start { revision, instances } => format!("start {revision} up to {instances} instances"),
+        RolloutAction::Cap { revision, instances: Some(most) } => format!("keep {revision} to {most} instances"),
+        RolloutAction::Cap { revision, instances: None } => format!("let {revision} have its instances"),
+        RolloutAction::Probe { revision } => format!("probe {revision}"),
+        RolloutAction::Rehearse { revision, messages } => format!("rehearse {revision} with {messages} messages"),
+        RolloutAction::Shadow { revision, on: true } => format!("copy messages to {revision}"),
+        RolloutAction::Shadow { revision, on: false } => format!("copy no more messages to {revision}"),
+        RolloutAction::Weigh { stable, candidate, percent } => {
             format!("weigh {stable} {}%, {candidate} {percent}%", 100 - percent)
         }
-        Action::Pause { agent } => format!("hold the mailbox of {agent}"),
-        Action::Resume { agent } => format!("let the mailbox of {agent} go on"),
-        Action::Handoff { revision, memory: Memory::Migrate, .. } => format!("hand off to {revision}"),
-        Action::Handoff { revision, memory: Memory::Discard, .. } => {
+        RolloutAction::Pause { agent } => format!("hold the mailbox of {agent}"),
+        RolloutAction::Resume { agent } => format!("let the mailbox of {agent} go on"),
+        RolloutAction::Handoff { revision, memory: MemoryHandover::Migrate, .. } => format!("hand off to {revision}"),
+        RolloutAction::Handoff { revision, memory: MemoryHandover::Discard, .. } => {
             format!("hand off to {revision}, which begins anew")
         }
-        Action::TakeBack { revision, .. } => format!("take the memory back to {revision}"),
-        Action::KeepState { revision } => format!("keep the state of {revision}"),
-        Action::Convert { revision, conversion } if conversion.restores.is_some() => {
+        RolloutAction::TakeBack { revision, .. } => format!("take the memory back to {revision}"),
+        RolloutAction::KeepState { revision } => format!("keep the state of {revision}"),
+        RolloutAction::Convert { revision, conversion } if conversion.restores.is_some() => {
             format!("put an earlier state in place for {revision}")
         }
-        Action::Convert { revision, conversion } if conversion.migrates => format!("migrate the state for {revision}"),
-        Action::Convert { revision, .. } => format!("convert the state for {revision}"),
-        Action::RestoreState { revision } => format!("put back the state of {revision}"),
-        Action::Stop { revision } => format!("stop {revision}"),
+        RolloutAction::Convert { revision, conversion } if conversion.migrates => {
+            format!("migrate the state for {revision}")
+        }
+        RolloutAction::Convert { revision, .. } => format!("convert the state for {revision}"),
+        RolloutAction::RestoreState { revision } => format!("put back the state of {revision}"),
+        RolloutAction::Stop { revision } => format!("stop {revision}"),
     }
 }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caxton_control::mailbox::Taken;
+use caxton_control::mailbox::TakenMessage;
 
 use crate::agent::delivery::conflict::{FailedAttempt, refused};
 use crate::agent::delivery::handling::Handling;
@@ -70,17 +70,17 @@ impl Agent {
     pub(in crate::agent) async fn handle_message(
         self: &Arc<Self>,
         flight: InFlight,
-        taken: Taken<u64, QueuedMessage>,
+        taken: TakenMessage<u64, QueuedMessage>,
         kept: &mut HeldLease,
     ) -> (Duration, Option<Arc<Self>>) {
-        let Taken { lane, rank, since, follows, message } = taken;
+        let TakenMessage { lane, rank, since, follows, message } = taken;
         let mut envelope = match self.fetch(message) {
             Ok(envelope) => envelope,
             Err((place, error)) => {
                 tracing::error!(agent = %self.name, seq = place.seq, error, "a message cannot be read; it waits");
                 drop(flight);
                 self.mailbox.abandon_trial();
-                let taken = Taken { lane, rank, since, follows, message: QueuedMessage::Stored(place) };
+                let taken = TakenMessage { lane, rank, since, follows, message: QueuedMessage::Stored(place) };
                 self.requeue(taken, Some(clock::steady_ms() + STORE_PAUSE));
                 return (Duration::ZERO, None);
             }
@@ -92,7 +92,7 @@ impl Agent {
             Err(until) => {
                 self.mailbox.abandon_trial();
                 let (follows, message) = (Some(goes_on), QueuedMessage::InMemory(envelope));
-                self.requeue(Taken { lane, rank, since, follows, message }, Some(until));
+                self.requeue(TakenMessage { lane, rank, since, follows, message }, Some(until));
                 return (Duration::ZERO, None);
             }
         };

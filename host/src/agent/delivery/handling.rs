@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caxton_control::mailbox::{Lane, Rank, Taken};
+use caxton_control::mailbox::{Lane, Priority, TakenMessage};
 
 use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::shadow::Recorder;
@@ -16,7 +16,7 @@ use crate::message::Envelope;
 pub(in crate::agent) struct Handling {
     pub(in crate::agent) flight: InFlight,
     pub(in crate::agent) lane: Lane<u64>,
-    pub(in crate::agent) rank: Rank,
+    pub(in crate::agent) rank: Priority,
     pub(in crate::agent) since: u64,
     /// The revision with which its conversation goes on, which need not be the one that handles this attempt.
     pub(in crate::agent) goes_on: u64,
@@ -76,9 +76,9 @@ impl Handling {
     }
 
     /// Returns the place of the message, to be requeued with it.
-    pub(in crate::agent) fn into_taken(self, message: QueuedMessage) -> (Taken<u64, QueuedMessage>, InFlight) {
+    pub(in crate::agent) fn into_taken(self, message: QueuedMessage) -> (TakenMessage<u64, QueuedMessage>, InFlight) {
         let Self { lane, rank, since, goes_on, flight, .. } = self;
-        (Taken { lane, rank, since, follows: Some(goes_on), message }, flight)
+        (TakenMessage { lane, rank, since, follows: Some(goes_on), message }, flight)
     }
 
     /// Returns the place of the message, to be released.

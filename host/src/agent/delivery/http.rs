@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use caxton_control::RevisionId;
-use caxton_control::rollout::split::{Sticky, Talk};
+use caxton_control::rollout::split::{SplitInput, Sticky};
 use http_body::Body;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -371,13 +371,13 @@ impl Agent {
         // It knows no conversations that are kept.
         self.check_open(None)?;
         let Some(name) = conversation else {
-            let talk = Talk { conversation: None, goes_on: None, since: 0 };
+            let talk = SplitInput { conversation: None, bound_to: None, since: 0 };
             return Ok((self.enter_in(talk, 0)?, None));
         };
         // Noted with each call, so that a rollout that begins later finds those that began before it.
         let (now, first) = (clock::steady_ms(), self.note_beginning(name));
         let (flight, in_hand) = self.conversation_starts.enter(name, |goes_on| {
-            let flight = self.enter_in(Talk { conversation, goes_on, since: now }, first)?;
+            let flight = self.enter_in(SplitInput { conversation, bound_to: goes_on, since: now }, first)?;
             let number = flight.revision.id.number;
             Ok::<_, AdmitError>((flight, number))
         })?;
@@ -385,10 +385,10 @@ impl Agent {
     }
 
     /// Counts a call as in flight. Its conversation began at `first`, by the steady clock.
-    fn enter_in(&self, talk: Talk<'_>, first: u64) -> Result<InFlight, AdmitError> {
+    fn enter_in(&self, talk: SplitInput<'_>, first: u64) -> Result<InFlight, AdmitError> {
         let flight = self.enter_on(|sticky, parted| {
             let since = if sticky == Sticky::Conversation { first } else { talk.since };
-            parted.pick(sticky, Talk { since, ..talk })
+            parted.pick(sticky, SplitInput { since, ..talk })
         });
         let flight = flight.ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
         // It counts itself.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caxton_control::deadlock::{Asks, Standing};
+use caxton_control::deadlock::{AgentWaits, PendingRequest};
 use parking_lot::Mutex;
 
 use crate::agent::{Agent, CONVERSATIONS};
@@ -15,7 +15,7 @@ pub(in crate::agent) struct OutstandingRequests {
 
 #[derive(Default)]
 struct RequestTable {
-    asks: Vec<Asks<Arc<str>>>,
+    asks: Vec<PendingRequest<Arc<str>>>,
     /// The number of requests so far, which makes ids.
     count: u64,
 }
@@ -50,17 +50,17 @@ impl Agent {
         let mut state = self.outstanding.state.lock();
         state.count += 1;
         let id = state.count;
-        state.asks.push(Asks { id, handler, within, to: to.name.shared(), conversation });
+        state.asks.push(PendingRequest { id, handler, within, to: to.name.shared(), conversation });
         OutstandingRequest { asker: Arc::clone(self), id }
     }
 
     /// Returns the agent's part in the graph of waits.
-    pub(crate) fn standing(&self) -> Standing<Arc<str>> {
-        Standing {
+    pub(crate) fn standing(&self) -> AgentWaits<Arc<str>> {
+        AgentWaits {
             // An agent without a revision will have one.
-            turns: self.traffic.load().as_ref().map_or(u32::MAX, |traffic| traffic.max()),
+            capacity: self.traffic.load().as_ref().map_or(u32::MAX, |traffic| traffic.max()),
             order: self.spec.load().mailbox.order,
-            asks: self.outstanding.state.lock().asks.clone(),
+            requests: self.outstanding.state.lock().asks.clone(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Checks of messages against the protocol of their conversation.
 
 use caxton_control::Performative;
-use caxton_control::conversation::{Refused, Said};
+use caxton_control::conversation::{ConversationError, SpeechAct};
 
 use crate::clock;
 use crate::context::HostContext;
@@ -39,7 +39,7 @@ impl Question {
     ///
     /// # Errors
     /// The request is illegal in its conversation.
-    pub(crate) fn ask(context: &HostContext, envelope: &Envelope) -> Result<Self, Refused> {
+    pub(crate) fn ask(context: &HostContext, envelope: &Envelope) -> Result<Self, ConversationError> {
         let message = &envelope.message;
         context.store.conversations.judge(&message.conversation_id, &said(envelope))?;
         Ok(Self {
@@ -56,7 +56,7 @@ impl Question {
     /// The answer is illegal in its conversation.
     pub(crate) fn answer(&self, context: &HostContext, reply: Option<&Message>) -> Result<(), String> {
         let Self { conversation, from, to, key } = self;
-        let said = Said {
+        let said = SpeechAct {
             from: to,
             to: from,
             act: reply.map_or(Performative::Failure, |reply| reply.performative),

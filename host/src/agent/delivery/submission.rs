@@ -1,6 +1,6 @@
 //! Messages from outside: checked, queued or answered.
 
-use caxton_control::mailbox::Rank;
+use caxton_control::mailbox::Priority;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -201,7 +201,7 @@ impl Agent {
             in_reply_to: None,
             reply_by: patience
                 .map(|patience| now.saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX))),
-            priority: Rank::Normal,
+            priority: Priority::Normal,
             sent_at: now,
             attempt: 1,
             headers: submission.headers,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use caxton_control::mailbox::Taken;
+use caxton_control::mailbox::TakenMessage;
 use tokio::sync::oneshot;
 
 use crate::agent::mailbox::entry::QueuedMessage;
@@ -85,7 +85,7 @@ async fn step(agent: &Arc<Agent>, kept: &mut HeldLease) -> WorkerStep {
 async fn handle(
     agent: &Arc<Agent>,
     flight: InFlight,
-    taken: Taken<u64, QueuedMessage>,
+    taken: TakenMessage<u64, QueuedMessage>,
     kept: &mut HeldLease,
 ) -> (Duration, Option<Arc<Agent>>) {
     let mut handled = pin!(agent.handle_message(flight, taken, kept));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use caxton_control::breaker::{Admission, BreakerState, Failing};
+use caxton_control::breaker::{Admission, BreakerState, FaultHistory};
 
 use crate::agent::delivery::failure::is_fault;
 use crate::agent::delivery::reply::describe;
@@ -33,9 +33,13 @@ impl Drop for Trial {
 }
 
 /// Returns true if a revision failed at a message before.
-pub(in crate::agent) fn failing(envelope: &Envelope, revision: &Revision) -> Failing {
+pub(in crate::agent) fn failing(envelope: &Envelope, revision: &Revision) -> FaultHistory {
     let id = revision.id.to_string();
-    if envelope.failed.iter().any(|failed| failed.revision == id) { Failing::Again } else { Failing::First }
+    if envelope.failed.iter().any(|failed| failed.revision == id) {
+        FaultHistory::Repeated
+    } else {
+        FaultHistory::First
+    }
 }
 
 impl QueuedMessage {
@@ -108,7 +112,7 @@ impl Agent {
 
     /// Reports a success to the breaker.
     fn count_well(&self) {
-        let closed = self.mailbox.lock().breaker.well();
+        let closed = self.mailbox.lock().breaker.succeeded();
         if closed {
             self.emit_breaker_closed("it handled a message again");
         }
@@ -134,7 +138,7 @@ impl Agent {
 
     /// Closes the breaker, because another revision handles messages from now on.
     pub(in crate::agent) fn reset_breaker(&self) {
-        if self.mailbox.lock().breaker.begin_anew() {
+        if self.mailbox.lock().breaker.reset() {
             self.emit_breaker_closed("another revision answers");
         }
     }
@@ -153,12 +157,12 @@ impl Agent {
             self.mailbox.abandon_trial();
             return;
         }
-        let failing = envelope.map_or(Failing::First, |envelope| failing(envelope, revision));
+        let failing = envelope.map_or(FaultHistory::First, |envelope| failing(envelope, revision));
         let opening = {
             let mut state = self.mailbox.lock();
             let trial = state.breaker.is_trying();
             // The successes first: they came before the fault.
-            state.breaker.ended(self.mailbox.successes.swap(0, Ordering::Relaxed));
+            state.breaker.count_successes(self.mailbox.successes.swap(0, Ordering::Relaxed));
             if !state.breaker.fault(clock::steady_ms(), failing) {
                 return;
             }

@@ -54,7 +54,7 @@ pub(in crate::agent) fn since(envelope: &Envelope) -> u64 {
 pub(super) fn prefetch_next(mailbox: &Queue<u64, QueuedMessage>) {
     // Three ahead: about the time that memory takes to answer while messages take microseconds.
     const ENVELOPE: usize = 3;
-    if let Some(QueuedMessage::InMemory(envelope)) = mailbox.ahead(ENVELOPE) {
+    if let Some(QueuedMessage::InMemory(envelope)) = mailbox.peek_ahead(ENVELOPE) {
         let message = &envelope.message;
         for text in [&message.id, &message.sender, &message.receiver, &message.content_type, &message.conversation_id] {
             prefetch::value(text);
@@ -71,7 +71,7 @@ pub(super) fn prefetch_next(mailbox: &Queue<u64, QueuedMessage>) {
         prefetch::value(&envelope.failed);
         prefetch::value(&envelope.trace);
     }
-    if let Some(QueuedMessage::InMemory(envelope)) = mailbox.ahead(1) {
+    if let Some(QueuedMessage::InMemory(envelope)) = mailbox.peek_ahead(1) {
         let message = &envelope.message;
         prefetch::bytes(&message.content);
         for text in [&message.id, &message.sender, &message.receiver, &message.content_type, &message.conversation_id] {

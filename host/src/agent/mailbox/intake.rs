@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use caxton_control::mailbox::Full;
+use caxton_control::mailbox::MailboxFull;
 
 use crate::agent::delivery::worker;
 use crate::agent::mailbox::Intake;
@@ -96,13 +96,13 @@ impl Agent {
             self.check_open(conversation)?;
             state = self.mailbox.lock();
         }
-        state.queue.reserve().map_err(|Full { depth }| {
+        state.queue.reserve().map_err(|MailboxFull { depth }| {
             self.stats.count(Outcomes::Refused);
             AdmitError::Full { depth }
         })?;
         if let Some(conversation) = conversation {
             // The push that follows touches this lane: its memory is fetched into the cache meanwhile.
-            state.queue.expect(&CONVERSATIONS.hash_one(conversation));
+            state.queue.prefetch(&CONVERSATIONS.hash_one(conversation));
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ impl Agent {
             let entry = QueuedMessage::Stored(Box::new(StoredRef { seq, since, reply_by, failed }));
             self.watch_expiry(&mut state, self.expires_at(&entry));
             match again_at {
-                Some(again_at) => state.queue.push_again(conversation, rank, since, again_at, entry),
+                Some(again_at) => state.queue.push_deferred(conversation, rank, since, again_at, entry),
                 None => state.queue.push(conversation, rank, since, entry),
             }
         }
@@ -48,7 +48,7 @@ impl Agent {
         MailboxFigures {
             depth: state.queue.depth(),
             bound,
-            later: state.queue.later() as u64,
+            later: state.queue.deferred() as u64,
             timers: self.timers.count(),
             in_flight: state.queue.in_flight(),
             held: state.operator_paused,

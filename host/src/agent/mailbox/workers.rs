@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use caxton_control::breaker::Admission;
-use caxton_control::mailbox::Taken;
+use caxton_control::mailbox::TakenMessage;
 
 use crate::agent::delivery::handling::Handling;
 use crate::agent::mailbox::MailboxState;
@@ -14,7 +14,7 @@ use crate::message::Deliver;
 
 impl Agent {
     /// Takes the next message, with the revision that handles it. Counts the worker as ended if there is none.
-    pub(in crate::agent) fn take(&self) -> Option<(InFlight, Taken<u64, QueuedMessage>)> {
+    pub(in crate::agent) fn take(&self) -> Option<(InFlight, TakenMessage<u64, QueuedMessage>)> {
         let mut state = self.mailbox.lock();
         let traffic = self.traffic.load();
         let now = clock::steady_ms();
@@ -62,7 +62,7 @@ impl Agent {
 
     /// Returns a message that was taken to the mailbox, before all others of its conversation; `due` is the time at
     /// which it may be handled.
-    pub(in crate::agent) fn requeue(&self, mut taken: Taken<u64, QueuedMessage>, due: Option<u64>) {
+    pub(in crate::agent) fn requeue(&self, mut taken: TakenMessage<u64, QueuedMessage>, due: Option<u64>) {
         // Weighed anew: memory may have filled up while it was in hand.
         if let QueuedMessage::InMemory(envelope) = taken.message {
             taken.message = self.to_entry(envelope);
@@ -90,7 +90,7 @@ impl Agent {
         let (closed, start) = {
             let mut state = self.mailbox.lock();
             // One lock for both: this is done for every message.
-            let closed = well && state.breaker.well();
+            let closed = well && state.breaker.succeeded();
             state.queue.done(lane, Some(goes_on));
             (closed, self.may_start(&mut state))
         };

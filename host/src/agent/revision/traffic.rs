@@ -8,7 +8,7 @@ use std::time::Instant;
 use ahash::AHashMap;
 use caxton_control::RevisionId;
 use caxton_control::conversation::awaits_answer;
-use caxton_control::rollout::split::{Pick, Split, Sticky, Talk, Untaken};
+use caxton_control::rollout::split::{CandidateUnavailable, Split, SplitInput, SplitTarget, Sticky};
 use parking_lot::Mutex;
 
 use crate::agent::delivery::handling::Handling;
@@ -40,7 +40,7 @@ pub(in crate::agent) struct TrafficSplit {
 
 impl TrafficSplit {
     /// Picks the revision for a message.
-    pub(in crate::agent) fn pick(&self, sticky: Sticky, talk: Talk<'_>) -> Pick {
+    pub(in crate::agent) fn pick(&self, sticky: Sticky, talk: SplitInput<'_>) -> SplitTarget {
         // Relaxed: any order of the numbers deals the same shares.
         let nth = || self.dealt.fetch_add(1, Ordering::Relaxed);
         let pick = self.split.choose(sticky, talk, self.candidate.id.number, nth);
@@ -51,16 +51,16 @@ impl TrafficSplit {
     }
 
     /// Notes a conversation that holds the rollout up, or does not any more.
-    fn note_held(&self, name: &str, pick: Pick) {
+    fn note_held(&self, name: &str, pick: SplitTarget) {
         let hash = CONVERSATIONS.hash_one(name);
         let mut held = self.held.lock();
         match pick {
-            Pick::Candidate => drop(held.remove(&hash)),
+            SplitTarget::Candidate => drop(held.remove(&hash)),
             // Bounded: the number is shown to operators, and ten thousand say enough.
-            Pick::Stable if held.len() < MAX_HELD && self.split.is_held(name) => {
+            SplitTarget::Stable if held.len() < MAX_HELD && self.split.is_held_back(name) => {
                 held.entry(hash).or_insert_with(|| name.into());
             }
-            Pick::Stable => {}
+            SplitTarget::Stable => {}
         }
     }
 }
@@ -99,14 +99,14 @@ impl Traffic {
 
 impl Agent {
     /// Counts a call as in flight on the revision that is picked for it; none if there is none.
-    pub(in crate::agent) fn enter_on(&self, pick: impl Fn(Sticky, &TrafficSplit) -> Pick) -> Option<InFlight> {
+    pub(in crate::agent) fn enter_on(&self, pick: impl Fn(Sticky, &TrafficSplit) -> SplitTarget) -> Option<InFlight> {
         loop {
             let traffic = self.traffic.load();
             let traffic = traffic.as_ref()?;
-            let pick = traffic.split.as_ref().map_or(Pick::Stable, |parted| pick(self.sticky(), parted));
+            let pick = traffic.split.as_ref().map_or(SplitTarget::Stable, |parted| pick(self.sticky(), parted));
             let revision = match (pick, &traffic.split) {
-                (Pick::Candidate, Some(parted)) => &parted.candidate,
-                (Pick::Candidate | Pick::Stable, _) => traffic.stable(),
+                (SplitTarget::Candidate, Some(parted)) => &parted.candidate,
+                (SplitTarget::Candidate | SplitTarget::Stable, _) => traffic.stable(),
             };
             // Counted first and checked after, against a handoff that switches and then looks at the count.
             let flight = self.in_flight(Arc::clone(revision));
@@ -153,22 +153,22 @@ impl Agent {
     }
 
     /// Returns what the split has to know of the conversation of a message.
-    fn talk<'a>(&self, envelope: &'a Envelope, sticky: Sticky, follows: Option<u64>, since: u64) -> Talk<'a> {
+    fn talk<'a>(&self, envelope: &'a Envelope, sticky: Sticky, follows: Option<u64>, since: u64) -> SplitInput<'a> {
         let (conversations, agent) = (&self.context.store.conversations, self.name.as_str());
         let message = &envelope.message;
         let name = message.conversation_id.as_str();
         let conversation = (!is_alone(envelope)).then_some(name);
         let key = message.reply_with.as_ref().unwrap_or(&message.id);
         match sticky {
-            Sticky::None => Talk { conversation, goes_on: None, since },
+            Sticky::None => SplitInput { conversation, bound_to: None, since },
             Sticky::Idle => {
                 let noted = || conversations.stays_on(conversation?, agent, key, envelope.since);
-                Talk { conversation, goes_on: follows.or_else(noted), since }
+                SplitInput { conversation, bound_to: follows.or_else(noted), since }
             }
             Sticky::Conversation => {
                 let noted = || conversations.where_it_was(conversation?, agent);
                 let first = conversation.and_then(|name| conversations.first(name));
-                Talk { conversation, goes_on: follows.or_else(noted), since: first.unwrap_or(since) }
+                SplitInput { conversation, bound_to: follows.or_else(noted), since: first.unwrap_or(since) }
             }
         }
     }
@@ -208,7 +208,7 @@ impl Agent {
         let traffic = self.traffic.load();
         let Some(parted) = traffic.as_ref().and_then(|traffic| traffic.split.as_ref()) else { return false };
         let is_stables = handling.goes_on != parted.candidate.id.number;
-        is_stables == parted.split.is_held(name) && self.mailbox.has_behind(&handling.lane)
+        is_stables == parted.split.is_held_back(name) && self.mailbox.has_behind(&handling.lane)
     }
 
     /// Returns the number of conversations that stay with stable although the candidate has their share, and the rule
@@ -314,21 +314,21 @@ impl Agent {
             Ok(lease) => return Ok(lease),
             // All its instances are at work, and there is no time left.
             Err(NoInstance::Fault(Fault::Overloaded)) => return Err(Fault::Overloaded),
-            Err(NoInstance::Fault(fault)) => (Untaken::NotStarted { its_fault: fault.is_guests() }, fault),
+            Err(NoInstance::Fault(fault)) => (CandidateUnavailable::NotStarted { its_fault: fault.is_guests() }, fault),
             Err(NoInstance::Pausing(until)) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let by = clock::steady_ms().saturating_add(crate::agent::millis(left));
-                (Untaken::Pausing { until, by }, Fault::Overloaded)
+                (CandidateUnavailable::BackingOff { until, deadline: by }, Fault::Overloaded)
             }
         };
         let Some(stable) = self.enter_stable(flight) else {
             // It has all the traffic, or none, by now.
             return match untaken {
-                Untaken::Pausing { .. } => flight.revision.pool.lease(deadline).await,
-                Untaken::NotStarted { .. } => Err(fault),
+                CandidateUnavailable::BackingOff { .. } => flight.revision.pool.lease(deadline).await,
+                CandidateUnavailable::NotStarted { .. } => Err(fault),
             };
         };
-        if untaken.counts() {
+        if untaken.is_candidate_fault() {
             flight.revision.measure_untaken();
         }
         *flight = stable;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use caxton_control::rollout::Tally;
+use caxton_control::rollout::FailureCounts;
 use caxton_control::rollout::{P95, Window};
 use parking_lot::Mutex;
 
@@ -81,8 +81,8 @@ impl Revision {
     }
 
     /// Returns the number of messages and calls that it ended, with its failures.
-    pub(crate) fn tally(&self) -> Tally {
-        Tally::new(self.answered(), self.faulted.load(Ordering::Relaxed))
+    pub(crate) fn tally(&self) -> FailureCounts {
+        FailureCounts::new(self.answered(), self.faulted.load(Ordering::Relaxed))
     }
 
     /// Returns the figures since the window began.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caxton_control::rollout::compare::{Answer, Difference, Ignore, compare};
+use caxton_control::rollout::comparison::{Answer, AnswerDifference, IgnoredPaths, compare};
 use tokio::sync::mpsc;
 
 use super::difference::{MAX_LEARNED, learn, shortened, shown};
@@ -36,7 +36,7 @@ pub(super) struct Comparer {
     pub(super) candidate: Arc<Pool>,
     /// The number of copies after which the rollout may go on.
     pub(super) min_messages: u64,
-    pub(super) ignore: Ignore,
+    pub(super) ignore: IgnoredPaths,
     /// The paths that differ by nature.
     pub(super) by_nature: Vec<String>,
     /// The copies compared so far.
@@ -89,7 +89,7 @@ impl Comparer {
     }
 
     /// Returns the differences that are not by nature; `None` if they cannot be known.
-    async fn compare(&mut self, job: &ShadowJob) -> Option<Vec<Difference>> {
+    async fn compare(&mut self, job: &ShadowJob) -> Option<Vec<AnswerDifference>> {
         // The candidate runs first: values that grow with time then differ even more in the stable revision's later run,
         // and are learned.
         let candidate = self.answer(&self.candidate, job).await?;
@@ -113,7 +113,7 @@ impl Comparer {
     }
 
     /// Ignores paths at which the stable revision differs from itself, and stores them for `rollout differences`.
-    fn learn(&mut self, differences: &[Difference]) {
+    fn learn(&mut self, differences: &[AnswerDifference]) {
         if differences.is_empty() || self.by_nature.len() >= MAX_LEARNED {
             return;
         }
@@ -155,7 +155,7 @@ impl Comparer {
     }
 
     /// Stores the differences of a message while there is room.
-    fn store(&mut self, job: &ShadowJob, differences: Vec<Difference>) {
+    fn store(&mut self, job: &ShadowJob, differences: Vec<AnswerDifference>) {
         let (messages, bytes) = self.stored;
         if messages >= MAX_STORED || bytes >= MAX_STORED_BYTES {
             return;

@@ -1,6 +1,6 @@
 //! Differences between two answers, as the management API shows them.
 
-use caxton_control::rollout::compare::{Difference, Ignore};
+use caxton_control::rollout::comparison::{AnswerDifference, IgnoredPaths};
 
 use crate::api_types::PathDifference;
 
@@ -10,14 +10,14 @@ pub(super) const MAX_LEARNED: usize = 1_000;
 const MAX_PATH: usize = 300;
 
 /// Adds paths at which a revision differs from itself to those that are ignored, and returns the new ones.
-pub(super) fn learn(ignore: &mut Ignore, differences: &[Difference]) -> Vec<String> {
+pub(super) fn learn(ignore: &mut IgnoredPaths, differences: &[AnswerDifference]) -> Vec<String> {
     let before = ignore.paths().len();
     ignore.learn(differences);
     ignore.paths().split_off(before)
 }
 
 /// Returns a difference as the API shows it.
-pub(super) fn shown(found: Difference) -> PathDifference {
+pub(super) fn shown(found: AnswerDifference) -> PathDifference {
     PathDifference { path: shortened(&found.path), stable: found.stable, candidate: found.candidate }
 }
 

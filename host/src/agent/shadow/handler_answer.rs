@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use caxton_control::rollout::compare::{Answer, Content, Effect};
+use caxton_control::rollout::comparison::{Answer, Content, Effect};
 
 use crate::agent::describe;
 use crate::message::{Draft, Effects, Failure, Fault, Outcome, Reply};

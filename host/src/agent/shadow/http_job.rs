@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use caxton_control::rollout::compare::{Answer, Content};
+use caxton_control::rollout::comparison::{Answer, Content};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Limited};

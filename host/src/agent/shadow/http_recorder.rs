@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use caxton_control::rollout::compare::{Answer, Content, Effect};
+use caxton_control::rollout::comparison::{Answer, Content, Effect};
 use http::header::CONTENT_LENGTH;
 use http_body::Body;
 use parking_lot::Mutex;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use caxton_control::rollout::Compared;
-use caxton_control::rollout::compare::{Answer, Ignore};
+use caxton_control::rollout::ComparisonCounts;
+use caxton_control::rollout::comparison::{Answer, IgnoredPaths};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ pub(crate) struct ShadowSettings {
     /// The number of copies after which the rollout may go on.
     pub(crate) min_messages: u64,
     /// The paths in which answers may differ.
-    pub(crate) ignore: Ignore,
+    pub(crate) ignore: IgnoredPaths,
 }
 
 /// A comparison in progress: a candidate handles copies of the stable revision's messages.
@@ -89,8 +89,8 @@ impl Shadow {
     }
 
     /// Returns the counts up to now.
-    pub(crate) fn compared(&self) -> Compared {
-        Compared {
+    pub(crate) fn compared(&self) -> ComparisonCounts {
+        ComparisonCounts {
             copies: self.compared.load(Ordering::Relaxed),
             alike: self.alike.load(Ordering::Relaxed),
             set_aside: self.set_aside.load(Ordering::Relaxed),

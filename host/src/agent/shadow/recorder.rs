@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caxton_control::RevisionId;
-use caxton_control::rollout::compare::Answer;
+use caxton_control::rollout::comparison::Answer;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 

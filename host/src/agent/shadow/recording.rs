@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use caxton_control::rollout::compare::Effect;
+use caxton_control::rollout::comparison::Effect;
 
 use super::handler_answer::request_effect;
 use crate::message::{Draft, Message, Read, RequestError, SendError};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caxton_control::RevisionId;
-use caxton_control::rollout::compare::Effect;
+use caxton_control::rollout::comparison::Effect;
 use parking_lot::Mutex;
 
 use super::handler_answer::request_effect;

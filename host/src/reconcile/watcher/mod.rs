@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! events of the kernel ---.                       .-> the reconciler is woken
-//!                         +-> hints -> Quiet -> scan
+//!                         +-> hints -> Debounce -> scan
 //! every few seconds ------'                       '-> Builds -> a build, one after another
 //! ```
 //! The result of a scan decides; events are only hints that one is due. They are incomplete: there are none for a
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use caxton_control::files::Quiet;
+use caxton_control::files::Debounce;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant as TokioInstant;
 use tokio_util::sync::CancellationToken;
@@ -115,7 +115,7 @@ pub(crate) async fn run(setup: WatcherSetup, wakes: mpsc::Sender<Wake>, stop: Ca
 /// The schedule of scans.
 struct ScanSchedule {
     origin: TokioInstant,
-    quiet: Quiet,
+    quiet: Debounce,
     hints: ScanHints,
     /// The time of the next full scan.
     every: TokioInstant,
@@ -126,7 +126,7 @@ struct ScanSchedule {
 impl ScanSchedule {
     fn new() -> Self {
         let now = TokioInstant::now();
-        Self { origin: now, quiet: Quiet::default(), hints: ScanHints::ALL, every: now, not_before: now }
+        Self { origin: now, quiet: Debounce::default(), hints: ScanHints::ALL, every: now, not_before: now }
     }
 
     fn millis(&self) -> u64 {
@@ -157,7 +157,7 @@ impl ScanSchedule {
         let all = self.every <= began;
         let hints = if all { ScanHints::ALL } else { self.hints };
         self.hints = ScanHints::default();
-        self.quiet.look();
+        self.quiet.reset();
         // A scan blocks on the file system; in place, because it borrows the watcher's state.
         let found = tokio::task::block_in_place(|| watched.scan(hints, inotify));
         let took = began.elapsed();

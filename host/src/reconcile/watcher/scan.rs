@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caxton_control::Digest;
-use caxton_control::files::{Builds, Changed, Refused};
+use caxton_control::files::{BuildQueue, RefusedBuild, SourceChanges};
 
 use super::baseline::SourceBaseline;
 use super::inotify::{FileEvent, Inotify, WatchMask, WriteState};
@@ -86,7 +86,7 @@ pub(super) struct WatchedFiles {
 
 /// The sources of all builds and the state of the builds.
 struct BuildSources {
-    builds: Builds,
+    builds: BuildQueue,
     patterns: BTreeMap<String, Vec<Pattern>>,
     marks: BTreeMap<String, SourceStamps>,
     names: FolderNames,
@@ -99,7 +99,7 @@ struct BuildSources {
 impl WatchedFiles {
     pub(super) fn new(followed: Arc<WatchSet>, before: Option<SourceBaseline>, writing: OpenWrites) -> Self {
         let sources = before.map(|SourceBaseline { marks, built }| BuildSources {
-            builds: Builds::default(),
+            builds: BuildQueue::default(),
             patterns: BTreeMap::new(),
             marks,
             names: FolderNames::new(),
@@ -300,7 +300,7 @@ impl BuildSources {
     }
 
     /// Reads the sources of all builds. Returns the changes since the last read, by build command.
-    fn read(&mut self, followed: &WatchSet) -> BTreeMap<String, Changed> {
+    fn read(&mut self, followed: &WatchSet) -> BTreeMap<String, SourceChanges> {
         let excluded = followed.excluded();
         let mut all = BTreeMap::new();
         self.folders.clear();
@@ -330,7 +330,7 @@ impl BuildSources {
 }
 
 /// Warns of builds that are not run again because they change their own sources.
-fn warn_of_loops(refused: &[Refused]) {
+fn warn_of_loops(refused: &[RefusedBuild]) {
     for refused in refused {
         tracing::warn!(
             command = refused.command,

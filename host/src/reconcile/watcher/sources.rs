@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use caxton_control::config::nearest;
-use caxton_control::files::Changed;
+use caxton_control::files::SourceChanges;
 
 use super::pattern::Pattern;
 
@@ -37,8 +37,8 @@ impl SourceStamp {
 pub(super) type SourceStamps = BTreeMap<PathBuf, SourceStamp>;
 
 /// Returns the differences between two states.
-pub(super) fn changed(before: &SourceStamps, now: &SourceStamps) -> Changed {
-    let mut changed = Changed::default();
+pub(super) fn changed(before: &SourceStamps, now: &SourceStamps) -> SourceChanges {
+    let mut changed = SourceChanges::default();
     for (path, mark) in now {
         match before.get(path) {
             Some(known) if known == mark => {}

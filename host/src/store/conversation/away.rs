@@ -165,9 +165,9 @@ impl Conversations {
         // None if this version cannot read the record.
         let mut record: Conversation = serde_json::from_str(&text).ok()?;
         (record.first, record.last, record.messages) = (clock::from_wall(record.first), away.last, away.messages);
-        record.stays.iter_mut().for_each(|stay| stay.until = clock::from_wall(stay.until));
+        record.bindings.iter_mut().for_each(|stay| stay.until = clock::from_wall(stay.until));
         if away.is_older {
-            record.lose_calls();
+            record.drop_calls();
         }
         let (hash, row, began) = (self.hasher.hash_one(&record.name), away.row, began.cast_unsigned());
         // What was lost is written with what is said next.

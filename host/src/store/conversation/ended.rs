@@ -22,7 +22,7 @@ pub(crate) fn on_wall(record: &Conversation) -> Cow<'_, Conversation> {
     }
     let (first, last) = (clock::to_wall(record.first), clock::to_wall(record.last));
     let mut record = Conversation { first, last, ..record.clone() };
-    record.stays.iter_mut().for_each(|stay| stay.until = clock::to_wall(stay.until));
+    record.bindings.iter_mut().for_each(|stay| stay.until = clock::to_wall(stay.until));
     Cow::Owned(record)
 }
 

@@ -1,6 +1,6 @@
 //! Messages that agents send, as their conversations take them in, refuse them or take them back.
 
-use caxton_control::conversation::Change;
+use caxton_control::conversation::ConversationChange;
 
 use super::{Conversations, said};
 use crate::clock;
@@ -109,7 +109,7 @@ impl Conversations {
     }
 
     /// Takes a message in; `None` for one that ends a chain of causes, which is not said.
-    fn take_send(&self, dispatch: &Dispatch) -> Result<Option<Change>, String> {
+    fn take_send(&self, dispatch: &Dispatch) -> Result<Option<ConversationChange>, String> {
         if dispatch.ends.is_some() {
             return Ok(None);
         }
@@ -132,7 +132,7 @@ impl Conversations {
     }
 
     /// Takes back what was sent, which is not kept: the last one first.
-    fn take_back(&self, envelope: &Envelope, change: Change) {
+    fn take_back(&self, envelope: &Envelope, change: ConversationChange) {
         let name = &envelope.message.conversation_id;
         let (mut shard, hash) = self.shard(name);
         // It refuses nothing.
@@ -146,8 +146,8 @@ impl Conversations {
     }
 
     /// Counts the answer to a message that was refused.
-    fn told_refusal(&self, answer: &Envelope) -> Change {
+    fn told_refusal(&self, answer: &Envelope) -> ConversationChange {
         let name = &answer.message.conversation_id;
-        self.tell(name, |record| record.told_refusal(&said(answer)))
+        self.tell(name, |record| record.record_refusal(&said(answer)))
     }
 }

@@ -27,7 +27,7 @@ impl Conversations {
         let Goes { conversation, revision, answered, anyway } = goes;
         let (mut shard, hash) = self.shard(conversation);
         let Some(open) = shard.get_mut(conversation, hash) else { return };
-        if open.record.stay(agent, *revision, at, answered.as_deref(), *anyway) {
+        if open.record.bind(agent, *revision, at, answered.as_deref(), *anyway) {
             self.write_soon(&mut shard, (conversation, hash));
         }
     }
@@ -36,19 +36,19 @@ impl Conversations {
     /// an answer to it names.
     pub(crate) fn stays_on(&self, name: &str, agent: &str, key: &str, sent_at: u64) -> Option<u64> {
         let (shard, hash) = self.shard(name);
-        shard.get(name, hash)?.record.stays_on(agent, key, sent_at)
+        shard.get(name, hash)?.record.bound_revision(agent, key, sent_at)
     }
 
     /// The revision of an agent that was noted last for a conversation.
     pub(crate) fn where_it_was(&self, name: &str, agent: &str) -> Option<u64> {
         let (shard, hash) = self.shard(name);
-        shard.get(name, hash)?.record.where_it_was(agent).map(|stay| stay.revision)
+        shard.get(name, hash)?.record.last_binding(agent).map(|stay| stay.revision)
     }
 
     /// Returns `true` if an agent waits for an answer in a conversation, or owes one.
     pub(crate) fn owes(&self, name: &str, agent: &str) -> bool {
         let (shard, hash) = self.shard(name);
-        shard.get(name, hash).is_some_and(|open| open.record.owes(agent, None))
+        shard.get(name, hash).is_some_and(|open| open.record.has_open_exchange(agent, None))
     }
 
     /// Lets a record be written that is in memory alone. False if it is written already, or not there.

@@ -20,9 +20,9 @@ fn open(folder: &tempfile::TempDir) -> std::sync::Arc<Store> {
 }
 
 /// What somebody says at a time; with a protocol if it is an act of one.
-fn say<'a>(from: &'a str, to: &'a str, act: Performative, at: u64) -> Said<'a> {
+fn say<'a>(from: &'a str, to: &'a str, act: Performative, at: u64) -> SpeechAct<'a> {
     let protocol = Some("fipa-request").filter(|_| act == Propose);
-    Said { from, to, act, protocol, id: "m-1", reply_with: None, in_reply_to: None, at, is_call: false }
+    SpeechAct { from, to, act, protocol, id: "m-1", reply_with: None, in_reply_to: None, at, is_call: false }
 }
 
 /// What the database has after this: the names of those that are open, and of those that have ended.
@@ -154,7 +154,7 @@ async fn those_that_are_quiet_leave_memory_and_come_back_whole() {
     assert_eq!(names(all.list(Some("ledger"), 9)), [""; 0]);
     assert_eq!(in_memory(), 0, "a look brings nothing back");
     // With an answer: the question is known still.
-    let answer = Said { in_reply_to: Some("m-1"), id: "m-2", ..say("desk", "triage", Inform, 4_000) };
+    let answer = SpeechAct { in_reply_to: Some("m-1"), id: "m-2", ..say("desk", "triage", Inform, 4_000) };
     let change = all.take("two", &answer, true).unwrap();
     assert!(change.is_more && all.get("two").unwrap().unanswered.is_empty());
     assert_eq!((in_memory(), all.get("two").unwrap().messages), (1, 2));
@@ -172,7 +172,7 @@ async fn those_that_are_quiet_leave_memory_and_come_back_whole() {
 async fn a_call_that_ended_with_the_host_can_be_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(&folder);
-    let call = |at| Said { protocol: Some("fipa-request"), is_call: true, ..say("triage", "desk", Request, at) };
+    let call = |at| SpeechAct { protocol: Some("fipa-request"), is_call: true, ..say("triage", "desk", Request, at) };
     store.conversations.take("c-1", &call(1), true).unwrap();
     for at in [2, 3] {
         assert!(store.conversations.judge("c-1", &call(at)).is_err(), "it is under way");
@@ -228,13 +228,13 @@ fn what_is_not_legal_is_counted_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
     let all = &store.conversations;
-    all.configure(desired::Conversations { timeout: std::time::Duration::from_secs(300), participants: 2 });
+    all.configure(desired::ConversationsSpec { timeout: std::time::Duration::from_secs(300), participants: 2 });
     let refused = all.judge("c-1", &say("triage", "desk", Propose, 1)).unwrap_err();
-    assert!(matches!(refused, Refused::Illegal(_)), "{refused}");
+    assert!(matches!(refused, ConversationError::Illegal(_)), "{refused}");
     assert_eq!(all.get("c-1"), None);
     all.judge("c-1", &say("triage", "desk", Request, 1)).unwrap();
     let refused = all.judge("c-1", &say("triage", "ledger", Request, 1)).unwrap_err();
-    assert!(matches!(refused, Refused::TooMany { bound: 2 }), "{refused}");
+    assert!(matches!(refused, ConversationError::TooManyParticipants { bound: 2 }), "{refused}");
     let figures = all.figures();
     assert_eq!((figures.open, figures.illegal, figures.mean_messages), (1, 2, Some(1.0)));
     assert_eq!(all.expire(1 + 300_000, 10).len(), 1, "its timeout is the one that was set");

@@ -303,7 +303,7 @@ async fn records_of_a_random_run_applied_to_an_empty_store_give_equal_tables() {
     for seed in 1..=3 {
         let folder = tempfile::tempdir().unwrap();
         // So few that some leave.
-        let kept = desired::Store { history: 1_000, dead_letters: 20, ..settings(Durability::Os) };
+        let kept = desired::StoreSpec { history: 1_000, dead_letters: 20, ..settings(Durability::Os) };
         let store = Store::open(folder.path(), &kept).unwrap();
         let capture = |_: &rusqlite::Transaction<'_>, counters: &mut crate::store::counters::Counters| {
             counters.captured = Some(Captured::default());

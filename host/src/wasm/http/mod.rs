@@ -20,7 +20,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use caxton_control::breaker::Failing;
+use caxton_control::breaker::FaultHistory;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -272,7 +272,7 @@ impl Lease {
         let starved = self.instance().starved();
         let by_caller = result.as_ref().err().is_some_and(|fault| caller.caused(fault, time, starved));
         match &result {
-            Err(fault) if !ended && fault.is_guests() && !by_caller => self.fail(fault, Failing::First),
+            Err(fault) if !ended && fault.is_guests() && !by_caller => self.fail(fault, FaultHistory::First),
             Ok(()) | Err(_) => self.finish(ended && answered),
         }
         HttpEnd { result, cpu, diagnostics, by_caller, broken_off }

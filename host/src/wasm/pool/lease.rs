@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use caxton_control::breaker::Failing;
-use caxton_control::supervise::Failure;
+use caxton_control::breaker::FaultHistory;
+use caxton_control::supervision::InstanceFailure;
 
 use crate::clock;
 use crate::message::Fault;
@@ -53,7 +53,12 @@ impl Pool {
                 self.await_start(deadline, waits).await?;
                 let slot = tokio::time::timeout_at(deadline.into(), self.runtime.slot()).await.map_err(overloaded)?;
                 let started = self.start(Memory::Saved).await;
-                (started.inspect_err(|fault| self.failed(Failure::Start, fault)).map_err(NoInstance::Fault)?, slot)
+                (
+                    started
+                        .inspect_err(|fault| self.failed(InstanceFailure::Start, fault))
+                        .map_err(NoInstance::Fault)?,
+                    slot,
+                )
             }
         };
         Ok(Lease::new(self, held, permit))
@@ -155,10 +160,10 @@ impl Lease {
     }
 
     /// Ends the instance after a fault, and reports that to the supervision.
-    pub(crate) fn fail(self, fault: &Fault, failing: Failing) {
+    pub(crate) fn fail(self, fault: &Fault, failing: FaultHistory) {
         let failure = match failing {
-            Failing::First => Failure::Trap,
-            Failing::Again => Failure::TrapAgain,
+            FaultHistory::First => InstanceFailure::Trap,
+            FaultHistory::Repeated => InstanceFailure::TrapAgain,
         };
         self.pool.failed(failure, fault);
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use caxton_control::supervise::{Failure, Supervision, Verdict};
+use caxton_control::supervision::{InstanceFailure, RestartDecision, Supervision};
 use parking_lot::Mutex;
 
 use crate::clock;
@@ -85,7 +85,7 @@ impl Pool {
     ) -> Arc<Self> {
         // State in memory is in one instance.
         let max = if program.summary.kind == Kind::Stateful { 1 } else { max };
-        let reuse = program.summary.reuse(who.spec.instances.reuse.said());
+        let reuse = program.summary.reuse(who.spec.instances.reuse.value());
         Arc::new(Self {
             runtime: Arc::clone(runtime),
             program,
@@ -207,13 +207,15 @@ impl Pool {
     }
 
     /// Records the failure of an instance, after which the next one is started later or never.
-    pub(in crate::wasm) fn failed(&self, kind: Failure, fault: &Fault) {
+    pub(in crate::wasm) fn failed(&self, kind: InstanceFailure, fault: &Fault) {
         self.is_troubled.store(true, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
         let verdict = self.supervision.lock().failed(clock::steady_ms(), rand::random(), kind);
         match verdict {
-            Verdict::Replace { .. } => {}
-            Verdict::GiveUp => drop(self.given_up.set(format!("its instances fail to start again and again: {fault}"))),
+            RestartDecision::Replace { .. } => {}
+            RestartDecision::GiveUp => {
+                drop(self.given_up.set(format!("its instances fail to start again and again: {fault}")))
+            }
         }
     }
 
@@ -273,7 +275,7 @@ impl Pool {
     /// Takes an instance back after a call, or ends it.
     pub(in crate::wasm) fn give_back(self: &Arc<Self>, mut instance: Box<Instance>, slot: InstanceSlot, well: bool) {
         if well && self.is_troubled.swap(false, Ordering::Relaxed) {
-            self.supervision.lock().well();
+            self.supervision.lock().succeeded();
         }
         let since = instance.ended();
         if well && !self.closed.load(Ordering::SeqCst) && !self.is_worn(&mut instance, since) {

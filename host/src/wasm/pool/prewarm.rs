@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use caxton_control::supervise::Failure;
+use caxton_control::supervision::InstanceFailure;
 use tokio::runtime::Handle;
 
 use crate::message::Fault;
@@ -64,7 +64,7 @@ impl Pool {
                 Ok(0) => {}
                 // Another instance may have ended while `refilling` was set.
                 Ok(_) => pool.refill(),
-                Err(fault) => pool.failed(Failure::Start, &fault),
+                Err(fault) => pool.failed(InstanceFailure::Start, &fault),
             }
         });
     }

@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use caxton_control::backoff::Backoff;
-use caxton_control::desired::{Allow, BreakerSpec, Instances, Limits, MailboxSpec, Order, Reload, Reuse, SnapshotSpec};
-use caxton_control::mailbox::Rank;
+use caxton_control::desired::{
+    BreakerSpec, Grants, InstancesSpec, Limits, MailboxOrder, MailboxSpec, ReloadOptions, Reuse, SnapshotSpec,
+};
+use caxton_control::mailbox::Priority;
 use caxton_control::{AgentSpec, Performative, RevisionId};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -97,16 +99,16 @@ impl Bench {
 /// Returns a declaration with limits that well-behaved guests do not reach.
 fn spec() -> AgentSpec {
     AgentSpec {
-        printed: Default::default(),
+        settings_text: Default::default(),
         name: "guest".parse().unwrap(),
         component: "guest.wasm".to_owned(),
         build: None,
         capabilities: std::collections::BTreeSet::new(),
-        instances: Instances { min: 0, max: 4, reuse: Reuse::Own(1_000_000), idle: LONG },
+        instances: InstancesSpec { min: 0, max: 4, reuse: Reuse::Own(1_000_000), idle: LONG },
         snapshot: SnapshotSpec { max_bytes: 16 << 20, own: false },
         state: Default::default(),
         config: BTreeMap::new(),
-        allow: Allow::default(),
+        allow: Grants::default(),
         limits: Limits {
             memory_bytes: 16 << 20,
             cpu: LONG,
@@ -121,7 +123,7 @@ fn spec() -> AgentSpec {
             log_lines: 1_000,
         },
         mailbox: MailboxSpec {
-            order: Order::None,
+            order: MailboxOrder::None,
             depth: 100,
             attempts: 5,
             backoff: Backoff { first: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(300), jitter: 0.2 },
@@ -131,8 +133,8 @@ fn spec() -> AgentSpec {
         breaker: BreakerSpec { faults: 10, reset: Duration::from_secs(60) },
         schedules: Vec::new(),
         http: Vec::new(),
-        reload: Reload { watch: true, drain: LONG },
-        rollout: caxton_control::rollout::Declaration::default(),
+        reload: ReloadOptions { watch: true, drain: LONG },
+        rollout: caxton_control::rollout::RolloutSpec::default(),
     }
 }
 
@@ -244,7 +246,7 @@ pub(super) fn message(content: &[u8]) -> Message {
         reply_with: None,
         in_reply_to: None,
         reply_by: None,
-        priority: Rank::Normal,
+        priority: Priority::Normal,
         sent_at: 0,
         attempt: 1,
         headers: Vec::new(),

@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use caxton_control::rollout::compare::{Answer, Difference, Ignore, compare};
+use caxton_control::rollout::comparison::{Answer, AnswerDifference, IgnoredPaths, compare};
 use tokio::time::Instant;
 
 use super::super::difference::{MAX_LEARNED, learn, shortened, shown};
@@ -57,7 +57,7 @@ pub(crate) struct AnswerComparison {
 /// A comparison in progress.
 pub(super) struct Comparison {
     pub(super) result: AnswerComparison,
-    ignore: Ignore,
+    ignore: IgnoredPaths,
     /// The answers that differ at first, in the order of their messages.
     mismatches: Vec<Mismatch>,
     bytes: usize,
@@ -80,18 +80,18 @@ struct Mismatch {
 
 impl Mismatch {
     /// Returns the differences that are not by nature; `None` without an answer of the running revision.
-    fn differences(&self, ignore: &Ignore) -> Option<Vec<Difference>> {
+    fn differences(&self, ignore: &IgnoredPaths) -> Option<Vec<AnswerDifference>> {
         self.stable.as_ref().map(|stable| compare(stable, &self.candidate, ignore))
     }
 
-    fn is_settled(&self, ignore: &Ignore) -> bool {
+    fn is_settled(&self, ignore: &IgnoredPaths) -> bool {
         self.is_as_given || self.differences(ignore).is_some_and(|found| found.is_empty())
     }
 }
 
 impl Comparison {
     /// Creates a comparison that ignores these paths.
-    pub(super) fn new(ignore: Ignore) -> Self {
+    pub(super) fn new(ignore: IgnoredPaths) -> Self {
         Self { result: AnswerComparison::default(), ignore, mismatches: Vec::new(), bytes: 0, began: None }
     }
 
@@ -196,7 +196,7 @@ impl Comparison {
     }
 }
 
-fn differing(message: &RecentMessage, found: Vec<Difference>) -> DifferingMessage {
+fn differing(message: &RecentMessage, found: Vec<AnswerDifference>) -> DifferingMessage {
     let message = &message.envelope.message;
     DifferingMessage {
         message: message.id.clone(),

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use caxton_control::rollout::compare::{Answer, Difference, Ignore};
-use caxton_control::rollout::{Answers, First, Reload};
+use caxton_control::rollout::comparison::{Answer, AnswerDifference, IgnoredPaths};
+use caxton_control::rollout::{FirstMismatch, RehearsalSummary, ReloadStrategy};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -76,13 +76,16 @@ impl RehearsalReport {
     }
 
     /// Returns the figures of the comparison, for the decision of the rollout.
-    pub(crate) fn answers(&self) -> Answers {
+    pub(crate) fn answers(&self) -> RehearsalSummary {
         let AnswerComparison { alike, otherwise, not_compared, differing, .. } = &self.comparison;
         let first = differing.first().and_then(|differing| {
             let PathDifference { path, stable, candidate } = differing.differences.first()?.clone();
-            Some(First { message: differing.message.clone(), difference: Difference { path, stable, candidate } })
+            Some(FirstMismatch {
+                message: differing.message.clone(),
+                difference: AnswerDifference { path, stable, candidate },
+            })
         });
-        Answers { alike: *alike, otherwise: *otherwise, not_compared: *not_compared, first }
+        RehearsalSummary { alike: *alike, otherwise: *otherwise, not_compared: *not_compared, first }
     }
 }
 
@@ -209,11 +212,15 @@ impl Agent {
     }
 
     /// Returns the paths that the declaration ignores.
-    fn ignored_paths(&self) -> Ignore {
+    fn ignored_paths(&self) -> IgnoredPaths {
         match &self.spec().rollout.reload.strategy {
             // The paths were checked with the declaration.
-            Reload::Parallel { ignore, .. } => Ignore::new(ignore.iter().map(String::as_str)).unwrap_or_default(),
-            Reload::Graceful | Reload::Immediate | Reload::TrafficSplitting { .. } => Ignore::default(),
+            ReloadStrategy::Parallel { ignore, .. } => {
+                IgnoredPaths::new(ignore.iter().map(String::as_str)).unwrap_or_default()
+            }
+            ReloadStrategy::Graceful | ReloadStrategy::Immediate | ReloadStrategy::TrafficSplitting { .. } => {
+                IgnoredPaths::default()
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use caxton_control::rollout::compare::Answer;
+use caxton_control::rollout::comparison::Answer;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::sandbox::{IdleHost, handle};

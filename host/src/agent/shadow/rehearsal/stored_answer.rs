@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use caxton_control::rollout::compare::{Answer, Content, Ignore, compare};
+use caxton_control::rollout::comparison::{Answer, Content, IgnoredPaths, compare};
 use serde::{Deserialize, Serialize};
 
 use super::super::handler_answer::{content, head};
@@ -49,7 +49,7 @@ pub(in crate::agent) fn encode_answer(reply: &Reply) -> Vec<u8> {
 
 /// Returns `true` if an answer equals a stored one, apart from ignored paths; `None` if this version of the host cannot
 /// read the stored one.
-pub(super) fn equals_stored(stored: &[u8], answer: &Answer, ignore: &Ignore) -> Option<bool> {
+pub(super) fn equals_stored(stored: &[u8], answer: &Answer, ignore: &IgnoredPaths) -> Option<bool> {
     let Ok(Some(reply)) = &answer.reply else { return Some(false) };
     match postcard::from_bytes(stored).ok()? {
         StoredAnswer::Whole(StoredReply { head, content_type, content }) => {
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_stored_answer_is_recognised_and_a_long_one_by_its_hash() {
-        let ignore = Ignore::new(["reply.at"]).unwrap();
+        let ignore = IgnoredPaths::new(["reply.at"]).unwrap();
         let long = |last: &str| format!("[\"{}{last}\"]", "x".repeat(MAX_BYTES));
         for (given, other, like) in [
             (r#"{"n": 1}"#.to_owned(), r#"{"n":1}"#.to_owned(), true),

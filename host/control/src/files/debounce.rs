@@ -8,12 +8,12 @@ const MAX_DELAY_MS: u64 = 1_000;
 
 /// A collector of hints that makes a look due once they pause, or have gone on for too long.
 #[derive(Debug, Clone, Default)]
-pub struct Quiet {
+pub struct Debounce {
     /// The times of the first and the last hint since the last look.
     hints: Option<(u64, u64)>,
 }
 
-impl Quiet {
+impl Debounce {
     /// Records a hint.
     pub fn hint(&mut self, now: u64) {
         let first = self.hints.map_or(now, |(first, _)| first);
@@ -22,11 +22,12 @@ impl Quiet {
 
     /// Returns the time at which the next look is due; `None` without a hint.
     pub fn due(&self) -> Option<u64> {
+        // The earlier of both: hints without a pause must not postpone the look for ever.
         self.hints.map(|(first, last)| (last + REST_MS).min(first + MAX_DELAY_MS))
     }
 
     /// Begins a look, which covers all hints up to now.
-    pub fn look(&mut self) {
+    pub fn reset(&mut self) {
         self.hints = None;
     }
 }
@@ -44,7 +45,7 @@ mod tests {
             // Hints that come before each pause has passed.
             ((0..100).map(|n| n * 50).collect(), Some(1_000)),
         ] {
-            let mut quiet = Quiet::default();
+            let mut quiet = Debounce::default();
             hints.iter().for_each(|at| quiet.hint(*at));
             assert_eq!(quiet.due(), due, "{hints:?}");
         }
@@ -52,10 +53,10 @@ mod tests {
 
     #[test]
     fn endless_hints_cause_a_look_every_second() {
-        let (mut quiet, mut looks) = (Quiet::default(), Vec::new());
+        let (mut quiet, mut looks) = (Debounce::default(), Vec::new());
         for now in (0..10_000).step_by(10) {
             if quiet.due().is_some_and(|due| due <= now) {
-                quiet.look();
+                quiet.reset();
                 looks.push(now);
             }
             quiet.hint(now);

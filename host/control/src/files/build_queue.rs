@@ -15,14 +15,14 @@ const IN_A_ROW: u32 = 5;
 
 /// The differences between the sources of a build at two times.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changed {
+pub struct SourceChanges {
     /// Files with changed content.
     pub edited: BTreeSet<PathBuf>,
     /// Files that were added or removed.
     pub others: BTreeSet<PathBuf>,
 }
 
-impl Changed {
+impl SourceChanges {
     /// Returns `true` if nothing differs.
     pub fn is_empty(&self) -> bool {
         self.edited.is_empty() && self.others.is_empty()
@@ -36,16 +36,16 @@ impl Changed {
 
 /// The builds that wait and the one that runs. Builds run one after another.
 #[derive(Debug, Clone, Default)]
-pub struct Builds {
+pub struct BuildQueue {
     waiting: VecDeque<String>,
     running: Option<String>,
     /// Changes during builds, by the build that ran and the build whose sources changed.
-    made: BTreeMap<(String, String), Made>,
+    made: BTreeMap<(String, String), OwnChanges>,
 }
 
 /// The history of sources that changed in consecutive runs.
 #[derive(Debug, Clone, Default)]
-struct Made {
+struct OwnChanges {
     /// Files that changed in the last run, with the number of consecutive runs in which they did.
     in_a_row: BTreeMap<PathBuf, u32>,
     /// The number of consecutive runs in which new files were added or removed.
@@ -54,14 +54,14 @@ struct Made {
 
 /// A build that is not run although its sources changed, because a build changes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedBuild {
     /// The build's command.
     pub command: String,
     /// The sources that changed.
     pub changed: BTreeSet<PathBuf>,
 }
 
-impl Builds {
+impl BuildQueue {
     /// Records that sources of a build changed while no build ran, and queues the build.
     pub fn changed(&mut self, command: &str) {
         if self.is_idle() {
@@ -72,7 +72,7 @@ impl Builds {
     }
 
     /// Records builds that ran before this queue existed, with the sources that changed meanwhile.
-    pub fn ran(&mut self, changed: BTreeMap<String, Changed>) {
+    pub fn ran(&mut self, changed: BTreeMap<String, SourceChanges>) {
         for (command, changed) in changed {
             self.running = Some(command.clone());
             self.ended(BTreeMap::from([(command, changed)]));
@@ -84,13 +84,15 @@ impl Builds {
         if self.running.is_some() {
             return None;
         }
+        // One at a time: a build may use all cores, and two could write the same files.
         self.running = self.waiting.pop_front();
         self.running.clone()
     }
 
     /// Records the end of the running build, with the sources of each build that changed meanwhile, and queues these
     /// builds. Returns the ones that are refused for the first time.
-    pub fn ended(&mut self, changed: BTreeMap<String, Changed>) -> Vec<Refused> {
+    pub fn ended(&mut self, changed: BTreeMap<String, SourceChanges>) -> Vec<RefusedBuild> {
+        // Taken before anything is queued: the build that has just ended may have to run again.
         let Some(by) = self.running.take() else { return Vec::new() };
         // A run without changes breaks the series: the files are no longer taken for the build's own.
         self.made.retain(|(other, of), _| *other != by || changed.contains_key(of));
@@ -102,7 +104,7 @@ impl Builds {
             if again || self.waiting.contains(&command) {
                 self.enqueue(&command);
             } else if is_news {
-                refused.push(Refused { command, changed: changed.files().cloned().collect() });
+                refused.push(RefusedBuild { command, changed: changed.files().cloned().collect() });
             }
         }
         refused
@@ -132,9 +134,9 @@ impl Builds {
     }
 }
 
-impl Made {
+impl OwnChanges {
     /// Records the changes of another run. Returns whether to build them, and if not, whether that is to be reported.
-    fn take(&mut self, changed: &Changed) -> (bool, bool) {
+    fn take(&mut self, changed: &SourceChanges) -> (bool, bool) {
         let before = std::mem::take(&mut self.in_a_row);
         let count = |file: &PathBuf| (file.clone(), before.get(file).map_or(1, |runs| runs.saturating_add(1)));
         self.in_a_row = changed.files().map(count).collect();
@@ -157,26 +159,26 @@ impl Made {
 mod tests {
     use super::*;
 
-    type All = BTreeMap<String, Changed>;
+    type All = BTreeMap<String, SourceChanges>;
 
     fn edited(command: &str, names: &[&str]) -> All {
-        let changed = Changed { edited: names.iter().map(PathBuf::from).collect(), ..Changed::default() };
+        let changed = SourceChanges { edited: names.iter().map(PathBuf::from).collect(), ..SourceChanges::default() };
         BTreeMap::from([(command.to_owned(), changed)])
     }
 
     fn came(command: &str, names: &[&str]) -> All {
-        let changed = Changed { others: names.iter().map(PathBuf::from).collect(), ..Changed::default() };
+        let changed = SourceChanges { others: names.iter().map(PathBuf::from).collect(), ..SourceChanges::default() };
         BTreeMap::from([(command.to_owned(), changed)])
     }
 
     /// Runs all builds that follow from a change of the sources of `first`. Returns them in order, and the refused
     /// ones.
-    fn run(builds: &mut Builds, first: &str, during: impl FnMut(&str, usize) -> All) -> (Vec<String>, Vec<String>) {
+    fn run(builds: &mut BuildQueue, first: &str, during: impl FnMut(&str, usize) -> All) -> (Vec<String>, Vec<String>) {
         builds.changed(first);
         go_on(builds, during)
     }
 
-    fn go_on(builds: &mut Builds, mut during: impl FnMut(&str, usize) -> All) -> (Vec<String>, Vec<String>) {
+    fn go_on(builds: &mut BuildQueue, mut during: impl FnMut(&str, usize) -> All) -> (Vec<String>, Vec<String>) {
         let (mut ran, mut refused) = (Vec::new(), Vec::new());
         while let Some(command) = builds.begin_next() {
             assert!(builds.begin_next().is_none(), "one at a time");
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_build_without_side_effects_runs_once() {
-        let mut builds = Builds::default();
+        let mut builds = BuildQueue::default();
         for _ in 0..3 {
             assert_eq!(run(&mut builds, "a", |_, _| All::new()), (times(1), vec![]));
         }
@@ -203,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_build_that_writes_into_its_sources_is_detected() {
-        let mut builds = Builds::default();
+        let mut builds = BuildQueue::default();
         let generates = |_: &str, _: usize| edited("a", &["generated.rs"]);
         assert_eq!(run(&mut builds, "a", generates), (times(5), times(1)));
         // Known from then on, and not reported again.
@@ -218,7 +220,7 @@ mod tests {
 
     #[test]
     fn an_edit_during_a_build_is_built() {
-        let mut builds = Builds::default();
+        let mut builds = BuildQueue::default();
         // One file edited during four consecutive runs.
         let edits = |_: &str, run: usize| if run <= 4 { edited("a", &["main.rs"]) } else { All::new() };
         assert_eq!(run(&mut builds, "a", edits), (times(5), vec![]));
@@ -235,14 +237,14 @@ mod tests {
 
     #[test]
     fn a_build_that_writes_files_with_new_names_ends() {
-        let mut builds = Builds::default();
+        let mut builds = BuildQueue::default();
         let (ran, refused) = run(&mut builds, "a", |_, run| came("a", &[&format!("generated-{run}.rs")]));
         assert_eq!((ran, refused), (times(5), times(1)));
     }
 
     #[test]
     fn builds_that_write_into_each_others_sources_end() {
-        let mut builds = Builds::default();
+        let mut builds = BuildQueue::default();
         let other = |command: &str, _: usize| match command {
             "a" => edited("b", &["b.rs"]),
             _ => edited("a", &["a.rs"]),
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     fn sources_written_by_one_build_for_another_are_built_each_time() {
-        let mut builds = Builds::default();
+        let mut builds = BuildQueue::default();
         let next = |command: &str, _: usize| match command {
             "a" => edited("b", &["b.rs"]),
             "b" => edited("c", &["c.rs"]),
@@ -269,14 +271,14 @@ mod tests {
 
     #[test]
     fn builds_recorded_at_startup_count() {
-        let mut builds = Builds::default();
+        let mut builds = BuildQueue::default();
         builds.ran(edited("a", &["generated.rs"]));
         assert_eq!(go_on(&mut builds, |_, _| edited("a", &["generated.rs"])), (times(4), times(1)));
     }
 
     #[test]
     fn an_undeclared_build_is_not_run() {
-        let mut builds = Builds::default();
+        let mut builds = BuildQueue::default();
         builds.changed("a");
         builds.changed("b");
         builds.retain(|command| command == "b");

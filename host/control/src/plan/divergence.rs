@@ -7,7 +7,7 @@ use crate::rollout::Obstacle;
 
 /// An agent that is not as declared yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Waiting {
+pub struct Divergence {
     /// The agent.
     pub agent: AgentName,
     /// The reason, for people to read.

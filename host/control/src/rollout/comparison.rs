@@ -5,17 +5,17 @@
 //! Every difference is listed with its path, such as `reply.items[0].price` or `state.total`.
 //!
 //! A pattern names paths that may differ, with everything below them: `reply.at`, `sends[*].content.id`, and `**.at` at
-//! any depth. Comparing stable with itself shows differences that mean nothing (a time, a random id): [`Ignore::learn`]
-//! adds them to the patterns.
+//! any depth. Comparing stable with itself shows differences that mean nothing (a time, a random id):
+//! [`IgnoredPaths::learn`] adds them to the patterns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::path::Part;
+use super::ignored_paths::Part;
 
-pub use super::answer::{Answer, Content, Difference, Effect};
-pub use super::path::{Ignore, PathError, Pattern};
+pub use super::answer::{Answer, AnswerDifference, Content, Effect};
+pub use super::ignored_paths::{IgnoredPaths, PathError, Pattern};
 
 /// The longest text of a listed value, in characters.
 const MAX_SHOWN: usize = 200;
@@ -24,8 +24,9 @@ const MAX_SHOWN: usize = 200;
 pub const MAX_LISTED: usize = 100;
 
 /// Compares two answers to one message. Lists at most [`MAX_LISTED`] differences, and none that `ignore` covers.
-pub fn compare(stable: &Answer, candidate: &Answer, ignore: &Ignore) -> Vec<Difference> {
+pub fn compare(stable: &Answer, candidate: &Answer, ignore: &IgnoredPaths) -> Vec<AnswerDifference> {
     let mut found = Found { ignore, path: Vec::new(), differences: Vec::new() };
+    // First, as the reply is what a person looks for.
     found.at("reply", |found| found.replies(&stable.reply, &candidate.reply));
     // Without two replies the difference is reported once, at `reply`.
     if let (Ok(Some(_)), Ok(Some(_))) = (&stable.reply, &candidate.reply) {
@@ -121,9 +122,9 @@ fn requests(effects: &[Effect]) -> Vec<&Effect> {
 }
 
 struct Found<'a> {
-    ignore: &'a Ignore,
+    ignore: &'a IgnoredPaths,
     path: Vec<Part>,
-    differences: Vec<Difference>,
+    differences: Vec<AnswerDifference>,
 }
 
 impl Found<'_> {
@@ -148,7 +149,7 @@ impl Found<'_> {
         if self.differences.len() < MAX_LISTED {
             let path = Pattern(self.path.clone()).to_string();
             let [stable, candidate] = [stable, candidate].map(|text| text.map(cut));
-            self.differences.push(Difference { path, stable, candidate });
+            self.differences.push(AnswerDifference { path, stable, candidate });
         }
     }
 
@@ -386,8 +387,8 @@ mod tests {
 
     /// Returns the differences as one line: `path: stable | candidate`.
     fn told(stable: &Answer, candidate: &Answer, ignore: &[&str]) -> String {
-        let ignore = Ignore::new(ignore.iter().copied()).unwrap();
-        let line = |difference: Difference| {
+        let ignore = IgnoredPaths::new(ignore.iter().copied()).unwrap();
+        let line = |difference: AnswerDifference| {
             let side = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
             format!("{}: {} | {}", difference.path, side(difference.stable), side(difference.candidate))
         };
@@ -468,7 +469,7 @@ mod tests {
     fn meaningless_differences_are_learned() {
         let one = reply(r#"{"id":"a","lines":[{"at":1,"price":5}]}"#);
         let again = reply(r#"{"id":"b","lines":[{"at":2,"price":5}]}"#);
-        let mut ignore = Ignore::default();
+        let mut ignore = IgnoredPaths::default();
         ignore.learn(&compare(&one, &again, &ignore));
         ignore.learn(&compare(&one, &again, &ignore));
         assert_eq!(ignore.paths(), ["reply.id", "reply.lines[*].at"]);
@@ -497,8 +498,8 @@ mod tests {
             let list: Vec<u32> = (0..1_000).map(|_| value).collect();
             reply(&serde_json::to_string(&list).unwrap())
         };
-        assert_eq!(compare(&many(1), &many(2), &Ignore::default()).len(), MAX_LISTED);
-        let long = compare(&reply(&"x".repeat(10_000)), &reply("y"), &Ignore::default());
+        assert_eq!(compare(&many(1), &many(2), &IgnoredPaths::default()).len(), MAX_LISTED);
+        let long = compare(&reply(&"x".repeat(10_000)), &reply("y"), &IgnoredPaths::default());
         assert_eq!(long[0].stable.as_ref().map(|text| text.chars().count()), Some(MAX_SHOWN + 1));
     }
 }

@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::answer::Difference;
+use super::answer::AnswerDifference;
 
 /// The patterns of paths that may differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Ignore(Vec<Pattern>);
+pub struct IgnoredPaths(Vec<Pattern>);
 
 /// A pattern of paths, such as `reply.items[*].at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl<'de> Deserialize<'de> for Pattern {
     }
 }
 
-impl Ignore {
+impl IgnoredPaths {
     /// Parses declared paths.
     ///
     /// # Errors
@@ -122,12 +122,13 @@ impl Ignore {
 
     /// Adds the differences of a comparison of stable with itself: they are ignored from now on, in a list at any
     /// index.
-    pub fn learn(&mut self, differences: &[Difference]) {
+    pub fn learn(&mut self, differences: &[AnswerDifference]) {
         for difference in differences {
             let Ok(Pattern(parts)) = difference.path.parse() else { continue };
             // Lists of other lengths differ in the same way at other indexes.
             let general = |part| if let Part::Index(_) = part { Part::Any } else { part };
             let pattern = Pattern(parts.into_iter().map(general).collect());
+            // A list of a thousand elements would add as many patterns, each tried at each difference.
             if !self.covers(&pattern.0) {
                 self.0.push(pattern);
             }

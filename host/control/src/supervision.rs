@@ -21,7 +21,7 @@ const START_WINDOW_MS: u64 = 5 * 60 * 1_000;
 
 /// A failure of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum InstanceFailure {
     /// A trap while a message was handled.
     Trap,
     /// A trap on a message that had caused a trap before.
@@ -32,7 +32,7 @@ pub enum Failure {
 
 /// The consequence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RestartDecision {
     /// Starts a replacement.
     Replace {
         /// The earliest time of the start, in milliseconds since 1970.
@@ -66,26 +66,29 @@ impl Supervision {
     /// down. A message that causes a second trap lengthens no wait: the fault is in the message, and a few such
     /// messages, retried together, would stop all others for minutes. `chance` is from 0 to 1 and shortens the wait by
     /// up to a fifth.
-    pub fn failed(&mut self, now: u64, chance: f64, kind: Failure) -> Verdict {
+    pub fn failed(&mut self, now: u64, chance: f64, kind: InstanceFailure) -> RestartDecision {
         match kind {
-            Failure::Trap => self.in_a_row = self.in_a_row.saturating_add(1),
-            Failure::TrapAgain => {}
-            Failure::Start => {
+            InstanceFailure::Trap => self.in_a_row = self.in_a_row.saturating_add(1),
+            InstanceFailure::TrapAgain => {}
+            InstanceFailure::Start => {
                 self.in_a_row = self.in_a_row.saturating_add(1).max(2);
                 self.remember(now);
             }
         }
+        // Also for a trap that lengthens no wait: the present wait starts again from now.
         let at = now.saturating_add(wait(self.in_a_row, chance));
         self.not_before = at;
         match kind {
-            Failure::Start if self.starts.len() >= MAX_FAILED_STARTS => Verdict::GiveUp,
-            Failure::Start | Failure::Trap | Failure::TrapAgain => Verdict::Replace { at },
+            InstanceFailure::Start if self.starts.len() >= MAX_FAILED_STARTS => RestartDecision::GiveUp,
+            InstanceFailure::Start | InstanceFailure::Trap | InstanceFailure::TrapAgain => {
+                RestartDecision::Replace { at }
+            }
         }
     }
 
     /// Records a success: the next failure is the first in a row, and no start has to wait. Failures to start still
     /// count until they are five minutes old.
-    pub fn well(&mut self) {
+    pub fn succeeded(&mut self) {
         self.in_a_row = 0;
         self.not_before = 0;
     }
@@ -114,6 +117,7 @@ impl Supervision {
 /// Returns the wait after `in_a_row` consecutive failures, in milliseconds.
 fn wait(in_a_row: u32, chance: f64) -> u64 {
     let Some(doublings) = in_a_row.checked_sub(2) else { return 0 };
+    // Saturating: after dozens of failures in a row the power exceeds 64 bits.
     let full = FIRST_MS.saturating_mul(2u64.saturating_pow(doublings)).min(LONGEST_MS);
     // A caller's broken random source must not produce a broken wait.
     let chance = if chance.is_nan() { 0.0 } else { chance.clamp(0.0, 1.0) };
@@ -131,7 +135,7 @@ mod tests {
 
     #[test]
     fn waits_double_from_the_second_failure_up_to_the_cap() {
-        use Failure::*;
+        use InstanceFailure::*;
         for (failures, waits) in [
             (&[Trap, Trap, Trap, Trap][..], &[0, 100, 200, 400][..]),
             (&[Start, Start, Start], &[100, 200, 400]),
@@ -143,7 +147,11 @@ mod tests {
         ] {
             let mut supervision = Supervision::new();
             for (kind, wait) in failures.iter().zip(waits) {
-                assert_eq!(supervision.failed(NOON, 0.0, *kind), Verdict::Replace { at: NOON + wait }, "{failures:?}");
+                assert_eq!(
+                    supervision.failed(NOON, 0.0, *kind),
+                    RestartDecision::Replace { at: NOON + wait },
+                    "{failures:?}"
+                );
                 assert_eq!(supervision.may_start(NOON), (*wait > 0).then_some(NOON + wait), "{failures:?}");
                 assert_eq!(supervision.may_start(NOON + wait), None, "{failures:?}");
             }
@@ -154,9 +162,9 @@ mod tests {
     fn chance_shortens_a_wait_by_up_to_a_fifth() {
         for (chance, wait) in [(0.0, 100), (0.5, 90), (1.0, 80), (7.0, 80), (-1.0, 100), (f64::NAN, 100)] {
             let mut supervision = Supervision::new();
-            supervision.failed(NOON, chance, Failure::Trap);
-            let second = supervision.failed(NOON, chance, Failure::Trap);
-            assert_eq!(second, Verdict::Replace { at: NOON + wait }, "{chance}");
+            supervision.failed(NOON, chance, InstanceFailure::Trap);
+            let second = supervision.failed(NOON, chance, InstanceFailure::Trap);
+            assert_eq!(second, RestartDecision::Replace { at: NOON + wait }, "{chance}");
         }
     }
 
@@ -164,11 +172,11 @@ mod tests {
     fn success_ends_the_wait() {
         let mut supervision = Supervision::new();
         for _ in 0..5 {
-            supervision.failed(NOON, 0.0, Failure::Trap);
+            supervision.failed(NOON, 0.0, InstanceFailure::Trap);
         }
-        supervision.well();
+        supervision.succeeded();
         assert_eq!(supervision.may_start(NOON), None);
-        assert_eq!(supervision.failed(NOON, 0.0, Failure::Trap), Verdict::Replace { at: NOON });
+        assert_eq!(supervision.failed(NOON, 0.0, InstanceFailure::Trap), RestartDecision::Replace { at: NOON });
     }
 
     #[test]
@@ -177,16 +185,16 @@ mod tests {
         for (apart, gives_up) in [(0, true), (33_333, true), (33_334, false), (START_WINDOW_MS + 1, false)] {
             let mut supervision = Supervision::new();
             for n in 0..10 {
-                let verdict = supervision.failed(NOON + n * apart, 0.0, Failure::Start);
-                assert_eq!(verdict == Verdict::GiveUp, n == 9 && gives_up, "{n} {apart}");
-                supervision.well();
+                let verdict = supervision.failed(NOON + n * apart, 0.0, InstanceFailure::Start);
+                assert_eq!(verdict == RestartDecision::GiveUp, n == 9 && gives_up, "{n} {apart}");
+                supervision.succeeded();
             }
         }
         let mut supervision = Supervision::new();
         for _ in 0..50 {
             assert_ne!(
-                supervision.failed(NOON, 0.0, Failure::Trap),
-                Verdict::GiveUp,
+                supervision.failed(NOON, 0.0, InstanceFailure::Trap),
+                RestartDecision::GiveUp,
                 "traps are not failures to start"
             );
         }
@@ -196,16 +204,16 @@ mod tests {
     fn a_clock_set_back_lengthens_no_wait() {
         let mut supervision = Supervision::new();
         for _ in 0..9 {
-            supervision.failed(NOON, 0.0, Failure::Start);
+            supervision.failed(NOON, 0.0, InstanceFailure::Start);
         }
         let back = NOON - 3_600_000;
         assert_eq!(supervision.may_start(back), None);
-        supervision.well();
+        supervision.succeeded();
         let mut later = supervision.clone();
-        assert_eq!(supervision.failed(back, 0.0, Failure::Start), Verdict::GiveUp);
-        supervision.failed(back + START_WINDOW_MS + 1, 0.0, Failure::Start);
+        assert_eq!(supervision.failed(back, 0.0, InstanceFailure::Start), RestartDecision::GiveUp);
+        supervision.failed(back + START_WINDOW_MS + 1, 0.0, InstanceFailure::Start);
         assert_eq!(supervision.starts.len(), 1, "earlier failures are forgotten");
-        later.failed(NOON + START_WINDOW_MS + 1, 0.0, Failure::Start);
+        later.failed(NOON + START_WINDOW_MS + 1, 0.0, InstanceFailure::Start);
         assert_eq!(later.starts.len(), 1, "earlier failures are forgotten");
     }
 
@@ -215,18 +223,18 @@ mod tests {
             let mut supervision = Supervision::new();
             for (now, chance, kind) in steps {
                 let kind = match kind {
-                    0 => Failure::Trap,
-                    1 => Failure::Start,
-                    2 => Failure::TrapAgain,
+                    0 => InstanceFailure::Trap,
+                    1 => InstanceFailure::Start,
+                    2 => InstanceFailure::TrapAgain,
                     _ => {
-                        supervision.well();
+                        supervision.succeeded();
                         prop_assert_eq!(supervision.may_start(now), None);
                         continue;
                     }
                 };
                 match supervision.failed(now, chance, kind) {
-                    Verdict::Replace { at } => prop_assert!(at >= now && at - now <= LONGEST_MS),
-                    Verdict::GiveUp => prop_assert_eq!(kind, Failure::Start),
+                    RestartDecision::Replace { at } => prop_assert!(at >= now && at - now <= LONGEST_MS),
+                    RestartDecision::GiveUp => prop_assert_eq!(kind, InstanceFailure::Start),
                 }
                 prop_assert!(supervision.starts.len() <= MAX_FAILED_STARTS);
                 prop_assert!(supervision.may_start(now).is_none_or(|at| at > now && at - now <= LONGEST_MS));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Plan, Waiting};
+use super::{Divergence, Plan};
 use crate::names::AgentName;
 use crate::rollout::Obstacle;
 
@@ -11,7 +11,7 @@ use crate::rollout::Obstacle;
 /// The observer marks an agent when something that a plan depends on has changed; a plan itself says what it has to see
 /// again later. Every other agent is as its last plan left it.
 #[derive(Debug, Clone, Default)]
-pub struct Standing {
+pub struct IncrementalPlan {
     /// Agents to plan in the next cycle.
     marked: BTreeSet<AgentName>,
     /// Agents to plan at a time in milliseconds since 1970, ordered by time.
@@ -19,12 +19,12 @@ pub struct Standing {
     /// The same entries by agent: each agent has at most one.
     due_of: BTreeMap<AgentName, u64>,
     /// The reasons why agents are not as declared.
-    waiting: BTreeMap<AgentName, Vec<Waiting>>,
+    waiting: BTreeMap<AgentName, Vec<Divergence>>,
     /// Agents whose rollout waits for others to end.
     queued: BTreeSet<AgentName>,
 }
 
-impl Standing {
+impl IncrementalPlan {
     /// Marks an agent whose observed state or declaration changed.
     pub fn mark(&mut self, name: &AgentName) {
         // Marks come with every observation, and most are there already: only a new one needs a copy of the name.
@@ -39,7 +39,7 @@ impl Standing {
     }
 
     /// Returns the agents to plan at `now` and clears their marks.
-    pub fn take(&mut self, now: u64) -> BTreeSet<AgentName> {
+    pub fn take_marked(&mut self, now: u64) -> BTreeSet<AgentName> {
         while let Some((at, name)) = self.due.first()
             && *at <= now
         {
@@ -48,12 +48,13 @@ impl Standing {
             self.due_of.remove(&name);
             self.marked.insert(name);
         }
+        // Cleared before the plan is made: a change that arrives meanwhile marks the agent again.
         std::mem::take(&mut self.marked)
     }
 
     /// Replaces the results for `names` by a plan made at `now`. Agents with actions are marked again, since their
     /// state is about to change.
-    pub fn planned(&mut self, names: &BTreeSet<AgentName>, plan: &Plan, now: u64) {
+    pub fn update(&mut self, names: &BTreeSet<AgentName>, plan: &Plan, now: u64) {
         // Former results are dropped even if the new plan has none for the agent.
         for name in names {
             self.waiting.remove(name);
@@ -65,8 +66,9 @@ impl Standing {
         for waiting in &plan.waiting {
             self.waiting.entry(waiting.agent.clone()).or_default().push(waiting.clone());
         }
+        // Kept apart from the reasons: the text for it changes with every rollout of the host.
         self.queued.extend(plan.queued.iter().cloned());
-        for (name, after) in &plan.look_again {
+        for (name, after) in &plan.recheck {
             // Rounded up: an early plan would find nothing to do and ask for another one at once.
             let after = u64::try_from(after.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
             let at = now.saturating_add(after);
@@ -74,11 +76,11 @@ impl Standing {
             self.due_of.insert(name.clone(), at);
         }
         self.marked.extend(plan.actions.iter().map(|action| action.agent().clone()));
-        self.marked.extend(plan.turn_of.iter().cloned());
+        self.marked.extend(plan.ready_to_begin.iter().cloned());
     }
 
     /// Returns the time of the next cycle although nothing changed, in milliseconds since 1970.
-    pub fn look_again_at(&self) -> Option<u64> {
+    pub fn recheck_at(&self) -> Option<u64> {
         self.due.first().map(|(at, _)| *at)
     }
 
@@ -89,7 +91,7 @@ impl Standing {
 
     /// Returns the reasons why agents are not as declared, by name. Does not cover the wait for other rollouts; see
     /// [`queued`](Self::queued).
-    pub fn waiting(&self) -> &BTreeMap<AgentName, Vec<Waiting>> {
+    pub fn waiting(&self) -> &BTreeMap<AgentName, Vec<Divergence>> {
         &self.waiting
     }
 

@@ -3,30 +3,31 @@
 use std::time::Duration;
 
 use super::{Action, ActualAgent, Plan, Revision};
-use crate::lifecycle::State;
+use crate::lifecycle::RevisionState;
 use crate::names::AgentName;
 use crate::rollout;
 
 impl Plan {
     /// Plans the next step of removing an agent.
-    pub(super) fn leave(&mut self, name: &AgentName, agent: &ActualAgent, now: u64) {
+    pub(super) fn retire(&mut self, name: &AgentName, agent: &ActualAgent, now: u64) {
         let Some(since) = agent.retired else {
             self.actions.push(Action::Retire { agent: name.clone() });
             return;
         };
+        // The settings in force: the declaration that would have others is gone.
         let drain = agent.applied.reload.drain;
         let mut open = false;
         for revision in agent.revisions.iter().filter(|r| !r.seen.state.is_terminal()) {
             open = true;
-            self.drain(name, revision, agent.waits, drain, now);
+            self.drain(name, revision, agent.has_messages, drain, now);
         }
         if open {
             return;
         }
         // Messages that no revision can handle also stay for the drain time, since the agent may be declared again.
         let left = drain.saturating_sub(Duration::from_millis(now.saturating_sub(since)));
-        if agent.waits && !left.is_zero() {
-            self.look_again(name, left);
+        if agent.has_messages && !left.is_zero() {
+            self.recheck_in(name, left);
             self.wait(name, "it is not declared any more, and messages wait in its mailbox");
         } else {
             self.actions.push(Action::Forget { agent: name.clone() });
@@ -35,13 +36,15 @@ impl Plan {
 
     /// Plans the return of a retired agent that is declared again: what is left of it serves at once, and then follows
     /// the declaration.
-    pub(super) fn stay(&mut self, name: &AgentName, agent: &ActualAgent) {
+    pub(super) fn restore(&mut self, name: &AgentName, agent: &ActualAgent) {
         // A busy revision is stopping and may be saving its snapshot; the agent is restored afterwards, and starts from
         // that.
         let ends = |revision: &&Revision| match revision.seen.state {
-            State::Ready | State::Running | State::Draining => revision.seen.busy,
+            RevisionState::Ready | RevisionState::Running | RevisionState::Draining => revision.seen.busy,
             // A revision that is only being prepared has nothing to save and can go on.
-            State::Unloaded | State::Loaded | State::Stopped | State::Failed { .. } => false,
+            RevisionState::Unloaded | RevisionState::Loaded | RevisionState::Stopped | RevisionState::Failed { .. } => {
+                false
+            }
         };
         match agent.revisions.iter().find(ends) {
             Some(revision) => self.wait(name, format!("{} is stopping", revision.id(name))),
@@ -56,9 +59,9 @@ impl Plan {
         if old.seen.busy {
             self.wait(name, format!("{revision} is stopping"));
         } else if (old.seen.in_flight == 0 && !waits) || left.is_zero() {
-            self.actions.push(Action::Roll(rollout::Action::Stop { revision }));
+            self.actions.push(Action::Roll(rollout::RolloutAction::Stop { revision }));
         } else {
-            self.look_again(name, left);
+            self.recheck_in(name, left);
             self.wait(
                 name,
                 match old.seen.in_flight {

@@ -101,6 +101,7 @@ impl<P> Reservations<P> {
     /// Queues a run for keys; it releases all keys that it held before, so that no run waits while it holds one.
     /// `first` puts it in front of the runs that were never called, for a run that has waited before.
     pub fn wait(&mut self, ticket: Ticket, keys: BTreeSet<String>, within: Vec<Ticket>, first: bool, payload: P) {
+        // First, so that a run never waits for some keys while it holds others.
         self.leave(ticket);
         // A run within one that holds keys must not queue behind runs that wait for that one.
         let first = first || within.iter().any(|ticket| self.holds(*ticket));
@@ -146,6 +147,7 @@ impl<P> Reservations<P> {
     /// Removes a run: its keys are released, and it waits for nothing.
     pub fn leave(&mut self, ticket: Ticket) {
         let Some(run) = self.runs.remove(&ticket) else { return };
+        // An entry that nobody holds or waits for is removed: keys come from guests and are without bound.
         for name in run.keys {
             if let Some(key) = self.keys.get_mut(&name) {
                 key.queue.retain(|other| *other != ticket);
@@ -162,6 +164,7 @@ impl<P> Reservations<P> {
     /// may begin. Takes time in proportion to the keys that changed and the delayed commits.
     pub fn due(&mut self) -> Vec<P> {
         let mut due = Vec::new();
+        // Without a changed key nothing can have become free, which is the usual case.
         let changed = std::mem::take(&mut self.changed);
         if changed.is_empty() {
             return due;

@@ -29,7 +29,7 @@ pub enum Writer {
 
 /// The state of a file at a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found<S> {
+pub struct FileState<S> {
     /// An identity of the file's content; another one after every write or replacement.
     pub stamp: S,
     /// The time since the last write, by the file system's clock; `None` if that clock is ahead.
@@ -40,16 +40,16 @@ pub struct Found<S> {
 
 /// The result of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FileReadiness {
     /// The file is complete, or gone for good.
-    Take,
+    Ready,
     /// The time after which the file has to be examined again, as it is undecided.
     Wait(Duration),
 }
 
 /// The state of one file across looks: what was taken up last, and the change that is pending.
 #[derive(Debug, Clone)]
-pub struct Settle<S> {
+pub struct StabilityCheck<S> {
     /// The state that was taken up last, `Some(None)` for an absent file; `None` before the first.
     taken: Option<Option<S>>,
     /// A pending state, the time at which it was first seen, and the time of the first change.
@@ -58,29 +58,30 @@ pub struct Settle<S> {
     reported: bool,
 }
 
-impl<S> Default for Settle<S> {
+impl<S> Default for StabilityCheck<S> {
     fn default() -> Self {
         Self { taken: None, pending: None, reported: false }
     }
 }
 
-impl<S: PartialEq> Settle<S> {
+impl<S: PartialEq> StabilityCheck<S> {
     /// Evaluates the result of a look; `found` is `None` if there is no file. With `asked` an operator wants the file
     /// as it is now, and only an open writer is waited for.
-    pub fn look(&mut self, found: Option<Found<S>>, asked: bool, now: u64) -> Verdict {
+    pub fn check(&mut self, found: Option<FileState<S>>, asked: bool, now: u64) -> FileReadiness {
         let (stamp, age, writer) = match found {
-            Some(Found { stamp, age, writer }) => (Some(stamp), age, writer),
+            Some(FileState { stamp, age, writer }) => (Some(stamp), age, writer),
             None => (None, None, Writer::None),
         };
         if self.taken.as_ref() == Some(&stamp) {
             (self.pending, self.reported) = (None, false);
-            return Verdict::Take;
+            return FileReadiness::Ready;
         }
         let (since, changing) = match &self.pending {
             Some((pending, since, changing)) if *pending == stamp => (*since, *changing),
             Some((_, _, changing)) => (now, *changing),
             None => (now, now),
         };
+        // Saturating: the clock may have been read before the file was.
         let rest = now.saturating_sub(since);
         // An age that cannot be known counts as none, which waits for the full rest.
         let age = age.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
@@ -98,11 +99,12 @@ impl<S: PartialEq> Settle<S> {
         if left == 0 {
             self.taken = Some(stamp);
             (self.pending, self.reported) = (None, false);
-            return Verdict::Take;
+            return FileReadiness::Ready;
         }
+        // `since` starts again with each state, `changing` does not, as it bounds the whole wait.
         self.pending = Some((stamp, since, changing));
         // Never the whole rest: a writer may close the file, or the file may reappear, without a hint.
-        Verdict::Wait(Duration::from_millis(left.min(POLL_MS)))
+        FileReadiness::Wait(Duration::from_millis(left.min(POLL_MS)))
     }
 
     /// Returns `true` once for a change that has waited for more than a second because a program keeps the file open.
@@ -121,15 +123,15 @@ impl<S: PartialEq> Settle<S> {
 mod tests {
     use super::*;
 
-    fn found(stamp: u32, age: u64, writer: Writer) -> Option<Found<u32>> {
-        Some(Found { stamp, age: Some(Duration::from_millis(age)), writer })
+    fn found(stamp: u32, age: u64, writer: Writer) -> Option<FileState<u32>> {
+        Some(FileState { stamp, age: Some(Duration::from_millis(age)), writer })
     }
 
     /// Looks as often as the verdicts ask for at a file whose states begin at the given times. Returns the states that
     /// were taken up, with the times.
     fn taken(states: &[(u64, Option<(u32, Writer)>)]) -> Vec<(u64, Option<u32>)> {
-        let (mut settle, mut taken) = (Settle::default(), Vec::new());
-        assert_eq!(settle.look(found(0, 60_000, Writer::None), false, 0), Verdict::Take);
+        let (mut settle, mut taken) = (StabilityCheck::default(), Vec::new());
+        assert_eq!(settle.check(found(0, 60_000, Writer::None), false, 0), FileReadiness::Ready);
         let (mut now, mut last) = (0, Some(0));
         while now < 40_000 {
             let state = states.iter().rev().find(|(from, _)| *from <= now);
@@ -139,14 +141,14 @@ mod tests {
             let written = written.map_or(from, |(from, _)| *from);
             let look = state.and_then(|(stamp, writer)| found(stamp, now - written, writer));
             let stamp = state.map(|(stamp, _)| stamp);
-            let verdict = settle.look(look, false, now);
-            if verdict == Verdict::Take && stamp != last {
+            let verdict = settle.check(look, false, now);
+            if verdict == FileReadiness::Ready && stamp != last {
                 taken.push((now, stamp));
                 last = stamp;
             }
             now += match verdict {
-                Verdict::Take => 10,
-                Verdict::Wait(time) => u64::try_from(time.as_millis()).unwrap(),
+                FileReadiness::Ready => 10,
+                FileReadiness::Wait(time) => u64::try_from(time.as_millis()).unwrap(),
             };
         }
         taken
@@ -185,18 +187,18 @@ mod tests {
 
     #[test]
     fn a_requested_file_waits_only_for_its_writer() {
-        let mut settle = Settle::default();
-        assert_eq!(settle.look(found(1, 0, Writer::None), true, 0), Verdict::Take);
-        assert_eq!(settle.look(None, true, 10), Verdict::Take);
-        assert!(matches!(settle.look(found(2, 0, Writer::Open), true, 20), Verdict::Wait(_)));
-        assert_eq!(settle.look(found(2, 10, Writer::None), true, 30), Verdict::Take);
+        let mut settle = StabilityCheck::default();
+        assert_eq!(settle.check(found(1, 0, Writer::None), true, 0), FileReadiness::Ready);
+        assert_eq!(settle.check(None, true, 10), FileReadiness::Ready);
+        assert!(matches!(settle.check(found(2, 0, Writer::Open), true, 20), FileReadiness::Wait(_)));
+        assert_eq!(settle.check(found(2, 10, Writer::None), true, 30), FileReadiness::Ready);
     }
 
     #[test]
     fn a_late_change_is_reported_once() {
-        let mut settle = Settle::default();
+        let mut settle = StabilityCheck::default();
         let mut late = |stamp, at, writer| {
-            settle.look(found(stamp, 0, writer), false, at);
+            settle.check(found(stamp, 0, writer), false, at);
             settle.is_late(at)
         };
         // One report for all that is written in one go, however long it takes; the next change is another one.
@@ -208,12 +210,12 @@ mod tests {
 
     #[test]
     fn a_wrong_file_system_clock_decides_nothing() {
-        let mut settle = Settle::default();
-        let ahead = |stamp| Some(Found { stamp, age: None, writer: Writer::None });
-        assert!(matches!(settle.look(ahead(1), false, 0), Verdict::Wait(_)));
-        assert_eq!(settle.look(ahead(1), false, REST_MS), Verdict::Take);
+        let mut settle = StabilityCheck::default();
+        let ahead = |stamp| Some(FileState { stamp, age: None, writer: Writer::None });
+        assert!(matches!(settle.check(ahead(1), false, 0), FileReadiness::Wait(_)));
+        assert_eq!(settle.check(ahead(1), false, REST_MS), FileReadiness::Ready);
         // Behind by an hour, so the file looks old: a writer is seen all the same, or waited for no longer than it
         // takes to see the file change.
-        assert_eq!(settle.look(found(2, 3_600_000, Writer::None), false, 200), Verdict::Take);
+        assert_eq!(settle.check(found(2, 3_600_000, Writer::None), false, 200), FileReadiness::Ready);
     }
 }
