@@ -41,7 +41,7 @@ impl ReservedPlace {
         if let Some(inbox) = self.inbox.take() {
             inbox.release();
         }
-        dispatch.envelope = Box::new(not_understood(&dispatch.envelope, why));
+        *dispatch.envelope = not_understood(&dispatch.envelope, why);
         if let Some(refusal) = self.refusal.take() {
             let Refusal { hops, limit, end } = *refusal;
             dispatch.envelope.hops = hops;

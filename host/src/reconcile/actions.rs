@@ -163,7 +163,7 @@ impl Reconciler {
         self.standing.mark(report.agent());
         match report {
             TaskReport::Loaded { agent, number } => {
-                self.transition(&RevisionId { agent, number }, RevisionState::Loaded, None)
+                self.transition(&RevisionId { agent, number }, RevisionState::Loaded, None);
             }
             TaskReport::Prepared { agent, number, result } => self.take_prepared(&RevisionId { agent, number }, result),
             TaskReport::InstancesStarted { agent, number, instances, result } => {
@@ -185,11 +185,11 @@ impl Reconciler {
                 }
             }
             TaskReport::Rehearsed { agent, number, rollout, result } => {
-                self.take_rehearsal(&agent, number, rollout, result)
+                self.take_rehearsal(&agent, number, rollout, result);
             }
             TaskReport::CheckpointsPaused { agent, number, rest } => self.take_checkpoint_pause(&agent, number, rest),
             TaskReport::DataMoved { agent, number, result } => {
-                self.take_data_move(&RevisionId { agent, number }, result)
+                self.take_data_move(&RevisionId { agent, number }, result);
             }
             TaskReport::StateSaved { agent, number, rollout, result } => {
                 self.take_saved_state(&RevisionId { agent, number }, rollout, result);

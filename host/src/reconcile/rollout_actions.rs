@@ -32,10 +32,10 @@ impl Reconciler {
                 self.move_data(&revision, MovedData::Memory(memory), conversion);
             }
             RolloutAction::Convert { revision, conversion } => {
-                self.move_data(&revision, MovedData::State, Some(conversion))
+                self.move_data(&revision, MovedData::State, Some(conversion));
             }
             RolloutAction::TakeBack { revision, conversion } => {
-                self.move_data(&revision, MovedData::Earlier, conversion)
+                self.move_data(&revision, MovedData::Earlier, conversion);
             }
             RolloutAction::KeepState { revision } => self.keep_state(&revision),
             RolloutAction::RestoreState { revision } => self.restore_state(&revision),

@@ -11,11 +11,14 @@ use super::tables::Tables;
 use super::types::Event;
 use super::writer::{Asker, Job};
 
+/// A commit with its result: the size of the agent's state, if it changed.
+pub(super) type DecidedCommit = (Box<CommitRequest>, Result<Option<u64>, CommitError>);
+
 /// Jobs that are written together, with what is to be said of them.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// Commits with their results: the size of the agent's state, if it changed.
-    pub(super) commits: Vec<(Box<CommitRequest>, Result<Option<u64>, CommitError>)>,
+    /// The commits, decided.
+    pub(super) commits: Vec<DecidedCommit>,
     /// The callers of other jobs.
     pub(super) askers: Vec<(Asker, Result<(), CommitError>)>,
     /// The callers that are answered once the transaction is written, before it is durable.

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 
-use super::batch::Batch;
+use super::batch::{Batch, DecidedCommit};
 use super::commit::CommitError;
-use super::commit_request::CommitRequest;
 use super::sync::Progress;
 use super::types::Event;
 use crate::telemetry::histogram::Histogram;
@@ -56,18 +55,18 @@ impl Notifier {
             // Who asked may be gone.
             let _ = asker.send(failed.clone().map_or(result, Err));
         }
-        self.telling.tell(Told { commits, failed });
+        self.telling.tell(DecidedBatch { commits, failed });
     }
 }
 
-/// Commits of one transaction, whoever made them to be told what became of each.
-struct Told {
-    commits: Vec<(Box<CommitRequest>, Result<Option<u64>, CommitError>)>,
+/// The commits of one transaction, whose callbacks are to be called.
+struct DecidedBatch {
+    commits: Vec<DecidedCommit>,
     /// The error if nothing of the transaction is kept.
     failed: Option<CommitError>,
 }
 
-impl Told {
+impl DecidedBatch {
     fn tell(self) {
         for (submission, result) in self.commits {
             submission.finish(self.failed.clone().map_or(result, Err));
@@ -78,7 +77,7 @@ impl Told {
 /// Tells of commits in their order: a few at once, many by a task, so that the disk does not wait.
 struct Telling {
     runtime: Option<tokio::runtime::Handle>,
-    task: tokio::sync::mpsc::UnboundedSender<Told>,
+    task: tokio::sync::mpsc::UnboundedSender<DecidedBatch>,
     /// Batches that the task has not told of yet.
     behind: Arc<AtomicUsize>,
 }
@@ -86,7 +85,7 @@ struct Telling {
 impl Telling {
     fn start(progress: Arc<Progress>) -> Self {
         let runtime = tokio::runtime::Handle::try_current().ok();
-        let (task, mut batches) = tokio::sync::mpsc::unbounded_channel::<Told>();
+        let (task, mut batches) = tokio::sync::mpsc::unbounded_channel::<DecidedBatch>();
         let behind = Arc::new(AtomicUsize::new(0));
         if let Some(runtime) = &runtime {
             let behind = Arc::clone(&behind);
@@ -103,7 +102,7 @@ impl Telling {
         Self { runtime, task, behind }
     }
 
-    fn tell(&self, batch: Told) {
+    fn tell(&self, batch: DecidedBatch) {
         if batch.commits.is_empty() {
             return;
         }

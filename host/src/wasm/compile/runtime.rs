@@ -140,7 +140,7 @@ impl Runtime {
 
     /// Wakes a waiter after an instance of this pool became idle. For a starved waiter the instance is evicted at once.
     pub(in crate::wasm) fn instance_idle(&self, pool: &Arc<impl Evict + 'static>) {
-        if self.has_waiters() && !self.slots.wake_next(Some(Arc::clone(pool) as Arc<dyn Evict>)) {
+        if self.has_waiters() && !self.slots.wake_next(Some(&(Arc::clone(pool) as Arc<dyn Evict>))) {
             drop(pool.evict().map(EvictedInstance::end));
         }
     }

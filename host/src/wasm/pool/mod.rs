@@ -214,7 +214,7 @@ impl Pool {
         match verdict {
             RestartDecision::Replace { .. } => {}
             RestartDecision::GiveUp => {
-                drop(self.given_up.set(format!("its instances fail to start again and again: {fault}")))
+                drop(self.given_up.set(format!("its instances fail to start again and again: {fault}")));
             }
         }
     }

@@ -160,9 +160,9 @@ impl InstanceSlots {
         Err(QueuedWaiter { wakeup, before })
     }
 
-    /// Wakes the next waiter after a slot was slot_freed or an instance of the pool `idle` became idle. Returns `false` if a
+    /// Wakes the next waiter after a slot was freed or an instance of the pool `idle` became idle. Returns `false` if a
     /// starved waiter has priority.
-    pub(in crate::wasm) fn wake_next(self: &Arc<Self>, idle: Option<Arc<dyn Evict>>) -> bool {
+    pub(in crate::wasm) fn wake_next(self: &Arc<Self>, idle: Option<&Arc<dyn Evict>>) -> bool {
         loop {
             let next = {
                 let mut state = self.state.lock();
@@ -176,7 +176,7 @@ impl InstanceSlots {
                 next
             };
             let Some(next) = next else { return true };
-            match next.send(Wakeup::Retry(RetryToken { slots: Some(Arc::clone(self)), idle: idle.clone() })) {
+            match next.send(Wakeup::Retry(RetryToken { slots: Some(Arc::clone(self)), idle: idle.cloned() })) {
                 // The waiter has left; the loop wakes the next.
                 Err(Wakeup::Retry(look)) => look.done(),
                 Ok(()) | Err(Wakeup::Granted(_)) => return true,
@@ -184,7 +184,7 @@ impl InstanceSlots {
         }
     }
 
-    /// Hands a slot_freed slot to the first starved waiter, or marks it free and wakes the next waiter.
+    /// Hands a freed slot to the first starved waiter, or marks it free and wakes the next waiter.
     fn slot_freed(self: &Arc<Self>) {
         loop {
             let next = {
@@ -196,7 +196,7 @@ impl InstanceSlots {
             };
             let Some(next) = next else { break };
             match next.send(Wakeup::Granted(InstanceSlot { slots: Some(Arc::clone(self)) })) {
-                // The waiter has left. The slot must not be slot_freed by the drop, which would recurse.
+                // The waiter has left. The slot must not be freed by the drop, which would recurse.
                 Err(Wakeup::Granted(mut slot)) => slot.slots = None,
                 Ok(()) | Err(Wakeup::Retry(_)) => return,
             }
