@@ -15,7 +15,7 @@ use crate::api_types::FileError;
 use crate::message::{Fault, Outcome};
 
 /// The codes that follow from the request or the listener. Those of messages and calls are
-/// [`MEANINGS`](crate::agent::MEANINGS). `docs/http.md` lists both.
+/// [`MEANINGS`]. `docs/http.md` lists both.
 const REQUEST_CODES: &[Meaning] = &[
     meaning("bad-request", 400, false, "the request is malformed"),
     meaning("body-broken", 400, false, "the body could not be read to its end"),

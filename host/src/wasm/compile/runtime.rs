@@ -20,7 +20,7 @@ pub(crate) struct RuntimeOptions {
     /// Set if other hosts may use the folder too.
     pub(crate) shared_cache: bool,
     /// The command line of the compiler: a program that passes the arguments after `compile-component` to
-    /// [`compile_child`](super::compile_child), with further arguments in front if it needs them.
+    /// [`compile_child`](crate::wasm::compile_child), with further arguments in front if it needs them.
     pub(crate) compiler: Vec<OsString>,
     /// The number of instances that may live at once, as far as the machine allows; `None` uses all it allows.
     pub(crate) instances: Option<u32>,
