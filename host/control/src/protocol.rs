@@ -145,7 +145,7 @@ fn participant_may(protocol: Protocol, stage: Stage) -> &'static [Transition] {
 /// The first message determines the initiator and a participant. When all parts have ended, any agent may begin the run
 /// anew, with other roles.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
+pub struct ProtocolRun {
     protocol: Protocol,
     initiator: Option<String>,
     participants: BTreeMap<String, Stage>,
@@ -157,7 +157,7 @@ struct Moves {
     as_participant: &'static [Transition],
 }
 
-impl Run {
+impl ProtocolRun {
     /// Creates a run that has not begun.
     pub fn new(protocol: Protocol) -> Self {
         Self { protocol, initiator: None, participants: BTreeMap::new() }

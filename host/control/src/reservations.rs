@@ -22,7 +22,7 @@ pub type Ticket = u64;
 /// or a commit when its turn comes. Nothing blocks: a caller polls [`due`](Self::due) after each change.
 #[derive(Debug)]
 pub struct Reservations<P> {
-    keys: HashMap<String, Key>,
+    keys: HashMap<String, StateKeyRef>,
     runs: HashMap<Ticket, Run<P>>,
     /// The delayed commits, in the order in which they came.
     commits: VecDeque<Delayed<P>>,
@@ -33,7 +33,7 @@ pub struct Reservations<P> {
 
 /// A key that is held or waited for. Removed as soon as it is neither.
 #[derive(Debug, Default)]
-struct Key {
+struct StateKeyRef {
     /// The runs that hold it; more than one only if each runs within the one before.
     holders: Vec<Ticket>,
     queue: VecDeque<Ticket>,
@@ -43,11 +43,11 @@ struct Key {
 struct Run<P> {
     keys: BTreeSet<String>,
     within: Vec<Ticket>,
-    state: State<P>,
+    state: ReservationState<P>,
 }
 
 #[derive(Debug)]
-enum State<P> {
+enum ReservationState<P> {
     /// Waits in the queues of its keys.
     Waits(P),
     /// Waits in the queues, with its payload handed out to begin.
@@ -114,7 +114,7 @@ impl<P> Reservations<P> {
             }
             self.changed.push(name.clone());
         }
-        self.runs.insert(ticket, Run { keys, within, state: State::Waits(payload) });
+        self.runs.insert(ticket, Run { keys, within, state: ReservationState::Waits(payload) });
     }
 
     /// Gives a called run its keys. Returns `false` if one of them is held: the run then has to [wait
@@ -126,7 +126,7 @@ impl<P> Reservations<P> {
         if !run.keys.iter().all(free) {
             return false;
         }
-        run.state = State::Holds;
+        run.state = ReservationState::Holds;
         for name in &run.keys {
             if let Some(key) = self.keys.get_mut(name) {
                 key.queue.retain(|other| *other != ticket);
@@ -139,7 +139,7 @@ impl<P> Reservations<P> {
     /// Returns a run that was called and could not begin to the waiting state. It keeps its position.
     pub fn wait_again(&mut self, ticket: Ticket, payload: P) {
         if let Some(run) = self.runs.get_mut(&ticket) {
-            run.state = State::Waits(payload);
+            run.state = ReservationState::Waits(payload);
             self.changed.extend(run.keys.iter().cloned());
         }
     }
@@ -183,8 +183,8 @@ impl<P> Reservations<P> {
             let Some(ticket) = self.keys.get(&name).and_then(|key| key.queue.front()).copied() else { continue };
             if self.is_next(ticket)
                 && let Some(run) = self.runs.get_mut(&ticket)
-                && matches!(run.state, State::Waits(_))
-                && let State::Waits(payload) = std::mem::replace(&mut run.state, State::Called)
+                && matches!(run.state, ReservationState::Waits(_))
+                && let ReservationState::Waits(payload) = std::mem::replace(&mut run.state, ReservationState::Called)
             {
                 due.push(payload);
             }
@@ -201,12 +201,12 @@ impl<P> Reservations<P> {
     }
 
     fn holds(&self, ticket: Ticket) -> bool {
-        self.runs.get(&ticket).is_some_and(|run| matches!(run.state, State::Holds))
+        self.runs.get(&ticket).is_some_and(|run| matches!(run.state, ReservationState::Holds))
     }
 }
 
 /// Returns `true` if a key is held by no run other than those in `within`.
-fn is_free(key: &Key, within: &[Ticket]) -> bool {
+fn is_free(key: &StateKeyRef, within: &[Ticket]) -> bool {
     key.holders.iter().all(|holder| within.contains(holder))
 }
 

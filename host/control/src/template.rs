@@ -13,11 +13,11 @@ const MAX_TEMPLATE: usize = 256;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Template {
     text: String,
-    parts: Vec<Part>,
+    parts: Vec<TemplatePart>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum TemplatePart {
     Text(String),
     /// The value of a route parameter.
     Param(String),
@@ -66,7 +66,7 @@ impl Template {
                 return Err(TemplateError::Brace);
             }
             if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
+                parts.push(TemplatePart::Text(before.to_owned()));
             }
             if !opened {
                 break;
@@ -91,10 +91,10 @@ impl Template {
         let mut name = String::with_capacity(self.text.len());
         for part in &self.parts {
             match part {
-                Part::Text(text) => name.push_str(text),
+                TemplatePart::Text(text) => name.push_str(text),
                 // The route matched, so the only missing parameter can be an empty rest.
-                Part::Param(key) => name.push_str(param(key).unwrap_or_default()),
-                Part::Header(key) => {
+                TemplatePart::Param(key) => name.push_str(param(key).unwrap_or_default()),
+                TemplatePart::Header(key) => {
                     name.push_str(header(key).filter(|value| !value.is_empty()).ok_or(key.as_str())?);
                 }
             }
@@ -103,7 +103,7 @@ impl Template {
     }
 }
 
-fn part(name: &str, route: &RoutePattern) -> Result<Part, TemplateError> {
+fn part(name: &str, route: &RoutePattern) -> Result<TemplatePart, TemplateError> {
     // First: a parameter cannot have a colon in its name, so nothing is hidden.
     if let Some(header) = name.strip_prefix("header:") {
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -111,10 +111,10 @@ fn part(name: &str, route: &RoutePattern) -> Result<Part, TemplateError> {
             return Err(TemplateError::BadHeader(header.to_owned()));
         }
         // Requests have their header names in lower case.
-        return Ok(Part::Header(header.to_ascii_lowercase()));
+        return Ok(TemplatePart::Header(header.to_ascii_lowercase()));
     }
     match route.params().iter().find(|param| *param == name) {
-        Some(param) => Ok(Part::Param(param.clone())),
+        Some(param) => Ok(TemplatePart::Param(param.clone())),
         None if name.contains('{') => Err(TemplateError::Brace),
         None => Err(TemplateError::NoParam(name.to_owned())),
     }

@@ -4,7 +4,7 @@
 
 use caxton_control::Performative;
 use caxton_control::conversation::{Conversation, ConversationError, MAX_UNANSWERED, SpeechAct};
-use caxton_control::protocol::{Protocol, Run};
+use caxton_control::protocol::{Protocol, ProtocolRun};
 use proptest::prelude::*;
 
 const NOON: u64 = 1_000_000_000;
@@ -177,7 +177,7 @@ fn a_failure_from_the_host_ends_the_part() {
     assert!(conversation.clone().record(&failure, 10).is_err(), "b itself may not send that here");
     conversation.record_failure(&failure);
     assert!(conversation.unanswered.is_empty());
-    assert!(conversation.runs.last().is_some_and(Run::is_over));
+    assert!(conversation.runs.last().is_some_and(ProtocolRun::is_over));
     assert_eq!((conversation.messages, conversation.last), (2, NOON + 5));
 }
 
@@ -195,7 +195,7 @@ fn calls_end_with_the_host_and_messages_do_not() {
     let answer = |from, to| SpeechAct { in_reply_to: Some("id"), ..in_protocol("fipa-request", from, to, "inform") };
     conversation.record(&answer("c", "b"), 10).unwrap();
     conversation.record(&answer("b", "a"), 10).unwrap();
-    assert!(conversation.unanswered.is_empty() && conversation.runs.iter().all(Run::is_over));
+    assert!(conversation.unanswered.is_empty() && conversation.runs.iter().all(ProtocolRun::is_over));
 }
 
 #[test]
@@ -290,7 +290,7 @@ proptest! {
             let acts: Vec<Performative> = match (&answers, conversation.runs.last()) {
                 (None, _) if n >= count => continue,
                 (Some(_), Some(run)) => run.legal(from, to),
-                (None | Some(_), _) => Run::new(protocol).legal(from, to),
+                (None | Some(_), _) => ProtocolRun::new(protocol).legal(from, to),
             };
             // A participant that agreed continues; one that is cancelled answers the `cancel` and not the request.
             let acts: Vec<_> = acts.into_iter().filter(|act| *act != Performative::Cancel).collect();
@@ -308,7 +308,7 @@ proptest! {
                 (true, None)
             };
         }
-        prop_assert!(conversation.runs.last().is_some_and(Run::is_over), "{:?}", conversation.runs);
+        prop_assert!(conversation.runs.last().is_some_and(ProtocolRun::is_over), "{:?}", conversation.runs);
         prop_assert!(conversation.unanswered.is_empty(), "{:?}", keys(&conversation));
     }
 }

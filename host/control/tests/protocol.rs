@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use caxton_control::Performative;
-use caxton_control::protocol::{MAX_PARTICIPANTS, Protocol, Run};
+use caxton_control::protocol::{MAX_PARTICIPANTS, Protocol, ProtocolRun};
 use proptest::prelude::*;
 
 /// Sends the acts, each `from>to act`. Returns the run and the refusals.
-fn told(protocol: Protocol, story: &str) -> (Run, Vec<String>) {
-    let mut run = Run::new(protocol);
+fn told(protocol: Protocol, story: &str) -> (ProtocolRun, Vec<String>) {
+    let mut run = ProtocolRun::new(protocol);
     let mut refused = Vec::new();
     for line in story.split(',').map(str::trim) {
         let (who, act) = line.split_once(' ').unwrap();
@@ -94,7 +94,7 @@ fn illegal_acts_are_refused_with_the_legal_ones() {
 
 #[test]
 fn a_run_has_a_bounded_number_of_participants() {
-    let mut run = Run::new(Protocol::ContractNet);
+    let mut run = ProtocolRun::new(Protocol::ContractNet);
     for n in 0..MAX_PARTICIPANTS {
         run.step("a", &format!("desk-{n}"), Performative::Cfp).unwrap();
     }
@@ -220,7 +220,7 @@ fn begins(protocol: Protocol, act: Performative) -> bool {
 proptest! {
     #[test]
     fn a_message_is_accepted_or_changes_nothing(protocol in protocol(), said in anything()) {
-        let mut run = Run::new(protocol);
+        let mut run = ProtocolRun::new(protocol);
         for (from, to, act) in said {
             let (before, was_over, legal) = (run.clone(), run.is_over(), run.legal(&from, &to));
             match run.step(&from, &to, act) {
@@ -238,13 +238,13 @@ proptest! {
                 }
             }
             let stored = serde_json::to_string(&run).unwrap();
-            prop_assert_eq!(&serde_json::from_str::<Run>(&stored).unwrap(), &run);
+            prop_assert_eq!(&serde_json::from_str::<ProtocolRun>(&stored).unwrap(), &run);
         }
     }
 
     #[test]
     fn legal_dialogues_are_accepted_and_end((protocol, said) in legal_run()) {
-        let mut run = Run::new(protocol);
+        let mut run = ProtocolRun::new(protocol);
         for (from, to, act) in said {
             let taken = run.step(&from, &to, act);
             prop_assert!(taken.is_ok(), "{:?} of {:?}", taken, run);

@@ -24,7 +24,7 @@ const SHORT: usize = 1_024;
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ListParams {
+pub(super) struct ConversationListParams {
     /// Only conversations with this participant: an agent, or a sender outside.
     participant: Option<String>,
     /// The most to return: 50 by default, 1000 at most.
@@ -33,12 +33,12 @@ pub(super) struct ListParams {
 
 /// Lists conversations, the latest activity first: open ones, and ended ones that are kept.
 #[utoipa::path(
-    get, path = "/v1/conversations", tag = "conversations", params(ListParams),
+    get, path = "/v1/conversations", tag = "conversations", params(ConversationListParams),
     responses((status = 200, body = [ConversationStatus])),
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    Params(params): Params<ListParams>,
+    Params(params): Params<ConversationListParams>,
 ) -> Result<Json<Vec<ConversationStatus>>, Problem> {
     let limit = page_size(params.limit, PAGE)?;
     let store = std::sync::Arc::clone(&api.context.store);

@@ -98,9 +98,9 @@ fn broken() -> Problem {
 }
 
 /// The whole body, up to [`MAX_BODY`].
-pub(super) struct Content(pub(super) Bytes);
+pub(super) struct RequestContent(pub(super) Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for Content {
+impl<S: Send + Sync> FromRequest<S> for RequestContent {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::api::Api;
-use super::extract::{Content, Named, Params, parse_timeout};
+use super::extract::{Named, Params, RequestContent, parse_timeout};
 use super::guard::Who;
 use super::problem;
 use crate::agent::{Accepted, Agent, Key, Submission};
@@ -61,7 +61,7 @@ pub(super) struct MessageParams {
 pub(super) async fn invoke(
     State(api): State<Api>,
     Named(name): Named<String>,
-    draft: Draft,
+    draft: SubmissionDraft,
 ) -> Result<Response, Problem> {
     let agent = taker(&api, &name).await?;
     let (accepted, answer) = agent.ask(draft.0).await?;
@@ -103,7 +103,7 @@ pub(super) async fn send(
     State(api): State<Api>,
     Named(name): Named<String>,
     headers: HeaderMap,
-    draft: Draft,
+    draft: SubmissionDraft,
 ) -> Result<(StatusCode, Json<AcceptedMessage>), Problem> {
     let agent = taker(&api, &name).await?;
     let key = Key::of(&headers, &draft.0).map_err(Problem::bad_request)?;
@@ -131,9 +131,9 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 /// A message from a request.
-pub(super) struct Draft(Submission);
+pub(super) struct SubmissionDraft(Submission);
 
-impl<S: Send + Sync> FromRequest<S> for Draft {
+impl<S: Send + Sync> FromRequest<S> for SubmissionDraft {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
@@ -154,7 +154,7 @@ impl<S: Send + Sync> FromRequest<S> for Draft {
         let timeout = params.timeout.as_deref().map_or(Ok(DEFAULT_TIMEOUT), parse_timeout)?;
         // The body is read last: a bad query is refused without it.
         let request = Request::from_parts(parts, body);
-        let Content(content) = Content::from_request(request, state).await?;
+        let RequestContent(content) = RequestContent::from_request(request, state).await?;
         Ok(Self(Submission {
             sender: who.to_string(),
             performative,

@@ -16,19 +16,19 @@ use crate::problem::Problem;
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ListParams {
+pub(super) struct ScheduleListParams {
     /// Only schedules of this agent.
     agent: Option<String>,
 }
 
 /// Lists schedules with their last and next times, in order of agents' names.
 #[utoipa::path(
-    get, path = "/v1/schedules", tag = "schedules", params(ListParams),
+    get, path = "/v1/schedules", tag = "schedules", params(ScheduleListParams),
     responses((status = 200, body = [ScheduleStatus])),
 )]
 pub(super) async fn list(
     State(api): State<Api>,
-    Params(params): Params<ListParams>,
+    Params(params): Params<ScheduleListParams>,
 ) -> Result<Json<Vec<ScheduleStatus>>, Problem> {
     let agent = match &params.agent {
         Some(name) => Some(api.agent(name).await?),

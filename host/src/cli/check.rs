@@ -33,20 +33,20 @@ struct Checked {
     /// The size of the component in bytes.
     size: Option<u64>,
     routes: Vec<String>,
-    findings: Vec<Problem>,
+    findings: Vec<CheckProblem>,
     /// Settings that work and may not be intended.
     notes: Vec<String>,
 }
 
 /// An error of an agent.
 #[derive(Debug, Clone, Serialize)]
-struct Problem {
+struct CheckProblem {
     code: &'static str,
     message: String,
     help: String,
 }
 
-impl From<&Finding> for Problem {
+impl From<&Finding> for CheckProblem {
     fn from(finding: &Finding) -> Self {
         Self { code: finding.code, message: finding.message.clone(), help: finding.help.clone() }
     }
@@ -90,7 +90,7 @@ pub(super) fn run(check: &CheckArgs, out: &mut Out) -> Result<ExitCode, CliError
 
 /// Returns the agents of a file with errors whose components cannot be used.
 fn unusable(file: &Path) -> Vec<Checked> {
-    let mut seen: HashMap<PathBuf, Vec<Problem>> = HashMap::new();
+    let mut seen: HashMap<PathBuf, Vec<CheckProblem>> = HashMap::new();
     let (dir, named) = config::components(file, std::env::vars_os());
     let agents = named.into_iter().map(|(agent, component)| {
         let found = seen
@@ -104,7 +104,7 @@ fn unusable(file: &Path) -> Vec<Checked> {
 
 /// Checks every agent with its component. Agents often share a component, which is read once.
 fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
-    let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<Problem>>>> = HashMap::new();
+    let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<CheckProblem>>>> = HashMap::new();
     let mut sources = HashMap::new();
     let data = loaded.dir.join(&loaded.desired.store.path);
     let ledgers = Ledgers::read(&data).unwrap_or_else(|why| {
@@ -124,7 +124,7 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
             let summary = found.as_deref().and_then(|found| found.as_ref().ok());
             if let Err(why) = ledgers.check(spec, summary) {
                 let help = format!("as it is, the host refuses the change, and what runs of {} goes on", spec.name);
-                agent.findings.push(Problem { code: "format", message: why.to_string(), help });
+                agent.findings.push(CheckProblem { code: "format", message: why.to_string(), help });
             }
             for written in spec.build.iter().flat_map(|build| &build.watch) {
                 let told = sources.entry(written).or_insert_with(|| pattern(written, &loaded.dir, &excluded));
@@ -140,12 +140,12 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
 }
 
 /// Checks a pattern of `build.watch`. Returns an error for an invalid one, and a note for one that matches nothing.
-fn pattern(written: &str, dir: &Path, excluded: &ExcludedFiles) -> Option<Result<String, Problem>> {
+fn pattern(written: &str, dir: &Path, excluded: &ExcludedFiles) -> Option<Result<String, CheckProblem>> {
     let help = "such as \"src/**\", \"src\" or \"src/*.{rs,toml}\"".to_owned();
     match Pattern::parse(written, dir) {
         Err(why) => {
             let message = format!("the pattern `{written}` of build.watch means nothing: {why}");
-            Some(Err(Problem { code: "pattern", message, help }))
+            Some(Err(CheckProblem { code: "pattern", message, help }))
         }
         Ok(patterns) => {
             let (message, help) = no_match_warning(&patterns, dir, excluded)?;
@@ -154,21 +154,25 @@ fn pattern(written: &str, dir: &Path, excluded: &ExcludedFiles) -> Option<Result
     }
 }
 
-fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> Checked {
+fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<CheckProblem>>>) -> Checked {
     let (summary, mut findings) = match found {
         None => (None, Vec::new()),
         Some(Ok(summary)) => (Some(summary), Vec::new()),
         Some(Err(findings)) => (None, findings.clone()),
     };
     if let Some(Err(message)) = summary.map(|summary| check_settings(spec, summary)) {
-        findings.push(Problem { code: "settings", message, help: "change the setting, or the component".to_owned() });
+        findings.push(CheckProblem {
+            code: "settings",
+            message,
+            help: "change the setting, or the component".to_owned(),
+        });
     }
     if summary.is_some_and(|summary| summary.kind == Kind::Stateful) {
         let (deploy, reload) = spec.rollout.settings(spec.reload.drain);
         for (table, settings) in [("deploy", deploy), ("reload", reload)] {
             if let Err(why) = check_memory(&settings.strategy, true) {
                 let help = format!("change `{table}.strategy` of {}", spec.name);
-                findings.push(Problem { code: "strategy", message: why.to_string(), help });
+                findings.push(CheckProblem { code: "strategy", message: why.to_string(), help });
             }
         }
     }
@@ -196,8 +200,8 @@ fn unsaved(spec: &AgentSpec, summary: &Summary) -> Option<String> {
     })
 }
 
-fn read(path: &Path, shown: &str) -> Result<Summary, Vec<Problem>> {
-    let unusable = |code, message: String, help: &str| Err(vec![Problem { code, message, help: help.to_owned() }]);
+fn read(path: &Path, shown: &str) -> Result<Summary, Vec<CheckProblem>> {
+    let unusable = |code, message: String, help: &str| Err(vec![CheckProblem { code, message, help: help.to_owned() }]);
     match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return unusable(
@@ -218,7 +222,7 @@ fn read(path: &Path, shown: &str) -> Result<Summary, Vec<Problem>> {
         Ok(_) => {}
     }
     match std::fs::read(path) {
-        Ok(bytes) => summarise(&bytes).map_err(|findings| findings.iter().map(Problem::from).collect()),
+        Ok(bytes) => summarise(&bytes).map_err(|findings| findings.iter().map(CheckProblem::from).collect()),
         Err(error) => {
             unusable("unreadable", format!("the component {shown} cannot be read: {error}"), "mind its permissions")
         }

@@ -149,7 +149,7 @@ impl Client {
             return Err(problem(status, &collect(response.into_body()).await?));
         }
         let mut body = response.into_body();
-        let mut reader = sse::Reader::default();
+        let mut reader = sse::SseReader::default();
         while let Some(frame) = body.frame().await {
             // A host that ends cuts the stream, which is its regular end.
             let Ok(frame) = frame else { break };

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::DoctorArgs;
 use super::client::host_file;
-use super::machine::{self, Finding, Level};
+use super::machine::{self, Level, MachineFinding};
 use super::options::Format;
 use super::output::{CliError, Exit, Out, Style, count};
 use super::up::absolute;
@@ -29,7 +29,7 @@ pub(super) fn run(doctor: &DoctorArgs, out: &mut Out) -> Result<ExitCode, CliErr
     match (running, &desired) {
         // The ports of a running host are in use, as they should be.
         (Some(host), _) if answers(&host.admin) => {
-            findings.push(Finding::ok("host", format!("runs here (process {}, {})", host.pid, host.admin)));
+            findings.push(MachineFinding::ok("host", format!("runs here (process {}, {})", host.pid, host.admin)));
         }
         (_, Some((desired, _))) => {
             findings.push(machine::port("http.listen", "--listen", desired.http.listen));
@@ -55,10 +55,14 @@ pub(super) fn run(doctor: &DoctorArgs, out: &mut Out) -> Result<ExitCode, CliErr
 }
 
 /// Loads the declaration, if it exists and has no errors.
-fn file(doctor: &DoctorArgs, findings: &mut Vec<Finding>) -> Result<Option<(Desired, PathBuf)>, CliError> {
+fn file(doctor: &DoctorArgs, findings: &mut Vec<MachineFinding>) -> Result<Option<(Desired, PathBuf)>, CliError> {
     let shown = doctor.file.file.display();
     if !doctor.file.file.exists() {
-        findings.push(Finding::warn("file", format!("{shown} does not exist"), "name it with `-f FILE`, or write one"));
+        findings.push(MachineFinding::warn(
+            "file",
+            format!("{shown} does not exist"),
+            "name it with `-f FILE`, or write one",
+        ));
         return Ok(None);
     }
     let flags = match &doctor.data {
@@ -67,17 +71,17 @@ fn file(doctor: &DoctorArgs, findings: &mut Vec<Finding>) -> Result<Option<(Desi
     };
     Ok(match config::load(&doctor.file.file, std::env::vars_os(), &flags) {
         Ok(loaded) => {
-            findings.push(Finding::ok(
+            findings.push(MachineFinding::ok(
                 "file",
                 format!("{shown} is valid: {}", count(loaded.desired.agents.len(), "agent")),
             ));
-            let odd = |warning| Finding::warn("environment", warning, "harmless");
+            let odd = |warning| MachineFinding::warn("environment", warning, "harmless");
             findings.extend(loaded.warnings.into_iter().map(odd));
             Some((loaded.desired, loaded.dir))
         }
         Err(errors) => {
             let found = format!("{shown} has {}", count(errors.errors().len(), "error"));
-            findings.push(Finding::fail("file", found, "`caxton check` says which"));
+            findings.push(MachineFinding::fail("file", found, "`caxton check` says which"));
             None
         }
     })
@@ -91,7 +95,7 @@ fn answers(address: &str) -> bool {
     })
 }
 
-fn print(findings: &[Finding], out: &mut Out) -> Result<(), CliError> {
+fn print(findings: &[MachineFinding], out: &mut Out) -> Result<(), CliError> {
     let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
     for finding in findings {
         let level = match finding.level {

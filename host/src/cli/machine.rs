@@ -24,7 +24,7 @@ pub(super) enum Level {
 
 /// A finding of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub(super) struct MachineFinding {
     /// The object of the check.
     pub(super) what: &'static str,
     /// The result of the check.
@@ -35,7 +35,7 @@ pub(super) struct Finding {
     pub(super) help: Option<String>,
 }
 
-impl Finding {
+impl MachineFinding {
     pub(super) fn ok(what: &'static str, found: impl Into<String>) -> Self {
         Self { what, level: Level::Ok, found: found.into(), help: None }
     }
@@ -55,47 +55,47 @@ const USUAL_MAPPINGS: u64 = 65_530;
 const FILES: u64 = 12_000;
 
 /// Checks the bound of memory mappings, which bounds the number of instances.
-pub(super) fn mappings() -> Finding {
+pub(super) fn mappings() -> MachineFinding {
     const WHAT: &str = "vm.max_map_count";
     let Some(count) = kernel_number("/proc/sys/vm/max_map_count") else {
-        return Finding::warn(WHAT, "unknown on this system", "nothing; the usual bound is assumed");
+        return MachineFinding::warn(WHAT, "unknown on this system", "nothing; the usual bound is assumed");
     };
     let found = format!("{count}: {} instances at once", machine_instances(count));
     if count < USUAL_MAPPINGS {
-        return Finding::warn(WHAT, found, format!("for more, `sysctl -w vm.max_map_count={USUAL_MAPPINGS}`"));
+        return MachineFinding::warn(WHAT, found, format!("for more, `sysctl -w vm.max_map_count={USUAL_MAPPINGS}`"));
     }
-    Finding::ok(WHAT, found)
+    MachineFinding::ok(WHAT, found)
 }
 
 /// Checks if address space can be reserved beyond the physical memory: instances reserve gigabytes and use little of
 /// it.
-pub(super) fn address_space() -> Finding {
+pub(super) fn address_space() -> MachineFinding {
     const WHAT: &str = "address space";
     // The pool reserves gigabytes for each instance, which count against this limit although they are not used.
     if let Some(bytes) = getrlimit(Resource::As).current {
-        return Finding::warn(
+        return MachineFinding::warn(
             WHAT,
             format!("at most {bytes} bytes (ulimit -v)"),
             "`ulimit -v unlimited`: with a bound there is room for fewer instances",
         );
     }
     match kernel_number("/proc/sys/vm/overcommit_memory") {
-        Some(2) => Finding::warn(
+        Some(2) => MachineFinding::warn(
             WHAT,
             "the kernel never promises more memory than it has (vm.overcommit_memory = 2)",
             "`sysctl -w vm.overcommit_memory=0`: there is room for fewer instances",
         ),
-        _ => Finding::ok(WHAT, "not bounded"),
+        _ => MachineFinding::ok(WHAT, "not bounded"),
     }
 }
 
 /// Checks the bound of open files, which includes connections.
-pub(super) fn open_files() -> Finding {
+pub(super) fn open_files() -> MachineFinding {
     const WHAT: &str = "open files";
     match getrlimit(Resource::Nofile).current {
-        None => Finding::ok(WHAT, "not bounded"),
-        Some(count) if count >= FILES => Finding::ok(WHAT, format!("{count} (ulimit -n)")),
-        Some(count) => Finding::warn(
+        None => MachineFinding::ok(WHAT, "not bounded"),
+        Some(count) if count >= FILES => MachineFinding::ok(WHAT, format!("{count} (ulimit -n)")),
+        Some(count) => MachineFinding::warn(
             WHAT,
             format!("{count} (ulimit -n), each connection is one"),
             format!("`ulimit -n {FILES}`, or a smaller http.max-connections"),
@@ -108,15 +108,15 @@ fn kernel_number(path: &str) -> Option<u64> {
 }
 
 /// Checks if the data folder can be written to or created.
-pub(super) fn folder(data: &Path) -> Finding {
+pub(super) fn folder(data: &Path) -> MachineFinding {
     const WHAT: &str = "data folder";
     // The folder need not exist yet: then its nearest parent decides.
     let there = data.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
     let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
     match tempfile::tempfile_in(there) {
-        Ok(_) if there == data => Finding::ok(WHAT, format!("{} can be written to", data.display())),
-        Ok(_) => Finding::ok(WHAT, format!("{} will be created", data.display())),
-        Err(error) => Finding::fail(
+        Ok(_) if there == data => MachineFinding::ok(WHAT, format!("{} can be written to", data.display())),
+        Ok(_) => MachineFinding::ok(WHAT, format!("{} will be created", data.display())),
+        Err(error) => MachineFinding::fail(
             WHAT,
             format!("{} cannot be used: {error}", data.display()),
             "choose another with `--data DIR` or `store.path`, or fix its permissions",
@@ -125,24 +125,30 @@ pub(super) fn folder(data: &Path) -> Finding {
 }
 
 /// Checks if a port is free.
-pub(super) fn port(what: &'static str, flag: &str, address: SocketAddr) -> Finding {
+pub(super) fn port(what: &'static str, flag: &str, address: SocketAddr) -> MachineFinding {
     match TcpListener::bind(address) {
-        Ok(_) => Finding::ok(what, format!("{address} is free")),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => Finding::fail(
+        Ok(_) => MachineFinding::ok(what, format!("{address} is free")),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => MachineFinding::fail(
             what,
             format!("{address} is in use by another program"),
             format!("stop that one, or choose another with `{flag} {}:0` or in the file", address.ip()),
         ),
-        Err(error) => Finding::fail(what, format!("{address}: {error}"), format!("choose another with `{flag} ADDR`")),
+        Err(error) => {
+            MachineFinding::fail(what, format!("{address}: {error}"), format!("choose another with `{flag} ADDR`"))
+        }
     }
 }
 
 /// Checks the tools that build agents in Rust.
-pub(super) fn rust() -> Finding {
+pub(super) fn rust() -> MachineFinding {
     const WHAT: &str = "agents in Rust";
     const TARGET: &str = "wasm32-wasip2";
     let Some(version) = output("rustc", &["--version"]) else {
-        return Finding::warn(WHAT, "rustc is not installed", "to build such agents, get Rust from https://rustup.rs");
+        return MachineFinding::warn(
+            WHAT,
+            "rustc is not installed",
+            "to build such agents, get Rust from https://rustup.rs",
+        );
     };
     // The compiler prints the folder of a target's library even if the target is not installed.
     let folder = output("rustc", &["--print", "target-libdir", "--target", TARGET]).map(PathBuf::from);
@@ -152,8 +158,8 @@ pub(super) fn rust() -> Finding {
         entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_std)).then_some(())
     };
     match folder.and_then(library) {
-        Some(()) => Finding::ok(WHAT, format!("{version}, target {TARGET}")),
-        None => Finding::warn(
+        Some(()) => MachineFinding::ok(WHAT, format!("{version}, target {TARGET}")),
+        None => MachineFinding::warn(
             WHAT,
             format!("{version} without the target {TARGET}"),
             format!("to build such agents, `rustup target add {TARGET}`"),
@@ -162,32 +168,38 @@ pub(super) fn rust() -> Finding {
 }
 
 /// Checks the tools that build agents in JavaScript.
-pub(super) fn javascript() -> Finding {
+pub(super) fn javascript() -> MachineFinding {
     const WHAT: &str = "agents in JavaScript";
     const HELP: &str = "to build such agents, get Node.js 20 or newer, with npm, from https://nodejs.org";
-    let Some(node) = output("node", &["--version"]) else { return Finding::warn(WHAT, "node is not installed", HELP) };
+    let Some(node) = output("node", &["--version"]) else {
+        return MachineFinding::warn(WHAT, "node is not installed", HELP);
+    };
     let Some(npm) = output("npm", &["--version"]) else {
-        return Finding::warn(WHAT, format!("node {node} without npm"), HELP);
+        return MachineFinding::warn(WHAT, format!("node {node} without npm"), HELP);
     };
     let found = format!("node {node}, npm {npm}");
-    if numbers(&node) >= (20, 0) { Finding::ok(WHAT, found) } else { Finding::warn(WHAT, found, HELP) }
+    if numbers(&node) >= (20, 0) { MachineFinding::ok(WHAT, found) } else { MachineFinding::warn(WHAT, found, HELP) }
 }
 
 /// Checks the tools that build agents in Python.
-pub(super) fn python() -> Finding {
+pub(super) fn python() -> MachineFinding {
     const WHAT: &str = "agents in Python";
     let Some(version) = output("python3", &["--version"]) else {
-        return Finding::warn(WHAT, "python3 is not installed", "to build such agents, get Python 3.10 or newer");
+        return MachineFinding::warn(
+            WHAT,
+            "python3 is not installed",
+            "to build such agents, get Python 3.10 or newer",
+        );
     };
     if numbers(&version) < (3, 10) {
-        return Finding::warn(WHAT, version, "to build such agents, get Python 3.10 or newer");
+        return MachineFinding::warn(WHAT, version, "to build such agents, get Python 3.10 or newer");
     }
     // Debian ships Python without them.
     if output("python3", &["-c", "import ensurepip, venv"]).is_none() {
         let help = "to build such agents, get the package python3-venv";
-        return Finding::warn(WHAT, format!("{version} without venv"), help);
+        return MachineFinding::warn(WHAT, format!("{version} without venv"), help);
     }
-    Finding::ok(WHAT, version)
+    MachineFinding::ok(WHAT, version)
 }
 
 /// Returns the trimmed output of a program; `None` if it fails or does not exist.

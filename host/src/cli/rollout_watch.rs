@@ -15,7 +15,7 @@ use crate::api_types::RolloutStatus;
 pub(super) async fn watch(of: &AgentArgs, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(&of.host)?;
     out.follow();
-    let mut progress = Progress::default();
+    let mut progress = WatchProgress::default();
     let path = format!("/v1/rollouts/{}/events", encode(&of.agent));
     client
         .follow(&path, |frame| {
@@ -33,12 +33,12 @@ pub(super) async fn watch(of: &AgentArgs, out: &mut Out) -> Result<(), CliError>
 
 /// The state that was progress last.
 #[derive(Default)]
-struct Progress {
+struct WatchProgress {
     last: Option<RolloutStatus>,
     screen: Screen,
 }
 
-impl Progress {
+impl WatchProgress {
     fn show(&mut self, rollout: RolloutStatus, out: &mut Out) -> Result<(), CliError> {
         match out.format() {
             Format::Json => out.json_line(&rollout)?,

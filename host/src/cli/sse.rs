@@ -11,12 +11,12 @@ pub(super) struct Frame {
 
 /// A parser that keeps the incomplete rest of the stream.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct SseReader {
     bytes: Vec<u8>,
     frame: Frame,
 }
 
-impl Reader {
+impl SseReader {
     /// Appends a chunk and returns the events that are complete.
     pub(super) fn read(&mut self, chunk: &[u8]) -> Vec<Frame> {
         self.bytes.extend_from_slice(chunk);
@@ -66,7 +66,7 @@ mod tests {
         let frame = |event: &str, data: &str| Frame { event: event.to_owned(), data: data.to_owned() };
         let expected = [frame("", "{\"a\":\"ä\"}"), frame("missed", "1\n2")];
         for size in [1, 2, 3, 7, 1_000] {
-            let mut reader = Reader::default();
+            let mut reader = SseReader::default();
             let frames: Vec<Frame> = stream.as_bytes().chunks(size).flat_map(|chunk| reader.read(chunk)).collect();
             assert_eq!(frames, expected, "in pieces of {size}");
         }

@@ -77,7 +77,7 @@ pub(super) enum StoreCommand {
 }
 
 /// The access to a store.
-enum Place {
+enum StoreSource {
     /// Through a running host.
     Host(Box<Client>),
     /// Directly. Hosts cannot start on it meanwhile.
@@ -89,8 +89,8 @@ pub(super) async fn run(command: StoreCommand, out: &mut Out) -> Result<(), CliE
     match command {
         StoreCommand::Show { host } => {
             let status = match place(&host)? {
-                Place::Host(client) => client.get("/v1/store").await?,
-                Place::Store(store) => store.size()?,
+                StoreSource::Host(client) => client.get("/v1/store").await?,
+                StoreSource::Store(store) => store.size()?,
             };
             match out.format() {
                 Format::Json => out.json(&status),
@@ -104,14 +104,14 @@ pub(super) async fn run(command: StoreCommand, out: &mut Out) -> Result<(), CliE
     }
 }
 
-fn place(args: &HostArgs) -> Result<Place, CliError> {
+fn place(args: &HostArgs) -> Result<StoreSource, CliError> {
     // With an explicit address the host may be on another machine, and the data folder is not its own.
     if args.admin.is_some() {
-        return Client::find(args).map(|client| Place::Host(Box::new(client)));
+        return Client::find(args).map(|client| StoreSource::Host(Box::new(client)));
     }
     match OfflineStore::open(&args.data) {
-        Ok(store) => Ok(Place::Store(store)),
-        Err(StoreError::InUse { .. }) => Client::find(args).map(|client| Place::Host(Box::new(client))),
+        Ok(store) => Ok(StoreSource::Store(store)),
+        Err(StoreError::InUse { .. }) => Client::find(args).map(|client| StoreSource::Host(Box::new(client))),
         Err(error) => Err(error.into()),
     }
 }
@@ -155,11 +155,11 @@ async fn backup(file: &Path, force: bool, host: &HostArgs, out: &mut Out) -> Res
     // Written beside the target and renamed, so that the file is complete or absent.
     let mut temporary = tempfile::Builder::new().prefix(".caxton-backup-").tempfile_in(folder).map_err(wrong)?;
     match place(host)? {
-        Place::Host(client) => {
+        StoreSource::Host(client) => {
             let write = |chunk: &[u8]| temporary.write_all(chunk).map_err(wrong);
             client.download(Method::POST, "/v1/store/backup", write).await?;
         }
-        Place::Store(store) => {
+        StoreSource::Store(store) => {
             // A store that is damaged or of another version must not become a backup that looks sound.
             store.known()?;
             store.copy_to(temporary.path())?;
@@ -195,8 +195,8 @@ fn put_back(file: &Path, force: bool, data: &Path, out: &mut Out) -> Result<(), 
 
 async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
     let checked: StoreCheck = match place(host)? {
-        Place::Host(client) => client.get("/v1/store/check").await?,
-        Place::Store(store) => {
+        StoreSource::Host(client) => client.get("/v1/store/check").await?,
+        StoreSource::Store(store) => {
             store_is_current(&store)?;
             store.check()
         }

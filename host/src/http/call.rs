@@ -48,13 +48,13 @@ impl Call {
 }
 
 /// A response and the deadline of its body.
-pub(super) struct Reply {
+pub(super) struct HttpReply {
     pub(super) response: Response<ReplyBody>,
     /// The time by which a streamed body has to be complete; `None` for a body that is in memory.
     pub(super) deadline: Option<Instant>,
 }
 
-impl From<Response<ReplyBody>> for Reply {
+impl From<Response<ReplyBody>> for HttpReply {
     fn from(response: Response<ReplyBody>) -> Self {
         Self { response, deadline: None }
     }

@@ -6,7 +6,7 @@ use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE};
 use http::{Request, request};
 
 use super::body::{BodyLimits, Broken, ReplyBody, RequestBody};
-use super::call::{Call, Reply};
+use super::call::{Call, HttpReply};
 use super::connection::ConnectionContext;
 use super::problem::{self, ProblemContext};
 use super::reply;
@@ -15,7 +15,7 @@ use crate::problem::Problem;
 use crate::wasm::BodyError;
 
 /// Calls an HTTP agent. Returns when the head of the response is there.
-pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Reply {
+pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpReply {
     let conversation = call.conversation();
     let Call { mut head, body, agent, trace, .. } = call;
     let settings = connection.listener.settings.load();
@@ -41,7 +41,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Reply {
             if let Some(said) = said {
                 reply::name_conversation(response.headers_mut(), said);
             }
-            Reply { response: response.map(ReplyBody::Agent), deadline: Some(answer.deadline) }
+            HttpReply { response: response.map(ReplyBody::Agent), deadline: Some(answer.deadline) }
         }
         Err(error) => {
             // The guest's failure usually only follows from that of the request's body.

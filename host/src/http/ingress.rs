@@ -12,7 +12,7 @@ use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 
 use super::body::{GuardedBody, ReplyBody};
-use super::call::{Call, Reply};
+use super::call::{Call, HttpReply};
 use super::connection::ConnectionContext;
 use super::problem::{self, ProblemContext};
 use super::{cors, http_agent, message_agent, message_status, path, request_head};
@@ -64,7 +64,7 @@ pub(super) async fn answer(
     if is_bodiless(&method, status) {
         strip(&mut reply.response, guard.is_multiplexed());
     }
-    let Reply { response, deadline } = reply;
+    let HttpReply { response, deadline } = reply;
     Ok(response.map(|body| GuardedBody::new(body, guard, deadline)))
 }
 
@@ -72,7 +72,7 @@ pub(super) async fn answer(
 struct Answered {
     agent: Option<Arc<Agent>>,
     shared: bool,
-    reply: Reply,
+    reply: HttpReply,
 }
 
 impl Answered {

@@ -85,7 +85,7 @@ where
     C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Starts the graceful shutdown. A request whose head is not complete is not waited for.
-    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
         let was_idle = self.activity.is_idle();
         self.inner.as_mut().graceful_shutdown();
         let polled = self.inner.as_mut().poll(cx).map_err(Into::into);
@@ -97,15 +97,15 @@ where
     }
 }
 
-type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+type ConnectionEnd = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 impl<C: GracefulConnection> Future for Connection<'_, C>
 where
     C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    type Output = Ended;
+    type Output = ConnectionEnd;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
         let shutdown = self.activity.requested_shutdown(cx);
         if shutdown == Shutdown::Immediate {
             return Poll::Ready(Err("its client is too slow".into()));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use caxton_control::files::{FileState, Writer};
+use caxton_control::files::{FileState, FileWriter};
 use parking_lot::Mutex;
 
 /// Files that were not written for this long are not searched among the open files, because that search reads all of
@@ -107,13 +107,13 @@ impl FileProbe {
         let age = stamp.age();
         // Accepted before, so that the search for writers is saved.
         if known == Some(&stamp) {
-            return FileState { stamp, age, writer: Writer::None };
+            return FileState { stamp, age, writer: FileWriter::None };
         }
         // A file from the future counts as recent: its clock says nothing.
         let recent = age.is_none_or(|age| age < RECENT);
         let has_open = |open: &HashSet<(u64, u64)>| open.contains(&(stamp.device, stamp.inode));
         let open = self.writing.has(path) || recent && has_open(self.open.get_or_insert_with(open_for_writing));
-        FileState { stamp, age, writer: if open { Writer::Open } else { Writer::None } }
+        FileState { stamp, age, writer: if open { FileWriter::Open } else { FileWriter::None } }
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    fn look(path: &Path, writing: &OpenWrites) -> Writer {
+    fn look(path: &Path, writing: &OpenWrites) -> FileWriter {
         FileProbe::new(writing).at(path, None).unwrap().writer
     }
 
@@ -165,21 +165,21 @@ mod tests {
         assert_eq!(FileProbe::new(&writing).at(&path, None), None);
         let mut file = fs::File::create(&path).unwrap();
         file.write_all(b"half").unwrap();
-        assert_eq!((look(&path, &writing), look(&link, &writing)), (Writer::Open, Writer::Open));
+        assert_eq!((look(&path, &writing), look(&link, &writing)), (FileWriter::Open, FileWriter::Open));
         let half = FileStamp::now(&path).unwrap();
         drop(file);
-        assert_eq!(look(&path, &writing), Writer::None);
+        assert_eq!(look(&path, &writing), FileWriter::None);
         // A file that is open for reading only does not count.
         let reader = fs::File::open(&path).unwrap();
-        assert_eq!(look(&path, &writing), Writer::None);
+        assert_eq!(look(&path, &writing), FileWriter::None);
         drop(reader);
         // A writer that this process cannot see.
         let real = fs::canonicalize(&path).unwrap();
         writing.note(&real, true);
-        assert_eq!((look(&path, &writing), look(&link, &writing)), (Writer::Open, Writer::Open));
-        assert_eq!(FileProbe::new(&writing).at(&path, Some(&half)).unwrap().writer, Writer::None, "known already");
+        assert_eq!((look(&path, &writing), look(&link, &writing)), (FileWriter::Open, FileWriter::Open));
+        assert_eq!(FileProbe::new(&writing).at(&path, Some(&half)).unwrap().writer, FileWriter::None, "known already");
         writing.note(&real, false);
-        assert_eq!(look(&path, &writing), Writer::None);
+        assert_eq!(look(&path, &writing), FileWriter::None);
     }
 
     #[test]

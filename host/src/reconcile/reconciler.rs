@@ -19,7 +19,7 @@ use super::file_stamp::OpenWrites;
 use super::handle::{Readiness, Request, Wake};
 use super::managed::ManagedAgent;
 use super::stored_ledgers;
-use super::summary::Summary;
+use super::summary::ReconcileSummary;
 use super::task_report::TaskReport;
 use super::watcher::WatchSet;
 use crate::agent::{Agent, Revision};
@@ -76,7 +76,7 @@ pub(crate) struct Reconciler {
     pub(super) standing: IncrementalPlan,
     /// The time at which all agents were marked last.
     pub(super) full_pass_at: Instant,
-    pub(super) summary: Summary,
+    pub(super) summary: ReconcileSummary,
     /// The time at which the failures of all running revisions were recorded last.
     pub(super) failures_recorded_at: Option<Instant>,
     /// The last agent whose ledger was persisted for that: the next turn begins after it.
@@ -146,7 +146,7 @@ impl Reconciler {
             managed: BTreeMap::new(),
             standing: IncrementalPlan::default(),
             full_pass_at: Instant::now(),
-            summary: Summary::default(),
+            summary: ReconcileSummary::default(),
             failures_recorded_at: None,
             failures_persisted_to: None,
             restart_for: Vec::new(),

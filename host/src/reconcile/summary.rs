@@ -9,7 +9,7 @@ use caxton_control::rollout::Obstacle;
 /// The state of all agents as far as the host's readiness depends on it. A pass updates only the agents that it planned
 /// for, so that its cost does not depend on the number of agents.
 #[derive(Debug, Default)]
-pub(super) struct Summary {
+pub(super) struct ReconcileSummary {
     /// Agents with work under way that will end by itself soon.
     pub(super) unsettled: BTreeSet<AgentName>,
     /// Declared agents without a revision that takes messages.

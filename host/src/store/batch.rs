@@ -9,7 +9,7 @@ use super::decide::{self, Decider};
 use super::other_rows::{push_event, push_revision};
 use super::tables::Tables;
 use super::types::Event;
-use super::writer::{Asker, Job};
+use super::writer::{Job, ResultSender};
 
 /// A commit with its result: the size of the agent's state, if it changed.
 pub(super) type DecidedCommit = (Box<CommitRequest>, Result<Option<u64>, CommitError>);
@@ -20,15 +20,15 @@ pub(super) struct Batch {
     /// The commits, decided.
     pub(super) commits: Vec<DecidedCommit>,
     /// The callers of other jobs.
-    pub(super) askers: Vec<(Asker, Result<(), CommitError>)>,
+    pub(super) askers: Vec<(ResultSender, Result<(), CommitError>)>,
     /// The callers that are answered once the transaction is written, before it is durable.
-    pub(super) early: Vec<Asker>,
+    pub(super) early: Vec<ResultSender>,
     /// The events, with ids.
     pub(super) events: Vec<Event>,
     /// Set if the log is to begin anew.
     pub(super) restart: bool,
     /// The callers that wait for an empty log.
-    pub(super) emptying: Vec<Asker>,
+    pub(super) emptying: Vec<ResultSender>,
 }
 
 impl Batch {

@@ -64,9 +64,9 @@ impl Store {
 
 /// Tells the copying thread that there is something to copy.
 #[derive(Clone)]
-pub(super) struct Written(Arc<Shared>);
+pub(super) struct CheckpointProgress(Arc<Shared>);
 
-impl Written {
+impl CheckpointProgress {
     /// Something was written.
     pub(super) fn commit(&self) {
         let mut written = self.0.written.lock();
@@ -104,8 +104,8 @@ impl Checkpointer {
     }
 
     /// For the writer.
-    pub(super) fn written(&self) -> Written {
-        Written(Arc::clone(&self.shared))
+    pub(super) fn written(&self) -> CheckpointProgress {
+        CheckpointProgress(Arc::clone(&self.shared))
     }
 }
 

@@ -18,11 +18,11 @@ pub(crate) struct CommitRequest {
     /// The changes that the messages made to their conversations, as far as they were taken in; `None` for a message that
     /// ends a chain of causes and becomes a dead letter.
     pub(super) taken: Vec<Option<ConversationChange>>,
-    done: Done,
+    done: CommitCallback,
 }
 
 /// Receives the result of a commit, once. Runs where tasks can be started, and must not block.
-pub(crate) type Done = Box<dyn FnOnce(Committed) + Send>;
+pub(crate) type CommitCallback = Box<dyn FnOnce(Committed) + Send>;
 
 /// The result of a commit.
 pub(crate) struct Committed {
@@ -40,7 +40,7 @@ pub(crate) struct Committed {
 
 impl CommitRequest {
     /// Adds messages and a callback to a commit.
-    pub(crate) fn new(mut commit: Commit, sends: Vec<Outgoing>, done: Done) -> Self {
+    pub(crate) fn new(mut commit: Commit, sends: Vec<Outgoing>, done: CommitCallback) -> Self {
         let (mut places, mut waiters) = (Vec::with_capacity(sends.len()), Vec::new());
         commit.sends.reserve_exact(sends.len());
         for (index, sent) in sends.into_iter().enumerate() {

@@ -91,8 +91,8 @@ pub(crate) struct Conversations {
 #[derive(Default)]
 struct Shard {
     /// By the hash of their names, which is made once for every message.
-    open: HashTable<Open>,
-    /// The hashes of those that are to be written: of as many as there are that are [`Open::dirty`].
+    open: HashTable<OpenConversation>,
+    /// The hashes of those that are to be written: of as many as there are that are [`OpenConversation::dirty`].
     dirty: Vec<u64>,
     /// Open ones that are in the database alone, by the hash of their names.
     away: AHashMap<u64, Away>,
@@ -100,7 +100,7 @@ struct Shard {
     surplus: (Vec<Expired>, Vec<Away>),
 }
 
-struct Open {
+struct OpenConversation {
     /// The hash of its name.
     hash: u64,
     record: Conversation,
@@ -127,7 +127,7 @@ pub(crate) struct Expired {
 }
 
 impl Expired {
-    fn of(open: Open) -> Self {
+    fn of(open: OpenConversation) -> Self {
         Self { row: Some(open.row).filter(|row| *row != 0), record: open.record, began: open.began }
     }
 }
@@ -186,7 +186,7 @@ impl Conversations {
         let hash = self.hasher.hash_one(name);
         // Whoever has the part now is as good at fetching.
         let Some(shard) = self.part(hash).try_lock() else { return };
-        for Open { hash, record, row, dirty, .. } in shard.open.iter_hash(hash) {
+        for OpenConversation { hash, record, row, dirty, .. } in shard.open.iter_hash(hash) {
             for count in [hash, row, &record.last, &record.messages] {
                 prefetch::value(count);
             }
@@ -272,7 +272,7 @@ impl Conversations {
         if written {
             shard.dirty.push(hash);
         }
-        shard.insert(Open { hash, record, row, began, dirty: written, changed: written, written: 0 });
+        shard.insert(OpenConversation { hash, record, row, began, dirty: written, changed: written, written: 0 });
         if shard.open.len() > 2 * MAX_OPEN {
             // Faster than the sweep.
             shard.let_go(said.at, self.written.load(Ordering::Acquire));

@@ -15,18 +15,18 @@ use sha2::{Digest, Sha256};
 use super::{DATABASE, LOCK, StoreError};
 
 /// A file as the system tells it from all others.
-type Identity = (u64, u64);
+type FolderIdentity = (u64, u64);
 
-fn identity(metadata: &Metadata) -> Identity {
+fn identity(metadata: &Metadata) -> FolderIdentity {
     (metadata.dev(), metadata.ino())
 }
 
 /// The files that have to stay.
 pub(super) struct Held {
     folder: PathBuf,
-    files: [(PathBuf, Identity); 2],
+    files: [(PathBuf, FolderIdentity); 2],
     /// The database's log, which comes with the first commit and then stays.
-    log: (PathBuf, OnceLock<Identity>),
+    log: (PathBuf, OnceLock<FolderIdentity>),
 }
 
 impl Held {

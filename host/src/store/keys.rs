@@ -30,10 +30,10 @@ impl Known {
 #[derive(Default)]
 pub(super) struct KeyCache {
     hasher: RandomState,
-    keys: HashTable<Key>,
+    keys: HashTable<CachedKey>,
 }
 
-struct Key {
+struct CachedKey {
     hash: u64,
     agent: Arc<str>,
     key: Box<str>,
@@ -57,7 +57,7 @@ impl KeyCache {
         if self.keys.len() >= MAX_KEYS {
             self.keys.clear();
         }
-        let key = Key { hash, agent: Arc::clone(agent), key: key.into(), known };
+        let key = CachedKey { hash, agent: Arc::clone(agent), key: key.into(), known };
         self.keys.insert_unique(hash, key, |key| key.hash);
     }
 

@@ -27,7 +27,7 @@ use super::notify::Notifier;
 use crate::telemetry::logging;
 
 /// A transaction that is written, or that failed.
-pub(super) struct Done {
+pub(super) struct WrittenBatch {
     /// The jobs, with their callers.
     pub(super) batch: Batch,
     /// `Ok` if it was written.
@@ -145,7 +145,7 @@ const BROKEN: &str = "the disk failed to keep what was written; start the host a
 /// Syncs the log and tells, one transaction after the other.
 struct Last {
     /// The database's log; none if commits need not reach the disk.
-    log: Option<Log>,
+    log: Option<WriteAheadLog>,
     notifier: Notifier,
     progress: Arc<Progress>,
     took: Arc<SyncTime>,
@@ -167,12 +167,12 @@ impl SyncTime {
 }
 
 /// The log of the database, which is there from the first commit on.
-struct Log {
+struct WriteAheadLog {
     path: PathBuf,
     file: Option<File>,
 }
 
-impl Log {
+impl WriteAheadLog {
     fn sync(&mut self) -> std::io::Result<()> {
         let file = match self.file.take() {
             Some(file) => file,
@@ -185,8 +185,8 @@ impl Log {
 }
 
 impl Last {
-    fn end(&mut self, done: Done) {
-        let Done { batch, mut kept, began } = done;
+    fn end(&mut self, done: WrittenBatch) {
+        let WrittenBatch { batch, mut kept, began } = done;
         let syncing = Instant::now();
         if kept.is_ok()
             && let Some(log) = &mut self.log
@@ -216,7 +216,7 @@ fn failure(why: &str) -> rusqlite::Error {
 pub(super) struct Syncer {
     last: Arc<Mutex<Last>>,
     /// To the thread; a transaction is handed over when it takes it. None if nothing is synced.
-    thread: Option<(mpsc::SyncSender<Done>, JoinHandle<()>)>,
+    thread: Option<(mpsc::SyncSender<WrittenBatch>, JoinHandle<()>)>,
     /// Transactions that the thread has not ended.
     ahead: Arc<AtomicU64>,
     took: Arc<SyncTime>,
@@ -226,14 +226,14 @@ impl Syncer {
     /// `log` is the database's log, if commits are to reach the disk.
     pub(super) fn start(log: Option<PathBuf>, notifier: Notifier, progress: Arc<Progress>) -> Self {
         let synced = log.is_some();
-        let log = log.map(|path| Log { path, file: None });
+        let log = log.map(|path| WriteAheadLog { path, file: None });
         let took = Arc::<SyncTime>::default();
         let of_thread = Arc::clone(&progress);
         let last = Arc::new(Mutex::new(Last { log, notifier, progress, took: Arc::clone(&took) }));
         let ahead = Arc::new(AtomicU64::new(0));
         let thread = synced.then(|| {
             // Without room: who hands over waits until the one before is synced.
-            let (sender, receiver) = mpsc::sync_channel::<Done>(0);
+            let (sender, receiver) = mpsc::sync_channel::<WrittenBatch>(0);
             let (last, ahead) = (Arc::clone(&last), Arc::clone(&ahead));
             let thread = std::thread::Builder::new()
                 .name("caxton-sync".to_owned())
@@ -253,7 +253,7 @@ impl Syncer {
     }
 
     /// Makes a transaction safe and tells of it, after those before. `alone`: nothing else waits to be written.
-    pub(super) fn end(&self, done: Done, alone: bool) {
+    pub(super) fn end(&self, done: WrittenBatch, alone: bool) {
         let wrote = u64::try_from(done.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let beside = !alone && self.took.get() > wrote;
         match &self.thread {
@@ -287,13 +287,13 @@ mod tests {
     use super::super::held::Held;
     use super::super::notify::Notifier;
     use super::super::types::Event;
-    use super::{Done, Progress, Syncer};
+    use super::{Progress, Syncer, WrittenBatch};
 
     /// A transaction that can be told from others by what happened in it.
-    fn transaction(id: i64) -> Done {
+    fn transaction(id: i64) -> WrittenBatch {
         let event = Event { id, at: 0, agent: None, kind: "tick".to_owned(), data: serde_json::Value::Null };
         let batch = Batch { events: vec![event], ..Batch::default() };
-        Done { batch, kept: Ok(()), began: Instant::now() }
+        WrittenBatch { batch, kept: Ok(()), began: Instant::now() }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::commit::CommitError;
 use super::commit_request::CommitRequest;
 use super::counters::Counters;
 use super::notify::Notifier;
-use super::sync::{Done, Progress, Syncer};
+use super::sync::{Progress, Syncer, WrittenBatch};
 use super::types::{Event, RevisionRecord};
 use crate::telemetry::histogram::Histogram;
 
@@ -28,26 +28,26 @@ const LOOK: Duration = Duration::from_secs(1);
 const FOLLOW: usize = 1_024;
 
 /// The sender of an answer to a caller that waits.
-pub(super) type Asker = oneshot::Sender<Result<(), CommitError>>;
+pub(super) type ResultSender = oneshot::Sender<Result<(), CommitError>>;
 
 /// A job for the next transaction.
 pub(super) enum Job {
     /// A commit.
     Commit(Box<CommitRequest>),
     /// A new revision.
-    Revision(RevisionRecord, Asker),
+    Revision(RevisionRecord, ResultSender),
     /// An event. No caller waits.
     Event(Event),
     /// A change of another kind, which is seldom.
-    Other(Other, Asker),
+    Other(Other, ResultSender),
     /// The same for who is told when it is written: before it is safe, but not before whoever reads has it.
-    Early(Other, Asker),
+    Early(Other, ResultSender),
     /// Nothing: what was given before is safe when this is answered.
-    Flush(Asker),
+    Flush(ResultSender),
     /// The log of the database is to begin anew: what is left of it is copied first.
     Restart,
     /// All of the log is to be copied, and the log to be empty.
-    Empty(Asker),
+    Empty(ResultSender),
 }
 
 /// A change that has no kind of its own.
@@ -122,7 +122,7 @@ impl Drop for Writer {
 }
 
 impl Store {
-    async fn ask(&self, job: impl FnOnce(Asker) -> Job) -> Result<(), CommitError> {
+    async fn ask(&self, job: impl FnOnce(ResultSender) -> Job) -> Result<(), CommitError> {
         let (asker, answer) = oneshot::channel();
         self.writer.send(job(asker));
         answer.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
@@ -185,7 +185,7 @@ struct Thread {
     counters: Counters,
     progress: Arc<Progress>,
     syncer: Syncer,
-    written: super::checkpoint::Written,
+    written: super::checkpoint::CheckpointProgress,
 }
 
 impl Thread {
@@ -218,7 +218,7 @@ impl Thread {
             }
             let emptying = std::mem::take(&mut batch.emptying);
             next = queue.try_recv().ok();
-            self.syncer.end(Done { batch, kept, began }, next.is_none());
+            self.syncer.end(WrittenBatch { batch, kept, began }, next.is_none());
             for asker in emptying {
                 let refused = self.progress.refusal().map(|why| CommitError::Store(why.to_string()));
                 // Who asked may be gone.

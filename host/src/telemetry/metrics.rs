@@ -22,14 +22,14 @@ use crate::telemetry::logging;
 /// The description of a metric.
 struct Metric {
     name: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     unit: Unit,
     help: &'static str,
 }
 
 /// The type of a metric, and the time at which it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MetricKind {
     /// Only grows; recorded as it happens.
     Counter,
     /// A distribution; recorded as it happens.
@@ -42,54 +42,54 @@ enum Kind {
     ReadHistogram,
 }
 
-const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Metric {
+const fn metric(name: &'static str, kind: MetricKind, unit: Unit, help: &'static str) -> Metric {
     Metric { name, kind, unit, help }
 }
 
 /// All metrics of the host.
 #[rustfmt::skip]
 const METRICS: &[Metric] = &[
-    metric("caxton_messages_total", Kind::ReadCounter, Unit::Count, "Messages and calls that were handled or failed for good, by agent and outcome."),
-    metric("caxton_messages_illegal_total", Kind::Counter, Unit::Count, "Messages and calls that were refused because their protocol or the bound of participants does not allow them."),
-    metric("caxton_mailbox_wait_seconds", Kind::ReadHistogram, Unit::Seconds, "Time for which a message waited in the mailbox, or a call for an instance, by agent."),
-    metric("caxton_message_seconds", Kind::ReadHistogram, Unit::Seconds, "Time to handle a message or call, waits and commit included, by agent."),
-    metric("caxton_message_cpu_seconds", Kind::ReadHistogram, Unit::Seconds, "Time on a core for a message or call, by agent."),
-    metric("caxton_http_requests_total", Kind::Counter, Unit::Count, "HTTP requests that were answered, by agent (`none` when no route was found) and class of status."),
-    metric("caxton_http_seconds", Kind::Histogram, Unit::Seconds, "Time from an HTTP request to the head of its response, by agent."),
-    metric("caxton_commit_seconds", Kind::Histogram, Unit::Seconds, "Time of a commit of the store, which may hold many messages' effects."),
-    metric("caxton_handoff_seconds", Kind::Histogram, Unit::Seconds, "Time for which an agent's mailbox was held while its memory went to a new revision, by agent."),
-    metric("caxton_failures_total", Kind::Counter, Unit::Count, "Attempts and calls that failed, by agent and code."),
-    metric("caxton_dead_letters_total", Kind::Counter, Unit::Count, "Messages that became dead letters, by agent and reason."),
-    metric("caxton_snapshot_failures_total", Kind::Counter, Unit::Count, "Snapshots of stateful agents that were not saved (`what=\"save\"`) or not restored (`restore`), by agent."),
-    metric("caxton_copies_total", Kind::Counter, Unit::Count, "Copies of live messages that a new revision answered alike or differently, or that were set aside."),
-    metric("caxton_dead_letters_forgotten_total", Kind::Counter, Unit::Count, "Dead letters removed because there were more than store.dead-letters."),
-    metric("caxton_log_lines_dropped_total", Kind::Counter, Unit::Count, "Lines of an agent beyond its limits.log-lines, by agent."),
-    metric("caxton_messages_accepted_total", Kind::ReadCounter, Unit::Count, "Messages taken into the mailbox, by agent."),
-    metric("caxton_messages_refused_total", Kind::ReadCounter, Unit::Count, "Messages refused because the mailbox was full, by agent."),
-    metric("caxton_messages_retried_total", Kind::ReadCounter, Unit::Count, "Attempts that failed and were followed by another, by agent."),
-    metric("caxton_runs_total", Kind::ReadCounter, Unit::Count, "Runs of handlers, by agent: more than one for a message or call after a conflict."),
-    metric("caxton_conflicts_total", Kind::ReadCounter, Unit::Count, "Runs of handlers that were discarded because another run had changed what they had read, by agent."),
-    metric("caxton_dead_letters", Kind::Gauge, Unit::Count, "Dead letters that are kept, by agent."),
-    metric("caxton_breaker_open", Kind::Gauge, Unit::Count, "1 while the agent's breaker is open after repeated failures, else 0."),
-    metric("caxton_mailbox_held", Kind::Gauge, Unit::Count, "1 while an operator holds the agent's messages, else 0."),
-    metric("caxton_mailbox_later", Kind::Gauge, Unit::Count, "Messages that wait for another attempt, by agent."),
-    metric("caxton_timers", Kind::Gauge, Unit::Count, "Messages that wait for their due time, by agent."),
-    metric("caxton_mailbox_depth", Kind::Gauge, Unit::Count, "Messages that wait, by agent."),
-    metric("caxton_mailbox_bound", Kind::Gauge, Unit::Count, "Messages that may wait, by agent."),
-    metric("caxton_in_flight", Kind::Gauge, Unit::Count, "Messages and calls being handled, by agent."),
-    metric("caxton_instances", Kind::Gauge, Unit::Count, "Live instances, by agent."),
-    metric("caxton_state_bytes", Kind::Gauge, Unit::Bytes, "State of an agent, keys and values."),
-    metric("caxton_agents", Kind::Gauge, Unit::Count, "Agents by state."),
-    metric("caxton_revisions", Kind::Gauge, Unit::Count, "Revisions that are not ended, and the newest of each agent, by state."),
-    metric("caxton_ready", Kind::Gauge, Unit::Count, "1 if everything that is declared is served and nothing of it needs a person, else 0."),
-    metric("caxton_in_sync", Kind::Gauge, Unit::Count, "1 if the running state matches the file, 0 while the file has errors or a change is under way or obstructed."),
-    metric("caxton_obstructed", Kind::Gauge, Unit::Count, "1 while the agent does not run as declared and a person has to fix something, else 0."),
-    metric("caxton_obstacles", Kind::Gauge, Unit::Count, "Agents that do not run as declared, by obstacle: missing, failed or refused."),
-    metric("caxton_store_bytes", Kind::Gauge, Unit::Bytes, "Size of the store on disk."),
-    metric("caxton_host_lines_dropped_total", Kind::ReadCounter, Unit::Count, "Lines of the host itself that stderr could not take: a closed pipe, a full disk, a reader that stopped."),
-    metric("caxton_task_restarts_total", Kind::ReadCounter, Unit::Count, "Times that a task of the host died and was started again, by task."),
-    metric("process_resident_memory_bytes", Kind::Gauge, Unit::Bytes, "Resident memory of the host."),
-    metric("process_cpu_seconds_total", Kind::ReadCounter, Unit::Seconds, "CPU time of the host on all cores."),
+    metric("caxton_messages_total", MetricKind::ReadCounter, Unit::Count, "Messages and calls that were handled or failed for good, by agent and outcome."),
+    metric("caxton_messages_illegal_total", MetricKind::Counter, Unit::Count, "Messages and calls that were refused because their protocol or the bound of participants does not allow them."),
+    metric("caxton_mailbox_wait_seconds", MetricKind::ReadHistogram, Unit::Seconds, "Time for which a message waited in the mailbox, or a call for an instance, by agent."),
+    metric("caxton_message_seconds", MetricKind::ReadHistogram, Unit::Seconds, "Time to handle a message or call, waits and commit included, by agent."),
+    metric("caxton_message_cpu_seconds", MetricKind::ReadHistogram, Unit::Seconds, "Time on a core for a message or call, by agent."),
+    metric("caxton_http_requests_total", MetricKind::Counter, Unit::Count, "HTTP requests that were answered, by agent (`none` when no route was found) and class of status."),
+    metric("caxton_http_seconds", MetricKind::Histogram, Unit::Seconds, "Time from an HTTP request to the head of its response, by agent."),
+    metric("caxton_commit_seconds", MetricKind::Histogram, Unit::Seconds, "Time of a commit of the store, which may hold many messages' effects."),
+    metric("caxton_handoff_seconds", MetricKind::Histogram, Unit::Seconds, "Time for which an agent's mailbox was held while its memory went to a new revision, by agent."),
+    metric("caxton_failures_total", MetricKind::Counter, Unit::Count, "Attempts and calls that failed, by agent and code."),
+    metric("caxton_dead_letters_total", MetricKind::Counter, Unit::Count, "Messages that became dead letters, by agent and reason."),
+    metric("caxton_snapshot_failures_total", MetricKind::Counter, Unit::Count, "Snapshots of stateful agents that were not saved (`what=\"save\"`) or not restored (`restore`), by agent."),
+    metric("caxton_copies_total", MetricKind::Counter, Unit::Count, "Copies of live messages that a new revision answered alike or differently, or that were set aside."),
+    metric("caxton_dead_letters_forgotten_total", MetricKind::Counter, Unit::Count, "Dead letters removed because there were more than store.dead-letters."),
+    metric("caxton_log_lines_dropped_total", MetricKind::Counter, Unit::Count, "Lines of an agent beyond its limits.log-lines, by agent."),
+    metric("caxton_messages_accepted_total", MetricKind::ReadCounter, Unit::Count, "Messages taken into the mailbox, by agent."),
+    metric("caxton_messages_refused_total", MetricKind::ReadCounter, Unit::Count, "Messages refused because the mailbox was full, by agent."),
+    metric("caxton_messages_retried_total", MetricKind::ReadCounter, Unit::Count, "Attempts that failed and were followed by another, by agent."),
+    metric("caxton_runs_total", MetricKind::ReadCounter, Unit::Count, "Runs of handlers, by agent: more than one for a message or call after a conflict."),
+    metric("caxton_conflicts_total", MetricKind::ReadCounter, Unit::Count, "Runs of handlers that were discarded because another run had changed what they had read, by agent."),
+    metric("caxton_dead_letters", MetricKind::Gauge, Unit::Count, "Dead letters that are kept, by agent."),
+    metric("caxton_breaker_open", MetricKind::Gauge, Unit::Count, "1 while the agent's breaker is open after repeated failures, else 0."),
+    metric("caxton_mailbox_held", MetricKind::Gauge, Unit::Count, "1 while an operator holds the agent's messages, else 0."),
+    metric("caxton_mailbox_later", MetricKind::Gauge, Unit::Count, "Messages that wait for another attempt, by agent."),
+    metric("caxton_timers", MetricKind::Gauge, Unit::Count, "Messages that wait for their due time, by agent."),
+    metric("caxton_mailbox_depth", MetricKind::Gauge, Unit::Count, "Messages that wait, by agent."),
+    metric("caxton_mailbox_bound", MetricKind::Gauge, Unit::Count, "Messages that may wait, by agent."),
+    metric("caxton_in_flight", MetricKind::Gauge, Unit::Count, "Messages and calls being handled, by agent."),
+    metric("caxton_instances", MetricKind::Gauge, Unit::Count, "Live instances, by agent."),
+    metric("caxton_state_bytes", MetricKind::Gauge, Unit::Bytes, "State of an agent, keys and values."),
+    metric("caxton_agents", MetricKind::Gauge, Unit::Count, "Agents by state."),
+    metric("caxton_revisions", MetricKind::Gauge, Unit::Count, "Revisions that are not ended, and the newest of each agent, by state."),
+    metric("caxton_ready", MetricKind::Gauge, Unit::Count, "1 if everything that is declared is served and nothing of it needs a person, else 0."),
+    metric("caxton_in_sync", MetricKind::Gauge, Unit::Count, "1 if the running state matches the file, 0 while the file has errors or a change is under way or obstructed."),
+    metric("caxton_obstructed", MetricKind::Gauge, Unit::Count, "1 while the agent does not run as declared and a person has to fix something, else 0."),
+    metric("caxton_obstacles", MetricKind::Gauge, Unit::Count, "Agents that do not run as declared, by obstacle: missing, failed or refused."),
+    metric("caxton_store_bytes", MetricKind::Gauge, Unit::Bytes, "Size of the store on disk."),
+    metric("caxton_host_lines_dropped_total", MetricKind::ReadCounter, Unit::Count, "Lines of the host itself that stderr could not take: a closed pipe, a full disk, a reader that stopped."),
+    metric("caxton_task_restarts_total", MetricKind::ReadCounter, Unit::Count, "Times that a task of the host died and was started again, by task."),
+    metric("process_resident_memory_bytes", MetricKind::Gauge, Unit::Bytes, "Resident memory of the host."),
+    metric("process_cpu_seconds_total", MetricKind::ReadCounter, Unit::Seconds, "CPU time of the host on all cores."),
 ];
 
 /// The handle of the recorder.
@@ -140,9 +140,9 @@ pub(crate) fn install() -> Metrics {
         }
         for metric in METRICS {
             match metric.kind {
-                Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
-                Kind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
-                Kind::Gauge | Kind::ReadCounter | Kind::ReadHistogram => {}
+                MetricKind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
+                MetricKind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+                MetricKind::Gauge | MetricKind::ReadCounter | MetricKind::ReadHistogram => {}
             }
         }
         handle
@@ -267,9 +267,9 @@ fn single(text: &mut String, name: &str, value: impl Display) {
 fn head(text: &mut String, name: &str) {
     let metric = METRICS.iter().find(|metric| metric.name == name).expect("every name that is written is in the table");
     let kind = match metric.kind {
-        Kind::Counter | Kind::ReadCounter => "counter",
-        Kind::Histogram | Kind::ReadHistogram => "histogram",
-        Kind::Gauge => "gauge",
+        MetricKind::Counter | MetricKind::ReadCounter => "counter",
+        MetricKind::Histogram | MetricKind::ReadHistogram => "histogram",
+        MetricKind::Gauge => "gauge",
     };
     // Writing to a String cannot fail.
     let _ = write!(text, "# HELP {name} {}\n# TYPE {name} {kind}\n", metric.help);
@@ -410,17 +410,17 @@ mod tests {
         let mut text = String::new();
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
         let used: BTreeSet<&str> = recorded(&text).collect();
-        let kept = |metric: &&Metric| matches!(metric.kind, Kind::Counter | Kind::Histogram);
+        let kept = |metric: &&Metric| matches!(metric.kind, MetricKind::Counter | MetricKind::Histogram);
         let described: BTreeSet<&str> = METRICS.iter().filter(kept).map(|metric| metric.name).collect();
         assert_eq!(used, described, "the left are recorded in host/src, the right are in METRICS");
         let page = include_str!("../../../docs/api.md");
         for metric in METRICS {
             assert!(page.contains(&format!("`{}`", metric.name)), "docs/api.md lacks {}", metric.name);
-            let is_times = matches!(metric.kind, Kind::Histogram | Kind::ReadHistogram);
+            let is_times = matches!(metric.kind, MetricKind::Histogram | MetricKind::ReadHistogram);
             assert_eq!(metric.name.ends_with("_seconds"), is_times, "{}", metric.name);
             assert_eq!(
                 metric.name.ends_with("_total"),
-                matches!(metric.kind, Kind::Counter | Kind::ReadCounter),
+                matches!(metric.kind, MetricKind::Counter | MetricKind::ReadCounter),
                 "{}",
                 metric.name
             );

@@ -2,7 +2,7 @@
 
 use super::record::{Conversation, MAX_UNANSWERED, Unanswered};
 use super::speech_act::SpeechAct;
-use crate::protocol::{IllegalAct, IllegalReason, Protocol, Run};
+use crate::protocol::{IllegalAct, IllegalReason, Protocol, ProtocolRun};
 
 /// The most protocol runs that one conversation may have in progress at once.
 pub const MAX_RUNS: usize = 16;
@@ -17,7 +17,7 @@ pub struct ConversationChange {
     /// Set if the receiver joined it.
     new_receiver: bool,
     /// The protocol and its runs before the message.
-    steps: Option<(Option<String>, Vec<Run>)>,
+    steps: Option<(Option<String>, Vec<ProtocolRun>)>,
     /// The question that it answered, with its former index.
     answered: Option<(usize, Unanswered)>,
     /// Set if the message was added as a question.
@@ -181,7 +181,7 @@ impl Conversation {
                 Err(error) => illegal = illegal.or(Some(error)),
             }
         }
-        let mut run = Run::new(protocol);
+        let mut run = ProtocolRun::new(protocol);
         match run.step(speech.from, speech.to, speech.act) {
             Ok(()) => {}
             // The error of an existing run explains more than that of a run which the message could not begin.

@@ -6,7 +6,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::participants::Participants;
-use crate::protocol::Run;
+use crate::protocol::ProtocolRun;
 
 /// The most unanswered messages that a conversation remembers, so that the record stays small. With more open questions
 /// the sender of the oldest gets no `failure` when the conversation expires.
@@ -25,7 +25,7 @@ pub struct Conversation {
     pub protocol: Option<String>,
     /// The runs of checked protocols. An agent that is asked something may ask others in the same conversation, so one
     /// run can be nested in another.
-    pub runs: Vec<Run>,
+    pub runs: Vec<ProtocolRun>,
     /// The time of the first message, in milliseconds since 1970.
     pub first: u64,
     /// The latest time of any message, in milliseconds since 1970.

@@ -13,4 +13,4 @@ mod stability;
 
 pub use build_queue::{BuildQueue, RefusedBuild, SourceChanges};
 pub use debounce::Debounce;
-pub use stability::{FileReadiness, FileState, StabilityCheck, Writer};
+pub use stability::{FileReadiness, FileState, FileWriter, StabilityCheck};

@@ -20,7 +20,7 @@ const LATE_MS: u64 = 1_000;
 
 /// The programs that have a file open for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writer {
+pub enum FileWriter {
     /// The absence of any known program.
     None,
     /// The presence of at least one program.
@@ -35,7 +35,7 @@ pub struct FileState<S> {
     /// The time since the last write, by the file system's clock; `None` if that clock is ahead.
     pub age: Option<Duration>,
     /// The programs that are writing it.
-    pub writer: Writer,
+    pub writer: FileWriter,
 }
 
 /// The result of a look.
@@ -70,7 +70,7 @@ impl<S: PartialEq> StabilityCheck<S> {
     pub fn check(&mut self, found: Option<FileState<S>>, asked: bool, now: u64) -> FileReadiness {
         let (stamp, age, writer) = match found {
             Some(FileState { stamp, age, writer }) => (Some(stamp), age, writer),
-            None => (None, None, Writer::None),
+            None => (None, None, FileWriter::None),
         };
         if self.taken.as_ref() == Some(&stamp) {
             (self.pending, self.reported) = (None, false);
@@ -90,9 +90,9 @@ impl<S: PartialEq> StabilityCheck<S> {
             (None, _) if self.taken.is_none() || asked => 0,
             (None, _) => GONE_MS.saturating_sub(rest),
             // The age counts as well: the file may have been written long before the first look.
-            (Some(_), Writer::Open) => MAX_OPEN_MS.saturating_sub(rest.max(age)),
-            (Some(_), Writer::None) if asked => 0,
-            (Some(_), Writer::None) => {
+            (Some(_), FileWriter::Open) => MAX_OPEN_MS.saturating_sub(rest.max(age)),
+            (Some(_), FileWriter::None) if asked => 0,
+            (Some(_), FileWriter::None) => {
                 REST_MS.saturating_sub(rest.max(age)).min(MAX_CHANGING_MS.saturating_sub(now.saturating_sub(changing)))
             }
         };
@@ -123,19 +123,19 @@ impl<S: PartialEq> StabilityCheck<S> {
 mod tests {
     use super::*;
 
-    fn found(stamp: u32, age: u64, writer: Writer) -> Option<FileState<u32>> {
+    fn found(stamp: u32, age: u64, writer: FileWriter) -> Option<FileState<u32>> {
         Some(FileState { stamp, age: Some(Duration::from_millis(age)), writer })
     }
 
     /// Looks as often as the verdicts ask for at a file whose states begin at the given times. Returns the states that
     /// were taken up, with the times.
-    fn taken(states: &[(u64, Option<(u32, Writer)>)]) -> Vec<(u64, Option<u32>)> {
+    fn taken(states: &[(u64, Option<(u32, FileWriter)>)]) -> Vec<(u64, Option<u32>)> {
         let (mut settle, mut taken) = (StabilityCheck::default(), Vec::new());
-        assert_eq!(settle.check(found(0, 60_000, Writer::None), false, 0), FileReadiness::Ready);
+        assert_eq!(settle.check(found(0, 60_000, FileWriter::None), false, 0), FileReadiness::Ready);
         let (mut now, mut last) = (0, Some(0));
         while now < 40_000 {
             let state = states.iter().rev().find(|(from, _)| *from <= now);
-            let (from, state) = state.copied().unwrap_or((0, Some((0, Writer::None))));
+            let (from, state) = state.copied().unwrap_or((0, Some((0, FileWriter::None))));
             // Closing a file does not change its age.
             let written = states.iter().find(|(_, other)| other.map(|(s, _)| s) == state.map(|(s, _)| s));
             let written = written.map_or(from, |(from, _)| *from);
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_file_is_taken_up_when_it_is_complete() {
-        use Writer::{None as Closed, Open};
+        use FileWriter::{None as Closed, Open};
         for (what, states, expected) in [
             ("one that is closed", vec![(1_000, Some((1, Closed)))], vec![(1_100, Some(1))]),
             (
@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_file_that_keeps_changing_is_taken_up_repeatedly() {
-        let states: Vec<_> = (0..800).map(|n| (n * 50, Some((u32::try_from(n).unwrap() + 1, Writer::None)))).collect();
+        let states: Vec<_> =
+            (0..800).map(|n| (n * 50, Some((u32::try_from(n).unwrap() + 1, FileWriter::None)))).collect();
         let taken = taken(&states);
         assert!(taken.len() >= 35, "{taken:?}");
         assert!(taken.windows(2).all(|pair| pair[1].0 - pair[0].0 <= MAX_CHANGING_MS + 100), "{taken:?}");
@@ -188,10 +189,10 @@ mod tests {
     #[test]
     fn a_requested_file_waits_only_for_its_writer() {
         let mut settle = StabilityCheck::default();
-        assert_eq!(settle.check(found(1, 0, Writer::None), true, 0), FileReadiness::Ready);
+        assert_eq!(settle.check(found(1, 0, FileWriter::None), true, 0), FileReadiness::Ready);
         assert_eq!(settle.check(None, true, 10), FileReadiness::Ready);
-        assert!(matches!(settle.check(found(2, 0, Writer::Open), true, 20), FileReadiness::Wait(_)));
-        assert_eq!(settle.check(found(2, 10, Writer::None), true, 30), FileReadiness::Ready);
+        assert!(matches!(settle.check(found(2, 0, FileWriter::Open), true, 20), FileReadiness::Wait(_)));
+        assert_eq!(settle.check(found(2, 10, FileWriter::None), true, 30), FileReadiness::Ready);
     }
 
     #[test]
@@ -203,19 +204,19 @@ mod tests {
         };
         // One report for all that is written in one go, however long it takes; the next change is another one.
         let reported = [(1, 0), (2, 900), (3, 1_100), (4, 2_000), (4, 12_000), (5, 12_100), (5, 13_300)]
-            .map(|(stamp, at)| late(stamp, at, Writer::Open));
+            .map(|(stamp, at)| late(stamp, at, FileWriter::Open));
         assert_eq!(reported, [false, false, true, false, false, false, true]);
-        assert!(!late(6, 40_000, Writer::None), "a closed file is taken up soon");
+        assert!(!late(6, 40_000, FileWriter::None), "a closed file is taken up soon");
     }
 
     #[test]
     fn a_wrong_file_system_clock_decides_nothing() {
         let mut settle = StabilityCheck::default();
-        let ahead = |stamp| Some(FileState { stamp, age: None, writer: Writer::None });
+        let ahead = |stamp| Some(FileState { stamp, age: None, writer: FileWriter::None });
         assert!(matches!(settle.check(ahead(1), false, 0), FileReadiness::Wait(_)));
         assert_eq!(settle.check(ahead(1), false, REST_MS), FileReadiness::Ready);
         // Behind by an hour, so the file looks old: a writer is seen all the same, or waited for no longer than it
         // takes to see the file change.
-        assert_eq!(settle.check(found(2, 3_600_000, Writer::None), false, 200), FileReadiness::Ready);
+        assert_eq!(settle.check(found(2, 3_600_000, FileWriter::None), false, 200), FileReadiness::Ready);
     }
 }

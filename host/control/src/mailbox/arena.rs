@@ -36,7 +36,7 @@ pub(super) struct ListEnds {
 /// messages, neither end of a list is in a cache when its turn comes.
 #[derive(Debug)]
 pub(super) struct ListArena<T> {
-    nodes: Vec<Node<T>>,
+    nodes: Vec<ArenaNode<T>>,
     /// The free list: places without a message, the last freed one first.
     free: Option<NodeIndex>,
     used: usize,
@@ -44,7 +44,7 @@ pub(super) struct ListArena<T> {
 
 /// A [`Waiting`] with its link in a list, laid out to take no more than half a cache line.
 #[derive(Debug)]
-struct Node<T> {
+struct ArenaNode<T> {
     message: Option<T>,
     since: u64,
     /// The next message of the list; for a free place, the next free one.
@@ -52,7 +52,7 @@ struct Node<T> {
     rank: Priority,
 }
 
-impl<T> Node<T> {
+impl<T> ArenaNode<T> {
     /// Takes the message out and leaves the link.
     fn take(&mut self) -> Option<Waiting<T>> {
         Some(Waiting { rank: self.rank, since: self.since, message: self.message.take()? })
@@ -73,7 +73,7 @@ impl<T> ListArena<T> {
     /// Appends a message to a list.
     pub(super) fn push(&mut self, list: &mut Option<ListEnds>, waiting: Waiting<T>) {
         let Waiting { rank, since, message } = waiting;
-        let node = Node { message: Some(message), since, next: None, rank };
+        let node = ArenaNode { message: Some(message), since, next: None, rank };
         let place = match self.free {
             Some(place) => {
                 let free = &mut self.nodes[place.index()];
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn two_messages_fit_in_a_cache_line() {
-        assert_eq!(size_of::<Node<Box<[u8]>>>(), 32);
+        assert_eq!(size_of::<ArenaNode<Box<[u8]>>>(), 32);
     }
 
     #[test]

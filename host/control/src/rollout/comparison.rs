@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::ignored_paths::Part;
+use super::ignored_paths::PathPart;
 
 pub use super::answer::{Answer, AnswerDifference, Content, Effect};
-pub use super::ignored_paths::{IgnoredPaths, PathError, Pattern};
+pub use super::ignored_paths::{IgnoredPaths, PathError, PathPattern};
 
 /// The longest text of a listed value, in characters.
 const MAX_SHOWN: usize = 200;
@@ -50,7 +50,7 @@ pub fn compare(stable: &Answer, candidate: &Answer, ignore: &IgnoredPaths) -> Ve
     let (old, new) = (sends(&stable.effects), sends(&candidate.effects));
     found.at("sends", |found| {
         for at in 0..old.len().max(new.len()) {
-            found.within(Part::Index(at), |found| found.sent(old.get(at).copied(), new.get(at).copied()));
+            found.within(PathPart::Index(at), |found| found.sent(old.get(at).copied(), new.get(at).copied()));
         }
     });
     let (old, new) = (cancels(&stable.effects), cancels(&candidate.effects));
@@ -60,7 +60,7 @@ pub fn compare(stable: &Answer, candidate: &Answer, ignore: &IgnoredPaths) -> Ve
     let (old, new) = (requests(&stable.effects), requests(&candidate.effects));
     found.at("requests", |found| {
         for at in 0..old.len().max(new.len()) {
-            found.within(Part::Index(at), |found| found.asked(old.get(at).copied(), new.get(at).copied()));
+            found.within(PathPart::Index(at), |found| found.asked(old.get(at).copied(), new.get(at).copied()));
         }
     });
     found.differences
@@ -123,16 +123,16 @@ fn requests(effects: &[Effect]) -> Vec<&Effect> {
 
 struct Found<'a> {
     ignore: &'a IgnoredPaths,
-    path: Vec<Part>,
+    path: Vec<PathPart>,
     differences: Vec<AnswerDifference>,
 }
 
 impl Found<'_> {
     fn at(&mut self, key: &str, compare: impl FnOnce(&mut Self)) {
-        self.within(Part::Key(key.to_owned()), compare);
+        self.within(PathPart::Key(key.to_owned()), compare);
     }
 
-    fn within(&mut self, part: Part, compare: impl FnOnce(&mut Self)) {
+    fn within(&mut self, part: PathPart, compare: impl FnOnce(&mut Self)) {
         self.path.push(part);
         compare(self);
         self.path.pop();
@@ -147,7 +147,7 @@ impl Found<'_> {
     fn differ(&mut self, stable: Option<String>, candidate: Option<String>) {
         // A long list that differs in each element would fill the record.
         if self.differences.len() < MAX_LISTED {
-            let path = Pattern(self.path.clone()).to_string();
+            let path = PathPattern(self.path.clone()).to_string();
             let [stable, candidate] = [stable, candidate].map(|text| text.map(cut));
             self.differences.push(AnswerDifference { path, stable, candidate });
         }
@@ -219,7 +219,7 @@ impl Found<'_> {
             }
             (Value::Array(old), Value::Array(new)) => {
                 for at in 0..old.len().max(new.len()) {
-                    self.within(Part::Index(at), |found| found.maybe(old.get(at), new.get(at)));
+                    self.within(PathPart::Index(at), |found| found.maybe(old.get(at), new.get(at)));
                 }
             }
             // 1 and 1.0 are the same number.
@@ -483,13 +483,13 @@ mod tests {
     fn patterns_are_parsed_as_printed() {
         for text in ["reply", "reply.items[0].price", "sends[*].content", "state[\"a.b \\\"c\\\"\"].x", "**.at", "a.**"]
         {
-            let pattern: Pattern = text.parse().unwrap_or_else(|_| panic!("{text}"));
+            let pattern: PathPattern = text.parse().unwrap_or_else(|_| panic!("{text}"));
             assert_eq!(pattern.to_string(), text);
         }
         for text in ["", ".a", "a.", "a..b", "a[", "a[x]", "a[\"x]", "a[0]b"] {
-            assert_eq!(text.parse::<Pattern>(), Err(PathError), "{text}");
+            assert_eq!(text.parse::<PathPattern>(), Err(PathError), "{text}");
         }
-        assert_eq!("a.*".parse::<Pattern>().unwrap().to_string(), "a[*]");
+        assert_eq!("a.*".parse::<PathPattern>().unwrap().to_string(), "a[*]");
     }
 
     #[test]

@@ -10,14 +10,14 @@ use super::answer::AnswerDifference;
 /// The patterns of paths that may differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct IgnoredPaths(Vec<Pattern>);
+pub struct IgnoredPaths(Vec<PathPattern>);
 
 /// A pattern of paths, such as `reply.items[*].at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern(pub(super) Vec<Part>);
+pub struct PathPattern(pub(super) Vec<PathPart>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum PathPart {
     Key(String),
     Index(usize),
     /// A `*`: any one key or index.
@@ -33,7 +33,7 @@ pub(super) enum Part {
 )]
 pub struct PathError;
 
-impl FromStr for Pattern {
+impl FromStr for PathPattern {
     type Err = PathError;
 
     fn from_str(text: &str) -> Result<Self, PathError> {
@@ -42,19 +42,20 @@ impl FromStr for Pattern {
         while !rest.is_empty() {
             let (part, after) = if let Some(inner) = rest.strip_prefix("[\"") {
                 let (key, after) = unquoted(inner).ok_or(PathError)?;
-                (Part::Key(key), after.strip_prefix(']').ok_or(PathError)?)
+                (PathPart::Key(key), after.strip_prefix(']').ok_or(PathError)?)
             } else if let Some(inner) = rest.strip_prefix('[') {
                 let (index, after) = inner.split_once(']').ok_or(PathError)?;
-                let part = if index == "*" { Part::Any } else { Part::Index(index.parse().map_err(|_| PathError)?) };
+                let part =
+                    if index == "*" { PathPart::Any } else { PathPart::Index(index.parse().map_err(|_| PathError)?) };
                 (part, after)
             } else {
                 let rest = if parts.is_empty() { rest } else { rest.strip_prefix('.').ok_or(PathError)? };
                 let (key, after) = rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()));
                 let part = match key {
                     "" => return Err(PathError),
-                    "*" => Part::Any,
-                    "**" => Part::Depth,
-                    key => Part::Key(key.to_owned()),
+                    "*" => PathPart::Any,
+                    "**" => PathPart::Depth,
+                    key => PathPart::Key(key.to_owned()),
                 };
                 (part, after)
             };
@@ -79,16 +80,16 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-impl fmt::Display for Pattern {
+impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, part) in self.0.iter().enumerate() {
             let dot = if at == 0 { "" } else { "." };
             match part {
-                Part::Key(key) if is_plain(key) => write!(f, "{dot}{key}")?,
-                Part::Key(key) => write!(f, "[\"{}\"]", key.replace('\\', "\\\\").replace('"', "\\\""))?,
-                Part::Index(index) => write!(f, "[{index}]")?,
-                Part::Any => f.write_str("[*]")?,
-                Part::Depth => write!(f, "{dot}**")?,
+                PathPart::Key(key) if is_plain(key) => write!(f, "{dot}{key}")?,
+                PathPart::Key(key) => write!(f, "[\"{}\"]", key.replace('\\', "\\\\").replace('"', "\\\""))?,
+                PathPart::Index(index) => write!(f, "[{index}]")?,
+                PathPart::Any => f.write_str("[*]")?,
+                PathPart::Depth => write!(f, "{dot}**")?,
             }
         }
         Ok(())
@@ -99,13 +100,13 @@ fn is_plain(key: &str) -> bool {
     !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'/')
 }
 
-impl Serialize for Pattern {
+impl Serialize for PathPattern {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Pattern {
+impl<'de> Deserialize<'de> for PathPattern {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
@@ -124,10 +125,10 @@ impl IgnoredPaths {
     /// index.
     pub fn learn(&mut self, differences: &[AnswerDifference]) {
         for difference in differences {
-            let Ok(Pattern(parts)) = difference.path.parse() else { continue };
+            let Ok(PathPattern(parts)) = difference.path.parse() else { continue };
             // Lists of other lengths differ in the same way at other indexes.
-            let general = |part| if let Part::Index(_) = part { Part::Any } else { part };
-            let pattern = Pattern(parts.into_iter().map(general).collect());
+            let general = |part| if let PathPart::Index(_) = part { PathPart::Any } else { part };
+            let pattern = PathPattern(parts.into_iter().map(general).collect());
             // A list of a thousand elements would add as many patterns, each tried at each difference.
             if !self.covers(&pattern.0) {
                 self.0.push(pattern);
@@ -140,22 +141,22 @@ impl IgnoredPaths {
         self.0.iter().map(ToString::to_string).collect()
     }
 
-    pub(super) fn covers(&self, path: &[Part]) -> bool {
+    pub(super) fn covers(&self, path: &[PathPart]) -> bool {
         self.0.iter().any(|pattern| matches(&pattern.0, path))
     }
 
     /// Returns `true` if a pattern covers the path and ends with its last part.
-    pub(super) fn names(&self, path: &[Part]) -> bool {
+    pub(super) fn names(&self, path: &[PathPart]) -> bool {
         self.0.iter().any(|pattern| pattern.0.last() == path.last() && matches(&pattern.0, path))
     }
 }
 
 /// Returns `true` if a path matches a pattern, or is below one that does.
-fn matches(pattern: &[Part], path: &[Part]) -> bool {
+fn matches(pattern: &[PathPart], path: &[PathPart]) -> bool {
     match (pattern, path) {
         ([], _) => true,
-        ([Part::Depth, rest @ ..], _) => (0..=path.len()).any(|skipped| matches(rest, &path[skipped..])),
-        ([Part::Any, rest @ ..], [_, path @ ..]) => matches(rest, path),
+        ([PathPart::Depth, rest @ ..], _) => (0..=path.len()).any(|skipped| matches(rest, &path[skipped..])),
+        ([PathPart::Any, rest @ ..], [_, path @ ..]) => matches(rest, path),
         ([part, rest @ ..], [first, path @ ..]) => part == first && matches(rest, path),
         (_, []) => false,
     }

@@ -16,7 +16,7 @@ use crate::message::{
 use crate::wasm::Pool;
 
 /// The result of a handler, and its effects.
-type Handled = (Result<Option<Reply>, Failure>, Effects);
+type SandboxHandled = (Result<Option<Reply>, Failure>, Effects);
 
 /// Lets an instance of `pool` handle a copy of a message. `outside` answers what it asks of the host.
 pub(super) async fn handle(
@@ -24,7 +24,7 @@ pub(super) async fn handle(
     message: &Message,
     hops: u32,
     outside: Arc<dyn GuestHost>,
-) -> Result<Handled, Fault> {
+) -> Result<SandboxHandled, Fault> {
     let time = pool.who.spec.limits.time;
     let deadline = Instant::now() + time;
     // After a fault the lease is dropped, and the instance with it.

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use caxton_control::conversation::Conversation;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{Conversations, Expired, MAX_OPEN, Open, Shard};
+use super::{Conversations, Expired, MAX_OPEN, OpenConversation, Shard};
 use crate::clock;
 
 /// Those in which nothing was said for so long leave memory, in milliseconds.
@@ -30,7 +30,7 @@ pub(super) struct Away {
 }
 
 impl Away {
-    fn of(open: &Open) -> Self {
+    fn of(open: &OpenConversation) -> Self {
         Self { row: open.row, last: open.record.last, messages: open.record.messages, is_older: open.changed }
     }
 }
@@ -45,20 +45,20 @@ fn weight(record: &Conversation) -> usize {
 
 impl Shard {
     /// Returns one that is in memory, by its name and the hash of that.
-    pub(super) fn get(&self, name: &str, hash: u64) -> Option<&Open> {
+    pub(super) fn get(&self, name: &str, hash: u64) -> Option<&OpenConversation> {
         self.open.find(hash, |open| open.record.name == name)
     }
 
-    pub(super) fn get_mut(&mut self, name: &str, hash: u64) -> Option<&mut Open> {
+    pub(super) fn get_mut(&mut self, name: &str, hash: u64) -> Option<&mut OpenConversation> {
         self.open.find_mut(hash, |open| open.record.name == name)
     }
 
     /// Adds one that is not there.
-    pub(super) fn insert(&mut self, open: Open) {
+    pub(super) fn insert(&mut self, open: OpenConversation) {
         self.open.insert_unique(open.hash, open, |open| open.hash);
     }
 
-    pub(super) fn remove(&mut self, name: &str, hash: u64) -> Option<Open> {
+    pub(super) fn remove(&mut self, name: &str, hash: u64) -> Option<OpenConversation> {
         let found = self.open.find_entry(hash, |open| open.record.name == name);
         found.ok().map(|entry| entry.remove().0)
     }
@@ -80,19 +80,19 @@ impl Shard {
     /// Lets those leave memory that may: `written` is up to where all is in the database. Those that are too many even
     /// there are surplus, and so are those that have no row when there is no room.
     pub(super) fn let_go(&mut self, now: u64, written: u64) {
-        let quiet = |open: &Open| open.row != 0 && open.record.last.saturating_add(QUIET) <= now;
+        let quiet = |open: &OpenConversation| open.row != 0 && open.record.last.saturating_add(QUIET) <= now;
         let mut bytes: usize = self.open.iter().map(|open| weight(&open.record)).sum();
         let full = |bytes, open, away| bytes > MAX_BYTES || open + away > MAX_OPEN;
         if !full(bytes, self.open.len(), self.away.len()) && !self.open.iter().any(quiet) {
             return;
         }
-        let may = |open: &Open| !open.dirty && open.written <= written;
+        let may = |open: &OpenConversation| !open.dirty && open.written <= written;
         let mut oldest: Vec<(u64, u64)> =
             self.open.iter().filter(|open| may(open)).map(|open| (open.record.last, open.hash)).collect();
         oldest.sort_unstable();
         for (last, hash) in oldest {
             let full = full(bytes, self.open.len(), self.away.len());
-            let leaves = |open: &Open| may(open) && open.record.last == last && (full || quiet(open));
+            let leaves = |open: &OpenConversation| may(open) && open.record.last == last && (full || quiet(open));
             let Ok(entry) = self.open.find_entry(hash, leaves) else { continue };
             let open = entry.remove().0;
             bytes = bytes.saturating_sub(weight(&open.record));
@@ -149,7 +149,7 @@ impl Conversations {
     }
 
     /// A conversation that is away; none if it cannot be read.
-    pub(super) fn read(&self, away: &Away) -> Option<Open> {
+    pub(super) fn read(&self, away: &Away) -> Option<OpenConversation> {
         let read = |reader: &Connection| {
             let sql = "SELECT record, began FROM conversation WHERE id = ?1 AND ended IS NULL";
             let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
@@ -171,7 +171,7 @@ impl Conversations {
         }
         let (hash, row, began) = (self.hasher.hash_one(&record.name), away.row, began.cast_unsigned());
         // What was lost is written with what is said next.
-        Some(Open { hash, record, row, began, dirty: false, changed: away.is_older, written: 0 })
+        Some(OpenConversation { hash, record, row, began, dirty: false, changed: away.is_older, written: 0 })
     }
 
     /// Open conversations with the latest activity first, at most so many; only those of `participant`, if one is
@@ -179,11 +179,11 @@ impl Conversations {
     pub(crate) fn list(&self, participant: Option<&str>, limit: usize) -> Vec<Conversation> {
         let takes_part = |record: &Conversation| participant.is_none_or(|name| record.participants.contains(name));
         // Of one tick of the clock that which began last.
-        let newest = |open: &Open| Reverse((open.record.last, open.row));
+        let newest = |open: &OpenConversation| Reverse((open.record.last, open.row));
         let (mut found, mut away) = (Vec::new(), Vec::new());
         for shard in &self.shards {
             let shard = shard.lock();
-            let mut own: Vec<&Open> = shard.open.iter().filter(|open| takes_part(&open.record)).collect();
+            let mut own: Vec<&OpenConversation> = shard.open.iter().filter(|open| takes_part(&open.record)).collect();
             own.sort_unstable_by_key(|open| newest(open));
             found.extend(own.into_iter().take(limit).map(|open| (newest(open), open.record.clone())));
             away.extend(shard.away.values().copied());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Conversations, Open, Shard};
+use super::{Conversations, OpenConversation, Shard};
 use crate::clock;
 use crate::store::Store;
 
@@ -63,7 +63,7 @@ impl Conversations {
 
     pub(super) fn write_soon(&self, shard: &mut Shard, (name, hash): (&str, u64)) {
         let Some(open) = shard.get_mut(name, hash) else { return };
-        let Open { row, dirty, changed, .. } = open;
+        let OpenConversation { row, dirty, changed, .. } = open;
         *changed = true;
         if *row == 0 {
             *row = self.rows.fetch_add(1, Ordering::Relaxed) + 1;

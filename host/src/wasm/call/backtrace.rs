@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::wasm::call::symbols::{Place, Symbols};
+use crate::wasm::call::symbols::{SourceLocation, Symbols};
 
 /// The most frames, including those of inlined functions.
 const MAX_FRAMES: usize = 64;
@@ -22,7 +22,7 @@ pub(in crate::wasm) fn backtrace(error: &wasmtime::Error, symbols: &Symbols) -> 
         if places.is_empty() {
             lines.add(module, frame.func_name().map(demangle), None);
         }
-        for Place { function, source } in places {
+        for SourceLocation { function, source } in places {
             let name = function.as_deref().or(frame.func_name()).map(demangle);
             lines.add(module, name, source);
         }

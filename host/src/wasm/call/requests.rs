@@ -33,7 +33,7 @@ pub(in crate::wasm) fn sum_of(before: Option<Value>, by: i64) -> Result<(i64, Va
 
 /// The host's side of requests to other agents in one call.
 #[derive(Clone, Copy)]
-pub(in crate::wasm) struct Asker<'a> {
+pub(in crate::wasm) struct RequestAsker<'a> {
     who: &'a Identity,
     host: &'a dyn GuestHost,
     effects: &'a Mutex<Effects>,
@@ -41,7 +41,7 @@ pub(in crate::wasm) struct Asker<'a> {
     timeout: Duration,
 }
 
-impl Asker<'_> {
+impl RequestAsker<'_> {
     /// Sends the request and records the answer for a later run.
     pub(in crate::wasm) async fn ask(self, draft: Draft) -> Result<Message, RequestError> {
         let Self { who, host, effects, work, timeout } = self;
@@ -92,8 +92,8 @@ impl Ctx {
     }
 
     /// Creates the host's side of requests for this call.
-    pub(in crate::wasm) fn asker<'a>(&'a self, work: &'a CallContext, timeout: Duration) -> Asker<'a> {
-        Asker { who: &self.who, host: self.host(), effects: &self.effects, work, timeout }
+    pub(in crate::wasm) fn asker<'a>(&'a self, work: &'a CallContext, timeout: Duration) -> RequestAsker<'a> {
+        RequestAsker { who: &self.who, host: self.host(), effects: &self.effects, work, timeout }
     }
 
     /// Adds to a number without reading it: the sum is made at commit, so that concurrent additions do not conflict.

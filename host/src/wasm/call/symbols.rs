@@ -28,11 +28,11 @@ const MAX_PATH: usize = 300;
 /// be wrong.
 const MAX_INLINED: usize = 32;
 
-type Reader<'a> = EndianSlice<'a, LittleEndian>;
-type Context<'a> = addr2line::Context<Reader<'a>>;
+type DwarfReader<'a> = EndianSlice<'a, LittleEndian>;
+type Context<'a> = addr2line::Context<DwarfReader<'a>>;
 
 /// A place in a guest's source.
-pub(in crate::wasm) struct Place {
+pub(in crate::wasm) struct SourceLocation {
     /// The function's name, still mangled.
     pub(in crate::wasm) function: Option<String>,
     /// The file with line and column, such as `src/lib.rs:12:5`.
@@ -65,7 +65,7 @@ impl Symbols {
 
     /// Returns the functions at each of these offsets in the component's file, the innermost first, followed by those
     /// it was inlined into. Empty where nothing is known.
-    pub(in crate::wasm) fn find(&self, places: &[Option<u64>]) -> Vec<Vec<Place>> {
+    pub(in crate::wasm) fn find(&self, places: &[Option<u64>]) -> Vec<Vec<SourceLocation>> {
         let nothing = || places.iter().map(|_| Vec::new()).collect();
         if self.component.is_none() {
             return nothing();
@@ -93,7 +93,7 @@ impl Symbols {
     }
 }
 
-fn find(contexts: &[(&Module, Option<Context<'_>>)], at: u64) -> Vec<Place> {
+fn find(contexts: &[(&Module, Option<Context<'_>>)], at: u64) -> Vec<SourceLocation> {
     let Some((module, Some(context))) = contexts.iter().find(|(module, _)| module.code.contains(&at)) else {
         return Vec::new();
     };
@@ -101,7 +101,7 @@ fn find(contexts: &[(&Module, Option<Context<'_>>)], at: u64) -> Vec<Place> {
     let mut places = Vec::new();
     while let (true, Ok(Some(frame))) = (places.len() < MAX_INLINED, frames.next()) {
         let function = frame.function.as_ref().and_then(|function| function.raw_name().ok());
-        places.push(Place {
+        places.push(SourceLocation {
             function: function.map(std::borrow::Cow::into_owned),
             source: frame.location.as_ref().and_then(source),
         });
@@ -152,7 +152,7 @@ impl Module {
     fn context(&self) -> Option<Context<'_>> {
         let load = |id: gimli::SectionId| {
             let data = self.sections.get(id.name()).map_or(&[][..], Vec::as_slice);
-            Ok::<_, gimli::Error>(Reader::new(data, LittleEndian))
+            Ok::<_, gimli::Error>(DwarfReader::new(data, LittleEndian))
         };
         Context::from_dwarf(gimli::Dwarf::load(load).ok()?).ok()
     }

@@ -26,7 +26,7 @@ const UNFINISHED_FOR: Duration = Duration::from_secs(24 * 3_600);
 
 /// The kind of a file in the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind<'a> {
+enum CacheEntryKind<'a> {
     /// A compiled component of this digest, for engines of this compatibility.
     Artefact { digest: &'a str, engine: &'a str },
     /// A temporary file, or a seal without an artefact.
@@ -36,12 +36,16 @@ enum Kind<'a> {
 }
 
 /// Returns the kind of a file by its name. `sealed` tells if the artefact of a seal exists.
-fn kind_of(name: &str, sealed: impl Fn(&str) -> bool) -> Kind<'_> {
+fn kind_of(name: &str, sealed: impl Fn(&str) -> bool) -> CacheEntryKind<'_> {
     if let Some((digest, engine)) = name.strip_suffix(".cwasm").and_then(|stem| stem.split_once('-')) {
-        return Kind::Artefact { digest, engine };
+        return CacheEntryKind::Artefact { digest, engine };
     }
     let orphan = name.strip_suffix(".seal").is_some_and(|stem| !sealed(stem));
-    if orphan || name.ends_with(".tmp") || name.starts_with("key.") { Kind::Unfinished } else { Kind::Other }
+    if orphan || name.ends_with(".tmp") || name.starts_with("key.") {
+        CacheEntryKind::Unfinished
+    } else {
+        CacheEntryKind::Other
+    }
 }
 
 impl Runtime {
@@ -88,7 +92,7 @@ impl Artefacts {
                 changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|age| age > limit))
             };
             match kind_of(&name, |stem| self.folder.join(format!("{stem}.cwasm")).exists()) {
-                Kind::Artefact { digest, engine } => {
+                CacheEntryKind::Artefact { digest, engine } => {
                     // An engine whose compatibility is unknown keeps all artefacts.
                     let fits = engines.iter().any(|known| known.as_deref().is_none_or(|known| known == engine));
                     let is_used = used.contains(digest) && fits;
@@ -102,10 +106,10 @@ impl Artefacts {
                     }
                 }
                 // An unshared folder is written by this host only, and at its start not even by it.
-                Kind::Unfinished if (starting && !self.shared) || older(UNFINISHED_FOR) => {
+                CacheEntryKind::Unfinished if (starting && !self.shared) || older(UNFINISHED_FOR) => {
                     let _ = fs::remove_file(&path);
                 }
-                Kind::Unfinished | Kind::Other => {}
+                CacheEntryKind::Unfinished | CacheEntryKind::Other => {}
             }
         }
         Ok(())
@@ -188,15 +192,15 @@ mod tests {
     #[test]
     fn files_are_classified_by_name() {
         for (name, sealed, kind) in [
-            ("aa-1.cwasm", true, Kind::Artefact { digest: "aa", engine: "1" }),
-            ("aa-1.seal", true, Kind::Other),
-            ("aa-1.seal", false, Kind::Unfinished),
-            ("0199.seal", false, Kind::Unfinished),
-            ("0199.tmp", false, Kind::Unfinished),
-            ("key", false, Kind::Other),
-            ("key.0199", false, Kind::Unfinished),
-            ("README", false, Kind::Other),
-            ("strange.cwasm", false, Kind::Other),
+            ("aa-1.cwasm", true, CacheEntryKind::Artefact { digest: "aa", engine: "1" }),
+            ("aa-1.seal", true, CacheEntryKind::Other),
+            ("aa-1.seal", false, CacheEntryKind::Unfinished),
+            ("0199.seal", false, CacheEntryKind::Unfinished),
+            ("0199.tmp", false, CacheEntryKind::Unfinished),
+            ("key", false, CacheEntryKind::Other),
+            ("key.0199", false, CacheEntryKind::Unfinished),
+            ("README", false, CacheEntryKind::Other),
+            ("strange.cwasm", false, CacheEntryKind::Other),
         ] {
             assert_eq!(kind_of(name, |_| sealed), kind, "{name}");
         }

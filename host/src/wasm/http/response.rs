@@ -52,11 +52,11 @@ pub(crate) enum ResponseBody {
     /// The whole body; taken when it is sent.
     Whole(Option<Bytes>),
     /// A body that is still being written or read.
-    Open(Box<Open>),
+    Open(Box<OpenBody>),
 }
 
 /// A body whose end is not known yet.
-pub(crate) struct Open {
+pub(crate) struct OpenBody {
     /// The running guest; `None` once it has ended.
     running: Option<Running>,
     /// The guest's failure, until it is passed to the reader of the body.
@@ -97,7 +97,7 @@ impl ResponseBody {
 
     /// Wraps a body whose first frames were read ahead.
     fn begun(body: HyperOutgoingBody, ahead: VecDeque<Frame<Bytes>>) -> Self {
-        Self::Open(Box::new(Open {
+        Self::Open(Box::new(OpenBody {
             running: None,
             failed: None,
             ahead,
@@ -147,7 +147,7 @@ impl ResponseBody {
     }
 }
 
-impl Open {
+impl OpenBody {
     /// Attaches the guest that still writes the body.
     pub(in crate::wasm) fn carry(
         &mut self,
@@ -229,7 +229,7 @@ impl Body for ResponseBody {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenBody {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
         // Stops the caller's clock: the reader takes no more.

@@ -20,7 +20,7 @@ const RESERVED_SHARE: u32 = 8;
 /// The slots of a runtime.
 pub(in crate::wasm) struct InstanceSlots {
     total: u32,
-    state: Mutex<State>,
+    state: Mutex<SlotsState>,
     /// The number of queued waiters, readable without the lock.
     waiting: AtomicUsize,
     /// The number of instances that wait for an answer.
@@ -28,7 +28,7 @@ pub(in crate::wasm) struct InstanceSlots {
 }
 
 /// Both queues are in order of arrival. Waiters may have left.
-struct State {
+struct SlotsState {
     free: u32,
     /// Starved waiters: woken once without success, and handed the next slot.
     starved: VecDeque<oneshot::Sender<Wakeup>>,
@@ -106,7 +106,7 @@ pub(in crate::wasm) struct QueuedWaiter {
 
 impl InstanceSlots {
     pub(in crate::wasm) fn new(total: u32) -> Arc<Self> {
-        let state = State { free: total, starved: VecDeque::new(), queue: VecDeque::new() };
+        let state = SlotsState { free: total, starved: VecDeque::new(), queue: VecDeque::new() };
         Arc::new(Self { total, state: Mutex::new(state), waiting: AtomicUsize::new(0), blocked: AtomicU32::new(0) })
     }
 
@@ -205,12 +205,12 @@ impl InstanceSlots {
         self.wake_next(None);
     }
 
-    fn take_of(self: &Arc<Self>, state: &mut State) -> Option<InstanceSlot> {
+    fn take_of(self: &Arc<Self>, state: &mut SlotsState) -> Option<InstanceSlot> {
         state.free = state.free.checked_sub(1)?;
         Some(InstanceSlot { slots: Some(Arc::clone(self)) })
     }
 
-    fn count(&self, state: &State) {
+    fn count(&self, state: &SlotsState) {
         // SeqCst pairs with the check of a pool whose instance becomes idle: either it sees the waiter, or the waiter
         // finds the instance.
         self.waiting.store(state.starved.len() + state.queue.len(), Ordering::SeqCst);

@@ -26,11 +26,11 @@ const MAX_BYTES: usize = 64 << 20;
 pub(super) struct StateOverlay {
     directory: Arc<dyn Directory>,
     agent: Arc<str>,
-    written: Mutex<Written>,
+    written: Mutex<OverlayWrite>,
 }
 
 #[derive(Default)]
-struct Written {
+struct OverlayWrite {
     /// `None` for a key that was removed.
     keys: BTreeMap<String, Option<Value>>,
     bytes: usize,
