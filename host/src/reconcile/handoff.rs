@@ -61,7 +61,7 @@ pub(super) async fn hand_off(
     };
     // Failed handoffs are left out: they would hide the pause of those that succeed.
     if handed.is_ok() {
-        metrics::histogram!("caxton_handoff_seconds").record(began.elapsed());
+        metrics::histogram!("caxton_handoff_seconds", "agent" => agent.name().to_string()).record(began.elapsed());
     }
     handed
 }

@@ -161,7 +161,7 @@ pub(crate) struct IdempotencyKey {
     pub(crate) id: String,
     /// The conversation of that message.
     pub(crate) conversation: String,
-    /// The time, in milliseconds since 1970.
+    /// The time by the steady clock, in milliseconds since 1970: a clock that is set back does not prolong the key.
     pub(crate) at: u64,
 }
 

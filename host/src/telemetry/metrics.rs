@@ -65,7 +65,7 @@ const METRICS: &[Metric] = &[
     metric("caxton_dead_letters_forgotten_total", MetricKind::Counter, Unit::Count, "Dead letters removed because there were more than store.dead-letters."),
     metric("caxton_log_lines_dropped_total", MetricKind::Counter, Unit::Count, "Lines of an agent beyond its limits.log-lines, by agent."),
     metric("caxton_messages_accepted_total", MetricKind::ReadCounter, Unit::Count, "Messages taken into the mailbox, by agent."),
-    metric("caxton_messages_refused_total", MetricKind::ReadCounter, Unit::Count, "Messages refused because the mailbox was full, by agent."),
+    metric("caxton_messages_refused_total", MetricKind::ReadCounter, Unit::Count, "Messages and calls refused because the mailbox was full, there were too many timers or the breaker was open, by agent."),
     metric("caxton_messages_retried_total", MetricKind::ReadCounter, Unit::Count, "Attempts that failed and were followed by another, by agent."),
     metric("caxton_runs_total", MetricKind::ReadCounter, Unit::Count, "Runs of handlers, by agent: more than one for a message or call after a conflict."),
     metric("caxton_conflicts_total", MetricKind::ReadCounter, Unit::Count, "Runs of handlers that were discarded because another run had changed what they had read, by agent."),

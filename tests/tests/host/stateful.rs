@@ -140,4 +140,6 @@ fn calls_during_a_handoff_wait_and_are_answered() {
     let kept = 1_000;
     let cut: Vec<(u16, u64)> = expected.into_iter().map(|(status, count)| (status, count.min(kept))).collect();
     assert_eq!(answers, cut, "every call is answered once, in order, with all that was said before");
+    let metrics = caxton_tests::Client::new(&host.admin, None).get("/metrics").text();
+    assert!(metrics.contains("caxton_handoff_seconds_count{agent=\"session\"} 3"), "{metrics}");
 }
