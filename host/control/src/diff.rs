@@ -42,7 +42,7 @@ impl ChangeKind {
             Self::Add => "add",
             Self::Remove => "remove",
             Self::NewRevision => "new-revision",
-            Self::InPlace => "in-source",
+            Self::InPlace => "in-place",
             Self::RestartNeeded => "restart-needed",
         }
     }
@@ -257,18 +257,18 @@ mod tests {
                     "echo new-revision limits.cpu: 1s -> 1s500ms; limits.fuel: none -> 1000000; limits.memory: 64MiB -> 128MiB; limits.sends: 1000 -> 7; limits.state: 64MiB -> 1KB",
                 ],
             ),
-            ("instances", |d| echo(d).instances.max = 9, &["echo in-source instances.max: 4 -> 9"]),
+            ("instances", |d| echo(d).instances.max = 9, &["echo in-place instances.max: 4 -> 9"]),
             (
                 "how often an instance is used",
                 |d| echo(d).instances.reuse = Reuse::Own(1),
-                &["echo in-source instances.reuse: none -> 1"],
+                &["echo in-place instances.reuse: none -> 1"],
             ),
             (
                 "what may be saved",
                 |d| echo(d).snapshot.max_bytes = 1 << 20,
-                &["echo in-source snapshot.max: 64MiB -> 1MiB"],
+                &["echo in-place snapshot.max: 64MiB -> 1MiB"],
             ),
-            ("mailbox", |d| echo(d).mailbox.depth = 5, &["echo in-source mailbox.depth: 10000 -> 5"]),
+            ("mailbox", |d| echo(d).mailbox.depth = 5, &["echo in-place mailbox.depth: 10000 -> 5"]),
             (
                 "how often and how long a message is tried",
                 |d| {
@@ -279,10 +279,10 @@ mod tests {
                     mailbox.timeout = Some(Duration::from_secs(3_600));
                 },
                 &[
-                    "echo in-source mailbox.attempts: 5 -> 1; mailbox.backoff.factor: 2.0 -> 1.5; mailbox.backoff.max: 5m -> 1m30s; mailbox.timeout: none -> 1h",
+                    "echo in-place mailbox.attempts: 5 -> 1; mailbox.backoff.factor: 2.0 -> 1.5; mailbox.backoff.max: 5m -> 1m30s; mailbox.timeout: none -> 1h",
                 ],
             ),
-            ("breaker", |d| echo(d).breaker.faults = 3, &["echo in-source breaker.faults: 10 -> 3"]),
+            ("breaker", |d| echo(d).breaker.faults = 3, &["echo in-place breaker.faults: 10 -> 3"]),
             (
                 "a schedule",
                 |d| {
@@ -294,20 +294,20 @@ mod tests {
                         missed: Missed::Latest,
                     });
                 },
-                &["echo in-source schedule: [] -> [0 */5 * * * * UTC text/plain latest]"],
+                &["echo in-place schedule: [] -> [0 */5 * * * * UTC text/plain latest]"],
             ),
-            ("reload", |d| echo(d).reload.drain = Duration::from_secs(5), &["echo in-source reload.drain: 1m -> 5s"]),
+            ("reload", |d| echo(d).reload.drain = Duration::from_secs(5), &["echo in-place reload.drain: 1m -> 5s"]),
             (
                 "when it goes back",
                 |d| echo(d).rollout.rollback.rules.errors = 2.5,
-                &["echo in-source rollback.errors: 5.0 -> 2.5"],
+                &["echo in-place rollback.errors: 5.0 -> 2.5"],
             ),
             (
                 "how it takes over",
                 |d| echo(d).rollout.deploy.strategy = crate::rollout::DeployStrategy::Immediate,
-                &["echo in-source deploy.batch.count: 1 -> none; deploy.strategy: rolling -> immediate"],
+                &["echo in-place deploy.batch.count: 1 -> none; deploy.strategy: rolling -> immediate"],
             ),
-            ("no route", |d| echo(d).http.clear(), &["echo in-source http: [/echo request] -> []"]),
+            ("no route", |d| echo(d).http.clear(), &["echo in-place http: [/echo request] -> []"]),
             (
                 "in source and not",
                 |d| {
@@ -339,7 +339,7 @@ mod tests {
             (
                 "how many instances",
                 |d| (d.host.instances, d.host.drain) = (Some(99), Duration::from_secs(5)),
-                &["- restart-needed host.instances: none -> 99", "- in-source host.drain: 30s -> 5s"],
+                &["- restart-needed host.instances: none -> 99", "- in-place host.drain: 30s -> 5s"],
             ),
             (
                 "what the store keeps",
@@ -347,19 +347,19 @@ mod tests {
                     d.store.history = 0;
                     d.store.dead_letters = 10_000;
                 },
-                &["- in-source store.dead-letters: 100000 -> 10000; store.history: 100000 -> 0"],
+                &["- in-place store.dead-letters: 100000 -> 10000; store.history: 100000 -> 0"],
             ),
             (
                 "conversations",
                 |d| d.conversations.timeout = Duration::from_secs(300),
-                &["- in-source conversations.timeout: 30m -> 5m"],
+                &["- in-place conversations.timeout: 30m -> 5m"],
             ),
             (
                 "what the listener bears",
                 |d| d.http.max_body_bytes = 1 << 20,
-                &["- in-source http.max-body: 1GiB -> 1MiB"],
+                &["- in-place http.max-body: 1GiB -> 1MiB"],
             ),
-            ("the host", |d| d.host.drain = Duration::from_secs(1), &["- in-source host.drain: 30s -> 1s"]),
+            ("the host", |d| d.host.drain = Duration::from_secs(1), &["- in-place host.drain: 30s -> 1s"]),
             (
                 "all at once, the host first",
                 |d| {
@@ -370,8 +370,8 @@ mod tests {
                 },
                 &[
                     "- restart-needed http.listen: 127.0.0.1:8080 -> 127.0.0.1:1",
-                    "- in-source http.max-connections: 10000 -> 1",
-                    "echo in-source mailbox.depth: 10000 -> 5",
+                    "- in-place http.max-connections: 10000 -> 1",
+                    "echo in-place mailbox.depth: 10000 -> 5",
                     "triage remove",
                 ],
             ),

@@ -19,7 +19,7 @@ pub(crate) fn check_settings(spec: &AgentSpec, summary: &Summary) -> Result<(), 
     }
     if let (Kind::Stateful, Reuse::Own(times)) = (summary.kind, spec.instances.reuse) {
         return Err(format!(
-            "it keeps state in its memory, which its one instance has as long as it live_revisions: `instances.reuse` = {times} is \
+            "it keeps state in its memory, which its one instance has as long as it lives: `instances.reuse` = {times} is \
              for other agents; take it out"
         ));
     }
