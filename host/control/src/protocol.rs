@@ -208,6 +208,7 @@ impl Run {
     /// Ends a participant's part, since the host sent the initiator a `failure` in its name (SPEC §7). Does nothing if
     /// it has no part with this initiator.
     pub fn give_up(&mut self, participant: &str, initiator: &str) {
+        // The run may have begun anew since, with another initiator.
         if self.initiator.as_deref() == Some(initiator)
             && let Some(stage) = self.participants.get_mut(participant)
         {
@@ -252,6 +253,7 @@ impl Run {
             return Err(IllegalReason::Act { legal: moves.acts() });
         };
         let is_new = !is_participants && !self.participants.contains_key(to);
+        // A run that begins anew forgets its participants, so only one under way can be full.
         if is_new && self.is_under_way() && self.participants.len() >= MAX_PARTICIPANTS {
             return Err(IllegalReason::TooManyParticipants { bound: MAX_PARTICIPANTS });
         }
@@ -289,6 +291,7 @@ impl Moves {
     fn acts(&self) -> Vec<Performative> {
         let mut acts: Vec<Performative> = self.as_initiator.iter().map(|(act, _)| *act).collect();
         for (act, _) in self.as_participant {
+            // `not-understood` is legal in both roles of an agent that sends to itself.
             if !acts.contains(act) {
                 acts.push(*act);
             }

@@ -40,6 +40,7 @@ impl FromStr for Pattern {
         let mut parts = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
+            // A quoted key before an index, since both begin with a bracket.
             let (part, after) = if let Some(inner) = rest.strip_prefix("[\"") {
                 let (key, after) = unquoted(inner).ok_or(PathError)?;
                 (Part::Key(key), after.strip_prefix(']').ok_or(PathError)?)
@@ -96,6 +97,7 @@ impl fmt::Display for Pattern {
 }
 
 fn is_plain(key: &str) -> bool {
+    // Narrower than the parser, so that unusual keys are shown in quotes.
     !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'/')
 }
 
@@ -124,6 +126,7 @@ impl IgnoredPaths {
     /// index.
     pub fn learn(&mut self, differences: &[AnswerDifference]) {
         for difference in differences {
+            // A comparison printed the path, so it parses; a panic would cost more than a lost pattern.
             let Ok(Pattern(parts)) = difference.path.parse() else { continue };
             // Lists of other lengths differ in the same way at other indexes.
             let general = |part| if let Part::Index(_) = part { Part::Any } else { part };
