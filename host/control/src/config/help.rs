@@ -4,7 +4,7 @@ use super::error::{ConfigError, Overlap};
 use crate::cron::{CronError, CronField};
 use crate::units::guess_bytes;
 
-// Apart from the errors: these are read by those who write the file, and changed for other reasons.
+// Apart from the errors: the remedies change with the documentation, the errors with the checks.
 impl ConfigError {
     /// Returns the remedy.
     pub fn help(&self) -> String {

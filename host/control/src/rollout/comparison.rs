@@ -102,6 +102,7 @@ fn times(effects: &[Effect]) -> BTreeMap<&str, u64> {
             Effect::Expire { key, for_ms } => _ = times.insert(key.as_str(), *for_ms),
             // A new value has no time to live.
             Effect::Set { key, .. } | Effect::Delete { key } => _ = times.remove(key.as_str()),
+            // An increment keeps the time to live of its key.
             Effect::Increment { .. } | Effect::Send { .. } | Effect::Cancel { .. } | Effect::Request { .. } => {}
         }
     }
