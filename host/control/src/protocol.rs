@@ -175,6 +175,7 @@ impl Run {
 
     /// Returns `true` if the run has begun and all its parts have ended.
     pub fn is_over(&self) -> bool {
+        // Without participants the run has not begun, although none of its parts is open.
         !self.participants.is_empty() && self.participants.values().all(|stage| *stage == Stage::Ended)
     }
 
@@ -196,6 +197,7 @@ impl Run {
             self.participants.clear();
         }
         let participant = if is_participants { from } else { to };
+        // Not by `entry`, which would copy the name at each step.
         match self.participants.get_mut(participant) {
             Some(at) => *at = stage,
             None => {

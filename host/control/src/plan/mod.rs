@@ -201,7 +201,7 @@ pub fn plan(
     let names = ledgers.keys().chain(desired.keys()).chain(actual.agents.keys()).cloned().collect();
     let mut plan = plan_for(&names, desired, actual, ledgers, now);
     let queue = RolloutQueue::of(ledgers.values().filter_map(Ledger::open));
-    // One text for all: who is ahead is the same for each of them.
+    // One text for all, since the same rollouts are ahead of each.
     for name in plan.queued.clone() {
         plan.wait(&name, queue.waits());
     }
