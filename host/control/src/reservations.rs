@@ -148,7 +148,7 @@ impl<P> Reservations<P> {
     /// Removes a run: its keys are released, and it waits for nothing.
     pub fn leave(&mut self, ticket: Ticket) {
         let Some(run) = self.runs.remove(&ticket) else { return };
-        // An entry that nobody holds or waits for is removed: keys come from guests and are without bound.
+        // An entry that no run holds or waits for is removed, since guests choose the keys and could add any number.
         for name in run.keys {
             if let Some(key) = self.keys.get_mut(&name) {
                 key.queue.retain(|other| *other != ticket);

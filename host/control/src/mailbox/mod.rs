@@ -162,8 +162,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.take_at(best?.1, 0)
     }
 
-    /// Takes the message for a trial, whose result tells how the agent does: the one with the fewest failures, and of
-    /// those the most urgent. Takes time in proportion to the ready messages that have failed.
+    /// Takes the message for a trial, whose result shows if the agent works again: the one with the fewest failures, and
+    /// of those the most urgent. Takes time in proportion to the ready messages that have failed.
     pub fn take_trial(&mut self, failures: impl Fn(&T) -> u32) -> Option<TakenMessage<C, T>> {
         let mut best: Option<(u32, usize, usize)> = None;
         // From the most urgent rank, so that among equals the first one found is the most urgent.

@@ -29,7 +29,7 @@ pub struct Situation {
 }
 
 impl Situation {
-    /// Returns `true` if the two cannot share traffic: each would miss what the other is told.
+    /// Returns `true` if the two cannot share traffic: each would miss the messages of the other.
     pub fn is_stateful(self) -> bool {
         self.stable_stateful || self.candidate_stateful
     }
