@@ -190,6 +190,7 @@ impl Breaker {
                 half || self.in_a_row >= self.faults
             }
             (Phase::Trying, FaultHistory::First | FaultHistory::Repeated) => true,
+            // A handler that began before it opened may end now; counting it would put off the trial.
             (Phase::Closed, FaultHistory::Repeated) | (Phase::Open { .. } | Phase::HalfOpen, _) => false,
         };
         if opens {
@@ -202,6 +203,7 @@ impl Breaker {
     /// Ends a trial without a result; the next message may be a trial.
     pub fn abandoned(&mut self) {
         match self.phase {
+            // Not open again: without a fault there is nothing to wait for.
             Phase::Trying => self.phase = Phase::HalfOpen,
             Phase::Closed | Phase::Open { .. } | Phase::HalfOpen => {}
         }

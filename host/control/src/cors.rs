@@ -59,6 +59,7 @@ impl Cors {
         let asked = [method];
         let taken = if methods.is_empty() { &asked[..] } else { methods };
         let taken: Vec<&str> = taken.iter().copied().filter(may).collect();
+        // Without the header a browser still allows GET, HEAD and POST, which need no permission.
         if !taken.is_empty() {
             answer.push(("access-control-allow-methods", taken.join(", ")));
         }

@@ -106,6 +106,7 @@ fn step(pattern: &croner::Cron, time: NaiveDateTime, inclusive: bool, direction:
         Direction::Forward => pattern.find_next_occurrence(&time.and_utc(), inclusive),
         Direction::Backward => pattern.find_previous_occurrence(&time.and_utc(), inclusive),
     };
+    // For a checked pattern the only error is the end of the calendar.
     found.ok().map(|time| time.naive_utc())
 }
 
@@ -154,6 +155,7 @@ fn has_only(field: &str, words: &[&str]) -> bool {
 
 impl PartialEq for Cron {
     fn eq(&self, other: &Self) -> bool {
+        // The parsed pattern follows from the text.
         self.text == other.text
     }
 }

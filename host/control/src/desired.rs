@@ -226,6 +226,7 @@ impl AgentSpec {
     /// text.
     pub fn with_settings(&self, settings: &str) -> Option<Self> {
         let RevisionSettings { config, allow, limits, state } = RevisionSettings::from_text(settings)?;
+        // A clone starts without the cached text, which belongs to the present settings.
         Some(Self { config, allow, limits, state, ..self.clone() })
     }
 }

@@ -79,6 +79,7 @@ fn agent(spec: &AgentSpec, kind: ChangeKind, details: Vec<String>) -> Declaratio
 }
 
 /// The host's settings that apply at its next start; all others apply at once.
+// Listeners, the open store and the pool of instances are in use until the host ends.
 const RESTART_KEYS: [&str; 6] =
     ["http.listen", "admin.listen", "probes.listen", "store.path", "store.durability", "host.instances"];
 
@@ -144,6 +145,7 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
         }
         // An absent value is no leaf, so the other side is shown against `none`.
         Value::Null => {}
+        // A list is one leaf: its elements have no names under which to list a difference.
         Value::Array(_) | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
             leaves.insert(path, format_value(value));
         }
@@ -153,6 +155,7 @@ fn collect(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
 /// Formats a value for people: `[triage, cap:desk]`, and a route as `/tickets [POST] enqueue`. Omits empty values.
 fn format_value(value: &Value) -> String {
     let list = |values: &mut dyn Iterator<Item = &Value>, between: &str| {
+        // A route without methods would show `[]` for them.
         values.map(format_value).filter(|text| !text.is_empty() && text != "[]").collect::<Vec<_>>().join(between)
     };
     match value {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 /// The highest version of a format.
+// Beyond any real history, and within 32 bits.
 pub(crate) const MAX_VERSION: u64 = 1_000_000;
 
 /// The table `state`: the version of the format in which a revision writes its keys and its memory, and the other

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! caxton.toml --> config::Node --check--> Desired --.
-//!                                                    plan --> actions, and what is not done yet and why
-//! what runs ---------------------------> Actual ----'
+//!                                                    plan --> actions, and the reasons for waiting
+//! observed state ----------------------> Actual ----'
 //! ```
 
 pub mod backoff;

@@ -19,6 +19,7 @@ pub struct NameError;
 /// Returns `true` if `name` matches `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`.
 fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
+    // The length first, as the indexes below panic on an empty name.
     (1..=MAX_NAME).contains(&bytes.len())
         && bytes[0].is_ascii_lowercase()
         && bytes[bytes.len() - 1] != b'-'
@@ -62,6 +63,7 @@ macro_rules! name {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                // Through the parser: a stored or received text must not pass as a name unchecked.
                 String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
             }
         }
@@ -141,6 +143,7 @@ pub struct Digest(pub [u8; 32]);
 impl Digest {
     /// Returns the first twelve hexadecimal digits, enough for people to tell components apart.
     pub fn short(&self) -> String {
+        // Digits are ASCII, so the index is on a boundary.
         self.to_string()[..12].to_owned()
     }
 }

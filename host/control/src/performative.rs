@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Defines the acts once, with their names in the contract and on the wire.
+// One list, so that no act can be missing from the enum, its names or `ALL`.
 macro_rules! performatives {
     ($($variant:ident $name:literal,)*) => {
         /// The purpose of a message: one of the 22 communicative acts of FIPA00037, by the names they have there.
@@ -69,6 +70,7 @@ impl FromStr for Performative {
         Self::ALL
             .iter()
             .copied()
+            // Other FIPA platforms write the acts in upper case.
             .find(|p| p.as_str().eq_ignore_ascii_case(name))
             .ok_or_else(|| UnknownPerformative(name.to_owned()))
     }

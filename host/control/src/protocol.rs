@@ -175,6 +175,7 @@ impl ProtocolRun {
 
     /// Returns `true` if the run has begun and all its parts have ended.
     pub fn is_over(&self) -> bool {
+        // Without participants the run has not begun, although none of its parts is open.
         !self.participants.is_empty() && self.participants.values().all(|stage| *stage == Stage::Ended)
     }
 
@@ -196,6 +197,7 @@ impl ProtocolRun {
             self.participants.clear();
         }
         let participant = if is_participants { from } else { to };
+        // Not by `entry`, which would copy the name at each step.
         match self.participants.get_mut(participant) {
             Some(at) => *at = stage,
             None => {
@@ -208,6 +210,7 @@ impl ProtocolRun {
     /// Ends a participant's part, since the host sent the initiator a `failure` in its name (SPEC §7). Does nothing if
     /// it has no part with this initiator.
     pub fn give_up(&mut self, participant: &str, initiator: &str) {
+        // The run may have begun anew since, with another initiator.
         if self.initiator.as_deref() == Some(initiator)
             && let Some(stage) = self.participants.get_mut(participant)
         {
@@ -252,6 +255,7 @@ impl ProtocolRun {
             return Err(IllegalReason::Act { legal: moves.acts() });
         };
         let is_new = !is_participants && !self.participants.contains_key(to);
+        // A run that begins anew forgets its participants, so only one under way can be full.
         if is_new && self.is_under_way() && self.participants.len() >= MAX_PARTICIPANTS {
             return Err(IllegalReason::TooManyParticipants { bound: MAX_PARTICIPANTS });
         }
@@ -289,6 +293,7 @@ impl Moves {
     fn acts(&self) -> Vec<Performative> {
         let mut acts: Vec<Performative> = self.as_initiator.iter().map(|(act, _)| *act).collect();
         for (act, _) in self.as_participant {
+            // `not-understood` is legal in both roles of an agent that sends to itself.
             if !acts.contains(act) {
                 acts.push(*act);
             }

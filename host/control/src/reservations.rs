@@ -123,6 +123,7 @@ impl<P> Reservations<P> {
         // A run without an entry reserved nothing, so nothing is in its way.
         let Some(run) = self.runs.get_mut(&ticket) else { return true };
         let free = |name: &String| self.keys.get(name).is_none_or(|key| is_free(key, &run.within));
+        // All before the first is taken: a run must not wait while it holds a part of its keys.
         if !run.keys.iter().all(free) {
             return false;
         }
@@ -147,7 +148,7 @@ impl<P> Reservations<P> {
     /// Removes a run: its keys are released, and it waits for nothing.
     pub fn leave(&mut self, ticket: Ticket) {
         let Some(run) = self.runs.remove(&ticket) else { return };
-        // An entry that nobody holds or waits for is removed: keys come from guests and are without bound.
+        // An entry that no run holds or waits for is removed, since guests choose the keys and could add any number.
         for name in run.keys {
             if let Some(key) = self.keys.get_mut(&name) {
                 key.queue.retain(|other| *other != ticket);
@@ -181,6 +182,7 @@ impl<P> Reservations<P> {
         // Only the front of a changed queue can have become the next.
         for name in changed {
             let Some(ticket) = self.keys.get(&name).and_then(|key| key.queue.front()).copied() else { continue };
+            // The state is tested before it is replaced, which would take the keys from a run that holds them.
             if self.is_next(ticket)
                 && let Some(run) = self.runs.get_mut(&ticket)
                 && matches!(run.state, ReservationState::Waits(_))

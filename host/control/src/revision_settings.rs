@@ -26,6 +26,7 @@ pub(crate) struct RevisionSettings {
 }
 
 /// The settings with their defaults.
+// Built once, as every stored text is compared with it.
 static DEFAULTS: LazyLock<Value> = LazyLock::new(|| tree(&RevisionSettings::default()));
 
 fn tree<T: Serialize>(value: &T) -> Value {
@@ -46,6 +47,7 @@ impl RevisionSettings {
 }
 
 fn print_tree(settings: Value) -> String {
+    // With every value at its default the text is `{}`, which is read like any other.
     without_defaults(settings, &DEFAULTS).unwrap_or_else(|| Value::Object(Map::new())).to_string()
 }
 
@@ -106,6 +108,7 @@ fn with_defaults(kept: Value, defaults: &Value) -> Value {
             }
             Value::Object(fields)
         }
+        // A list replaces its default as a whole.
         (kept, _) => kept,
     }
 }

@@ -96,12 +96,14 @@ impl RoutePattern {
     /// Returns `true` if some path matches both patterns and neither has precedence: they differ only in the names of
     /// their parameters, or one has a rest where the other has a parameter.
     pub fn conflicts_with(&self, other: &Self) -> bool {
+        // A rest matches a single segment too, so it competes with a parameter at its position.
         let crosses = |one: &Self, two: &Self| one.rest_at().is_some_and(|at| two.params_at().any(|p| p == at));
         self.shape == other.shape || crosses(self, other) || crosses(other, self)
     }
 
     /// Returns the part of the [shape](Self::shape) before each `{name}`.
     pub fn params_at(&self) -> impl Iterator<Item = &str> {
+        // A literal has no brace and a rest begins with `{*`, so only parameters are found.
         self.shape.match_indices("{p").map(|(at, _)| &self.shape[..at])
     }
 
@@ -156,6 +158,7 @@ impl FromStr for RoutePattern {
 /// Returns the name in `{name}` or `{*name}`, and `true` if the star is there.
 fn param(segment: &str) -> Result<(&str, bool), RouteError> {
     let inner = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    // `{a}{b}` is stripped like a single parameter.
     let inner = inner.filter(|inner| !inner.contains(['{', '}']));
     let inner = inner.ok_or_else(|| RouteError::PartialParam(segment.to_owned()))?;
     let name = inner.strip_prefix('*').unwrap_or(inner);
@@ -195,6 +198,7 @@ fn check_literal(segment: &str, last: bool) -> Result<(), RouteError> {
 /// Refuses a percent-encoded byte at the start of `text` that is not in the normal form of RFC 3986: equal paths would
 /// be written in several ways.
 fn check_encoded(text: &str) -> Result<(), RouteError> {
+    // By characters: the third byte may lie inside one.
     let shown: String = text.chars().take(3).collect();
     let upper = shown.len() == 3 && !shown.contains(|c: char| c.is_ascii_lowercase());
     match shown.get(1..).filter(|_| upper).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {

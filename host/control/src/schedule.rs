@@ -188,6 +188,7 @@ impl FromStr for Timezone {
     type Err = UnknownTimezone;
 
     fn from_str(name: &str) -> Result<Self, UnknownTimezone> {
+        // The parser's error says no more than that.
         name.parse().map(Self).map_err(|_| UnknownTimezone)
     }
 }

@@ -116,6 +116,7 @@ impl Supervision {
 
 /// Returns the wait after `in_a_row` consecutive failures, in milliseconds.
 fn wait(in_a_row: u32, chance: f64) -> u64 {
+    // The first trap in a row is replaced at once.
     let Some(doublings) = in_a_row.checked_sub(2) else { return 0 };
     // Saturating: after dozens of failures in a row the power exceeds 64 bits.
     let full = FIRST_MS.saturating_mul(2u64.saturating_pow(doublings)).min(LONGEST_MS);

@@ -17,6 +17,7 @@ const BYTE_UNITS: [(&str, u64); 7] = [
 ];
 
 /// The units of a duration with their milliseconds, the largest first.
+// The order decides how `print_duration` splits and what `parse_duration` accepts after a unit.
 const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// The error for a text that is not a size, a duration or a percentage.
@@ -71,6 +72,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
     if unit.is_empty() {
         return Ok(number);
     }
+    // Unlike a duration, a size has one unit.
     let known = BYTE_UNITS.iter().find(|(name, _)| *name == unit && rest.is_empty());
     let (_, scale) = known.ok_or_else(|| UnitError::UnknownUnit(format!("{unit}{rest}")))?;
     number.checked_mul(*scale).ok_or(UnitError::TooLarge)
@@ -83,6 +85,7 @@ pub fn guess_bytes(text: &str) -> Option<String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).filter(|digits| *digits > 0)?;
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim();
+    // The same letters in another case first: `64mb` means `64MB`, and only `64M` is to be completed.
     let same = BYTE_UNITS.iter().map(|(name, _)| *name).find(|name| name.eq_ignore_ascii_case(unit));
     let binary =
         || BYTE_UNITS.iter().map(|(name, _)| *name).find(|name| name.eq_ignore_ascii_case(&format!("{unit}iB")));
@@ -91,6 +94,7 @@ pub fn guess_bytes(text: &str) -> Option<String> {
 
 /// Formats a size with the largest unit that leaves a whole number.
 pub fn print_bytes(bytes: u64) -> String {
+    // Zero is a multiple of every unit and would become `0GiB`.
     let whole = |(_, scale): &&(&str, u64)| bytes >= *scale && bytes.is_multiple_of(*scale);
     match BYTE_UNITS.iter().find(whole) {
         Some((name, scale)) => format!("{}{name}", bytes / scale),

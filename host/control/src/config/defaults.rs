@@ -93,6 +93,7 @@ impl Default for Limits {
     /// Returns the limits of an agent for which the file sets none.
     fn default() -> Self {
         let fields = &schema::root()["defaults"].fields;
+        // From the schema, which is the only place that has defaults.
         limits(&Section::absent(fields, "defaults".to_owned()), None, &mut Findings::default())
     }
 }
@@ -108,7 +109,7 @@ fn snapshot(
     let memory = section.nested_source("limits", "memory");
     let section = written_or_base!(section, "snapshot", base, findings);
     let max: Option<u64> = section.get("max", base.map(|b| b.max_bytes), findings);
-    // Without a base this is `[defaults]`, which is nobody's own.
+    // Without a base this is `[defaults]`, whose limit belongs to no agent.
     let own = base.is_some() && section.entry("max").is_some();
     if let (true, Some(max)) = (own, max)
         && max > limits.memory_bytes

@@ -86,6 +86,7 @@ fn http(section: &Section<'_>, findings: &mut Findings) -> HttpSpec {
         details: match section.get("details", None, findings) {
             Some("always") => ErrorDetails::Always,
             Some("never") => ErrorDetails::Never,
+            // Also after a wrong word, which was reported and makes the file invalid.
             _ => ErrorDetails::Loopback,
         },
         cors: cors(&section.section("cors", findings), findings),
@@ -191,6 +192,7 @@ fn agent_spec(
     consistency: &mut Consistency,
     findings: &mut Findings,
 ) -> AgentSpec {
+    // A missing component was reported before, with the agent that was probably meant.
     let component = section.entry("component").and_then(|_| section.get("component", None, findings));
     let capabilities: Vec<(Element, Source)> = section.get("capabilities", None, findings).unwrap_or_default();
     // Places are only for errors, and these have been reported.
@@ -240,6 +242,7 @@ fn allow(section: &Section<'_>, consistency: &mut Consistency, findings: &mut Fi
     for (index, (element, source)) in send.into_iter().enumerate() {
         if let Some(receiver) = element.receiver() {
             let at = Location { key: format!("{}[{index}]", section.key("send")), source };
+            // Checked at the end, as the receiver may be declared further down.
             consistency.grant(receiver.clone(), at);
             allow.send.insert(receiver);
         }
@@ -314,6 +317,7 @@ fn schedules(section: &Section<'_>, limits: &Limits, findings: &mut Findings) ->
         };
         let schedule = Schedule { cron, timezone, content, content_type, missed };
         let source = section.source_of("cron");
+        // By the key of the store, where two schedules with one key would share their last time.
         if let Some(first) = seen.insert(schedule.key(), source.clone()) {
             let at = Location { key: section.key("cron"), source };
             findings.errors.push(ConfigError::Repeated { at, given: schedule.cron.to_string(), first });

@@ -339,6 +339,7 @@ pub enum ConfigError {
         /// The later route.
         at: Location,
         /// The two routes.
+        // Boxed: it is far larger than the other variants, and every result would grow with it.
         clash: Box<Clash>,
     },
     /// A grant for an agent that is not declared.

@@ -4,7 +4,7 @@ use super::error::{ConfigError, Overlap};
 use crate::cron::{CronError, CronField};
 use crate::units::guess_bytes;
 
-// Apart from the errors: these are read by those who write the file, and changed for other reasons.
+// Apart from the errors: these texts are for the authors of the file, and change for other reasons.
 impl ConfigError {
     /// Returns the remedy.
     pub fn help(&self) -> String {

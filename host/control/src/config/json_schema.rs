@@ -8,7 +8,9 @@ use crate::format::MAX_VERSION;
 /// The rule for names of agents and capabilities (SPEC §7).
 const NAME: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
 const SIZE: &str = "^[0-9]+(B|KB|KiB|MB|MiB|GB|GiB)?$";
+// The lookahead refuses the empty text, which the optional parts would accept.
 const TIME: &str = "^(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
+// Five or six fields; their values are left to the parser.
 const CRON: &str = "^\\s*\\S+(\\s+\\S+){4,5}\\s*$";
 const CONTENT_TYPE: &str = "^[ -~]{1,100}$";
 
@@ -46,6 +48,7 @@ fn table(fields: &Fields) -> Map<String, Value> {
     if !required.is_empty() {
         schema.insert("required".into(), json!(required));
     }
+    // Editors then mark unknown keys, which `check` refuses too.
     schema.insert("additionalProperties".into(), json!(false));
     schema
 }
@@ -100,6 +103,7 @@ fn scalar(key: &Key) -> Value {
         Kind::AnyText => json!({ "type": "string" }),
         Kind::ContentType => json!({ "type": "string", "pattern": CONTENT_TYPE }),
         Kind::Cron => json!({ "type": "string", "pattern": CRON }),
+        // Not all names: hundreds of them would bury the other keys.
         Kind::Timezone => json!({ "type": "string", "pattern": "^[A-Z]" }),
         Kind::Format => json!({ "const": 1 }),
         Kind::Word { known, .. } => json!({ "enum": known }),

@@ -66,6 +66,7 @@ fn parent(path: &str) -> &str {
 
 /// Writes a heading, the purpose of the table, and the rows of the keys that hold a value.
 fn write_table(page: &mut String, title: &str, doc: &str, keys: &[&Key]) {
+    // Writing to a `String` cannot fail, here and below.
     let _ = writeln!(page, "\n## {title}");
     if !doc.is_empty() {
         let _ = writeln!(page, "\n{doc}");

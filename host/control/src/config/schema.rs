@@ -26,6 +26,7 @@ static ROOT: LazyLock<Fields> = LazyLock::new(|| {
     for key in KEYS {
         insert(&mut root, key);
     }
+    // Copied from the agents, so that both always have the same keys.
     let agent = root["agents"].fields.clone();
     if let Some(defaults) = root.get_mut("defaults") {
         defaults.fields = agent.into_iter().filter(|(name, _)| INHERITABLE.contains(name)).collect();
@@ -64,6 +65,7 @@ pub fn find<'a>(path: impl IntoIterator<Item = &'a str>) -> Option<&'static Key>
         let field = fields.get(part)?;
         found = Some(field.key);
         fields = &field.fields;
+        // The name of an agent is part of the path and no key.
         if field.key.kind == Kind::Agents {
             path.next();
         }

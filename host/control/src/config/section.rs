@@ -33,6 +33,7 @@ impl<'a> Section<'a> {
         findings: &mut Findings,
     ) -> Self {
         let section = Self { fields, table: Some(table), path, source };
+        // Here and not when a value is read, as no code ever reads an unknown key.
         for (name, entry) in table {
             match fields.get(name.as_str()) {
                 None => findings.errors.push(section.unknown(name, entry, &mut findings.suggest)),
@@ -210,6 +211,7 @@ macro_rules! from_value {
             fn from_value(scalar: TypedValue) -> Option<Self> {
                 match scalar {
                     $pattern => $value,
+                    // The kind of a key does not fit the type that reads it: the test that reads every key fails.
                     _ => None,
                 }
             }

@@ -47,6 +47,7 @@ pub(super) fn percent(node: &Node, least: f64, most: f64, at: Location) -> Resul
 /// The value is neither, or not from 1 to 100.
 pub(super) fn batch(node: &Node, at: Location) -> Result<Batch, ConfigError> {
     match &node.value {
+        // Read as a percentage, whose bounds and errors are the same.
         Value::Integer(_) => percent(node, 1.0, 100.0, at).map(|count| Batch::Count(count as u32)),
         // Rounded up: a batch of half a percent must not become none.
         _ => percent(node, 1.0, 100.0, at).map(|percent| Batch::Percent(percent.ceil() as u32)),
@@ -68,6 +69,7 @@ pub(super) fn canary_steps(node: &Node, path: &str, findings: &mut Findings) -> 
         }
         found.extend(step);
     }
+    // Without the wrong steps it would be another rollout than the declared one.
     (findings.errors.len() == before).then_some(found)
 }
 
@@ -165,6 +167,7 @@ pub(super) fn versions(nodes: &[Node], path: &str, findings: &mut Findings) -> O
             continue;
         };
         match bounded(i128::from(given), 0, MAX_VERSION, at, |n| n.to_string()) {
+            // The bound is within 32 bits, so the fallback is never taken.
             Ok(version) => drop(found.insert(u32::try_from(version).unwrap_or(u32::MAX))),
             Err(error) => findings.errors.push(error),
         }
@@ -196,6 +199,7 @@ fn rising(last: &mut u8, percent: u8, path: &str, node: &Node, findings: &mut Fi
         let (given, least) = (format!("{percent}%"), format!("{}%", last.saturating_add(1)));
         findings.errors.push(ConfigError::OutOfBounds { at, given, least, most: "100%".to_owned() });
     }
+    // After a weight that is too low, the next is still compared with the one before it.
     *last = percent.max(*last);
 }
 

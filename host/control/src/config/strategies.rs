@@ -24,6 +24,7 @@ pub(super) fn ignore(paths: &[String], at: Location, findings: &mut Findings) ->
             example: "ignore = [\"reply.at\", \"**.id\"]".to_owned(),
         });
     }
+    // Also with an error, since the whole declaration is dropped then.
     paths.to_vec()
 }
 
@@ -40,6 +41,7 @@ impl DeployTable {
     pub(super) fn strategy(self, base: &DeployStrategy) -> DeployStrategy {
         let base = match (self.strategy, base) {
             ("immediate", _) => DeployStrategy::Immediate,
+            // A base of another strategy has no settings that mean anything here.
             ("blue-green", DeployStrategy::BlueGreen { .. }) | ("canary", DeployStrategy::Canary { .. }) => {
                 base.clone()
             }

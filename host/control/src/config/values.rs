@@ -66,6 +66,7 @@ pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mu
     let error = match result {
         Ok(Some(scalar)) => return Some(scalar),
         Ok(None) => wrong_type(key, name, node, path),
+        // Only here is the key known from which the example is made.
         Err(ConfigError::Empty { at, .. }) => ConfigError::Empty { at, example: example(key, name) },
         Err(error) => error,
     };
@@ -152,6 +153,7 @@ fn word(
     if let Some(word) = known.iter().find(|word| **word == text) {
         return Ok(word);
     }
+    // Before any suggestion: the word is spelt right, but not implemented yet.
     if later.contains(&text) {
         return Err(ConfigError::NotImplemented { at, what: text.to_owned(), instead: known });
     }
@@ -162,6 +164,7 @@ fn word(
 /// Parses an address to listen on, and checks that it is allowed.
 fn address(text: &str, loopback: bool, at: Location) -> Result<SocketAddr, ConfigError> {
     match text.parse::<SocketAddr>() {
+        // Without TLS, everything sent to another machine could be read on the way.
         Ok(address) if loopback && !address.ip().is_loopback() => {
             Err(ConfigError::NotLoopback { at, given: text.to_owned() })
         }

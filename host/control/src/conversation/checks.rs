@@ -66,6 +66,7 @@ impl Conversation {
         let new_sender = !self.participants.contains(speech.from);
         let new_receiver = speech.to != speech.from && !self.participants.contains(speech.to);
         let joining = usize::from(new_sender) + usize::from(new_receiver);
+        // Present participants may go on even if the bound was lowered meanwhile.
         if joining > 0 && self.participants.len() + joining > participants_bound {
             return Err(ConversationError::TooManyParticipants { bound: participants_bound });
         }
@@ -109,6 +110,7 @@ impl Conversation {
     pub fn take_back(&mut self, speech: &SpeechAct<'_>, change: ConversationChange) -> ConversationChange {
         let ConversationChange { is_more: _, new_sender, new_receiver, steps, answered, asked, forgotten } = change;
         self.messages = self.messages.saturating_sub(1);
+        // Undone in reverse order, as each position was taken before the later changes.
         if asked {
             let key = speech.reply_with.unwrap_or(speech.id);
             let own = |left: &Unanswered| left.key == key && left.from == speech.from && left.to == speech.to;
@@ -121,6 +123,7 @@ impl Conversation {
             self.unanswered.push_front(forgotten);
         }
         if let Some((at, answered)) = answered {
+            // The list may have become shorter since.
             self.unanswered.insert(at.min(self.unanswered.len()), answered);
         }
         if new_sender {
@@ -164,6 +167,7 @@ impl Conversation {
         if let Some(protocol) = Protocol::named(named) {
             self.step(protocol, speech)?;
         }
+        // After the step, which may refuse the message and has to leave the record unchanged then.
         if renamed {
             self.protocol = Some(named.to_owned());
         }
@@ -173,6 +177,7 @@ impl Conversation {
     /// Takes a step in the innermost run in which it is legal, or begins a run.
     fn step(&mut self, protocol: Protocol, speech: &SpeechAct<'_>) -> Result<(), IllegalAct> {
         let mut illegal = None;
+        // The latest first: of nested runs the innermost is answered first.
         for run in self.runs.iter_mut().rev().filter(|run| run.protocol() == protocol && !run.is_over()) {
             match run.step(speech.from, speech.to, speech.act) {
                 Ok(()) => return Ok(()),
@@ -191,6 +196,7 @@ impl Conversation {
             let (act, from, to) = (speech.act, speech.from.to_owned(), speech.to.to_owned());
             return Err(IllegalAct { protocol, act, from, to, why: IllegalReason::TooManyRuns { bound: MAX_RUNS } });
         }
+        // An ended run is never continued, and would only make the record larger.
         self.runs.retain(|run| !run.is_over());
         self.runs.push(run);
         Ok(())

@@ -91,6 +91,7 @@ impl Conversation {
     /// Closes a question that its receiver handled without an answer: no `failure` is due when the conversation ends. A
     /// late answer still settles it. Returns `false` if it was not open.
     pub fn close(&mut self, key: &str, from: &str, to: &str) -> bool {
+        // By all three: agents choose the keys, so two of them may choose the same one.
         let own = |left: &&mut Unanswered| left.key == key && left.from == from && left.to == to && !left.closed;
         self.unanswered.iter_mut().find(own).is_some_and(|left| {
             left.closed = true;

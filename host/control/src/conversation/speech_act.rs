@@ -29,6 +29,7 @@ pub struct SpeechAct<'a> {
 impl SpeechAct<'_> {
     /// Returns `true` if the sender is owed an answer. A message of an agent to itself is no question.
     pub fn is_question(&self) -> bool {
+        // An agent that sends to itself continues its own work and owes no answer.
         awaits_answer(self.act) && self.from != self.to
     }
 

@@ -1,8 +1,8 @@
 //! The decisions of file watching: when to examine files, when a file is complete, and which builds follow.
 //!
 //! ```text
-//! hints (the kernel's events) --Quiet--> look --Settle--> the file is taken up, or looked at again
-//!                                          `--changed sources--> Builds --> a build, one after another
+//! hints (the kernel's events) --Debounce--> look --StabilityCheck--> the file is taken up, or looked at again
+//!                                             `--changed sources--> BuildQueue --> a build, one after another
 //! ```
 //! Hints may be late, repeated or missing. A decision depends only on the state that a look finds, never on the number
 //! or order of hints. Times are milliseconds of a monotonic clock.

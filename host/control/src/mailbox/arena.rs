@@ -156,6 +156,7 @@ impl<T> ListArena<T> {
 
     /// Returns the messages of all lists, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        // In the order of memory, without a link to follow.
         self.nodes.iter().filter_map(|node| node.message.as_ref())
     }
 

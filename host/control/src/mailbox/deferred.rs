@@ -14,6 +14,7 @@ pub(super) struct Deferred<C, T> {
 
 impl<C, T> PartialEq for Deferred<C, T> {
     fn eq(&self, other: &Self) -> bool {
+        // By the key of the order, as the heap requires; messages need not be comparable.
         self.cmp(other) == Ordering::Equal
     }
 }

@@ -33,6 +33,7 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
     /// Queues a message if its lane is open; otherwise opens the lane and returns the message.
     pub(super) fn enter(&mut self, lane: &Lane<C>, message: Waiting<T>) -> Option<Waiting<T>> {
         let behind = match lane {
+            // Never open: no message waits for one without an order.
             Lane::Free => return Some(message),
             Lane::Agent => match &mut self.agent {
                 Some(behind) => behind,
@@ -105,6 +106,7 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
 
     /// Removes and returns all queued messages, each lane in its order; the lanes stay open.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<T>> {
+        // Taken apart, so that the lists are borrowed beside the arena.
         let Self { conversations, agent, waiting } = self;
         conversations.values_mut().chain(agent).flat_map(|behind| waiting.clear(behind))
     }

@@ -101,6 +101,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// # Errors
     /// The mailbox is full.
     pub fn reserve(&mut self) -> Result<(), MailboxFull> {
+        // Not `==`: the limit may have been lowered, and `reserve_beyond` exceeds it.
         if self.held >= self.depth {
             return Err(MailboxFull { depth: self.depth });
         }
@@ -116,6 +117,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     /// Gives up a reserved place.
     pub fn release(&mut self) {
+        // A count that is too low accepts one message too many; an underflow would refuse all of them.
         self.held = self.held.saturating_sub(1);
     }
 
@@ -160,8 +162,8 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.take_at(best?.1, 0)
     }
 
-    /// Takes the message for a trial, whose result tells how the agent does: the one with the fewest failures, and of
-    /// those the most urgent. Takes time in proportion to the ready messages that have failed.
+    /// Takes the message for a trial, whose result shows if the agent works again: the one with the fewest failures, and
+    /// of those the most urgent. Takes time in proportion to the ready messages that have failed.
     pub fn take_trial(&mut self, failures: impl Fn(&T) -> u32) -> Option<TakenMessage<C, T>> {
         let mut best: Option<(u32, usize, usize)> = None;
         // From the most urgent rank, so that among equals the first one found is the most urgent.
@@ -202,7 +204,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.ready.iter().rev().find_map(|queue| queue.get(places)).map(|ready| &ready.taken.message)
     }
 
-    /// ListEnds a message that was taken; the next of its lane becomes ready. If the next of its conversation is queued
+    /// Ends a message that was taken; the next of its lane becomes ready. If the next of its conversation is queued
     /// already, it [`follows`](TakenMessage::follows) the value given here.
     pub fn done(&mut self, lane: Lane<C>, follows: Option<u64>) {
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -223,6 +225,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     pub fn put_back(&mut self, taken: TakenMessage<C, T>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.held = self.held.saturating_add(1);
+        // A taken message does not know the one behind it; without it only a prefetch is lost.
         self.ready[taken.rank as usize].push_front(Ready { taken, behind: None });
     }
 
@@ -296,9 +299,11 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             out.push(taken.message);
             out.extend(self.lanes.shut(&taken.lane).into_iter().map(|waiting| waiting.message));
         }
+        // The lanes themselves stay open: their messages in flight end after this and close them.
         out.extend(self.lanes.drain().map(|waiting| waiting.message));
         for deferred in std::mem::take(&mut self.deferred) {
             out.push(deferred.taken.message);
+            // Empty by now, and no message is left that would close it.
             drop(self.lanes.shut(&deferred.taken.lane));
         }
         self.held = self.held.saturating_sub(u32::try_from(out.len()).unwrap_or(u32::MAX));
@@ -311,6 +316,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         let (mut over, mut advance) = (Vec::new(), Vec::new());
         self.lanes.expire(&mut over, &mut is_over);
         for queue in &mut self.ready {
+            // Most queues have none, and rebuilding one moves all its messages.
             if queue.iter().any(|ready| is_over(&ready.taken.message)) {
                 for ready in std::mem::take(queue) {
                     if is_over(&ready.taken.message) {

@@ -21,6 +21,7 @@ impl Plan {
     /// Takes up an agent's declaration: as a whole, or not at all while its component is missing.
     pub(super) fn follow(&mut self, wanted: &DesiredAgent, agent: &ActualAgent, ledger: &mut Ledger, now: u64) {
         let name = &wanted.spec.name;
+        // An unchanged declaration is mostly the same allocation, and comparing the settings is expensive.
         let differs = !Arc::ptr_eq(&agent.applied, &wanted.spec) && agent.applied != wanted.spec;
         // In-place settings are written for the revision that they are declared with, so they wait for it.
         if differs && (wanted.is_loadable() || agent.applied.same_revision(&wanted.spec)) {
@@ -41,6 +42,7 @@ impl Plan {
             } else {
                 self.change_revision(wanted, agent, ledger, now)
             };
+            // Asked again, as the change may have begun a rollout, which keeps its revisions running itself.
             if ledger.open().is_none() {
                 self.keep_running(wanted, agent, ledger, next == DeclarationOutcome::CreateRevision, now);
             }
@@ -146,6 +148,7 @@ impl Plan {
             }
             RevisionState::Unloaded => self.wait(name, format!("{id} is being validated and compiled")),
             RevisionState::Loaded => self.wait(name, format!("{id} is starting its instances")),
+            // A draining revision is still complete and needs only its traffic back.
             RevisionState::Ready | RevisionState::Draining => self.act(Action::Switch { revision: id }),
             RevisionState::Failed { reason } => self.obstruct(name, Obstacle::Failed, format!("{id} failed: {reason}")),
             RevisionState::Running | RevisionState::Stopped => {}
@@ -166,6 +169,7 @@ impl Plan {
         let Some(number) = ledger.current().map(|side| side.number) else { return };
         let Some(current) = agent.revision(number).filter(|current| current.seen.state != RevisionState::Stopped)
         else {
+            // After a restart the ledger knows the revision, and nothing of it is in memory.
             let revision = RevisionId { agent: name.clone(), number };
             return self.act(Action::Roll(rollout::RolloutAction::Revive { revision }));
         };

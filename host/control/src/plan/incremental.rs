@@ -76,6 +76,7 @@ impl IncrementalPlan {
             self.due_of.insert(name.clone(), at);
         }
         self.marked.extend(plan.actions.iter().map(|action| action.agent().clone()));
+        // The plan did not cover them, and no observation will mark them.
         self.marked.extend(plan.ready_to_begin.iter().cloned());
     }
 

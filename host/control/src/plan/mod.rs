@@ -201,7 +201,7 @@ pub fn plan(
     let names = ledgers.keys().chain(desired.keys()).chain(actual.agents.keys()).cloned().collect();
     let mut plan = plan_for(&names, desired, actual, ledgers, now);
     let queue = RolloutQueue::of(ledgers.values().filter_map(Ledger::open));
-    // One text for all: who is ahead is the same for each of them.
+    // One text for all, since the same rollouts are ahead of each.
     for name in plan.queued.clone() {
         plan.wait(&name, queue.waits());
     }
@@ -222,8 +222,10 @@ pub fn plan_for(
     let mut present = BTreeMap::new();
     for name in names {
         match (desired.get(name), actual.agents.get(name)) {
+            // A change of its declaration follows with a later plan, once it is back.
             (Some(_), Some(agent)) if agent.retired.is_some() => plan.restore(name, agent),
             (None, Some(agent)) => plan.retire(name, agent, now),
+            // Borrowed, as a host may have thousands of agents and plans them again and again.
             (Some(wanted), Some(agent)) => _ = present.insert(name, (wanted, Cow::Borrowed(agent))),
             (Some(wanted), None) => {
                 let new = ActualAgent::new(Arc::clone(&wanted.spec));
@@ -237,6 +239,7 @@ pub fn plan_for(
             }
         }
     }
+    // After the ledgers of gone agents are removed, so that these hold no place in the queue.
     plan.advance_rollouts(&present, ledgers, now);
     plan
 }

@@ -34,8 +34,8 @@ impl Plan {
         }
     }
 
-    /// Plans the return of a retired agent that is declared again: what is left of it serves at once, and then follows
-    /// the declaration.
+    /// Plans the return of a retired agent that is declared again: its remaining revisions serve at once, and then the
+    /// declaration is followed.
     pub(super) fn restore(&mut self, name: &AgentName, agent: &ActualAgent) {
         // A busy revision is stopping and may be saving its snapshot; the agent is restored afterwards, and starts from
         // that.

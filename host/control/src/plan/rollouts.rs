@@ -1,4 +1,4 @@
-//! The plan for agents that are declared and do not leave: their declarations, their rollouts, and what is left over.
+//! The plan for agents that are declared and do not leave: declarations, rollouts, and the revisions to end.
 
 use std::collections::BTreeMap;
 

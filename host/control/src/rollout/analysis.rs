@@ -113,6 +113,7 @@ fn bytes(bytes: u64) -> String {
 }
 
 fn time(time: Duration) -> String {
+    // Of short times, whole milliseconds would hide the difference.
     if time < Duration::from_millis(10) { format!("{}µs", time.as_micros()) } else { print_duration(time) }
 }
 

@@ -17,6 +17,7 @@ impl Rollout {
 
     /// Returns the measurements since [`Rollout::window`] began.
     pub(super) fn windows(&self, seen: &Observation) -> StepMeasurements {
+        // Until the host measures the present step, its figures are those of another one.
         let windows =
             if seen.measurements.step == self.window() { seen.measurements } else { StepMeasurements::default() };
         // The messages that a draining revision still answers are no basis for comparison.

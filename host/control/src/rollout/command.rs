@@ -181,6 +181,7 @@ impl Rollout {
             }
             RolloutCommand::Resume => self.set_status(self.status_of_step(), format!("resumed by {who}"), now),
             RolloutCommand::Promote => return self.promote(who, now),
+            // Refused here, as a rollback that cannot begin ends the rollout as failed.
             RolloutCommand::Abort | RolloutCommand::Undo if self.rollback_barrier().is_some() => {
                 return Err(CommandError::Blocked { why: self.rollback_barrier().unwrap_or_default() });
             }
@@ -245,6 +246,7 @@ impl Ledger {
                 Ok(())
             }
             None => Err(CommandError::NoRollout),
+            // The declaration is in force and none was refused, so there is nothing to repeat.
             Some(Status::Completed) => Err(CommandError::Ended { status: Status::Completed.as_str() }),
             Some(_) => Ok(()),
         }

@@ -18,6 +18,7 @@ pub use super::answer::{Answer, AnswerDifference, Content, Effect};
 pub use super::ignored_paths::{IgnoredPaths, PathError, PathPattern};
 
 /// The longest text of a listed value, in characters.
+// A record holds up to `MAX_LISTED` of them, twice.
 const MAX_SHOWN: usize = 200;
 
 /// The most listed differences of one message.
@@ -33,6 +34,7 @@ pub fn compare(stable: &Answer, candidate: &Answer, ignore: &IgnoredPaths) -> Ve
         found.at("head", |found| found.heads(&stable.head, &candidate.head));
     }
     let (old, new) = (writes(&stable.effects), writes(&candidate.effects));
+    // Sorted, so that equal answers list their differences in the same order.
     let keys: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
     found.at("state", |found| {
         for key in keys {
@@ -49,6 +51,7 @@ pub fn compare(stable: &Answer, candidate: &Answer, ignore: &IgnoredPaths) -> Ve
     });
     let (old, new) = (sends(&stable.effects), sends(&candidate.effects));
     found.at("sends", |found| {
+        // To the end of the longer one: a message that only one side sent is a difference.
         for at in 0..old.len().max(new.len()) {
             found.within(PathPart::Index(at), |found| found.sent(old.get(at).copied(), new.get(at).copied()));
         }
@@ -82,6 +85,7 @@ fn writes(effects: &[Effect]) -> BTreeMap<&str, Written<'_>> {
             Effect::Delete { key } => _ = writes.insert(key, Written { value: Some(None), added: 0 }),
             Effect::Increment { key, by } => {
                 let written = writes.entry(key).or_default();
+                // Guests choose the amounts, so their sum may overflow.
                 written.added = written.added.saturating_add(*by);
             }
             Effect::Expire { .. } | Effect::Send { .. } | Effect::Cancel { .. } | Effect::Request { .. } => {}
@@ -98,6 +102,7 @@ fn times(effects: &[Effect]) -> BTreeMap<&str, u64> {
             Effect::Expire { key, for_ms } => _ = times.insert(key.as_str(), *for_ms),
             // A new value has no time to live.
             Effect::Set { key, .. } | Effect::Delete { key } => _ = times.remove(key.as_str()),
+            // An increment keeps the time to live of its key.
             Effect::Increment { .. } | Effect::Send { .. } | Effect::Cancel { .. } | Effect::Request { .. } => {}
         }
     }
@@ -189,6 +194,7 @@ impl Found<'_> {
         if stable.content_type != candidate.content_type {
             self.at("content-type", |found| found.texts(&stable.content_type, &candidate.content_type));
         }
+        // Covers `application/problem+json` and the like; media types ignore case.
         let json = |content: &Content| content.content_type.to_ascii_lowercase().contains("json");
         self.bytes(&stable.bytes, &candidate.bytes, json(stable) && json(candidate));
     }
@@ -238,6 +244,7 @@ impl Found<'_> {
     }
 
     fn written(&mut self, stable: Option<&Written<'_>>, candidate: Option<&Written<'_>>) {
+        // Two values may be equal as JSON although their bytes differ.
         if let (Some(old), Some(new)) = (stable, candidate)
             && let (Some(Some(before)), Some(Some(after))) = (old.value, new.value)
             && old.added == new.added
@@ -320,6 +327,7 @@ fn shown(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => {
+            // Enough to show the signature of a file format.
             let first: String = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
             format!("{} bytes, {first}…", bytes.len())
         }
@@ -327,6 +335,7 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 fn cut(text: String) -> String {
+    // By characters: a cut inside one would panic.
     match text.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

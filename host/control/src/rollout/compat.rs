@@ -109,6 +109,7 @@ pub fn check_formats(strategy: &Strategy, stateful: bool, formats: &Formats<'_>)
         if !stable.can_read(new) {
             return Err(Incompatible::SplitFormats { strategy, instead, runs, new });
         }
+        // Until the component is loaded, a migration is certain only if the state is unreadable without one.
         if unreadable.is_some() || migrates == Some(true) {
             return Err(Incompatible::SplitMigration { strategy, instead });
         }

@@ -58,6 +58,7 @@ impl RolloutQueue {
                         first.truncate(MAX_CONCURRENT_ROLLOUTS);
                     }
                 }
+                // These wait for a person or the end of an old revision, and hold no place meanwhile.
                 Status::InProgress | Status::Paused => {}
                 Status::Completed | Status::Failed | Status::Cancelled | Status::Superseded | Status::RolledBack => {}
             }
@@ -95,6 +96,7 @@ impl RolloutQueue {
 
 /// Returns the sort key of rollouts: the time of the request.
 pub(crate) fn queue_key(rollout: &Rollout) -> (u64, &AgentName) {
+    // Several may begin in one millisecond; the name keeps their order the same each time.
     (rollout.began, &rollout.agent)
 }
 

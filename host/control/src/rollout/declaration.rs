@@ -58,7 +58,9 @@ impl Ledger {
         if open.is_some_and(|rollout| is(&rollout.to)) {
             return DeclarationStatus::Current;
         }
+        // An agent's first revision starts without a rollout.
         let Some(current) = self.current() else { return DeclarationStatus::Current };
+        // With equal settings only the component can differ, which makes it a reload.
         let settings = if current.settings == declared.settings { &declared.reload } else { &declared.deploy };
         match (self.find_refusal(declared.digest, &declared.settings), is(current), open) {
             // A running revision is not tried, whatever became of it before.
@@ -136,6 +138,7 @@ impl Ledger {
     ) -> Result<(), Incompatible> {
         check_memory(strategy, stateful)?;
         let Some(current) = self.current() else { return Ok(()) };
+        // Unreadable settings count as those of an agent without the table `state`.
         let candidate = RevisionSettings::from_text(settings).map(|settings| settings.state).unwrap_or_default();
         let (stable, holds) = (current.format(), self.state_versions());
         check_formats(

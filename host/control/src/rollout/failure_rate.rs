@@ -102,6 +102,7 @@ impl FailureCounts {
         let at = self.faults.min(self.messages) as f64 / count;
         let centre = at + square / (2.0 * count);
         let half = DEVIATIONS * (at * (1.0 - at) / count + square / (4.0 * count * count)).sqrt();
+        // Clamped, as rounding may put a bound just outside.
         let bound = |rate: f64| (rate / (1.0 + square / count) * 100.0).clamp(0.0, 100.0);
         Rate { low: bound(centre - half), high: bound(centre + half) }
     }
@@ -229,11 +230,13 @@ pub(super) fn error_rate(
 /// or use of resources can make stable fail while its own messages go well. An outage during the rollout looks the
 /// same; then a rollout should wait, too.
 pub(super) fn stable_degraded(rules: &RollbackRules, stable: &Window, before: FailureCounts) -> Option<Verdict> {
+    // Without figures from before, its failures cannot be blamed on the rollout.
     if before.messages == 0 {
         return None;
     }
     let Window { messages, faults, .. } = *stable;
     let enough = rules.min_messages.max(1);
+    // Missing messages count as successes, so that the first fault alone is no verdict.
     let least = FailureCounts::new(messages.max(enough), faults);
     Baseline::SameWindow(before).is_exceeded_by(least, rules.errors, enough).then(|| {
         let figures = format!(

@@ -28,6 +28,7 @@ const WATCH_PROBES: u64 = 3;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The shortest wait before another observation.
+// A wait that is almost over would otherwise be observed many times.
 const MIN_RECHECK: Duration = Duration::from_millis(100);
 
 /// The state of a step.
@@ -126,11 +127,13 @@ impl Rollout {
             migrates: Some(candidate.migrates),
         };
         let stateful = stable_stateful || candidate.stateful;
+        // A copy that is put back replaces the present state, whose formats do not matter then.
         if self.restores.is_none()
             && let Err(why) = check_formats(&self.settings.strategy, stateful, &formats)
         {
             return StepProgress::Refused(RollbackReason::Failed, why.to_string());
         }
+        // The target of an undo is older than the present format and cannot migrate from it.
         let migrates = candidate.migrates && self.settings.strategy != Strategy::Undo;
         let conversion = (self.restores.is_some() || old.version != new.version).then(|| Conversion {
             from: old.version,
@@ -152,6 +155,7 @@ impl Rollout {
 
     fn step_probe(&self, seen: &Observation, now: u64, decision: &mut Decision) -> StepProgress {
         let Some(candidate) = &seen.candidate else { return StepProgress::Working("it is not there".to_owned()) };
+        // Without a `health` export a revision is healthy once it has started.
         let Some(probes) = &candidate.probes else { return StepProgress::Done };
         let (probe, id) = (&self.settings.probe, self.candidate());
         match probes.healthy(probe) {
@@ -187,7 +191,7 @@ impl Rollout {
             }
         };
         let Some(why) = refusal else { return StepProgress::Done };
-        // Whoever goes back may have no other choice.
+        // An undo may be the only way out of a failure, so its rehearsal can be skipped.
         let way_out = match self.settings.strategy {
             Strategy::Undo => format!("; `caxton rollout undo {} --no-rehearse` goes back all the same", self.agent),
             Strategy::Deploy(_) | Strategy::Reload(_) => String::new(),
@@ -301,6 +305,7 @@ impl Rollout {
             let why = format!("the handoff was given up: {stable} still had {in_flight} in flight after {limit}");
             return StepProgress::Refused(RollbackReason::Failed, why);
         }
+        // Before the pause, during which all messages of the agent wait.
         if !seen.paused && seen.is_candidate_busy() {
             return StepProgress::Working("what is written is made safe before the mailbox is held".to_owned());
         }
@@ -413,7 +418,7 @@ impl Rollout {
         }
         // At the interval of the analysis, since a candidate may turn out to be worse while it is held.
         decision.recheck_in(left.min(ANALYSIS_INTERVAL));
-        // Rounded to seconds for readers, who see the text again and again.
+        // Rounded to seconds, since the text is shown again and again while the wait lasts.
         StepProgress::Waiting(tell(print_duration(Duration::from_secs(left.as_millis().div_ceil(1_000) as u64))))
     }
 }

@@ -40,6 +40,7 @@ impl FromStr for PathPattern {
         let mut parts = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
+            // A quoted key before an index, since both begin with a bracket.
             let (part, after) = if let Some(inner) = rest.strip_prefix("[\"") {
                 let (key, after) = unquoted(inner).ok_or(PathError)?;
                 (PathPart::Key(key), after.strip_prefix(']').ok_or(PathError)?)
@@ -97,6 +98,7 @@ impl fmt::Display for PathPattern {
 }
 
 fn is_plain(key: &str) -> bool {
+    // Narrower than the parser, so that unusual keys are shown in quotes.
     !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'/')
 }
 
@@ -125,6 +127,7 @@ impl IgnoredPaths {
     /// index.
     pub fn learn(&mut self, differences: &[AnswerDifference]) {
         for difference in differences {
+            // A comparison printed the path, so it parses; a panic would cost more than a lost pattern.
             let Ok(PathPattern(parts)) = difference.path.parse() else { continue };
             // Lists of other lengths differ in the same way at other indexes.
             let general = |part| if let PathPart::Index(_) = part { PathPart::Any } else { part };

@@ -92,6 +92,7 @@ impl Ledger {
     pub fn fingerprint(&self) -> LedgerFingerprint {
         let last = |r: &Rollout| (r.status, r.step, r.steps.len(), r.weight, r.weight_in_force, r.handed_over);
         LedgerFingerprint {
+            // Not their number, which stops growing at the limit.
             rollouts: self.next,
             last: self.rollouts.last().map(last),
             ran: self.revisions.iter().map(|side| side.number).collect(),
@@ -182,6 +183,7 @@ impl Ledger {
     pub fn record_failures(&mut self, revision: u64, tally: FailureCounts) -> bool {
         let runs = self.current().is_some_and(|current| current.number == revision);
         let noted = Some(LatestFailures { revision, tally });
+        // An empty tally, as after a restart, must not replace what is known.
         if !runs || tally.messages == 0 || self.latest_failures == noted {
             return false;
         }
@@ -240,6 +242,7 @@ impl Ledger {
 
     /// Returns the revisions that are kept for an undo, the latest last.
     pub fn kept(&self, keep: u32) -> &[StoredRevision] {
+        // The last one is running, so it is nothing to go back to.
         let earlier = &self.revisions[..self.revisions.len().saturating_sub(1)];
         &earlier[earlier.len().saturating_sub(keep as usize)..]
     }

@@ -8,7 +8,7 @@
 //!              Ledger: the agent's rollouts, the revisions kept, what was refused
 //! ```
 //!
-//! | room | what is there |
+//! | modules | content |
 //! |---|---|
 //! | `strategy`, `step_plan`, `step` | the strategies, and the steps that each compiles to |
 //! | `spec`, `settings`, `probe` | the settings of a rollout as declared, and as they apply to one |
@@ -17,7 +17,7 @@
 //! | `observation`, `action` | the input and the output of a decision |
 //! | `rollforward`, `goals`, `rollback`, `assessment` | the decision: on the way to the candidate, and back |
 //! | `analysis`, `failure_rate`, `window`, `verdict` | the judgement of a candidate by measurements |
-//! | `compare`, `answer`, `path`, `rehearsal` | the comparison of two revisions' answers |
+//! | `comparison`, `answer`, `ignored_paths`, `rehearsal` | the comparison of two revisions' answers |
 //! | `split` | the choice of a revision for a message |
 //! | `ledger`, `declaration`, `command`, `undo`, `settlement`, `refusals`, `obstacle` | an agent's rollouts, and what changes them |
 //! | `concurrency`, `garbage` | the limit of concurrent rollouts, and the end of revisions outside a rollout |

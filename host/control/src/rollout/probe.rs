@@ -77,6 +77,7 @@ impl ProbeResults {
 
     /// Records a probe that was skipped because all instances were busy with messages.
     pub fn skip(&mut self, now: u64) {
+        // No result, but the interval starts again: at once the instances would still be busy.
         self.last = Some(now);
     }
 

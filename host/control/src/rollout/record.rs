@@ -206,6 +206,7 @@ impl Rollout {
     pub fn supersede(&mut self, by: &str, now: u64) {
         let why = format!("superseded by {by}");
         match self.status {
+            // It is on the way to where a superseded rollout goes.
             Status::RollingBack { .. } => {}
             _ if self.status.is_terminal() => {}
             _ if self.has_moved() => self.finish(Status::Completed, why, now),
@@ -291,6 +292,7 @@ impl Rollout {
     }
 
     pub(super) fn set_status(&mut self, status: Status, why: String, now: u64) {
+        // A new reason alone does not restart the time of the status.
         if self.status != status {
             (self.status, self.since) = (status, now);
         }
@@ -370,6 +372,7 @@ impl Rollout {
         match &self.conversion {
             Some(conversion) if self.converted => conversion.state_versions_after(),
             Some(_) | None => {
+                // A single message may have written the new version, however long ago.
                 let wrote = self.weight > 0 || self.weight_history.iter().any(|(_, weight)| *weight > 0);
                 let new = wrote.then(|| self.to.format().version);
                 self.state_versions.iter().copied().chain(new).collect()

@@ -14,6 +14,7 @@ impl Ledger {
     /// Forgets refusals of revisions that failed before they received messages, or failed for good. Those that did
     /// worse or were aborted stay refused.
     pub fn forget_failures(&mut self) {
+        // Decided first, as each decision needs the ledger whose list then changes.
         let failed: Vec<bool> = self.refusals.iter().map(|declined| self.has_failed(declined)).collect();
         let mut failed = failed.into_iter();
         self.refusals.retain(|_| !failed.next().unwrap_or(false));

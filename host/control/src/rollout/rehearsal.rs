@@ -63,6 +63,7 @@ impl RehearsalSummary {
         // Off by default: answers may differ for good reasons, such as a mended fault.
         let least = match_percent?;
         let (alike, all) = (u64::from(self.alike), u64::from(self.compared()));
+        // Without a compared answer the share is unknown, and not 0.
         (all > 0 && percent_of(alike, all) < least)
             .then(|| format!("{self}; {least}% have to be alike (`rollback.match`)"))
     }

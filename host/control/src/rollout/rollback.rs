@@ -53,6 +53,7 @@ impl Rollout {
             if self.is_in_force(seen, 0) {
                 return None;
             }
+            // Stable gave its memory away, so it needs that back before any traffic.
             if self.handed_over {
                 if seen.stable.as_ref().is_some_and(|seen| !seen.busy) {
                     decision.request(RolloutAction::TakeBack { revision: stable.clone(), conversion: None });
@@ -118,6 +119,7 @@ impl Rollout {
         } else if decision.actions.is_empty() {
             let goes_on = if serves { format!("; {candidate} goes on") } else { String::new() };
             let why = format!("{}; {stable} cannot take over, it failed: {reason}{goes_on}", self.why);
+            // By the weight, `settle` decides which of the two counts as running.
             self.weight = if serves { 100 } else { self.weight };
             self.finish(Status::Failed, why, now);
         }

@@ -32,6 +32,7 @@ impl Rollout {
         if let Some(wait) = standing {
             return self.record_wait(StepProgress::Working(wait), seen, now, decision);
         }
+        // Paused by an operator; a declared pause is a step, and is evaluated below.
         let held = self.status == Status::Paused && self.steps.get(self.step) != Some(&Step::Pause);
         if held {
             let why = self.why.clone();

@@ -32,6 +32,7 @@ impl Ledger {
         if runs && self.current() != Some(&to) {
             self.record_running(to.clone());
         }
+        // After `record_running`, which only adds versions: the rollout knows which are left.
         self.state_versions = holds;
         if declines && !runs {
             self.refuse(to, Some(strategy), why, now);

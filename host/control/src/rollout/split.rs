@@ -128,6 +128,7 @@ const BUCKETS: u64 = 10_000;
 impl Split {
     /// Creates the split of a rollout from its id and the history of its weight.
     pub fn new(rollout: u64, weights: &[(u64, u8)]) -> Self {
+        // Ids are small and consecutive, and differ in few bits.
         Self { salt: mixed(rollout), weights: weights.to_vec() }
     }
 
@@ -142,6 +143,7 @@ impl Split {
             0 => SplitTarget::Stable,
             100.. => SplitTarget::Candidate,
             now => {
+                // Before the first change of weight the candidate had no traffic at all.
                 let then = self.weights.iter().rev().find(|(at, _)| *at <= first).map_or(0, |(_, weight)| *weight);
                 // After a lowered weight, conversations above it move back.
                 self.below(bucket(conversation, self.salt), then.min(now))
@@ -167,6 +169,7 @@ impl Split {
         nth: impl FnOnce() -> u64,
     ) -> SplitTarget {
         match (self.weight(), sticky, talk) {
+            // Before any binding: without a split a bound conversation moves as well.
             (0, ..) => SplitTarget::Stable,
             (100.., ..) => SplitTarget::Candidate,
             (_, Sticky::None, _) => self.round_robin(nth()),

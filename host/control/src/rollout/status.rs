@@ -135,6 +135,7 @@ impl RolloutStats {
             probes_failed: self.probes_failed + later.probes_failed,
             compared: self.compared.and(later.compared),
             rehearsed: self.rehearsed.and(later.rehearsed),
+            // Counted once after the end, so there is nothing to add up.
             lost: later.lost.or(self.lost),
         }
     }

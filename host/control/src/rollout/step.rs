@@ -95,6 +95,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // With 0 one instance is started all the same, as a trial.
             Self::Prepare { instances } => write!(f, "prepare {}", (*instances).max(1)),
             Self::Start { instances } => write!(f, "start {instances}"),
             Self::Probe => f.write_str("probe"),

@@ -29,7 +29,7 @@ pub struct Situation {
 }
 
 impl Situation {
-    /// Returns `true` if the two cannot share traffic: each would miss what the other is told.
+    /// Returns `true` if the two cannot share traffic: each would miss the messages of the other.
     pub fn is_stateful(self) -> bool {
         self.stable_stateful || self.candidate_stateful
     }
@@ -85,10 +85,12 @@ fn watched(strategy: &Strategy) -> Option<Step> {
 }
 
 fn deploy_immediate(common: StepContext) -> Vec<Step> {
+    // No drain: messages in flight on the old revision get another attempt on the new one.
     [common.ready(common.situation.min), common.rehearsed(), vec![common.switch(), Step::Stop]].concat()
 }
 
 fn rolling(batch: Batch, common: StepContext) -> Vec<Step> {
+    // At least one, since the percentage below divides by it.
     let all = common.situation.instances.max(1);
     if common.situation.is_stateful() {
         // A stateful agent has exactly one instance, and so one batch.
@@ -107,6 +109,7 @@ fn rolling(batch: Batch, common: StepContext) -> Vec<Step> {
         // Rounded down: only the last batch makes it 100.
         let percent = (u64::from(replaced) * 100 / u64::from(all)) as u8;
         steps.push(Step::Weight { percent, hold: Duration::ZERO, needs_healthy: false });
+        // Not after the last batch: then the old revision ends as a whole, once it is drained.
         if replaced < all {
             steps.push(Step::Shrink { instances: all - replaced });
         }
@@ -116,6 +119,7 @@ fn rolling(batch: Batch, common: StepContext) -> Vec<Step> {
 }
 
 fn blue_green(keep_warm: Duration, common: StepContext) -> Vec<Step> {
+    // As many as stable has, since all its traffic comes at once.
     let full = common.ready(common.situation.instances);
     let switched = vec![common.switch(), Step::KeepWarm { hold: keep_warm }, Step::Drain, Step::Stop];
     [full, vec![Step::Probe], common.rehearsed(), switched].concat()

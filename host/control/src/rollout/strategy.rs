@@ -80,8 +80,10 @@ impl Batch {
     pub fn of(self, instances: u32) -> u32 {
         let batch = match self {
             Self::Count(count) => count,
+            // In 64 bits, since the product may not fit in 32.
             Self::Percent(percent) => (u64::from(instances) * u64::from(percent)).div_ceil(100) as u32,
         };
+        // Traffic moves in whole percents: a smaller batch would move none.
         batch.max(instances.div_ceil(100)).clamp(1, instances.max(1))
     }
 }

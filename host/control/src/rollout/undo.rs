@@ -102,6 +102,7 @@ impl Ledger {
         stateful: bool,
         now: u64,
     ) -> bool {
+        // A rollout in progress handles the failure of either of its revisions itself.
         if self.open().is_some() {
             return false;
         }

@@ -49,6 +49,7 @@ impl P95 {
     /// order, from 0 to 1. The number of times below the true p95 is binomial; the bounds are two of its standard
     /// deviations away.
     pub fn ranks(messages: u64) -> [f64; 3] {
+        // Without messages nothing is judged by the bounds; they only have to be defined.
         let deviation = (0.95 * 0.05 / messages.max(1) as f64).sqrt();
         [0.95 - 2.0 * deviation, 0.95, 0.95 + 2.0 * deviation].map(|rank| rank.clamp(0.0, 1.0))
     }
