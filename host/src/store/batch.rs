@@ -32,7 +32,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Writes jobs in one transaction. After an error nothing of them is kept, and everybody is still to be told.
+    /// Writes jobs in one transaction. After an error nothing of them is kept, and every caller is still to be answered.
     pub(super) fn write(
         &mut self,
         connection: &mut Connection,
@@ -83,7 +83,7 @@ impl Batch {
         }
     }
 
-    /// Tells those who do not wait until it is safe whether it was written.
+    /// Answers the callers that wait until the transaction is written, and not until it is durable.
     pub(super) fn tell_early(&mut self, failed: Option<&rusqlite::Error>) {
         let result = failed.map_or(Ok(()), |error| Err(CommitError::Store(error.to_string())));
         for asker in self.early.drain(..) {
@@ -92,12 +92,12 @@ impl Batch {
         }
     }
 
-    /// Takes in jobs none of which is written, so that everybody is told.
+    /// Takes in jobs none of which is written, so that their callers are answered.
     pub(super) fn refuse(&mut self, jobs: impl Iterator<Item = Job>) {
         jobs.for_each(|job| self.set_aside(job));
     }
 
-    /// Takes in a job that is not written, so that whoever waits is told.
+    /// Takes in a job that is not written, so that its caller is answered.
     fn set_aside(&mut self, job: Job) {
         match job {
             Job::Commit(commit) => self.commits.push((commit, Ok(None))),

@@ -18,13 +18,13 @@ use super::Store;
 use super::commit::CommitError;
 use super::sync::Progress;
 
-/// How long to wait after a copy before the next. What is left of the log when it begins anew is copied by the writer, for
-/// which commits wait: it is what came in this time.
+/// The pause between two copies. The writer copies what came in this time before the log begins anew, and commits wait
+/// for that, so it is short.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes in the log above which it is to begin anew.
 const MAX_LOG: i64 = 64 << 20;
-/// The longest that copying is put off for somebody. Whoever takes longer is not harmed by one more sync, and the log
-/// does not grow meanwhile.
+/// The longest time for which a caller puts off copying. A longer task is not harmed by one more sync, and the log
+/// must not grow without bound meanwhile.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// The state that the writer and the copying thread share.
@@ -34,11 +34,11 @@ struct Shared {
     written: Mutex<bool>,
     woken: Condvar,
     stop: AtomicBool,
-    /// Held by whoever copies, against those for whom copying is put off.
+    /// A lock that a copy holds for writing, and each [`Rest`] for reading.
     rest: Arc<RwLock<()>>,
 }
 
-/// Until this is dropped the log is not copied, and the disk is there for commits alone.
+/// A guard against copying: until it is dropped the log is not copied, and the disk serves commits alone.
 #[derive(Debug)]
 pub(crate) struct Rest {
     _ends: DropGuard,
@@ -67,7 +67,7 @@ impl Store {
 pub(super) struct Written(Arc<Shared>);
 
 impl Written {
-    /// Something was written.
+    /// Notes that something was written.
     pub(super) fn commit(&self) {
         let mut written = self.0.written.lock();
         if !*written {
@@ -98,12 +98,12 @@ impl Checkpointer {
         Self { shared, thread: Some(thread) }
     }
 
-    /// What copying waits for.
+    /// Returns the lock that copying waits for.
     pub(super) fn rest(&self) -> Arc<RwLock<()>> {
         Arc::clone(&self.shared.rest)
     }
 
-    /// For the writer.
+    /// Returns the handle by which the writer wakes the thread.
     pub(super) fn written(&self) -> Written {
         Written(Arc::clone(&self.shared))
     }
@@ -153,12 +153,12 @@ fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
     }
 }
 
-/// Copies what is safe to copy now. Gives the pages in the log.
+/// Copies what is safe to copy now. Returns the number of pages in the log.
 pub(super) fn copy(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
 }
 
-/// Copies all of the log and empties it. Waits for who reads, but not for long; not for who copies.
+/// Copies all of the log and empties it. Waits for readers up to the busy timeout, and not for another copy.
 pub(super) fn empty(connection: &Connection) -> Result<(), CommitError> {
     let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
     match busy {

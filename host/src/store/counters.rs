@@ -15,7 +15,7 @@ use super::timer::{Counted, Timers};
 
 /// The state of the writer that it need not ask the database for.
 pub(super) struct Counters {
-    /// The last message's place.
+    /// The sequence number of the last message.
     pub(super) seq: u64,
     /// The version that the last write of state has; shared with those who take the next.
     pub(super) version: Arc<AtomicU64>,
@@ -46,7 +46,7 @@ pub(super) struct Counters {
     pub(super) captured: Option<Captured>,
 }
 
-/// Encoded records.
+/// The encoded records of a test.
 #[cfg(test)]
 #[derive(Default)]
 pub(super) struct Captured {
@@ -91,7 +91,7 @@ impl Counters {
         })
     }
 
-    /// The next message's place.
+    /// Returns the next sequence number of a message.
     pub(super) fn next_seq(&mut self) -> u64 {
         self.seq += 1;
         self.seq

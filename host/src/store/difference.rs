@@ -1,5 +1,5 @@
-//! What copies of messages were answered otherwise, by rollout: number 0 is what differs by nature, each other one
-//! message.
+//! The differences between the answers to copies of messages, by rollout: number 0 has what differs by nature, each
+//! other number one message.
 
 use std::sync::Arc;
 

@@ -30,7 +30,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Of a folder whose lock and database are open.
+    /// Notes the files of a folder whose lock and database are open.
     pub(super) fn new(folder: &Path, lock: &File) -> Result<Self, StoreError> {
         let wrong = |cause| StoreError::Folder { path: folder.to_owned(), cause };
         let database = folder.join(DATABASE);
@@ -48,7 +48,7 @@ impl Held {
     /// Compares the files with what their paths lead to now: a call of the system for each.
     ///
     /// # Errors
-    /// One is another, or not there. Gives what to say.
+    /// A file was exchanged or removed; the error is a text for a person.
     pub(super) fn check(&self) -> Result<(), String> {
         let lost = |path: &Path, found: Option<&Metadata>| {
             let what = if found.is_some() { "is another file now" } else { "is not there any more" };

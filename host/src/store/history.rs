@@ -20,7 +20,7 @@ pub(super) struct History {
     handled: u64,
     /// The highest place among them.
     highest: u64,
-    /// After every [`STEP`]: how many were handled by then, and the highest place among them.
+    /// The marks, one after every [`STEP`]: the number handled by then, and the highest sequence number among them.
     marks: VecDeque<(u64, u64)>,
     dead: u64,
     /// The dead letters that the transaction in progress added.
@@ -59,7 +59,7 @@ impl History {
         Ok(history)
     }
 
-    /// A transaction begins.
+    /// Notes the counts at the beginning of a transaction.
     pub(super) fn begin(&mut self) {
         let Self { handled, highest, dead, .. } = *self;
         self.buried = 0;
@@ -76,7 +76,7 @@ impl History {
         self.marks.truncate(marks);
     }
 
-    /// A message is handled.
+    /// Counts a message that is handled.
     pub(super) fn handled(&mut self, seq: u64) {
         self.handled += 1;
         self.highest = self.highest.max(seq);

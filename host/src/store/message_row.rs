@@ -58,8 +58,8 @@ pub(super) fn encode(envelope: &Envelope, buffer: &mut Vec<u8>) {
     *buffer = postcard::to_extend(&head, taken).expect("a vector takes whatever is written");
 }
 
-/// When a message was sent and when its answer is of no use any more, of what [`encode`] made of it; none if this version
-/// cannot read it.
+/// Reads from an encoded head ([`encode`]) when the message was sent and until when an answer is of use; `None` if this
+/// version cannot read it.
 pub(super) fn times(head: &[u8]) -> Option<(u64, Option<u64>)> {
     postcard::from_bytes::<EncodedHead<'_>>(head).ok().map(|head| (head.sent_at, head.reply_by))
 }
@@ -74,7 +74,8 @@ pub(super) fn rank(column: i64) -> Priority {
     usize::try_from(column).ok().and_then(|index| Priority::ALL.get(index).copied()).unwrap_or(Priority::Normal)
 }
 
-/// By what a message is looked up from outside: its id. What agents send, whose names have no colon, nobody looks up.
+/// Returns the id by which a message from outside is looked up; `None` for a message of an agent, whose name has no
+/// colon.
 pub(super) fn receipt(message: &Message) -> Option<&str> {
     message.sender.contains(':').then_some(message.id.as_str())
 }

@@ -1,13 +1,13 @@
-//! What is kept: messages, agents' state and snapshots, revisions, events. An embedded SQLite in the data folder.
+//! The durable store of messages, agents' state and snapshots, revisions and events: an embedded SQLite in the data
+//! folder.
 //!
 //! ```text
-//! commit --> queue --> the writer: begin, all that waits, commit --> one fsync --> everybody is told, in order
+//! commit --> queue --> the writer: begin, all that waits, commit --> one fsync --> the callers are told, in order
 //! read   --> a connection of the reader's own thread, never behind the writer
 //! the log of the database --> copied into it by a thread of its own
 //! ```
-//! One writer makes one commit of whatever came while the last fsync ran; nobody waits for company. The next is
-//! written while the last is synced. Nobody
-//! hears "committed" before the data is as safe as `store.durability` asks.
+//! One writer makes one commit of all that came while the last fsync ran; a commit never waits for company. The next is
+//! written while the last is synced. A commit is acknowledged only once its data is as safe as `store.durability` asks.
 
 mod backup;
 mod batch;
@@ -100,7 +100,7 @@ pub(crate) enum StoreError {
         /// The other host, as it wrote itself down.
         pid: Option<u32>,
     },
-    /// Another host opened it by this path, when it led to another folder.
+    /// The path is held by another host, for which it led to another folder.
     #[error("another host still has the path {}, whose folder was removed or exchanged under it; it ends within seconds, start this one then", path.display())]
     PathInUse {
         /// The folder.
@@ -144,7 +144,7 @@ pub(crate) enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// Its bytes are not as they have to be.
+    /// The database is damaged.
     #[error("the store {} is damaged ({cause}): `caxton store check` says more; put a backup in its place with `caxton store restore FILE --force`, or move it away to begin anew", path.display())]
     Damaged {
         /// The database.
@@ -152,7 +152,7 @@ pub(crate) enum StoreError {
         /// The error of SQLite.
         cause: rusqlite::Error,
     },
-    /// It, or its folder, cannot be written to.
+    /// The database or its folder cannot be written to.
     #[error("the store {} cannot be opened for writing ({cause}): mend the permissions of it and its folder, or choose another with `--data DIR`", path.display())]
     ReadOnly {
         /// The database.
@@ -168,7 +168,7 @@ pub(crate) enum StoreError {
         /// The error of SQLite.
         cause: rusqlite::Error,
     },
-    /// What is to be done would fill the disk.
+    /// The operation would fill the disk.
     #[error("this needs {} MiB beside the store {}, where {} MiB are free: make room first", needed >> 20, path.display(), free >> 20)]
     NoRoom {
         /// The database.
@@ -178,7 +178,7 @@ pub(crate) enum StoreError {
         /// The bytes that are free.
         free: u64,
     },
-    /// It cannot be copied.
+    /// The store cannot be copied.
     #[error(transparent)]
     Copy(CopyError),
     /// The database cannot be opened or read for another reason.

@@ -15,7 +15,7 @@ use crate::telemetry::histogram::Histogram;
 /// The commits that are reported where they were made; more are reported by a task, so that the disk does not wait.
 const TOLD_HERE: usize = 16;
 
-/// Tells everybody what became of a transaction.
+/// Reports the results of transactions to their callers.
 pub(super) struct Notifier {
     follow: broadcast::Sender<Arc<Event>>,
     telling: Telling,
@@ -25,8 +25,8 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    /// Events go to `follow`; `commits` is told how long each transaction took. A panic while something is told ends the
-    /// store.
+    /// Creates a notifier. Events go to `follow`; `commits` records how long each transaction took. A panic in a callback
+    /// ends the store.
     pub(super) fn new(
         follow: broadcast::Sender<Arc<Event>>,
         commits: Arc<Histogram>,

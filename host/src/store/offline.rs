@@ -1,4 +1,4 @@
-//! A store that no host runs on: what commands do with it themselves.
+//! A store that no host runs on, as commands open it themselves.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::size::with_suffix;
 use super::{DATABASE, Lock, StoreError, check, lock, schema, size};
 use crate::api_types::{StoreCheck, StoreStatus};
 
-/// What stands beside a database and belongs to it.
+/// The suffixes of the files that make up a database.
 const BESIDE: [&str; 3] = ["", "-wal", "-shm"];
 
 /// A store that is held against hosts, and not changed unless that is asked for.
@@ -35,7 +35,7 @@ impl OfflineStore {
         Ok(Self { database, connection, _lock: lock })
     }
 
-    /// For tests that plant what a check is to find.
+    /// Returns the connection, for tests that plant defects.
     #[cfg(test)]
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
@@ -70,7 +70,7 @@ impl OfflineStore {
         check::check(&self.connection)
     }
 
-    /// How much it has.
+    /// Returns the size of the store by kind of record.
     pub(crate) fn size(&self) -> Result<StoreStatus, StoreError> {
         self.current()?;
         size::size(&self.connection, &self.database).map_err(self.wrong())

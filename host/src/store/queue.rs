@@ -21,7 +21,7 @@ pub(crate) struct Queued {
     pub(crate) conversation: u64,
     /// The urgency.
     pub(crate) rank: Priority,
-    /// Since when it waits: when it was sent or due, by the steady clock; none if that cannot be read.
+    /// The time since which it waits: when it was sent or due, by the steady clock; `None` if that cannot be read.
     pub(crate) since: Option<u64>,
     /// The time after which its answer is of no use, in milliseconds since 1970.
     pub(crate) reply_by: Option<u64>,
@@ -71,7 +71,7 @@ fn thread_sql() -> String {
 }
 
 impl Store {
-    /// All messages that wait, by agent, in the order in which they were committed. `hasher` hashes their
+    /// Returns all messages that wait, by agent, in the order in which they were committed. `hasher` hashes their
     /// conversations.
     pub(crate) fn queued(&self, hasher: &impl BuildHasher) -> Result<HashMap<String, Vec<Queued>>, String> {
         self.with_reader(|connection| {
@@ -109,7 +109,7 @@ impl Store {
         })
     }
 
-    /// A message that waits, with the attempts made.
+    /// Returns a message that waits, with the attempts made.
     pub(crate) fn message(&self, seq: u64) -> Result<Option<Envelope>, String> {
         self.with_reader(|connection| {
             let envelope = connection
@@ -146,7 +146,7 @@ impl Store {
         })
     }
 
-    /// The messages of a conversation that are still kept, the newest so many, in the order of their commit.
+    /// Returns the newest `limit` messages of a conversation that are still kept, in the order of their commit.
     ///
     /// Looks through those that were committed since the conversation began, as far as that is known, and else through
     /// all: an index would cost each message a quarter of the writer's time.
@@ -170,7 +170,7 @@ impl Store {
         })
     }
 
-    /// Agents whose mailbox an operator has paused.
+    /// Returns the agents whose mailbox an operator has paused.
     pub(crate) fn paused(&self) -> Result<Vec<String>, String> {
         self.with_reader(|connection| {
             connection.prepare_cached("SELECT agent FROM paused")?.query_map([], |row| row.get(0))?.collect()

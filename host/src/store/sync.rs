@@ -38,11 +38,11 @@ pub(super) struct Done {
 
 /// The progress of the writer, for those who read what it writes.
 pub(super) struct Progress {
-    /// Transactions begun.
+    /// The number of transactions begun.
     begun: AtomicU64,
     /// Transactions that are over: safe, or refused.
     over: watch::Sender<u64>,
-    /// Whether the log could not be synced: what is in it may be lost, so nothing is committed any more.
+    /// Set once the log could not be synced: its content may be lost, so nothing is committed any more.
     broken: AtomicBool,
     /// The reason why the store failed for good, once it has.
     lost: watch::Sender<Option<Arc<str>>>,
@@ -151,7 +151,7 @@ struct Last {
     took: Arc<SyncTime>,
 }
 
-/// How long syncs take, in nanoseconds: an average in which each counts an eighth of those before.
+/// The duration of syncs in nanoseconds: a moving average in which a new one weighs an eighth.
 #[derive(Debug, Default)]
 struct SyncTime(AtomicU64);
 
@@ -212,10 +212,11 @@ fn failure(why: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(code, Some(why.to_owned()))
 }
 
-/// Where the writer hands over what it has written. Ends when this is dropped, after all of it.
+/// The stage to which the writer hands written transactions. Dropping it waits until all of them are synced.
 pub(super) struct Syncer {
     last: Arc<Mutex<Last>>,
-    /// To the thread; a transaction is handed over when it takes it. None if nothing is synced.
+    /// The channel to the thread, without a buffer: a send returns when the thread takes the transaction. `None` if
+    /// nothing is synced.
     thread: Option<(mpsc::SyncSender<Done>, JoinHandle<()>)>,
     /// Transactions that the thread has not ended.
     ahead: Arc<AtomicU64>,

@@ -245,7 +245,7 @@ pub(super) fn push_removed(counters: &mut Counters, record: &mut Record<'_>, fou
     counters.counted.push(Counted::Gone(found.agent.as_str().into(), 1));
 }
 
-/// Removes a timer; nobody waits for an answer to it. Returns `false` if it is not there.
+/// Removes a timer and closes its question. Returns `false` if it is not there.
 fn cancel(
     transaction: &Transaction<'_>,
     counters: &mut Counters,

@@ -1,4 +1,4 @@
-//! The one writer: a thread that makes one transaction of whatever came while the last one was synced.
+//! The one writer: a thread that makes one transaction of all jobs that came while the last one was synced.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,13 +40,13 @@ pub(super) enum Job {
     Event(Event),
     /// A change of another kind, which is seldom.
     Other(Other, Asker),
-    /// The same for who is told when it is written: before it is safe, but not before whoever reads has it.
+    /// The same, answered once it is written: before it is durable, but not before readers see it.
     Early(Other, Asker),
-    /// Nothing: what was given before is safe when this is answered.
+    /// Writes nothing: it is answered once all jobs before it are safe.
     Flush(Asker),
-    /// The log of the database is to begin anew: what is left of it is copied first.
+    /// Copies the rest of the log, so that it can begin anew.
     Restart,
-    /// All of the log is to be copied, and the log to be empty.
+    /// Copies all of the log into the database and empties it.
     Empty(Asker),
 }
 
@@ -62,8 +62,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. `checkpoints` is a connection of its own for whoever copies the log into the database;
-    /// `commits` is told how long each commit took. `log` is the database's log, if commits are to reach the disk: it
+    /// Starts the thread. `checkpoints` is a connection of its own for the thread that copies the log into the database;
+    /// `commits` records the duration of each commit. `log` is the database's log, if commits are to reach the disk: it
     /// is synced beside the `connection`, which therefore must not do so itself.
     pub(super) fn start(
         connection: Connection,
@@ -147,8 +147,8 @@ impl Store {
         self.ask(|asker| Job::Other(Box::new(change), asker)).await
     }
 
-    /// Makes any other change; returns when it is written. Whoever reads has it then, also after `kill -9`, and nothing
-    /// that is given later is safe before it is.
+    /// Makes any other change; returns when it is written. Readers see it then, also after `kill -9`, and no later job
+    /// is durable before it is.
     pub(super) async fn change_early(
         &self,
         change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send + 'static,
@@ -168,13 +168,13 @@ impl Store {
         self.ask(Job::Empty).await
     }
 
-    /// Keeps an event. Nobody waits for it.
+    /// Keeps an event. Returns before it is written.
     pub(crate) fn keep_event(&self, event: Event) {
         self.writer.send(Job::Event(event));
     }
 
-    /// All events that are committed from now on, with their ids: whoever first follows and then reads misses
-    /// none.
+    /// Subscribes to all events that are committed from now on, with their ids. A caller that subscribes before it reads
+    /// misses none.
     pub(crate) fn follow_events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.writer.follow.subscribe()
     }
@@ -227,7 +227,7 @@ impl Thread {
         }
     }
 
-    /// The next job; none once the store closes. Looks after the data folder meanwhile.
+    /// Returns the next job; `None` once the store closes. Compares the data folder at intervals meanwhile.
     fn receive(&self, queue: &mpsc::Receiver<Job>) -> Option<Job> {
         loop {
             match queue.recv_timeout(LOOK) {

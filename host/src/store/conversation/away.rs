@@ -1,7 +1,7 @@
-//! Open conversations that are in the database alone: nothing was said in them for a while, or there are too many.
+//! The open conversations that are in the database alone: they were silent for a while, or there are too many.
 //!
-//! Of each is known where it is and when it is over, so that memory does not grow with the conversations that are open,
-//! nor the time of a start. The next message brings one back.
+//! Memory has the row and the last activity of each, so that neither memory nor the time of a start grows with the
+//! records of open conversations. The next message reads one back.
 
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
@@ -12,10 +12,10 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::{Conversations, Expired, MAX_OPEN, Open, Shard};
 use crate::clock;
 
-/// Those in which nothing was said for so long leave memory, in milliseconds.
+/// The silence in milliseconds after which a conversation leaves memory.
 const QUIET: u64 = 60_000;
-/// What the open ones of a part may have of memory, in bytes, as far as it is [known](weight); beyond that those leave
-/// in which nothing was said for longest.
+/// The bytes of memory that the conversations of a shard may take, by the [estimate](weight). Beyond that those leave
+/// that were silent for longest.
 const MAX_BYTES: usize = 4 << 20;
 
 /// The place of a conversation that is in the database alone.
@@ -63,13 +63,13 @@ impl Shard {
         found.ok().map(|entry| entry.remove().0)
     }
 
-    /// Looks anew which are to be written.
+    /// Collects anew the hashes of those that are to be written.
     pub(super) fn find_dirty(&mut self) {
         self.dirty.clear();
         self.dirty.extend(self.open.iter().filter(|open| open.dirty).map(|open| open.hash));
     }
 
-    /// Takes out of those that are away what is over, at most so many.
+    /// Removes at most `most` that have timed out in the database alone.
     pub(super) fn end_away(&mut self, now: u64, timeout: u64, most: usize) -> Vec<Away> {
         let over = |away: &&Away| away.last.saturating_add(timeout) <= now;
         let over: Vec<u64> =
@@ -77,8 +77,8 @@ impl Shard {
         over.iter().filter_map(|hash| self.away.remove(hash)).collect()
     }
 
-    /// Lets those leave memory that may: `written` is up to where all is in the database. Those that are too many even
-    /// there are surplus, and so are those that have no row when there is no room.
+    /// Removes quiet conversations from memory, and the oldest beyond the bounds. Only those leave that the transactions
+    /// up to `written` have stored. Those without a row, and those beyond the bound in the database, become surplus.
     pub(super) fn let_go(&mut self, now: u64, written: u64) {
         let quiet = |open: &Open| open.row != 0 && open.record.last.saturating_add(QUIET) <= now;
         let mut bytes: usize = self.open.iter().map(|open| weight(&open.record)).sum();
@@ -106,7 +106,7 @@ impl Shard {
         self.bound_away();
     }
 
-    /// Lets go what is too much even away.
+    /// Makes surplus of what exceeds the bound even in the database.
     fn bound_away(&mut self) {
         let surplus = (self.open.len() + self.away.len()).saturating_sub(MAX_OPEN).min(self.away.len());
         if surplus > 0 {
@@ -139,7 +139,7 @@ impl Conversations {
         Ok(())
     }
 
-    /// Lets a conversation that is away be in memory.
+    /// Reads a conversation back into memory if it is in the database alone.
     pub(super) fn bring_back(&self, shard: &mut Shard, name: &str, hash: u64) {
         let Some(away) = shard.away.get(&hash) else { return };
         if let Some(open) = self.read(away).filter(|open| open.record.name == name) {
@@ -148,7 +148,7 @@ impl Conversations {
         }
     }
 
-    /// A conversation that is away; none if it cannot be read.
+    /// Reads a conversation that is in the database alone; `None` if it cannot be read.
     pub(super) fn read(&self, away: &Away) -> Option<Open> {
         let read = |reader: &Connection| {
             let sql = "SELECT record, began FROM conversation WHERE id = ?1 AND ended IS NULL";
@@ -174,8 +174,8 @@ impl Conversations {
         Some(Open { hash, record, row, began, dirty: false, changed: away.is_older, written: 0 })
     }
 
-    /// Open conversations with the latest activity first, at most so many; only those of `participant`, if one is
-    /// given.
+    /// Returns at most `limit` open conversations with the latest activity first; only those of `participant`, if one
+    /// is given.
     pub(crate) fn list(&self, participant: Option<&str>, limit: usize) -> Vec<Conversation> {
         let takes_part = |record: &Conversation| participant.is_none_or(|name| record.participants.contains(name));
         // Of one tick of the clock that which began last.

@@ -12,7 +12,7 @@ use crate::store::record::{ConversationRow, Record};
 
 /// Conversations that have ended and are still listed; the oldest leave first.
 const MAX_ENDED: i64 = 100_000;
-/// Surplus ones leave when one of so many ends.
+/// The number of ended conversations between two removals of the oldest.
 const PRUNE: u64 = 1_000;
 
 /// The record as it is kept and shown: with times of the wall clock.
@@ -84,7 +84,7 @@ impl Store {
     }
 }
 
-/// None if this version cannot read the record.
+/// Reads a row; `None` if this version cannot parse the record.
 fn read_ended(row: &Row<'_>) -> rusqlite::Result<Option<Ended>> {
     let text: String = row.get(0)?;
     let record = serde_json::from_str(&text).ok();
