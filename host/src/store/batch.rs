@@ -39,9 +39,12 @@ impl Batch {
         counters: &mut Counters,
         jobs: impl Iterator<Item = Job>,
     ) -> rusqlite::Result<()> {
+        // A transaction that fails gives its numbers back: no row has them.
         let before = (counters.seq, counters.event);
         counters.history.begin();
+        // One time for the whole transaction, so that no key expires between its check and its write.
         counters.now = crate::clock::now_ms();
+        // Immediate: a deferred transaction may fail to get the lock after commits were decided.
         let written = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => self.write_all(transaction, counters, jobs),
             Err(error) => {
@@ -68,8 +71,10 @@ impl Batch {
     ) -> rusqlite::Result<()> {
         let mut failed = None;
         {
+            // In a block, because its statements borrow the transaction, which `commit` consumes.
             let mut writing = Writing::new(&transaction);
             for job in jobs {
+                // The transaction is rolled back as a whole, so the rest is not tried.
                 if failed.is_some() {
                     self.set_aside(job);
                 } else {
@@ -120,10 +125,12 @@ impl Batch {
                     Ok(result) => (result, None),
                     Err(error) => (Ok(None), Some(error)),
                 };
+                // Also after an error: its callback has to run.
                 self.commits.push((submission, result));
                 error.map_or(Ok(()), Err)
             }
             Job::Revision(revision, asker) => {
+                // Before the write, so that the caller is answered whether it fails or not.
                 self.askers.push((asker, Ok(())));
                 let mut record = counters.new_record();
                 push_revision(&mut record, &revision);
@@ -151,6 +158,7 @@ impl Batch {
                 Ok(())
             }
             Job::Restart | Job::Empty(_) => {
+                // A checkpoint cannot run inside of a transaction: the writer makes it afterwards.
                 self.set_aside(job);
                 Ok(())
             }

@@ -101,6 +101,7 @@ impl Store {
 /// Looks through a whole database, as it is at one moment.
 pub(super) fn check(connection: &Connection) -> StoreCheck {
     let mut defects = Vec::new();
+    // One transaction: commits between two rules would look like defects.
     let looked = connection.unchecked_transaction().and_then(|transaction| look(&transaction, &mut defects));
     if let Err(error) = looked {
         defects.push(defect("unreadable", format!("the database cannot be read to its end: {error}"), 1));
@@ -113,6 +114,7 @@ fn defect(code: &str, what: impl Into<String>, count: u64) -> Defect {
 }
 
 fn look(connection: &Connection, defects: &mut Vec<Defect>) -> rusqlite::Result<()> {
+    // Bounded, because one damaged page can break thousands of rows.
     let mut damages = connection.prepare(&format!("PRAGMA integrity_check({DAMAGES})"))?;
     for damage in damages.query_map([], |row| row.get::<_, String>(0))? {
         let damage = damage?;
@@ -126,6 +128,7 @@ fn look(connection: &Connection, defects: &mut Vec<Defect>) -> rusqlite::Result<
             defects.push(defect(code, *what, count.cast_unsigned()));
         }
     }
+    // Decoded as a host does: the check of the database knows nothing of encoded columns.
     for (table, code) in
         [("message", "unreadable-message"), ("timer", "unreadable-timer"), ("dead", "unreadable-dead-letter")]
     {

@@ -48,13 +48,14 @@ impl Store {
     /// Returns when everything before is safe and no copying of the log is under way. None begins while what is given
     /// lives, for a second at most.
     pub(crate) async fn rest(&self) -> Rest {
+        // Before the flush, so that no copy begins between it and the caller's work.
         let resting = self.writer.rest().read_owned().await;
-        // A store that failed says so to whoever commits.
+        // A store that failed reports that to its next commit.
         let _ = self.flush().await;
         let ended = CancellationToken::new();
         let rest = Rest { _ends: ended.clone().drop_guard() };
         tokio::spawn(async move {
-            // One of both comes.
+            // Either the guard is dropped or its time is over: both end the rest.
             let _ = tokio::time::timeout(LONGEST_REST, ended.cancelled()).await;
             drop(resting);
         });
@@ -70,6 +71,7 @@ impl Written {
     /// Notes that something was written.
     pub(super) fn commit(&self) {
         let mut written = self.0.written.lock();
+        // One wake-up serves many commits; each is a system call.
         if !*written {
             *written = true;
             self.0.woken.notify_one();
@@ -116,6 +118,7 @@ impl Drop for Checkpointer {
         drop(self.shared.written.lock());
         self.shared.woken.notify_one();
         if let Some(thread) = self.thread.take() {
+            // `Progress::run` has caught and reported a panic.
             let _ = thread.join();
         }
     }
@@ -123,6 +126,7 @@ impl Drop for Checkpointer {
 
 fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
     let page = connection.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0)).unwrap_or(4_096);
+    // In pages, as the checkpoint reports the length of the log. 512 bytes are the least that SQLite has.
     let max_pages = MAX_LOG / page.max(512);
     let stopped = || shared.stop.load(Ordering::SeqCst);
     loop {
@@ -135,12 +139,14 @@ fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
             if !stopped() {
                 shared.woken.wait_for(&mut written, PAUSE);
             }
+            // Before the copy: what is written during it asks for another.
             *written = false;
         }
         if stopped() {
             return;
         }
         crate::test_hooks::point("store-checkpoint");
+        // Held for both copies: a `Rest` that is taken meanwhile waits until the disk is free.
         let _alone = shared.rest.blocking_write();
         // What came during a copy is little, and what came during the next one is less: the writer has to wait for the
         // rest.
@@ -155,6 +161,7 @@ fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
 
 /// Copies what is safe to copy now. Returns the number of pages in the log.
 pub(super) fn copy(connection: &Connection) -> rusqlite::Result<i64> {
+    // Passive: it waits neither for readers nor for the writer, and copies what it can.
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
 }
 

@@ -166,10 +166,12 @@ impl Conversations {
         self.bounds.store(bounds.into());
     }
 
-    /// Locks the shard of a conversation and returns it with the hash of the name. An open conversation is in memory then.
+    /// Locks the shard of a conversation and returns it with the hash of the name. An open conversation is in memory
+    /// then.
     fn shard(&self, name: &str) -> (MutexGuard<'_, Shard>, u64) {
         let hash = self.hasher.hash_one(name);
         let mut shard = self.part(hash).lock();
+        // Under the lock of the shard: two callers must not read one record back twice.
         if !shard.away.is_empty() {
             self.bring_back(&mut shard, name, hash);
         }
@@ -184,7 +186,7 @@ impl Conversations {
     /// Prefetches the record of a conversation that a message is about to change.
     pub(crate) fn prefetch(&self, name: &str) {
         let hash = self.hasher.hash_one(name);
-        // Whoever has the part now is as good at fetching.
+        // The holder of the lock brings the record into the cache; waiting would cost more than a miss.
         let Some(shard) = self.part(hash).try_lock() else { return };
         for Open { hash, record, row, dirty, .. } in shard.open.iter_hash(hash) {
             for count in [hash, row, &record.last, &record.messages] {
@@ -245,6 +247,7 @@ impl Conversations {
         if open.row == 0 {
             open.row = self.next_row();
         }
+        // Once in the list, which has as many hashes as there are dirty records.
         if !open.dirty {
             open.dirty = true;
             shard.dirty.push(hash);
@@ -262,6 +265,7 @@ impl Conversations {
         bound: usize,
     ) -> Result<ConversationChange, ConversationError> {
         let mut record = Conversation::new(name, said.from, said.at);
+        // Before the insertion: a message that is refused begins no conversation.
         let change = record.record_reversibly(said, bound)?;
         // Whom an agent began with, what it asked and how far a protocol is must be known when the answer comes, be it
         // after a restart. Names of agents have no colon.
@@ -274,7 +278,7 @@ impl Conversations {
         }
         shard.insert(Open { hash, record, row, began, dirty: written, changed: written, written: 0 });
         if shard.open.len() > 2 * MAX_OPEN {
-            // Faster than the sweep.
+            // New ones come faster than the sweep removes old ones.
             shard.let_go(said.at, self.written.load(Ordering::Acquire));
         }
         Ok(change)
@@ -283,6 +287,7 @@ impl Conversations {
     /// Takes note that all messages up to this place are safe.
     pub(super) fn safe_up_to(&self, place: u64) {
         self.place.store(place, Ordering::Relaxed);
+        // Release, for the Acquire before `let_go`: a record leaves memory only once its row can be read.
         self.written.store(self.writes.load(Ordering::Relaxed), Ordering::Release);
     }
 
@@ -319,6 +324,7 @@ impl Conversations {
         let (mut open, mut messages) = (0, 0);
         for shard in &self.shards {
             let shard = shard.lock();
+            // One shard at a time: the figures need not be of one moment.
             open += (shard.open.len() + shard.away.len()) as u64;
             messages += shard.open.iter().map(|open| open.record.messages).sum::<u64>();
             messages += shard.away.values().map(|away| away.messages).sum::<u64>();
@@ -348,8 +354,10 @@ impl Conversations {
             shard.let_go(now, self.written.load(Ordering::Acquire));
             expired.append(&mut shard.surplus.0);
             away.append(&mut shard.surplus.1);
+            // Dirty ones may be among those that ended, and their hashes would stay in the list.
             shard.find_dirty();
         }
+        // After the locks are released: reads of the database must not hold up messages.
         expired.extend(away.iter().filter_map(|away| self.read(away)).map(Expired::of));
         expired
     }
@@ -361,9 +369,11 @@ impl Conversations {
             let mut shard = shard.lock();
             let Shard { open, dirty, .. } = &mut *shard;
             for hash in dirty.drain(..) {
+                // Two names may share a hash: each has an entry here, so both are found in either order.
                 let Some(open) = open.find_mut(hash, |open| open.dirty) else { continue };
                 let shown = &*on_wall(&open.record);
                 let (id, last, messages) = (open.row, shown.last, shown.messages);
+                // The record may be long: it is written only if more than its count and time changed.
                 if open.changed {
                     let text = serde_json::to_string(shown).expect("a record is numbers and text");
                     record.push(ConversationRow::Set {
@@ -386,6 +396,7 @@ impl Conversations {
     pub(super) fn undo(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
+            // Which of them the transaction wrote is not recorded, and writing one again does no harm.
             for open in shard.open.iter_mut().filter(|open| open.row != 0) {
                 (open.changed, open.dirty) = (true, true);
             }

@@ -217,12 +217,14 @@ impl Store {
                 let count = record.rows.len() as u64;
                 counters.apply(&mut Tables::new(transaction), record)?;
                 counters.history.revived(count);
+                // A caller that has left stops the loop; this portion is removed all the same.
                 let _ = sender.send(count);
                 Ok(())
             })
             .await?;
             let count = receiver.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))?;
             forgotten += count;
+            // After a full portion there may be more.
             if count < u64::from(AT_ONCE) {
                 return Ok(forgotten);
             }
@@ -263,6 +265,7 @@ fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadF
         // That an operator wants it is a new cause, and the first.
         envelope.hops = 0;
         envelope.message.reply_by = envelope.message.reply_by.filter(|by| *by > now);
+        // A new number: the row of the message as it was given up may still have the old one.
         envelope.seq = counters.keeps_messages.then(|| counters.next_seq());
     }
     for envelope in &envelopes {
@@ -290,6 +293,7 @@ struct Tried<'a> {
 fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
     let Envelope { message, .. } = message_row::decode(found)?;
     let attempts = found.get_ref(10)?.as_str()?;
+    // A list is shown even if this version cannot read the attempts of one letter.
     let tried: Vec<Tried<'_>> = serde_json::from_str(attempts).unwrap_or_default();
     Ok(Dead {
         number: found.get::<_, i64>(0)?.cast_unsigned(),

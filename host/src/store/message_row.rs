@@ -16,6 +16,7 @@ use crate::message::{Envelope, Message};
 /// The part of a message that has no column of its own.
 #[derive(Serialize, Deserialize)]
 struct EncodedHead<'a> {
+    // Postcard writes no names: the order of the fields is the format, which a migration reads too.
     id: Cow<'a, str>,
     performative: u8,
     sender: Cow<'a, str>,
@@ -54,6 +55,7 @@ pub(super) fn encode(envelope: &Envelope, buffer: &mut Vec<u8>) {
         tracestate: envelope.trace.as_ref().and_then(|trace| trace.state.as_deref()).map(Cow::Borrowed),
         headers: Cow::Borrowed(&message.headers),
     };
+    // `to_extend` consumes the buffer, so it is moved out and back.
     let taken = std::mem::take(buffer);
     *buffer = postcard::to_extend(&head, taken).expect("a vector takes whatever is written");
 }
@@ -142,6 +144,7 @@ pub(super) fn push_dead<'a>(
         attempts: Cow::Owned(serde_json::to_string(&envelope.failed).expect("attempts are numbers and text")),
         receipt: receipt(message),
     });
+    // The dead letter has them now; most messages have none, and need no delete.
     if !envelope.failed.is_empty() {
         record.push(QueueRow::AttemptsRemoved { seq });
     }
@@ -174,6 +177,7 @@ pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
         reply_by: head.reply_by,
         priority: rank(row.get(3)?),
         sent_at: head.sent_at,
+        // The mailbox counts from the failed attempts, which have rows of their own.
         attempt: 1,
         headers: head.headers.into_owned(),
     };

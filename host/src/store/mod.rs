@@ -234,6 +234,7 @@ impl Store {
     /// Opens the store in a folder, making both when they are not there.
     pub(crate) fn open(folder: &Path, settings: &desired::StoreSpec) -> Result<Arc<Self>, StoreError> {
         let lock = lock(folder)?;
+        // After the lock: before it the unfinished copies may be those of a running host.
         backup::clear(folder);
         let database = folder.join(DATABASE);
         let keeps_messages = settings.durability != Durability::Memory;
@@ -244,6 +245,7 @@ impl Store {
             }
         }
         let connection = schema::open(&database, settings.durability)?;
+        // Before anything is loaded, which would fail on damage with less clear errors.
         schema::check(&connection, &database)?;
         let wrong = |source| StoreError::of(&database, source);
         let history = History::load(&connection, settings.history, settings.dead_letters).map_err(wrong)?;
@@ -308,6 +310,7 @@ fn connect(database: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(database, flags)?;
     connection.set_prepared_statement_cache_capacity(32);
+    // Readers wait only while the log is recovered or emptied.
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     Ok(connection)
 }
@@ -324,6 +327,7 @@ fn lock(folder: &Path) -> Result<Lock, StoreError> {
     if !folder.is_dir() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
     }
+    // Not truncated before the lock is held: it may name the process of another host.
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -332,6 +336,7 @@ fn lock(folder: &Path) -> Result<Lock, StoreError> {
         .mode(0o600)
         .open(folder.join(LOCK))
         .map_err(wrong)?;
+    // A lock of the kernel and not a file with a process id, which would outlive `kill -9`.
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut text = String::new();
         let _ = file.read_to_string(&mut text);

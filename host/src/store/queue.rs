@@ -75,6 +75,7 @@ impl Store {
     /// conversations.
     pub(crate) fn queued(&self, hasher: &impl BuildHasher) -> Result<HashMap<String, Vec<Queued>>, String> {
         self.with_reader(|connection| {
+            // Read first and as a whole: few messages have attempts, and a look-up for each would cost a start.
             let mut again: HashMap<i64, u64> = HashMap::new();
             let mut attempts = connection.prepare("SELECT seq, max(again_at) FROM attempt GROUP BY seq")?;
             let mut rows = attempts.query([])?;
@@ -100,6 +101,7 @@ impl Store {
                     reply_by: times.and_then(|(_, reply_by)| reply_by),
                     again_at: again.get(&seq).copied(),
                 };
+                // Not by `entry`, which would allocate the name of the agent for every message.
                 match queued.get_mut(agent) {
                     Some(messages) => messages.push(message),
                     None => drop(queued.insert(agent.to_owned(), vec![message])),
@@ -123,6 +125,7 @@ impl Store {
                 connection.prepare_cached("SELECT attempt FROM attempt WHERE seq = ?1 ORDER BY number")?;
             let rows = attempts.query_map([seq.cast_signed()], |row| row.get::<_, String>(0))?;
             for text in rows {
+                // An attempt that this version cannot read is left out: the message still has to be handled.
                 envelope.failed.extend(serde_json::from_str::<Attempt>(&text?).ok());
             }
             Ok(Some(envelope))
@@ -165,6 +168,7 @@ impl Store {
             let timers = Self::timers_of(connection, conversation, began, limit)?;
             thread.extend(timers.into_iter().map(|envelope| Threaded { envelope, handled: None, runs: 0 }));
             thread.sort_unstable_by_key(|one| one.envelope.seq);
+            // Messages and timers have `limit` each, so together they may be too many.
             thread.drain(..thread.len().saturating_sub(limit as usize));
             Ok(thread)
         })

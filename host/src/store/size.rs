@@ -20,6 +20,7 @@ impl Store {
 
 /// Returns the size of a database at one moment.
 pub(super) fn size(connection: &Connection, database: &Path) -> rusqlite::Result<StoreStatus> {
+    // One transaction, so that the counts agree with each other while commits go on.
     let transaction = connection.unchecked_transaction()?;
     let number = |sql: &str| transaction.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
     let page = number("PRAGMA page_size")?;

@@ -72,6 +72,7 @@ impl Writer {
         (log, progress): (Option<PathBuf>, Arc<Progress>),
         commits: Arc<Histogram>,
     ) -> Self {
+        // Without a bound: `submit` is called from async tasks, which must not block.
         let (jobs, queue) = mpsc::channel();
         let follow = broadcast::channel(FOLLOW).0;
         let restart = jobs.clone();
@@ -88,7 +89,7 @@ impl Writer {
                 .spawn(move || {
                     let progress = Arc::clone(&thread.progress);
                     progress.run("writer", || thread.run(&queue));
-                    // Whoever closes the database last empties its log, and that cannot be a connection that only reads.
+                    // The last connection to close empties the log, which one that only reads cannot do.
                     thread.counters.conversations.close();
                 })
                 .expect("the system can start a thread")
@@ -125,6 +126,7 @@ impl Store {
     async fn ask(&self, job: impl FnOnce(Asker) -> Job) -> Result<(), CommitError> {
         let (asker, answer) = oneshot::channel();
         self.writer.send(job(asker));
+        // A sender is dropped without an answer only if the writer panicked.
         answer.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
     }
 
@@ -195,17 +197,21 @@ impl Thread {
         while let Some(first) = next.take().or_else(|| self.receive(queue)) {
             crate::test_hooks::point("store-writer");
             jobs.push(first);
+            // Without waiting for more: a single job is written at once.
             jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
             let began = Instant::now();
             let mut batch = Batch { commits: Vec::with_capacity(jobs.len()), ..Batch::default() };
+            // Before the write: a reader that sees it can then wait for it (`wait_durable`).
             self.progress.begin();
             let mut kept = if let Some(refusal) = self.progress.refusal() {
+                // After a failed sync the content of the log is unknown: a commit on top of it could be lost.
                 batch.refuse(jobs.drain(..));
                 Err(refusal)
             } else {
                 batch.write(&mut self.connection, &mut self.counters, jobs.drain(..))
             };
             self.written.commit();
+            // These are answered without a sync of their own, so the folder is compared here.
             if !(batch.early.is_empty() && batch.emptying.is_empty()) {
                 self.progress.look();
                 kept = kept.and(self.progress.refusal().map_or(Ok(()), Err));
@@ -217,6 +223,7 @@ impl Thread {
                 tracing::warn!(%error, "the store's log could not be copied; it grows until it can be");
             }
             let emptying = std::mem::take(&mut batch.emptying);
+            // Taken before the sync: if nothing waits, syncing on this thread is faster than handing over.
             next = queue.try_recv().ok();
             self.syncer.end(Done { batch, kept, began }, next.is_none());
             for asker in emptying {

@@ -37,6 +37,7 @@ impl Away {
 
 /// Returns the rough size of a conversation in memory.
 fn weight(record: &Conversation) -> usize {
+    // Allowances for the allocations: a bound on memory needs no exact size.
     const RECORD: usize = 600;
     let questions = record.unanswered.iter().map(|left| 96 + left.key.len() + left.from.len() + left.to.len());
     let names = record.participants.iter().map(|name| 48 + name.len());
@@ -83,15 +84,18 @@ impl Shard {
         let quiet = |open: &Open| open.row != 0 && open.record.last.saturating_add(QUIET) <= now;
         let mut bytes: usize = self.open.iter().map(|open| weight(&open.record)).sum();
         let full = |bytes, open, away| bytes > MAX_BYTES || open + away > MAX_OPEN;
+        // The usual case, without sorting.
         if !full(bytes, self.open.len(), self.away.len()) && !self.open.iter().any(quiet) {
             return;
         }
+        // Neither with unwritten changes nor before their transaction is over: the database has to have all of it.
         let may = |open: &Open| !open.dirty && open.written <= written;
         let mut oldest: Vec<(u64, u64)> =
             self.open.iter().filter(|open| may(open)).map(|open| (open.record.last, open.hash)).collect();
         oldest.sort_unstable();
         for (last, hash) in oldest {
             let full = full(bytes, self.open.len(), self.away.len());
+            // The time is compared as well, because another conversation may have the same hash.
             let leaves = |open: &Open| may(open) && open.record.last == last && (full || quiet(open));
             let Ok(entry) = self.open.find_entry(hash, leaves) else { continue };
             let open = entry.remove().0;
@@ -123,6 +127,7 @@ impl Conversations {
     pub(super) fn find_away(&self) -> rusqlite::Result<()> {
         let reader = self.reader.lock();
         let Some(reader) = reader.as_ref() else { return Ok(()) };
+        // Ended ones included: a row is never given twice.
         let last: Option<i64> = reader.query_row("SELECT max(id) FROM conversation", [], |row| row.get(0))?;
         self.rows.store(last.unwrap_or(0).cast_unsigned(), Ordering::Relaxed);
         let mut statement = reader.prepare(
@@ -142,6 +147,7 @@ impl Conversations {
     /// Reads a conversation back into memory if it is in the database alone.
     pub(super) fn bring_back(&self, shard: &mut Shard, name: &str, hash: u64) {
         let Some(away) = shard.away.get(&hash) else { return };
+        // The name is compared, because another conversation may have the same hash.
         if let Some(open) = self.read(away).filter(|open| open.record.name == name) {
             shard.away.remove(&hash);
             shard.insert(open);
@@ -166,6 +172,7 @@ impl Conversations {
         let mut record: Conversation = serde_json::from_str(&text).ok()?;
         (record.first, record.last, record.messages) = (clock::from_wall(record.first), away.last, away.messages);
         record.bindings.iter_mut().for_each(|stay| stay.until = clock::from_wall(stay.until));
+        // The callers of the process before are gone: nothing will answer or ask for them.
         if away.is_older {
             record.drop_calls();
         }
@@ -185,12 +192,14 @@ impl Conversations {
             let shard = shard.lock();
             let mut own: Vec<&Open> = shard.open.iter().filter(|open| takes_part(&open.record)).collect();
             own.sort_unstable_by_key(|open| newest(open));
+            // Only those that may be shown are copied: records are long, and the shard is locked.
             found.extend(own.into_iter().take(limit).map(|open| (newest(open), open.record.clone())));
             away.extend(shard.away.values().copied());
         }
         found.sort_unstable_by_key(|(newest, _)| *newest);
         away.sort_unstable_by_key(|away| Reverse((away.last, away.row)));
         let beaten = found.get(limit.saturating_sub(1)).map_or(0, |(_, record)| record.last);
+        // Only as far as they can be among the newest: each one costs a read of the database.
         let away = away.iter().take_while(|away| away.last >= beaten).filter_map(|away| self.read(away));
         found.extend(away.filter(|open| takes_part(&open.record)).take(limit).map(|open| (newest(&open), open.record)));
         found.sort_unstable_by_key(|(newest, _)| *newest);

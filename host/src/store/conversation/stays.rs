@@ -87,11 +87,13 @@ impl Store {
     /// Keeps when a conversation with an agent began of which no record is written. Times are of the steady clock, and kept
     /// as those of the wall clock. Nobody waits.
     pub(crate) fn keep_beginning(&self, agent: Arc<str>, conversation: String, first: u64, last: u64, over: u64) {
+        // A restart begins with nothing then.
         if !self.keeps_messages {
             return;
         }
         let (first, last, over) = (clock::to_wall(first), clock::to_wall(last), clock::to_wall(over));
         self.tell_writer(move |transaction| {
+            // Old ones leave with each new one, so that no sweep is needed.
             transaction.prepare_cached("DELETE FROM beginning WHERE last < ?1")?.execute([over.cast_signed()])?;
             transaction
                 .prepare_cached(
