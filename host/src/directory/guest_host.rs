@@ -44,7 +44,7 @@ impl GuestHost for HostDirectory {
             return Ok(Seen { what, durable: false });
         }
         let what = self.context.store.read(agent, key)?;
-        // What the store has and was not under way before may have been written meanwhile.
+        // Looked up again: a commit that began between the two may be what the store returned.
         let safe = under_way().is_none();
         Ok(Seen { what, durable: safe })
     }

@@ -15,7 +15,7 @@ const WORTH_A_WORD: u64 = 1_000;
 
 /// Wakes agents until `stop`.
 pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) {
-    // Whoever was taken out when this died is woken once more.
+    // Agents that `take_due` had removed when this task died are woken once more.
     look_at_all(&directory, Agent::on_timer);
     loop {
         directory.context.tasks.beat(TIMERS);

@@ -29,18 +29,18 @@ pub(crate) struct Message {
     pub(crate) sent_at: u64,
     /// The number of the current attempt, from 1. Runs after a conflict are one attempt.
     pub(crate) attempt: u32,
-    /// Further pairs of name and value. Names are lower case and may repeat.
+    /// The further pairs of name and value. Names are lower case and may repeat.
     pub(crate) headers: Vec<(String, String)>,
 }
 
 /// The earliest time of a message's handling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// At once.
+    /// The message is deliverable at once.
     Now,
-    /// This many milliseconds after it is sent.
+    /// The message is deliverable this many milliseconds after it is sent.
     AfterMs(u64),
-    /// This time, in milliseconds since 1970.
+    /// The message is deliverable at this time, in milliseconds since 1970.
     AtMs(u64),
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Draft {
     pub(crate) reply_by: Option<u64>,
     pub(crate) priority: Priority,
     pub(crate) delivery: Delivery,
-    /// Further pairs of name and value. `timer` names a message with a delivery to come.
+    /// The further pairs of name and value. `timer` names a message with a delivery to come.
     pub(crate) headers: Vec<(String, String)>,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct Failure {
 /// The reason why a draft was not accepted. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SendError {
-    /// No agent has this name, or none that runs has the capability.
+    /// The name belongs to no agent, or the capability to none that runs.
     UnknownReceiver(String),
     /// `allow.send` of the sender does not name this receiver.
     NotAllowed(String),
@@ -124,7 +124,7 @@ pub(crate) enum SendError {
 /// The reason why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RequestError {
-    /// It was not accepted.
+    /// The request was not accepted.
     NotSent(SendError),
     /// The time ran out. The receiver may have handled it all the same.
     TimedOut,
@@ -132,6 +132,6 @@ pub(crate) enum RequestError {
     Failed(String),
     /// The receiver handled it without a reply.
     NoReply,
-    /// These agents would wait for each other, in this order.
+    /// The agents that would wait for each other, in this order.
     Deadlock(Vec<String>),
 }

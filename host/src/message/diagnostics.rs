@@ -37,7 +37,7 @@ impl Diagnostics {
     }
 }
 
-/// Appended to the message of a fault: memory that was refused may be its cause, whatever the guest made of it.
+/// Completes the message of a fault: memory that was refused may be its cause, whatever the guest made of it.
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_ref().and_then(|details| details.refused) {

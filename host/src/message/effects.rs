@@ -154,9 +154,9 @@ pub(crate) type Committer =
 
 /// The error of committing an HTTP call or a migration.
 pub(crate) enum CommitFailure {
-    /// Another handler has changed a key that the call had read.
+    /// A key that the call had read was changed by another handler.
     Conflict(Box<Conflict>),
-    /// Another error, for a person.
+    /// Any other error, as a text for a person.
     Other(String),
 }
 

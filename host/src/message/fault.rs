@@ -12,7 +12,7 @@ pub(crate) enum Fault {
     Trap {
         /// The trap's message.
         message: String,
-        /// Further details.
+        /// The details for the author of the guest.
         diagnostics: Diagnostics,
     },
     /// The guest exceeded `limits.cpu`.
@@ -20,7 +20,7 @@ pub(crate) enum Fault {
     Cpu {
         /// The bound.
         limit: Duration,
-        /// Further details.
+        /// The details for the author of the guest.
         diagnostics: Diagnostics,
     },
     /// The guest exceeded `limits.fuel`.
@@ -28,7 +28,7 @@ pub(crate) enum Fault {
     Fuel {
         /// The bound.
         limit: u64,
-        /// Further details.
+        /// The details for the author of the guest.
         diagnostics: Diagnostics,
     },
     /// The call exceeded `limits.time`.
@@ -36,7 +36,7 @@ pub(crate) enum Fault {
     Time {
         /// The bound.
         limit: Duration,
-        /// Further details.
+        /// The details for the author of the guest.
         diagnostics: Diagnostics,
     },
     /// The call exceeded the caller's own deadline, which is shorter than `limits.time`.
@@ -45,7 +45,7 @@ pub(crate) enum Fault {
         /// The caller's deadline.
         limit: Duration,
     },
-    /// No instance could be started.
+    /// The pool could start no instance.
     #[error("no instance could be started: {0}")]
     Start(String),
     /// The guest refused its snapshot.
@@ -62,13 +62,13 @@ pub(crate) enum Fault {
     NoResponse {
         /// The reason.
         why: String,
-        /// Further details.
+        /// The details for the author of the guest.
         diagnostics: Diagnostics,
     },
     /// The caller left before the response was complete. Occurs in HTTP calls only.
     #[error("abandoned: the caller left")]
     Abandoned,
-    /// No instance became free in time.
+    /// The time ran out before an instance became free.
     #[error("overloaded: no instance became free in time")]
     Overloaded,
     /// The host failed.

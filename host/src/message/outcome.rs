@@ -62,7 +62,7 @@ pub(crate) enum Outcome {
     BadReply(String),
     /// The effects exceed what the agent is allowed.
     Refused(String),
-    /// Each run ended in a conflict: other handlers changed this key, which it had read.
+    /// The handler ran into a conflict each time: other handlers changed this key, which it had read.
     Conflict(String),
     /// The effects could not be committed.
     NotCommitted(String),

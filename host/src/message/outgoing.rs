@@ -1,4 +1,4 @@
-//! Admitted messages on their way to a mailbox.
+//! The admitted messages on their way to a mailbox.
 
 use std::sync::Arc;
 use std::time::Instant;

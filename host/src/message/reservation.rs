@@ -26,7 +26,7 @@ pub(crate) struct RunContext {
     pub(crate) is_repeatable: bool,
     /// The ticket of its own reserved keys.
     pub(crate) ticket: Option<u64>,
-    /// Its own ticket and those of the handlers that wait for it, whose reservations do not concern it.
+    /// The tickets of the run and of the handlers that wait for it, whose reservations do not concern it.
     pub(crate) own_tickets: Vec<u64>,
     /// The recorded requests of earlier runs.
     pub(crate) requests: RequestLog,
@@ -39,7 +39,7 @@ impl fmt::Debug for RunContext {
     }
 }
 
-/// Called with the number of a reservation that ends.
+/// A callback that gets the ticket of a reservation that ends.
 type OnRelease = Box<dyn FnOnce(u64) + Send + Sync>;
 
 /// Keys that are reserved under a ticket. Dropping it releases them.

@@ -14,7 +14,7 @@ pub(crate) struct Value {
 /// The time at which a key expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expiry {
-    /// By the wall clock, in milliseconds since 1970.
+    /// The time by the wall clock, in milliseconds since 1970.
     pub(crate) at: u64,
     /// The time to live of this call in milliseconds; `None` if the key had its expiry before.
     pub(crate) given: Option<u64>,

@@ -20,7 +20,7 @@ const SPARE: u64 = 64 << 20;
 /// The error of making a copy.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CopyError {
-    /// It would fill the disk.
+    /// The copy would fill the disk.
     #[error("a copy needs {} MiB in {}, where {} MiB are free", needed >> 20, folder.display(), free >> 20)]
     NoRoom {
         /// The file that was to be made.
@@ -41,7 +41,8 @@ pub(crate) enum CopyError {
 }
 
 impl Store {
-    /// A copy as it is now, in a file that has no name any more: it is gone when it is closed. Takes long.
+    /// Copies the store as it is now into a file without a name, which is gone once it is closed. Reads the whole
+    /// database.
     pub(crate) fn copy(&self) -> Result<File, CopyError> {
         let failed = |why: String| CopyError::Failed { path: self.database.clone(), why };
         let file = tempfile::Builder::new()
@@ -50,6 +51,7 @@ impl Store {
             .map_err(|error| failed(error.to_string()))?;
         let connection = super::connect(&self.database).map_err(|error| failed(error.to_string()))?;
         copy_into(&connection, &self.database, file.path())?;
+        // Before `file` is dropped, which removes the name.
         let mut copy = file.reopen().map_err(|error| failed(error.to_string()))?;
         copy.rewind().map_err(|error| failed(error.to_string()))?;
         Ok(copy)
@@ -62,6 +64,7 @@ pub(super) fn copy_into(connection: &Connection, database: &Path, into: &Path) -
     let bytes = |name: &str| -> rusqlite::Result<u64> {
         connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
     };
+    // An upper bound: free pages are not copied.
     let needed = bytes("page_count").and_then(|pages| Ok(pages * bytes("page_size")?));
     let needed = needed.map_err(|error| failed(error.to_string()))? + SPARE;
     let folder = into.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -69,18 +72,19 @@ pub(super) fn copy_into(connection: &Connection, database: &Path, into: &Path) -
         return Err(CopyError::NoRoom { folder: folder.to_owned(), needed, free });
     }
     let name = into.to_str().ok_or_else(|| failed(format!("{} is not UTF-8", into.display())))?;
+    // Not the backup interface, which begins again whenever another connection commits.
     connection.execute("VACUUM INTO ?1", [name]).map_err(|error| failed(error.to_string()))?;
     Ok(())
 }
 
-/// Bytes that are free where a folder is; none where the system does not tell.
+/// Returns the bytes that are free on the disk of a folder; `None` where the system does not say.
 pub(super) fn free(folder: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(folder).ok()?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// How the files begin that a host which is killed may leave in its data folder: copies, components that were tried by
-/// hand, and whatever else was to be put in place whole.
+/// The beginnings of the names of files that a killed host may leave in its data folder: copies, components that were
+/// tried by hand, and files that were to be renamed into place.
 const LEFT_BEHIND: [&str; 3] = [UNFINISHED, "rehearse-", ".tmp"];
 
 /// Removes what hosts that were killed have left unfinished.

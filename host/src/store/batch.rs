@@ -32,16 +32,19 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Writes jobs in one transaction. After an error nothing of them is kept, and everybody is still to be told.
+    /// Writes jobs in one transaction. After an error nothing of them is kept, and every caller is still to be answered.
     pub(super) fn write(
         &mut self,
         connection: &mut Connection,
         counters: &mut Counters,
         jobs: impl Iterator<Item = Job>,
     ) -> rusqlite::Result<()> {
+        // A transaction that fails gives its numbers back: no row has them.
         let before = (counters.seq, counters.event);
         counters.history.begin();
+        // One time for the whole transaction, so that no key expires between its check and its write.
         counters.now = crate::clock::now_ms();
+        // Immediate: a deferred transaction may fail to get the lock after commits were decided.
         let written = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => self.write_all(transaction, counters, jobs),
             Err(error) => {
@@ -68,8 +71,10 @@ impl Batch {
     ) -> rusqlite::Result<()> {
         let mut failed = None;
         {
+            // In a block, because its statements borrow the transaction, which `commit` consumes.
             let mut writing = Writing::new(&transaction);
             for job in jobs {
+                // The transaction is rolled back as a whole, so the rest is not tried.
                 if failed.is_some() {
                     self.set_aside(job);
                 } else {
@@ -83,7 +88,7 @@ impl Batch {
         }
     }
 
-    /// Tells those who do not wait until it is safe whether it was written.
+    /// Answers the callers that wait until the transaction is written, and not until it is durable.
     pub(super) fn tell_early(&mut self, failed: Option<&rusqlite::Error>) {
         let result = failed.map_or(Ok(()), |error| Err(CommitError::Store(error.to_string())));
         for asker in self.early.drain(..) {
@@ -92,12 +97,12 @@ impl Batch {
         }
     }
 
-    /// Takes in jobs none of which is written, so that everybody is told.
+    /// Takes in jobs none of which is written, so that their callers are answered.
     pub(super) fn refuse(&mut self, jobs: impl Iterator<Item = Job>) {
         jobs.for_each(|job| self.set_aside(job));
     }
 
-    /// Takes in a job that is not written, so that whoever waits is told.
+    /// Takes in a job that is not written, so that its caller is answered.
     fn set_aside(&mut self, job: Job) {
         match job {
             Job::Commit(commit) => self.commits.push((commit, Ok(None))),
@@ -120,10 +125,12 @@ impl Batch {
                     Ok(result) => (result, None),
                     Err(error) => (Ok(None), Some(error)),
                 };
+                // Also after an error: its callback has to run.
                 self.commits.push((submission, result));
                 error.map_or(Ok(()), Err)
             }
             Job::Revision(revision, asker) => {
+                // Before the write, so that the caller is answered whether it fails or not.
                 self.askers.push((asker, Ok(())));
                 let mut record = counters.new_record();
                 push_revision(&mut record, &revision);
@@ -151,6 +158,7 @@ impl Batch {
                 Ok(())
             }
             Job::Restart | Job::Empty(_) => {
+                // A checkpoint cannot run inside of a transaction: the writer makes it afterwards.
                 self.set_aside(job);
                 Ok(())
             }

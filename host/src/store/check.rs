@@ -1,4 +1,4 @@
-//! Whether a store is as it has to be: whole as a database, and in agreement with itself.
+//! Checks a store: that the database is undamaged, and that its tables agree with each other.
 
 use rusqlite::Connection;
 use serde::de::DeserializeOwned;
@@ -8,10 +8,10 @@ use super::message_row::{self, COLUMNS};
 use crate::api_types::{Defect, StoreCheck};
 use crate::message::Attempt;
 
-/// Damages of the database that are told, at most.
+/// The most damages of the database that are reported.
 const DAMAGES: u32 = 20;
 
-/// What has to be so: a code, how many break it, and what that means.
+/// The rules of a sound store: a code, a query that counts the rows that break the rule, and what that means.
 const RULES: &[(&str, &str, &str)] = &[
     (
         "ack-without-message",
@@ -101,6 +101,7 @@ impl Store {
 /// Looks through a whole database, as it is at one moment.
 pub(super) fn check(connection: &Connection) -> StoreCheck {
     let mut defects = Vec::new();
+    // One transaction: commits between two rules would look like defects.
     let looked = connection.unchecked_transaction().and_then(|transaction| look(&transaction, &mut defects));
     if let Err(error) = looked {
         defects.push(defect("unreadable", format!("the database cannot be read to its end: {error}"), 1));
@@ -113,6 +114,7 @@ fn defect(code: &str, what: impl Into<String>, count: u64) -> Defect {
 }
 
 fn look(connection: &Connection, defects: &mut Vec<Defect>) -> rusqlite::Result<()> {
+    // Bounded, because one damaged page can break thousands of rows.
     let mut damages = connection.prepare(&format!("PRAGMA integrity_check({DAMAGES})"))?;
     for damage in damages.query_map([], |row| row.get::<_, String>(0))? {
         let damage = damage?;
@@ -126,6 +128,7 @@ fn look(connection: &Connection, defects: &mut Vec<Defect>) -> rusqlite::Result<
             defects.push(defect(code, *what, count.cast_unsigned()));
         }
     }
+    // Decoded as a host does: the check of the database knows nothing of encoded columns.
     for (table, code) in
         [("message", "unreadable-message"), ("timer", "unreadable-timer"), ("dead", "unreadable-dead-letter")]
     {
@@ -146,7 +149,7 @@ fn look(connection: &Connection, defects: &mut Vec<Defect>) -> rusqlite::Result<
     Ok(())
 }
 
-/// How many messages of a table cannot be read.
+/// Counts the messages of a table that cannot be decoded.
 fn unreadable(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
     let mut statement = connection.prepare(&format!("SELECT {COLUMNS} FROM {table}"))?;
     let mut rows = statement.query([])?;
@@ -157,7 +160,7 @@ fn unreadable(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
     Ok(count)
 }
 
-/// How many texts cannot be read as this.
+/// Counts the texts that cannot be parsed as this type.
 fn unreadable_json<T: DeserializeOwned>(connection: &Connection, sql: &str) -> rusqlite::Result<u64> {
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;

@@ -18,13 +18,13 @@ use super::Store;
 use super::commit::CommitError;
 use super::sync::Progress;
 
-/// How long to wait after a copy before the next. What is left of the log when it begins anew is copied by the writer, for
-/// which commits wait: it is what came in this time.
+/// The pause between two copies. The writer copies what came in this time before the log begins anew, and commits wait
+/// for that, so it is short.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes in the log above which it is to begin anew.
 const MAX_LOG: i64 = 64 << 20;
-/// The longest that copying is put off for somebody. Whoever takes longer is not harmed by one more sync, and the log
-/// does not grow meanwhile.
+/// The longest time for which a caller puts off copying. A longer task is not harmed by one more sync, and the log
+/// must not grow without bound meanwhile.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// The state that the writer and the copying thread share.
@@ -34,11 +34,11 @@ struct Shared {
     written: Mutex<bool>,
     woken: Condvar,
     stop: AtomicBool,
-    /// Held by whoever copies, against those for whom copying is put off.
+    /// A lock that a copy holds for writing, and each [`Rest`] for reading.
     rest: Arc<RwLock<()>>,
 }
 
-/// Until this is dropped the log is not copied, and the disk is there for commits alone.
+/// A guard against copying: until it is dropped the log is not copied, and the disk serves commits alone.
 #[derive(Debug)]
 pub(crate) struct Rest {
     _ends: DropGuard,
@@ -48,13 +48,14 @@ impl Store {
     /// Returns when everything before is safe and no copying of the log is under way. None begins while what is given
     /// lives, for a second at most.
     pub(crate) async fn rest(&self) -> Rest {
+        // Before the flush, so that no copy begins between it and the caller's work.
         let resting = self.writer.rest().read_owned().await;
-        // A store that failed says so to whoever commits.
+        // A store that failed reports that to its next commit.
         let _ = self.flush().await;
         let ended = CancellationToken::new();
         let rest = Rest { _ends: ended.clone().drop_guard() };
         tokio::spawn(async move {
-            // One of both comes.
+            // Either the guard is dropped or its time is over: both end the rest.
             let _ = tokio::time::timeout(LONGEST_REST, ended.cancelled()).await;
             drop(resting);
         });
@@ -67,9 +68,10 @@ impl Store {
 pub(super) struct CheckpointProgress(Arc<Shared>);
 
 impl CheckpointProgress {
-    /// Something was written.
+    /// Notes that something was written.
     pub(super) fn commit(&self) {
         let mut written = self.0.written.lock();
+        // One wake-up serves many commits; each is a system call.
         if !*written {
             *written = true;
             self.0.woken.notify_one();
@@ -98,12 +100,12 @@ impl Checkpointer {
         Self { shared, thread: Some(thread) }
     }
 
-    /// What copying waits for.
+    /// Returns the lock that copying waits for.
     pub(super) fn rest(&self) -> Arc<RwLock<()>> {
         Arc::clone(&self.shared.rest)
     }
 
-    /// For the writer.
+    /// Returns the handle by which the writer wakes the thread.
     pub(super) fn written(&self) -> CheckpointProgress {
         CheckpointProgress(Arc::clone(&self.shared))
     }
@@ -116,6 +118,7 @@ impl Drop for Checkpointer {
         drop(self.shared.written.lock());
         self.shared.woken.notify_one();
         if let Some(thread) = self.thread.take() {
+            // `Progress::run` has caught and reported a panic.
             let _ = thread.join();
         }
     }
@@ -123,6 +126,7 @@ impl Drop for Checkpointer {
 
 fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
     let page = connection.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0)).unwrap_or(4_096);
+    // In pages, as the checkpoint reports the length of the log. 512 bytes are the least that SQLite has.
     let max_pages = MAX_LOG / page.max(512);
     let stopped = || shared.stop.load(Ordering::SeqCst);
     loop {
@@ -135,12 +139,14 @@ fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
             if !stopped() {
                 shared.woken.wait_for(&mut written, PAUSE);
             }
+            // Before the copy: what is written during it asks for another.
             *written = false;
         }
         if stopped() {
             return;
         }
         crate::test_hooks::point("store-checkpoint");
+        // Held for both copies: a `Rest` that is taken meanwhile waits until the disk is free.
         let _alone = shared.rest.blocking_write();
         // What came during a copy is little, and what came during the next one is less: the writer has to wait for the
         // rest.
@@ -153,12 +159,13 @@ fn run(shared: &Shared, connection: &Connection, restart: impl Fn()) {
     }
 }
 
-/// Copies what is safe to copy now. Gives the pages in the log.
+/// Copies what is safe to copy now. Returns the number of pages in the log.
 pub(super) fn copy(connection: &Connection) -> rusqlite::Result<i64> {
+    // Passive: it waits neither for readers nor for the writer, and copies what it can.
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
 }
 
-/// Copies all of the log and empties it. Waits for who reads, but not for long; not for who copies.
+/// Copies all of the log and empties it. Waits for readers up to the busy timeout, and not for another copy.
 pub(super) fn empty(connection: &Connection) -> Result<(), CommitError> {
     let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
     match busy {

@@ -191,7 +191,7 @@ pub(crate) enum CommitError {
     Repeated {
         /// The message's id.
         id: String,
-        /// Its conversation.
+        /// The conversation of the message.
         conversation: String,
     },
     /// The idempotency key was used before, for another message.

@@ -26,9 +26,9 @@ use crate::message::Envelope;
 use crate::store::prefetch;
 use crate::store::record::{ConversationRow, Record};
 
-/// Conversations are spread over so many parts, so that agents seldom wait for one another.
+/// The number of shards that conversations are spread over, so that agents seldom wait for each other.
 const SHARDS: usize = 16;
-/// Open conversations of one part; beyond that those end before their time in which nothing was said for longest.
+/// The most open conversations of one shard. Beyond that those end early that were silent for longest.
 const MAX_OPEN: usize = 16_384;
 
 pub(crate) use ended::on_wall;
@@ -36,12 +36,12 @@ pub(super) use ended::{is_named, push_end};
 pub(crate) use sends::Closed;
 pub(crate) use stays::Goes;
 
-/// How many conversations there are.
+/// The numbers of conversations.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub(crate) struct ConversationFigures {
-    /// Those that are open.
+    /// The number of open ones.
     pub(crate) open: u64,
-    /// All that ever had more than one message, since the store was made.
+    /// The number of all that had more than one message, since the store was made.
     pub(crate) written: u64,
     /// Messages of an open one, on average; none when none is open.
     pub(crate) mean_messages: Option<f64>,
@@ -49,7 +49,7 @@ pub(crate) struct ConversationFigures {
     pub(crate) illegal: u64,
 }
 
-/// What holds until the declaration is applied.
+/// The settings that hold until the declaration is applied.
 const DEFAULT: desired::ConversationsSpec =
     desired::ConversationsSpec { timeout: std::time::Duration::from_secs(30 * 60), participants: 10 };
 
@@ -69,34 +69,34 @@ pub(crate) fn said(envelope: &Envelope) -> SpeechAct<'_> {
     }
 }
 
-/// All open conversations. Times in their records are of the steady clock.
+/// The open conversations. Times in their records are of the steady clock.
 pub(crate) struct Conversations {
     hasher: RandomState,
-    /// Each apart from the next: what is written in one is not to keep those waiting who look into another.
+    /// The shards, each on cache lines of its own: a write to one must not slow down readers of another.
     shards: [CachePadded<Mutex<Shard>>; SHARDS],
     bounds: ArcSwap<desired::ConversationsSpec>,
-    /// Reads those that are away; none once the store is closed.
+    /// The connection that reads conversations that left memory; `None` once the store is closed.
     reader: Mutex<Option<Connection>>,
-    /// The last one's row.
+    /// The row of the newest one.
     rows: AtomicU64,
-    /// The last message's place that is safe.
+    /// The sequence number of the last message that is written.
     place: AtomicU64,
-    /// How often something was written, the last time included that is under way.
+    /// The number of transactions that wrote conversations, the one in progress included.
     writes: AtomicU64,
-    /// Up to where in `writes` all is in the database.
+    /// The count in `writes` up to which all is in the database.
     written: AtomicU64,
     illegal: AtomicU64,
 }
 
 #[derive(Default)]
 struct Shard {
-    /// By the hash of their names, which is made once for every message.
+    /// The conversations in memory, by the hash of their names, which is computed once for every message.
     open: HashTable<OpenConversation>,
     /// The hashes of those that are to be written: of as many as there are that are [`OpenConversation::dirty`].
     dirty: Vec<u64>,
-    /// Open ones that are in the database alone, by the hash of their names.
+    /// The open ones that are in the database alone, by the hash of their names.
     away: AHashMap<u64, Away>,
-    /// Those that were too many, until they are ended: some in memory, some in the database.
+    /// The ones beyond the bound, until they are ended: some in memory, some in the database.
     surplus: (Vec<Expired>, Vec<Away>),
 }
 
@@ -105,13 +105,13 @@ struct OpenConversation {
     hash: u64,
     record: Conversation,
     row: u64,
-    /// No message of it has a place before this one; 0 if that is not known.
+    /// The sequence number before which it has no message; 0 if that is not known.
     began: u64,
     /// Set if it is in `dirty`.
     dirty: bool,
     /// Set if more than its count and time is to be written.
     changed: bool,
-    /// When it was written last, as [`Conversations::writes`] counts.
+    /// The transaction that wrote it last, as [`Conversations::writes`] counts.
     written: u64,
 }
 
@@ -122,7 +122,7 @@ pub(crate) struct Expired {
     pub(crate) row: Option<u64>,
     /// The record as it was at the end.
     pub(crate) record: Conversation,
-    /// No message of it has a place before this one; 0 if that is not known.
+    /// The sequence number before which it has no message; 0 if that is not known.
     began: u64,
 }
 
@@ -133,8 +133,8 @@ impl Expired {
 }
 
 impl Conversations {
-    /// Those that the database has open: they are away until something is said in them. `reader` is a connection for
-    /// them alone.
+    /// Loads the places of conversations that are open in the database; each is read with its next message. `reader` is
+    /// a connection for this alone.
     pub(super) fn load(reader: Connection) -> rusqlite::Result<Self> {
         let conversations = Self {
             hasher: RandomState::new(),
@@ -166,10 +166,12 @@ impl Conversations {
         self.bounds.store(bounds.into());
     }
 
-    /// The part where a conversation is, which is in memory if it is open, and the hash of its name.
+    /// Locks the shard of a conversation and returns it with the hash of the name. An open conversation is in memory
+    /// then.
     fn shard(&self, name: &str) -> (MutexGuard<'_, Shard>, u64) {
         let hash = self.hasher.hash_one(name);
         let mut shard = self.part(hash).lock();
+        // Under the lock of the shard: two callers must not read one record back twice.
         if !shard.away.is_empty() {
             self.bring_back(&mut shard, name, hash);
         }
@@ -181,10 +183,10 @@ impl Conversations {
         &self.shards[usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0)]
     }
 
-    /// Lets the processor fetch what is known of a conversation in which something will be said.
+    /// Prefetches the record of a conversation that a message is about to change.
     pub(crate) fn prefetch(&self, name: &str) {
         let hash = self.hasher.hash_one(name);
-        // Whoever has the part now is as good at fetching.
+        // The holder of the lock brings the record into the cache; waiting would cost more than a miss.
         let Some(shard) = self.part(hash).try_lock() else { return };
         for OpenConversation { hash, record, row, dirty, .. } in shard.open.iter_hash(hash) {
             for count in [hash, row, &record.last, &record.messages] {
@@ -245,6 +247,7 @@ impl Conversations {
         if open.row == 0 {
             open.row = self.next_row();
         }
+        // Once in the list, which has as many hashes as there are dirty records.
         if !open.dirty {
             open.dirty = true;
             shard.dirty.push(hash);
@@ -262,6 +265,7 @@ impl Conversations {
         bound: usize,
     ) -> Result<ConversationChange, ConversationError> {
         let mut record = Conversation::new(name, said.from, said.at);
+        // Before the insertion: a message that is refused begins no conversation.
         let change = record.record_reversibly(said, bound)?;
         // Whom an agent began with, what it asked and how far a protocol is must be known when the answer comes, be it
         // after a restart. Names of agents have no colon.
@@ -274,7 +278,7 @@ impl Conversations {
         }
         shard.insert(OpenConversation { hash, record, row, began, dirty: written, changed: written, written: 0 });
         if shard.open.len() > 2 * MAX_OPEN {
-            // Faster than the sweep.
+            // New ones come faster than the sweep removes old ones.
             shard.let_go(said.at, self.written.load(Ordering::Acquire));
         }
         Ok(change)
@@ -283,10 +287,11 @@ impl Conversations {
     /// Takes note that all messages up to this place are safe.
     pub(super) fn safe_up_to(&self, place: u64) {
         self.place.store(place, Ordering::Relaxed);
+        // Release, for the Acquire before `let_go`: a record leaves memory only once its row can be read.
         self.written.store(self.writes.load(Ordering::Relaxed), Ordering::Release);
     }
 
-    /// The place before which no message of an open conversation is; 0 if that is not known.
+    /// Returns the sequence number before which an open conversation has no message; 0 if that is not known.
     pub(super) fn began(&self, name: &str) -> u64 {
         let (shard, hash) = self.shard(name);
         shard.get(name, hash).map_or(0, |open| open.began)
@@ -308,17 +313,18 @@ impl Conversations {
         shard.get(name, hash).map(|open| open.record.first)
     }
 
-    /// A conversation that is open.
+    /// Returns a copy of an open conversation.
     pub(crate) fn get(&self, name: &str) -> Option<Conversation> {
         let (shard, hash) = self.shard(name);
         shard.get(name, hash).map(|open| open.record.clone())
     }
 
-    /// How many there are, and what was said in those that are open.
+    /// Returns the numbers of conversations and of their messages.
     pub(crate) fn figures(&self) -> ConversationFigures {
         let (mut open, mut messages) = (0, 0);
         for shard in &self.shards {
             let shard = shard.lock();
+            // One shard at a time: the figures need not be of one moment.
             open += (shard.open.len() + shard.away.len()) as u64;
             messages += shard.open.iter().map(|open| open.record.messages).sum::<u64>();
             messages += shard.away.values().map(|away| away.messages).sum::<u64>();
@@ -348,8 +354,10 @@ impl Conversations {
             shard.let_go(now, self.written.load(Ordering::Acquire));
             expired.append(&mut shard.surplus.0);
             away.append(&mut shard.surplus.1);
+            // Dirty ones may be among those that ended, and their hashes would stay in the list.
             shard.find_dirty();
         }
+        // After the locks are released: reads of the database must not hold up messages.
         expired.extend(away.iter().filter_map(|away| self.read(away)).map(Expired::of));
         expired
     }
@@ -361,9 +369,11 @@ impl Conversations {
             let mut shard = shard.lock();
             let Shard { open, dirty, .. } = &mut *shard;
             for hash in dirty.drain(..) {
+                // Two names may share a hash: each has an entry here, so both are found in either order.
                 let Some(open) = open.find_mut(hash, |open| open.dirty) else { continue };
                 let shown = &*on_wall(&open.record);
                 let (id, last, messages) = (open.row, shown.last, shown.messages);
+                // The record may be long: it is written only if more than its count and time changed.
                 if open.changed {
                     let text = serde_json::to_string(shown).expect("a record is numbers and text");
                     record.push(ConversationRow::Set {
@@ -382,10 +392,11 @@ impl Conversations {
         }
     }
 
-    /// What was written is not kept: all of it is written again with the next change of each.
+    /// Marks all conversations as unwritten after a transaction that failed, so that the next one writes them again.
     pub(super) fn undo(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
+            // Which of them the transaction wrote is not recorded, and writing one again does no harm.
             for open in shard.open.iter_mut().filter(|open| open.row != 0) {
                 (open.changed, open.dirty) = (true, true);
             }

@@ -15,7 +15,7 @@ use super::timer::{Counted, Timers};
 
 /// The state of the writer that it need not ask the database for.
 pub(super) struct Counters {
-    /// The last message's place.
+    /// The sequence number of the last message.
     pub(super) seq: u64,
     /// The version that the last write of state has; shared with those who take the next.
     pub(super) version: Arc<AtomicU64>,
@@ -46,7 +46,7 @@ pub(super) struct Counters {
     pub(super) captured: Option<Captured>,
 }
 
-/// Encoded records.
+/// The encoded records of a test.
 #[cfg(test)]
 #[derive(Default)]
 pub(super) struct Captured {
@@ -91,7 +91,7 @@ impl Counters {
         })
     }
 
-    /// The next message's place.
+    /// Returns the next sequence number of a message.
     pub(super) fn next_seq(&mut self) -> u64 {
         self.seq += 1;
         self.seq
@@ -109,6 +109,7 @@ impl Counters {
         if let Some(captured) = &mut self.captured {
             captured.in_transaction.push(super::record::wire::encode(&record));
         }
+        // Also after an error: the allocation is worth keeping.
         self.buffer = record.into_buffer();
         applied
     }
@@ -116,6 +117,7 @@ impl Counters {
     /// Writes what was counted and what leaves, at the end of a transaction.
     pub(super) fn finish(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         let mut record = self.new_record();
+        // In the same transaction: no row may have a number beyond the stored counter, which would be given twice.
         record.push(OtherRow::Counters { seq: self.seq, version: self.version.load(Ordering::SeqCst) });
         let resized = std::mem::take(&mut self.resized);
         for agent in &resized {
@@ -123,6 +125,7 @@ impl Counters {
             record.push(StateRow::Size { agent, bytes });
         }
         self.conversations.push_changed(&mut record);
+        // Last, as it counts what the commits of this transaction handled.
         self.history.prune(transaction, &mut record)?;
         self.apply(&mut Tables::new(transaction), record)
     }
@@ -130,6 +133,7 @@ impl Counters {
     /// Notes that the transaction is written.
     pub(super) fn written(&mut self) {
         self.conversations.safe_up_to(self.seq);
+        // Not before the commit: agents act on these counts.
         self.timers.apply(&mut self.counted);
         #[cfg(test)]
         if let Some(captured) = &mut self.captured {
@@ -141,6 +145,7 @@ impl Counters {
     pub(super) fn undo(&mut self, (seq, event): (u64, i64)) {
         (self.seq, self.event) = (seq, event);
         self.history.undo();
+        // The caches have what the transaction did, mixed with what was there before: all of it is loaded again.
         self.sizes.clear();
         self.resized.clear();
         self.keys.clear();
@@ -153,6 +158,7 @@ impl Counters {
     }
 
     pub(super) fn size(&mut self, transaction: &Transaction<'_>, agent: &Arc<str>) -> rusqlite::Result<i64> {
+        // Only the writer changes sizes, so a size that it has read stays right.
         if let Some(size) = self.sizes.get(agent) {
             return Ok(*size);
         }

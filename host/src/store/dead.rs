@@ -27,25 +27,25 @@ pub(crate) struct Dead {
     pub(crate) number: u64,
     /// The message's id.
     pub(crate) id: String,
-    /// Who should have handled it.
+    /// The agent that should have handled it.
     pub(crate) agent: String,
-    /// Who sent it.
+    /// The sender.
     pub(crate) sender: String,
-    /// What it meant to do.
+    /// The communicative act.
     pub(crate) performative: String,
-    /// Its conversation.
+    /// The conversation.
     pub(crate) conversation: String,
-    /// When it was sent, in milliseconds since 1970.
+    /// The time at which it was sent, in milliseconds since 1970.
     pub(crate) sent_at: u64,
-    /// When it was given up, in milliseconds since 1970.
+    /// The time at which it was given up, in milliseconds since 1970.
     pub(crate) at: u64,
-    /// Why, as a stable code.
+    /// The reason as a stable code.
     pub(crate) reason: String,
-    /// Why, for a person.
+    /// The reason for a person.
     pub(crate) error: String,
-    /// How often it was tried.
+    /// The number of attempts.
     pub(crate) tried: u64,
-    /// What went wrong at the last attempt, as a stable code such as `trap`; none when it was never tried.
+    /// The failure of the last attempt as a stable code such as `trap`; none when it was never tried.
     pub(crate) code: Option<String>,
     /// The revision that tried last, such as `triage@7`; none when it was never tried.
     pub(crate) revision: Option<String>,
@@ -89,7 +89,7 @@ impl Default for DeadFilter {
 }
 
 impl DeadFilter {
-    /// The one of a number.
+    /// Selects the dead letter of a number.
     pub(crate) fn one(number: u64) -> Self {
         Self { after: number.saturating_sub(1), up_to: number, ..Self::default() }
     }
@@ -108,18 +108,18 @@ impl DeadFilter {
     }
 }
 
-/// Dead letters of one agent and reason, counted.
+/// The count of the dead letters of one agent and reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct DeadCount {
-    /// Whose.
+    /// The agent.
     pub(crate) agent: String,
-    /// Why they were given up.
+    /// The reason as a stable code.
     pub(crate) reason: String,
-    /// How many.
+    /// The number of dead letters.
     pub(crate) count: u64,
     /// Bytes of their contents.
     pub(crate) bytes: u64,
-    /// When the oldest was given up, in milliseconds since 1970.
+    /// The time at which the oldest was given up, in milliseconds since 1970.
     pub(crate) oldest: u64,
 }
 
@@ -202,7 +202,7 @@ impl Store {
         receiver.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))
     }
 
-    /// Forgets dead letters, some at a time. Gives how many there were.
+    /// Removes dead letters, some at a time. Returns their number.
     pub(crate) async fn forget_dead(&self, filter: DeadFilter) -> Result<u64, CommitError> {
         let mut forgotten = 0;
         loop {
@@ -217,12 +217,14 @@ impl Store {
                 let count = record.rows.len() as u64;
                 counters.apply(&mut Tables::new(transaction), record)?;
                 counters.history.revived(count);
+                // A caller that has left stops the loop; this portion is removed all the same.
                 let _ = sender.send(count);
                 Ok(())
             })
             .await?;
             let count = receiver.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))?;
             forgotten += count;
+            // After a full portion there may be more.
             if count < u64::from(AT_ONCE) {
                 return Ok(forgotten);
             }
@@ -263,6 +265,7 @@ fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadF
         // That an operator wants it is a new cause, and the first.
         envelope.hops = 0;
         envelope.message.reply_by = envelope.message.reply_by.filter(|by| *by > now);
+        // A new number: the row of the message as it was given up may still have the old one.
         envelope.seq = counters.keeps_messages.then(|| counters.next_seq());
     }
     for envelope in &envelopes {
@@ -290,6 +293,7 @@ struct Tried<'a> {
 fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
     let Envelope { message, .. } = message_row::decode(found)?;
     let attempts = found.get_ref(10)?.as_str()?;
+    // A list is shown even if this version cannot read the attempts of one letter.
     let tried: Vec<Tried<'_>> = serde_json::from_str(attempts).unwrap_or_default();
     Ok(Dead {
         number: found.get::<_, i64>(0)?.cast_unsigned(),
@@ -310,7 +314,7 @@ fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
     })
 }
 
-/// The same of a row with its content.
+/// Reads a dead letter of a row with its content.
 fn in_full(found: &Row<'_>) -> rusqlite::Result<DeadInFull> {
     let Envelope { message, .. } = message_row::decode(found)?;
     let attempts = serde_json::from_str(found.get_ref(10)?.as_str()?).unwrap_or_default();

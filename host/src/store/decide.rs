@@ -67,6 +67,7 @@ impl<'t> Decider<'t> {
         submission: &mut CommitRequest,
     ) -> rusqlite::Result<Result<CommitDecision, CommitError>> {
         let commit = &submission.commit;
+        // First: a repeated request gets its first message's id, whatever would refuse it now.
         if let Some(key) = &commit.key
             && let Err(error) = find_key(self.transaction, &commit.agent, key)?
         {
@@ -112,6 +113,7 @@ impl<'t> Decider<'t> {
             Ok(decided) => decided,
             Err(error) => return Ok(Err(error)),
         };
+        // The writer is alone: no other commit comes between this check and the write.
         for (key, seen) in &state.reads {
             let known = self.find(counters, agent, key)?;
             if !is_as_seen(*seen, known.version, known.expires_at, counters.now) {
@@ -121,6 +123,7 @@ impl<'t> Decider<'t> {
         let bytes = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
         let mut size = counters.size(self.transaction, agent)?;
         for (key, value) in state.writes.iter().chain(&sums) {
+            // An expired key counts as long as its row is there: the size is that of the rows.
             let replaced = self.find(counters, agent, key)?.length;
             size -= replaced.map_or(0, |length| length + bytes(key.len()));
             size += value.as_ref().map_or(0, |value| bytes(key.len() + value.bytes.len()));
@@ -134,6 +137,7 @@ impl<'t> Decider<'t> {
                 expired.push(key.clone());
             }
         }
+        // A commit that only removes keys passes: it is the way back below a limit that was lowered.
         let grows = !sums.is_empty() || state.writes.values().any(Option::is_some);
         if grows && size.cast_unsigned() > state.quota {
             return Ok(Err(CommitError::Quota(state.quota)));
@@ -149,6 +153,7 @@ impl<'t> Decider<'t> {
         state: &StateChange,
     ) -> rusqlite::Result<Result<(Writes, u64), CommitError>> {
         let (mut sums, mut version) = (Writes::new(), state.version);
+        // Most commits add nothing and need no statement.
         if state.adds.is_empty() {
             return Ok(Ok((sums, version)));
         }
@@ -168,6 +173,7 @@ impl<'t> Decider<'t> {
                 // the version that they saw.
                 version = counters.version.fetch_add(1, Ordering::SeqCst) + 1;
             }
+            // An addition keeps the expiry of the number; only a write sets another.
             let expiry = before.and_then(|(_, at)| at).map(|at| Expiry { at, given: None });
             sums.insert(key.clone(), Some(Value { bytes: sum.to_string().into(), expiry }));
         }
@@ -200,6 +206,7 @@ fn number(counters: &mut Counters, commit: &mut Commit) -> Option<u64> {
     for sent in commit.sends.iter_mut().filter(|sent| sent.ends.is_none()) {
         let envelope = &mut sent.envelope;
         if envelope.waits && envelope.due.is_some() {
+            // The number is of the timer row alone: the message gets another when it moves to its mailbox.
             sent.seq = Some(counters.next_seq());
         } else if counters.keeps_messages {
             sent.seq = Some(counters.next_seq());
@@ -219,6 +226,7 @@ pub(super) fn record<'a>(counters: &mut Counters, commit: &'a Commit, decision: 
         push_state(counters, &mut record, &commit.agent, (change, decided));
     }
     if let Some(key) = &commit.key {
+        // Old keys leave with each new one, so that no sweep has to look for them.
         record.push(OtherRow::KeysRemoved { before: key.at.cast_signed() - KEY_LIFE });
         record.push(OtherRow::Key {
             agent: &commit.agent,
@@ -238,6 +246,7 @@ pub(super) fn record<'a>(counters: &mut Counters, commit: &'a Commit, decision: 
             record.push(QueueRow::Attempt {
                 seq: failed.seq,
                 number: failed.attempt.number,
+                // The steady clock of this process means nothing to the next one.
                 again_at: clock::to_wall(failed.again_at),
                 attempt: Cow::Owned(attempt),
             });
@@ -249,6 +258,7 @@ pub(super) fn record<'a>(counters: &mut Counters, commit: &'a Commit, decision: 
     push_sends(counters, &mut record, commit);
     if let (Some(dead), Some(seq)) = (&commit.dead, decision.dead) {
         if counters.keeps_messages && dead.envelope.seq.is_some() {
+            // Revision 0 marks a message that no revision has handled.
             push_handled(counters, &mut record, (seq, 0, 0));
         }
         push_dead(&mut record, &dead.envelope, seq, (dead.reason, Cow::Borrowed(&dead.error)), dead.at);
@@ -285,11 +295,13 @@ fn push_state<'a>(
         };
         counters.keys.set(agent, key, known);
     }
+    // A key that this commit writes anew is set above and has to stay.
     for key in decided.expired.iter().filter(|key| !change.writes.contains_key(*key)) {
         record.push(StateRow::Removed { agent, key });
         counters.keys.set(agent, key, Known::default());
     }
     counters.sizes.insert(Arc::clone(agent), decided.size);
+    // Written once at the end of the transaction, however many of its commits change it.
     counters.resized.insert(Arc::clone(agent));
 }
 

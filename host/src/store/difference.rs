@@ -1,5 +1,5 @@
-//! What copies of messages were answered otherwise, by rollout: number 0 is what differs by nature, each other one
-//! message.
+//! The differences between the answers to copies of messages, by rollout: number 0 has what differs by nature, each
+//! other number one message.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ impl Store {
     /// Keeps one record of an agent's rollout in place of what has its number. Nobody waits.
     pub(crate) fn keep_difference(&self, agent: Arc<str>, rollout: u64, number: u64, record: String) {
         self.tell_writer(move |transaction| {
+            // Those of rollouts that the ledger has forgotten leave with the next write.
             transaction
                 .prepare_cached("DELETE FROM difference WHERE agent = ?1 AND rollout <= ?2")?
                 .execute(params![&*agent, rollout.saturating_sub(ROLLOUTS).cast_signed()])?;

@@ -51,7 +51,9 @@ impl Store {
             writes: BTreeMap::new(),
             expired: keys,
             adds: BTreeMap::new(),
+            // No key is written, so none gets this version.
             version: 0,
+            // A removal is never refused.
             quota: u64::MAX,
         });
         self.submit(CommitRequest::new(commit, Vec::new(), done));

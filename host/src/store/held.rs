@@ -30,7 +30,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Of a folder whose lock and database are open.
+    /// Notes the files of a folder whose lock and database are open.
     pub(super) fn new(folder: &Path, lock: &File) -> Result<Self, StoreError> {
         let wrong = |cause| StoreError::Folder { path: folder.to_owned(), cause };
         let database = folder.join(DATABASE);
@@ -41,6 +41,7 @@ impl Held {
             files: [(folder.join(LOCK), lock), (database, opened)],
             log: (folder.join(format!("{DATABASE}-wal")), OnceLock::new()),
         };
+        // The folder may have been exchanged while it was being opened.
         held.check().map_err(|why| wrong(std::io::Error::other(why)))?;
         Ok(held)
     }
@@ -48,7 +49,7 @@ impl Held {
     /// Compares the files with what their paths lead to now: a call of the system for each.
     ///
     /// # Errors
-    /// One is another, or not there. Gives what to say.
+    /// A file was exchanged or removed; the error is a text for a person.
     pub(super) fn check(&self) -> Result<(), String> {
         let lost = |path: &Path, found: Option<&Metadata>| {
             let what = if found.is_some() { "is another file now" } else { "is not there any more" };
@@ -67,6 +68,7 @@ impl Held {
         let (path, opened) = &self.log;
         match (fs::metadata(path).ok(), opened.get()) {
             (Some(found), _) if *opened.get_or_init(|| identity(&found)) == identity(&found) => Ok(()),
+            // SQLite creates the log with the first commit.
             (None, None) => Ok(()),
             (found, _) => Err(lost(path, found.as_ref())),
         }
@@ -101,9 +103,11 @@ impl Claim {
 fn name(folder: &Path) -> Option<SocketAddr> {
     use std::os::unix::ffi::OsStrExt;
 
+    // Not resolved: the claim is on the path as given, wherever it leads later.
     let absolute = std::path::absolute(folder).ok()?;
     let (parent, last) = (absolute.parent()?, absolute.file_name()?);
     let (device, inode) = identity(&fs::metadata(parent).ok()?);
+    // Hashed, because an abstract name has at most 107 bytes and a path may have more.
     let mut hash = Sha256::new();
     hash.update(device.to_le_bytes());
     hash.update(inode.to_le_bytes());

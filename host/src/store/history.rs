@@ -20,7 +20,7 @@ pub(super) struct History {
     handled: u64,
     /// The highest place among them.
     highest: u64,
-    /// After every [`STEP`]: how many were handled by then, and the highest place among them.
+    /// The marks, one after every [`STEP`]: the number handled by then, and the highest sequence number among them.
     marks: VecDeque<(u64, u64)>,
     dead: u64,
     /// The dead letters that the transaction in progress added.
@@ -59,7 +59,7 @@ impl History {
         Ok(history)
     }
 
-    /// A transaction begins.
+    /// Notes the counts at the beginning of a transaction.
     pub(super) fn begin(&mut self) {
         let Self { handled, highest, dead, .. } = *self;
         self.buried = 0;
@@ -73,10 +73,11 @@ impl History {
         if let Some(left) = left {
             self.marks.push_front(left);
         }
+        // After the removed mark is back in front, since the length counts it.
         self.marks.truncate(marks);
     }
 
-    /// A message is handled.
+    /// Counts a message that is handled.
     pub(super) fn handled(&mut self, seq: u64) {
         self.handled += 1;
         self.highest = self.highest.max(seq);
@@ -88,6 +89,7 @@ impl History {
     /// Adds to a record what leaves at the end of a transaction: handled messages up to one mark, and as many of the
     /// oldest dead letters as were added beyond the bound.
     pub(super) fn prune(&mut self, connection: &Connection, record: &mut Record<'_>) -> rusqlite::Result<()> {
+        // No more than were added: after the bound was lowered one transaction must not remove thousands.
         let surplus = self.dead.saturating_sub(self.keep_dead).min(std::mem::take(&mut self.buried));
         if surplus > 0 {
             let mut oldest = connection.prepare_cached("SELECT seq FROM dead ORDER BY seq LIMIT ?1")?;
@@ -98,6 +100,7 @@ impl History {
             }
         }
         let surplus = |mark: &(u64, u64)| self.handled - mark.0 >= self.keep;
+        // One mark at most, so that no transaction removes more than about a thousand rows.
         if self.marks.front().is_some_and(surplus) {
             self.before.left = self.marks.pop_front();
             record.push(QueueRow::HandledRemoved { up_to: self.before.left.map_or(0, |(_, up_to)| up_to) });

@@ -54,6 +54,7 @@ impl KeyCache {
             found.known = known;
             return;
         }
+        // All at once: an order of use would cost every look-up, and the cache fills again soon.
         if self.keys.len() >= MAX_KEYS {
             self.keys.clear();
         }

@@ -26,6 +26,7 @@ impl Store {
     pub(crate) fn keep_ledger(&self, agent: Arc<str>, record: Option<String>) {
         self.tell_writer(move |transaction| {
             let Some(record) = record else {
+                // A saved memory may only name a handoff: it takes the bytes over before that is removed.
                 let handed = "UPDATE snapshot SET (data, pieces, bytes) =
                         (SELECT data, pieces, bytes FROM memory WHERE memory.agent = ?1), handed = NULL
                      WHERE agent = ?1 AND handed IS NOT NULL";
@@ -40,12 +41,14 @@ impl Store {
                 .prepare_cached("INSERT OR REPLACE INTO ledger (agent, record) VALUES (?1, ?2)")?
                 .execute(params![&*agent, record])
         });
+        // After the change is queued: a sweep between the two would clear the flag and find nothing.
         self.pieces.untidy();
     }
 
     /// Forgets what revisions handed over that are kept no more.
     pub(crate) fn forget_handoffs(&self, agent: Arc<str>, revisions: Vec<u64>) {
         self.tell_writer(move |transaction| {
+            // A saved memory may only name the handoff that goes: it takes the bytes over first.
             let mut keep = transaction.prepare_cached(
                 "UPDATE snapshot SET (data, pieces, bytes) =
                     (SELECT data, pieces, bytes FROM memory WHERE memory.agent = ?1), handed = NULL
@@ -67,6 +70,7 @@ impl Store {
         change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static,
     ) {
         let other = Box::new(move |transaction: &rusqlite::Transaction<'_>, _: &mut _| change(transaction).map(|_| ()));
+        // The receiver is dropped, so the answer goes nowhere; an error is logged with the transaction.
         self.writer.send(Job::Other(other, oneshot::channel().0));
     }
 

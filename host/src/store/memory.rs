@@ -61,6 +61,7 @@ impl Pieces {
     /// Removes what a host that was killed has left of saves.
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         connection.execute(&format!("DELETE FROM piece WHERE memory NOT IN ({NAMED})"), [])?;
+        // Numbers begin above all that are left, so that no two memories share pieces.
         let last: Option<i64> = connection.query_row("SELECT max(memory) FROM piece", [], |row| row.get(0))?;
         Ok(Self {
             next: AtomicU64::new(last.unwrap_or(0).cast_unsigned() + 1),
@@ -82,6 +83,7 @@ impl Store {
             return Ok(Placed { pieces: &self.pieces, number: None });
         }
         let number = self.pieces.next.fetch_add(1, Ordering::SeqCst);
+        // Before the first piece, which `tidy_memories` would remove otherwise.
         self.pieces.writing.lock().insert(number);
         let placed = Placed { pieces: &self.pieces, number: Some(number) };
         for (at, begin) in (0_i64..).zip((0..data.len()).step_by(PIECE)) {
@@ -129,6 +131,7 @@ impl Store {
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )?
                 .execute(params![&*agent, revision, saved_at, data, pieces, bytes])?;
+            // The row names the handoff, so that the bytes are written once while a mailbox waits.
             transaction
                 .prepare_cached(
                     "INSERT OR REPLACE INTO snapshot (agent, revision, saved_at, data, handed)
@@ -174,6 +177,7 @@ impl Store {
 
     /// Removes pieces that are nobody's, a few in each transaction. Costs nothing while there are none.
     pub(crate) async fn tidy_memories(&self) -> Result<(), CommitError> {
+        // Cleared before the sweep: pieces that lose their row during it set it again.
         if !self.pieces.untidy.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
@@ -188,6 +192,7 @@ impl Store {
                 })
                 .await;
             if let Err(error) = removed {
+                // The next sweep tries again.
                 self.pieces.untidy();
                 return Err(error);
             }
@@ -243,6 +248,7 @@ fn whole(connection: &Connection, number: i64, bytes: usize) -> rusqlite::Result
     while let Some(row) = rows.next()? {
         data.extend_from_slice(row.get_ref(0)?.as_blob()?);
     }
+    // A missing piece must not pass for a shorter memory.
     if data.len() == bytes {
         return Ok(data);
     }

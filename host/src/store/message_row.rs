@@ -16,6 +16,7 @@ use crate::message::{Envelope, Message};
 /// The part of a message that has no column of its own.
 #[derive(Serialize, Deserialize)]
 struct EncodedHead<'a> {
+    // Postcard writes no names: the order of the fields is the format, which a migration reads too.
     id: Cow<'a, str>,
     performative: u8,
     sender: Cow<'a, str>,
@@ -54,12 +55,13 @@ pub(super) fn encode(envelope: &Envelope, buffer: &mut Vec<u8>) {
         tracestate: envelope.trace.as_ref().and_then(|trace| trace.state.as_deref()).map(Cow::Borrowed),
         headers: Cow::Borrowed(&message.headers),
     };
+    // `to_extend` consumes the buffer, so it is moved out and back.
     let taken = std::mem::take(buffer);
     *buffer = postcard::to_extend(&head, taken).expect("a vector takes whatever is written");
 }
 
-/// When a message was sent and when its answer is of no use any more, of what [`encode`] made of it; none if this version
-/// cannot read it.
+/// Reads from an encoded head ([`encode`]) when the message was sent and until when an answer is of use; `None` if this
+/// version cannot read it.
 pub(super) fn times(head: &[u8]) -> Option<(u64, Option<u64>)> {
     postcard::from_bytes::<EncodedHead<'_>>(head).ok().map(|head| (head.sent_at, head.reply_by))
 }
@@ -74,7 +76,8 @@ pub(super) fn rank(column: i64) -> Priority {
     usize::try_from(column).ok().and_then(|index| Priority::ALL.get(index).copied()).unwrap_or(Priority::Normal)
 }
 
-/// By what a message is looked up from outside: its id. What agents send, whose names have no colon, nobody looks up.
+/// Returns the id by which a message from outside is looked up; `None` for a message of an agent, whose name has no
+/// colon.
 pub(super) fn receipt(message: &Message) -> Option<&str> {
     message.sender.contains(':').then_some(message.id.as_str())
 }
@@ -141,6 +144,7 @@ pub(super) fn push_dead<'a>(
         attempts: Cow::Owned(serde_json::to_string(&envelope.failed).expect("attempts are numbers and text")),
         receipt: receipt(message),
     });
+    // The dead letter has them now; most messages have none, and need no delete.
     if !envelope.failed.is_empty() {
         record.push(QueueRow::AttemptsRemoved { seq });
     }
@@ -173,6 +177,7 @@ pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
         reply_by: head.reply_by,
         priority: rank(row.get(3)?),
         sent_at: head.sent_at,
+        // The mailbox counts from the failed attempts, which have rows of their own.
         attempt: 1,
         headers: head.headers.into_owned(),
     };

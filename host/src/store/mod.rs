@@ -1,13 +1,13 @@
-//! What is kept: messages, agents' state and snapshots, revisions, events. An embedded SQLite in the data folder.
+//! The durable store of messages, agents' state and snapshots, revisions and events: an embedded SQLite in the data
+//! folder.
 //!
 //! ```text
-//! commit --> queue --> the writer: begin, all that waits, commit --> one fsync --> everybody is told, in order
+//! commit --> queue --> the writer: begin, all that waits, commit --> one fsync --> the callers are told, in order
 //! read   --> a connection of the reader's own thread, never behind the writer
 //! the log of the database --> copied into it by a thread of its own
 //! ```
-//! One writer makes one commit of whatever came while the last fsync ran; nobody waits for company. The next is
-//! written while the last is synced. Nobody
-//! hears "committed" before the data is as safe as `store.durability` asks.
+//! One writer makes one commit of all that came while the last fsync ran; a commit never waits for company. The next is
+//! written while the last is synced. A commit is acknowledged only once its data is as safe as `store.durability` asks.
 
 mod backup;
 mod batch;
@@ -100,7 +100,7 @@ pub(crate) enum StoreError {
         /// The other host, as it wrote itself down.
         pid: Option<u32>,
     },
-    /// Another host opened it by this path, when it led to another folder.
+    /// The path is held by another host, for which it led to another folder.
     #[error("another host still has the path {}, whose folder was removed or exchanged under it; it ends within seconds, start this one then", path.display())]
     PathInUse {
         /// The folder.
@@ -144,7 +144,7 @@ pub(crate) enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// Its bytes are not as they have to be.
+    /// The database is damaged.
     #[error("the store {} is damaged ({cause}): `caxton store check` says more; put a backup in its place with `caxton store restore FILE --force`, or move it away to begin anew", path.display())]
     Damaged {
         /// The database.
@@ -152,7 +152,7 @@ pub(crate) enum StoreError {
         /// The error of SQLite.
         cause: rusqlite::Error,
     },
-    /// It, or its folder, cannot be written to.
+    /// The database or its folder cannot be written to.
     #[error("the store {} cannot be opened for writing ({cause}): mend the permissions of it and its folder, or choose another with `--data DIR`", path.display())]
     ReadOnly {
         /// The database.
@@ -168,7 +168,7 @@ pub(crate) enum StoreError {
         /// The error of SQLite.
         cause: rusqlite::Error,
     },
-    /// What is to be done would fill the disk.
+    /// The operation would fill the disk.
     #[error("this needs {} MiB beside the store {}, where {} MiB are free: make room first", needed >> 20, path.display(), free >> 20)]
     NoRoom {
         /// The database.
@@ -178,7 +178,7 @@ pub(crate) enum StoreError {
         /// The bytes that are free.
         free: u64,
     },
-    /// It cannot be copied.
+    /// The store cannot be copied.
     #[error(transparent)]
     Copy(CopyError),
     /// The database cannot be opened or read for another reason.
@@ -234,6 +234,7 @@ impl Store {
     /// Opens the store in a folder, making both when they are not there.
     pub(crate) fn open(folder: &Path, settings: &desired::StoreSpec) -> Result<Arc<Self>, StoreError> {
         let lock = lock(folder)?;
+        // After the lock: before it the unfinished copies may be those of a running host.
         backup::clear(folder);
         let database = folder.join(DATABASE);
         let keeps_messages = settings.durability != Durability::Memory;
@@ -244,6 +245,7 @@ impl Store {
             }
         }
         let connection = schema::open(&database, settings.durability)?;
+        // Before anything is loaded, which would fail on damage with less clear errors.
         schema::check(&connection, &database)?;
         let wrong = |source| StoreError::of(&database, source);
         let history = History::load(&connection, settings.history, settings.dead_letters).map_err(wrong)?;
@@ -308,6 +310,7 @@ fn connect(database: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(database, flags)?;
     connection.set_prepared_statement_cache_capacity(32);
+    // Readers wait only while the log is recovered or emptied.
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     Ok(connection)
 }
@@ -324,6 +327,7 @@ fn lock(folder: &Path) -> Result<Lock, StoreError> {
     if !folder.is_dir() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
     }
+    // Not truncated before the lock is held: it may name the process of another host.
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -332,6 +336,7 @@ fn lock(folder: &Path) -> Result<Lock, StoreError> {
         .mode(0o600)
         .open(folder.join(LOCK))
         .map_err(wrong)?;
+    // A lock of the kernel and not a file with a process id, which would outlive `kill -9`.
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut text = String::new();
         let _ = file.read_to_string(&mut text);

@@ -15,7 +15,7 @@ use crate::telemetry::histogram::Histogram;
 /// The commits that are reported where they were made; more are reported by a task, so that the disk does not wait.
 const TOLD_HERE: usize = 16;
 
-/// Tells everybody what became of a transaction.
+/// Reports the results of transactions to their callers.
 pub(super) struct Notifier {
     follow: broadcast::Sender<Arc<Event>>,
     telling: Telling,
@@ -25,8 +25,8 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    /// Events go to `follow`; `commits` is told how long each transaction took. A panic while something is told ends the
-    /// store.
+    /// Creates a notifier. Events go to `follow`; `commits` records how long each transaction took. A panic in a callback
+    /// ends the store.
     pub(super) fn new(
         follow: broadcast::Sender<Arc<Event>>,
         commits: Arc<Histogram>,
@@ -84,6 +84,7 @@ struct Telling {
 
 impl Telling {
     fn start(progress: Arc<Progress>) -> Self {
+        // Outside of a runtime, as in some tests, all callbacks run on the thread that commits.
         let runtime = tokio::runtime::Handle::try_current().ok();
         let (task, mut batches) = tokio::sync::mpsc::unbounded_channel::<DecidedBatch>();
         let behind = Arc::new(AtomicUsize::new(0));
@@ -106,15 +107,18 @@ impl Telling {
         if batch.commits.is_empty() {
             return;
         }
+        // Batches that the task still has come first, so that results arrive in the order of commits.
         let in_order = self.behind.load(Ordering::SeqCst) == 0;
         let Some(runtime) = &self.runtime else { return batch.tell() };
         if in_order && batch.commits.len() <= TOLD_HERE {
+            // Callbacks start tasks, and the threads of the store are outside of the runtime.
             let _guard = runtime.enter();
             return batch.tell();
         }
+        // Before the send: the task may be done with it, and count down, at once.
         self.behind.fetch_add(1, Ordering::SeqCst);
         if let Err(unsent) = self.task.send(batch) {
-            // The runtime has ended; whoever still waits hears it here.
+            // The runtime has ended; callers that still wait are answered here.
             let _guard = runtime.enter();
             unsent.0.tell();
         }

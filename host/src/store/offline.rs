@@ -1,4 +1,4 @@
-//! A store that no host runs on: what commands do with it themselves.
+//! A store that no host runs on, as commands open it themselves.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::size::with_suffix;
 use super::{DATABASE, Lock, StoreError, check, lock, schema, size};
 use crate::api_types::{StoreCheck, StoreStatus};
 
-/// What stands beside a database and belongs to it.
+/// The suffixes of the files that make up a database.
 const BESIDE: [&str; 3] = ["", "-wal", "-shm"];
 
 /// A store that is held against hosts, and not changed unless that is asked for.
@@ -35,7 +35,7 @@ impl OfflineStore {
         Ok(Self { database, connection, _lock: lock })
     }
 
-    /// For tests that plant what a check is to find.
+    /// Returns the connection, for tests that plant defects.
     #[cfg(test)]
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
@@ -70,7 +70,7 @@ impl OfflineStore {
         check::check(&self.connection)
     }
 
-    /// How much it has.
+    /// Returns the size of the store by kind of record.
     pub(crate) fn size(&self) -> Result<StoreStatus, StoreError> {
         self.current()?;
         size::size(&self.connection, &self.database).map_err(self.wrong())
@@ -80,6 +80,7 @@ impl OfflineStore {
     pub(crate) fn compact(&self) -> Result<(u64, u64), StoreError> {
         let bytes = || self.database.metadata().map_or(0, |metadata| metadata.len());
         self.known()?;
+        // First, so that the sizes are those of databases without logs.
         self.empty_log()?;
         let before = bytes();
         // The new database is made in a temporary file and in the log before it takes the old one's place.
@@ -144,16 +145,21 @@ pub(crate) fn restore(folder: &Path, copy: &Path, replace: bool) -> Result<Optio
     let folder_wrong = |cause| StoreError::Folder { path: folder.to_owned(), cause };
     let temporary = tempfile::Builder::new().prefix("copy-").tempfile_in(folder).map_err(folder_wrong)?;
     copy_into(&connection, copy, temporary.path()).map_err(StoreError::Copy)?;
+    // Before the rename: after a crash the name could lead to an empty file otherwise.
     File::open(temporary.path()).and_then(|file| file.sync_all()).map_err(folder_wrong)?;
+    // The log goes with its database: SQLite would take it for that of the new one.
     for suffix in BESIDE {
         let (from, to) = (with_suffix(&database, suffix), with_suffix(&old, suffix));
+        // Mostly there is none; other errors show in the rename.
         let _ = fs::remove_file(&to);
         if from.exists() {
             fs::rename(&from, &to).map_err(folder_wrong)?;
         }
     }
     temporary.persist(&database).map_err(|error| folder_wrong(error.error))?;
+    // A rename is durable only once its folder is synced.
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(folder_wrong)?;
+    // Held until the new store is in place: no host may open a mixture of both.
     drop(lock);
     Ok(there.then_some(old))
 }

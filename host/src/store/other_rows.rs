@@ -21,6 +21,7 @@ pub(super) fn find_key(
     agent: &str,
     key: &IdempotencyKey,
 ) -> rusqlite::Result<Result<(), CommitError>> {
+    // Old keys are removed only with new ones, so the query leaves out those that are too old.
     let now = key.at.cast_signed();
     let known: Option<(Vec<u8>, String, String)> = transaction
         .prepare_cached(
@@ -51,6 +52,7 @@ pub(super) fn push_event<'a>(record: &mut Record<'a>, event: &'a Event) {
         kind: &event.kind,
         data: Cow::Owned(event.data.to_string()),
     });
+    // In batches: a delete beside each insert would cost every event.
     if event.id % PRUNE_EVENTS == 0 {
         record.push(OtherRow::EventsRemoved { up_to: event.id - MAX_EVENTS });
     }

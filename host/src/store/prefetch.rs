@@ -1,4 +1,4 @@
-//! Prefetching of memory that is read soon.
+//! Prefetches memory that is read soon.
 //!
 //! Messages in a long mailbox were written long ago and have left the caches. Prefetching all parts of a message some
 //! turns before it is handled overlaps the cache misses, which would otherwise be waited for one by one.

@@ -37,11 +37,12 @@ pub(crate) struct EventFilter {
 
 impl Store {
     pub(super) fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
-        // It may show what was refused.
+        // The database may show transactions that were refused because their sync failed.
         if let Some(refusal) = self.progress.refusal() {
             return Err(refusal.to_string());
         }
         READER.with_borrow_mut(|reader| {
+            // A thread may have read another store of this process before, as tests do.
             let stale = reader.as_ref().is_none_or(|(id, _)| *id != self.id);
             if stale {
                 let connection = super::connect(&self.database).map_err(|error| error.to_string())?;
@@ -154,6 +155,7 @@ impl Store {
                     at: row.get::<_, i64>(1)?.cast_unsigned(),
                     agent: row.get(2)?,
                     kind: row.get(3)?,
+                    // One that is not JSON is shown as text: it must not hide the other events.
                     data: serde_json::from_str(&data).unwrap_or(serde_json::Value::String(data)),
                 })
             })?;

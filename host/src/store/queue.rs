@@ -21,7 +21,7 @@ pub(crate) struct Queued {
     pub(crate) conversation: u64,
     /// The urgency.
     pub(crate) rank: Priority,
-    /// Since when it waits: when it was sent or due, by the steady clock; none if that cannot be read.
+    /// The time since which it waits: when it was sent or due, by the steady clock; `None` if that cannot be read.
     pub(crate) since: Option<u64>,
     /// The time after which its answer is of no use, in milliseconds since 1970.
     pub(crate) reply_by: Option<u64>,
@@ -71,10 +71,11 @@ fn thread_sql() -> String {
 }
 
 impl Store {
-    /// All messages that wait, by agent, in the order in which they were committed. `hasher` hashes their
+    /// Returns all messages that wait, by agent, in the order in which they were committed. `hasher` hashes their
     /// conversations.
     pub(crate) fn queued(&self, hasher: &impl BuildHasher) -> Result<HashMap<String, Vec<Queued>>, String> {
         self.with_reader(|connection| {
+            // Read first and as a whole: few messages have attempts, and a look-up for each would cost a start.
             let mut again: HashMap<i64, u64> = HashMap::new();
             let mut attempts = connection.prepare("SELECT seq, max(again_at) FROM attempt GROUP BY seq")?;
             let mut rows = attempts.query([])?;
@@ -100,6 +101,7 @@ impl Store {
                     reply_by: times.and_then(|(_, reply_by)| reply_by),
                     again_at: again.get(&seq).copied(),
                 };
+                // Not by `entry`, which would allocate the name of the agent for every message.
                 match queued.get_mut(agent) {
                     Some(messages) => messages.push(message),
                     None => drop(queued.insert(agent.to_owned(), vec![message])),
@@ -109,7 +111,7 @@ impl Store {
         })
     }
 
-    /// A message that waits, with the attempts made.
+    /// Returns a message that waits, with the attempts made.
     pub(crate) fn message(&self, seq: u64) -> Result<Option<Envelope>, String> {
         self.with_reader(|connection| {
             let envelope = connection
@@ -123,6 +125,7 @@ impl Store {
                 connection.prepare_cached("SELECT attempt FROM attempt WHERE seq = ?1 ORDER BY number")?;
             let rows = attempts.query_map([seq.cast_signed()], |row| row.get::<_, String>(0))?;
             for text in rows {
+                // An attempt that this version cannot read is left out: the message still has to be handled.
                 envelope.failed.extend(serde_json::from_str::<Attempt>(&text?).ok());
             }
             Ok(Some(envelope))
@@ -146,7 +149,7 @@ impl Store {
         })
     }
 
-    /// The messages of a conversation that are still kept, the newest so many, in the order of their commit.
+    /// Returns the newest `limit` messages of a conversation that are still kept, in the order of their commit.
     ///
     /// Looks through those that were committed since the conversation began, as far as that is known, and else through
     /// all: an index would cost each message a quarter of the writer's time.
@@ -165,12 +168,13 @@ impl Store {
             let timers = Self::timers_of(connection, conversation, began, limit)?;
             thread.extend(timers.into_iter().map(|envelope| Threaded { envelope, handled: None, runs: 0 }));
             thread.sort_unstable_by_key(|one| one.envelope.seq);
+            // Messages and timers have `limit` each, so together they may be too many.
             thread.drain(..thread.len().saturating_sub(limit as usize));
             Ok(thread)
         })
     }
 
-    /// Agents whose mailbox an operator has paused.
+    /// Returns the agents whose mailbox an operator has paused.
     pub(crate) fn paused(&self) -> Result<Vec<String>, String> {
         self.with_reader(|connection| {
             connection.prepare_cached("SELECT agent FROM paused")?.query_map([], |row| row.get(0))?.collect()

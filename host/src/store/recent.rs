@@ -60,6 +60,7 @@ impl Store {
     /// The agents of which messages are kept. Takes time in proportion to them, and not to their messages.
     pub(crate) fn recent_agents(&self) -> Result<Vec<String>, String> {
         self.with_reader(|connection| {
+            // Jumps from agent to agent in the index, where DISTINCT would read every row.
             let mut agents = connection.prepare(
                 "WITH RECURSIVE known (agent) AS (
                      SELECT min(agent) FROM recent
@@ -110,6 +111,7 @@ impl Store {
                     }
                     found.push(RecentMessage { envelope, answer });
                 }
+                // Read from the newest on, so that the bound on bytes leaves out the oldest.
                 found.reverse();
                 Ok(found)
             };

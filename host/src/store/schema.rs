@@ -197,9 +197,11 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, St
     // Messages are for the owner's eyes, whatever the folder lets others see. A file system without modes has none
     // to set.
     let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
+    // Before the first write: a database of a newer version must stay as it is.
     let found = format(&connection, path)?;
     configure(&connection, durability).map_err(wrong)?;
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
+        // A step and its number are one transaction, so that a killed migration goes on where it was.
         let transaction = connection.transaction().map_err(wrong)?;
         transaction.execute_batch(migration).map_err(wrong)?;
         transaction
@@ -219,6 +221,7 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreErr
     if std::fs::metadata(path).is_ok_and(|file| file.len() > MAX_CHECKED) {
         return Ok(());
     }
+    // The quick check does not compare indexes with tables, which would take several times as long.
     let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     match found.map_err(|source| StoreError::of(path, source))? {
         fine if fine == "ok" => Ok(()),

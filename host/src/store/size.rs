@@ -1,4 +1,4 @@
-//! How much the store has, and of what.
+//! The size of the store, by kind of record.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::dead;
 use crate::api_types::{AgentRecords, StoreStatus};
 
 impl Store {
-    /// How much it has. Looks at every message, so it takes a while.
+    /// Returns the size of the store. Reads every message row, so it takes a while.
     pub(crate) fn size(&self) -> Result<StoreStatus, String> {
         let connection = super::connect(&self.database).map_err(|error| error.to_string())?;
         let size = size(&connection, &self.database).map_err(|error| error.to_string())?;
@@ -18,8 +18,9 @@ impl Store {
     }
 }
 
-/// How much a database has, at one moment.
+/// Returns the size of a database at one moment.
 pub(super) fn size(connection: &Connection, database: &Path) -> rusqlite::Result<StoreStatus> {
+    // One transaction, so that the counts agree with each other while commits go on.
     let transaction = connection.unchecked_transaction()?;
     let number = |sql: &str| transaction.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
     let page = number("PRAGMA page_size")?;

@@ -38,11 +38,11 @@ pub(super) struct WrittenBatch {
 
 /// The progress of the writer, for those who read what it writes.
 pub(super) struct Progress {
-    /// Transactions begun.
+    /// The number of transactions begun.
     begun: AtomicU64,
     /// Transactions that are over: safe, or refused.
     over: watch::Sender<u64>,
-    /// Whether the log could not be synced: what is in it may be lost, so nothing is committed any more.
+    /// Set once the log could not be synced: its content may be lost, so nothing is committed any more.
     broken: AtomicBool,
     /// The reason why the store failed for good, once it has.
     lost: watch::Sender<Option<Arc<str>>>,
@@ -89,6 +89,7 @@ impl Progress {
 
     /// Ends the store for good, for the first reason that is given.
     pub(super) fn lose(&self, why: &str) {
+        // The first reason is the cause; later ones follow from it.
         let first = self.lost.send_if_modified(|lost| {
             let first = lost.is_none();
             lost.get_or_insert_with(|| why.into());
@@ -101,6 +102,7 @@ impl Progress {
 
     /// Runs a thread of the store, which ends the store if it panics.
     pub(super) fn run(&self, name: &str, work: impl FnOnce()) {
+        // Unwind safe: the store accepts nothing after this, so no broken state is used.
         if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
             self.lose(&format!("a thread of the store died ({name}): {}", logging::reason(&*panic)));
             // Who waits until all is safe waits no longer: nothing is written after this.
@@ -112,6 +114,7 @@ impl Progress {
 impl Store {
     /// Returns when all that could be read so far is safe. Does not wait for what is written later.
     pub(crate) async fn wait_durable(&self) {
+        // Read once, at the call: the caller can have seen no later transaction.
         let begun = self.progress.begun.load(Ordering::SeqCst);
         // The sender lives as long as the store.
         let _ = self.progress.over.subscribe().wait_for(|over| *over >= begun).await;
@@ -151,13 +154,14 @@ struct Last {
     took: Arc<SyncTime>,
 }
 
-/// How long syncs take, in nanoseconds: an average in which each counts an eighth of those before.
+/// The duration of syncs in nanoseconds: a moving average in which a new one weighs an eighth.
 #[derive(Debug, Default)]
 struct SyncTime(AtomicU64);
 
 impl SyncTime {
     fn took(&self, took: Duration) {
         let (before, took) = (self.get(), u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        // Load and store are two steps, but only the holder of the lock of `Last` records.
         self.0.store(before - before / 8 + took / 8, Ordering::Relaxed);
     }
 
@@ -174,10 +178,12 @@ struct WriteAheadLog {
 
 impl WriteAheadLog {
     fn sync(&mut self) -> std::io::Result<()> {
+        // Opened once: SQLite overwrites the log and never replaces it while the store is open.
         let file = match self.file.take() {
             Some(file) => file,
             None => File::open(&self.path)?,
         };
+        // Without timestamps, which nothing reads; a new length is synced with the data.
         let synced = file.sync_data();
         self.file = Some(file);
         synced
@@ -188,11 +194,13 @@ impl Last {
     fn end(&mut self, done: WrittenBatch) {
         let WrittenBatch { batch, mut kept, began } = done;
         let syncing = Instant::now();
+        // A transaction that failed has added nothing to sync.
         if kept.is_ok()
             && let Some(log) = &mut self.log
             && let Err(error) = log.sync()
         {
             tracing::error!(file = %log.path.display(), %error, "the store's log cannot be synced; nothing is committed any more");
+            // For good: the kernel may drop dirty pages after a failed sync, and the next one would report success.
             self.progress.broken.store(true, Ordering::SeqCst);
         }
         self.took.took(syncing.elapsed());
@@ -212,10 +220,11 @@ fn failure(why: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(code, Some(why.to_owned()))
 }
 
-/// Where the writer hands over what it has written. Ends when this is dropped, after all of it.
+/// The stage to which the writer hands written transactions. Dropping it waits until all of them are synced.
 pub(super) struct Syncer {
     last: Arc<Mutex<Last>>,
-    /// To the thread; a transaction is handed over when it takes it. None if nothing is synced.
+    /// The channel to the thread, without a buffer: a send returns when the thread takes the transaction. `None` if
+    /// nothing is synced.
     thread: Option<(mpsc::SyncSender<WrittenBatch>, JoinHandle<()>)>,
     /// Transactions that the thread has not ended.
     ahead: Arc<AtomicU64>,
@@ -255,8 +264,10 @@ impl Syncer {
     /// Makes a transaction safe and tells of it, after those before. `alone`: nothing else waits to be written.
     pub(super) fn end(&self, done: WrittenBatch, alone: bool) {
         let wrote = u64::try_from(done.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        // The hand-over pays only if the disk is slower than the writer, which would wait for the thread otherwise.
         let beside = !alone && self.took.get() > wrote;
         match &self.thread {
+            // Behind one that the thread still has, since results are reported in order.
             Some((sender, _)) if beside || self.ahead.load(Ordering::SeqCst) > 0 => {
                 self.ahead.fetch_add(1, Ordering::SeqCst);
                 // The thread ends only after this.
@@ -270,6 +281,7 @@ impl Syncer {
 impl Drop for Syncer {
     fn drop(&mut self) {
         if let Some((sender, thread)) = self.thread.take() {
+            // Closes the channel, which ends the thread once it has synced the rest.
             drop(sender);
             let _ = thread.join();
         }

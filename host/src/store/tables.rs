@@ -156,6 +156,7 @@ impl<'t> Tables<'t> {
     fn conversation(&mut self, row: &ConversationRow<'_>) -> rusqlite::Result<()> {
         match row {
             ConversationRow::Set { id, name, first, last, messages, record, began } => {
+                // REPLACE also removes an ended conversation that has the unique name.
                 let times = [first, last, messages, began].map(|number| number.cast_signed());
                 let [first, last, messages, began] = times;
                 self.execute(
@@ -191,6 +192,7 @@ impl<'t> Tables<'t> {
     fn other(&mut self, row: &OtherRow<'_>) -> rusqlite::Result<()> {
         match row {
             OtherRow::Counters { seq, version } => {
+                // A row that stays as it is is not written, which would dirty its page with every commit.
                 let sql = "UPDATE meta SET value = ?2 WHERE key = ?1 AND value <> ?2";
                 self.execute(sql, params!["version", version.cast_signed()])?;
                 self.execute(sql, params!["seq", seq.cast_signed()])

@@ -352,7 +352,7 @@ async fn memory_keeps_nothing() {
     assert!(store.read("counter", "a").unwrap().is_none());
 }
 
-/// What opening a store says that was changed like this while nobody had it.
+/// Returns the error of opening a store whose folder was changed while no host had it.
 fn opened_after(change: impl FnOnce(&Path)) -> String {
     let folder = tempfile::tempdir().unwrap();
     drop(open(&folder, Durability::Fsync));

@@ -75,6 +75,7 @@ impl AgentTimers {
 
     /// Keeps a place for one more. False if there are as many as there may be.
     pub(crate) fn reserve(&self, bound: u64) -> bool {
+        // Added before it is compared: two callers cannot both take the last place.
         let reserved = self.reserved.fetch_add(1, Ordering::SeqCst);
         let free = self.count().saturating_add(reserved) < bound;
         if !free {
@@ -130,6 +131,7 @@ impl Timers {
     /// Returns the counts of one agent.
     pub(crate) fn of(&self, agent: &str) -> Arc<AgentTimers> {
         let mut agents = self.0.lock();
+        // Without allocating the name of an agent that is known, which is the usual case.
         match agents.get(agent) {
             Some(timers) => Arc::clone(timers),
             None => Arc::clone(agents.entry(agent.into()).or_default()),
@@ -245,7 +247,7 @@ pub(super) fn push_removed(counters: &mut Counters, record: &mut Record<'_>, fou
     counters.counted.push(Counted::Gone(found.agent.as_str().into(), 1));
 }
 
-/// Removes a timer; nobody waits for an answer to it. Returns `false` if it is not there.
+/// Removes a timer and closes its question. Returns `false` if it is not there.
 fn cancel(
     transaction: &Transaction<'_>,
     counters: &mut Counters,
@@ -296,12 +298,14 @@ fn fire(
         record.push(TimerRow::Removed { seq: envelope.seq.take().unwrap_or_default() });
         envelope.seq = counters.keeps_messages.then(|| counters.next_seq());
     }
+    // In a loop of its own, because rows borrow the envelopes, which the loop above changes.
     for envelope in &fired {
         if let Some(seq) = envelope.seq {
             message_row::push_message(&mut record, envelope, seq);
         }
     }
     counters.apply(&mut Tables::new(transaction), record)?;
+    // After the removal: the first of those that stay.
     let next: Option<i64> = transaction
         .prepare_cached("SELECT min(due) FROM timer WHERE agent = ?1")?
         .query_row([&**agent], |row| row.get(0))?;
@@ -381,6 +385,7 @@ impl Store {
                         record.push(TimerRow::Redated { after, last, ahead, now });
                         counters.apply(&mut Tables::new(transaction), record)?;
                     }
+                    // At the end only: the first timer of an agent may be in any portion.
                     None => count_firsts(transaction, counters)?,
                 }
                 let _ = sender.send(last);

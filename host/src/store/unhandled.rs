@@ -1,11 +1,11 @@
-//! Which messages of an agent are neither handled nor given up, to be held against what its mailbox has.
+//! Finds the messages of an agent that are neither handled nor given up, for comparison with its mailbox.
 
 use rusqlite::{OptionalExtension, params};
 
 use super::Store;
 
 impl Store {
-    /// The place of the last message that was accepted.
+    /// Returns the sequence number of the last message that was accepted.
     pub(crate) fn last_place(&self) -> Result<u64, String> {
         self.with_reader(|connection| {
             let mut meta = connection.prepare_cached("SELECT value FROM meta WHERE key = 'seq'")?;

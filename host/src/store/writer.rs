@@ -1,4 +1,4 @@
-//! The one writer: a thread that makes one transaction of whatever came while the last one was synced.
+//! The one writer: a thread that makes one transaction of all jobs that came while the last one was synced.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,13 +40,13 @@ pub(super) enum Job {
     Event(Event),
     /// A change of another kind, which is seldom.
     Other(Other, ResultSender),
-    /// The same for who is told when it is written: before it is safe, but not before whoever reads has it.
+    /// The same, answered once it is written: before it is durable, but not before readers see it.
     Early(Other, ResultSender),
-    /// Nothing: what was given before is safe when this is answered.
+    /// Writes nothing: it is answered once all jobs before it are safe.
     Flush(ResultSender),
-    /// The log of the database is to begin anew: what is left of it is copied first.
+    /// Copies the rest of the log, so that it can begin anew.
     Restart,
-    /// All of the log is to be copied, and the log to be empty.
+    /// Copies all of the log into the database and empties it.
     Empty(ResultSender),
 }
 
@@ -62,8 +62,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. `checkpoints` is a connection of its own for whoever copies the log into the database;
-    /// `commits` is told how long each commit took. `log` is the database's log, if commits are to reach the disk: it
+    /// Starts the thread. `checkpoints` is a connection of its own for the thread that copies the log into the database;
+    /// `commits` records the duration of each commit. `log` is the database's log, if commits are to reach the disk: it
     /// is synced beside the `connection`, which therefore must not do so itself.
     pub(super) fn start(
         connection: Connection,
@@ -72,6 +72,7 @@ impl Writer {
         (log, progress): (Option<PathBuf>, Arc<Progress>),
         commits: Arc<Histogram>,
     ) -> Self {
+        // Without a bound: `submit` is called from async tasks, which must not block.
         let (jobs, queue) = mpsc::channel();
         let follow = broadcast::channel(FOLLOW).0;
         let restart = jobs.clone();
@@ -88,7 +89,7 @@ impl Writer {
                 .spawn(move || {
                     let progress = Arc::clone(&thread.progress);
                     progress.run("writer", || thread.run(&queue));
-                    // Whoever closes the database last empties its log, and that cannot be a connection that only reads.
+                    // The last connection to close empties the log, which one that only reads cannot do.
                     thread.counters.conversations.close();
                 })
                 .expect("the system can start a thread")
@@ -125,6 +126,7 @@ impl Store {
     async fn ask(&self, job: impl FnOnce(ResultSender) -> Job) -> Result<(), CommitError> {
         let (asker, answer) = oneshot::channel();
         self.writer.send(job(asker));
+        // A sender is dropped without an answer only if the writer panicked.
         answer.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
     }
 
@@ -147,8 +149,8 @@ impl Store {
         self.ask(|asker| Job::Other(Box::new(change), asker)).await
     }
 
-    /// Makes any other change; returns when it is written. Whoever reads has it then, also after `kill -9`, and nothing
-    /// that is given later is safe before it is.
+    /// Makes any other change; returns when it is written. Readers see it then, also after `kill -9`, and no later job
+    /// is durable before it is.
     pub(super) async fn change_early(
         &self,
         change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send + 'static,
@@ -168,13 +170,13 @@ impl Store {
         self.ask(Job::Empty).await
     }
 
-    /// Keeps an event. Nobody waits for it.
+    /// Keeps an event. Returns before it is written.
     pub(crate) fn keep_event(&self, event: Event) {
         self.writer.send(Job::Event(event));
     }
 
-    /// All events that are committed from now on, with their ids: whoever first follows and then reads misses
-    /// none.
+    /// Subscribes to all events that are committed from now on, with their ids. A caller that subscribes before it reads
+    /// misses none.
     pub(crate) fn follow_events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.writer.follow.subscribe()
     }
@@ -195,17 +197,21 @@ impl Thread {
         while let Some(first) = next.take().or_else(|| self.receive(queue)) {
             crate::test_hooks::point("store-writer");
             jobs.push(first);
+            // Without waiting for more: a single job is written at once.
             jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
             let began = Instant::now();
             let mut batch = Batch { commits: Vec::with_capacity(jobs.len()), ..Batch::default() };
+            // Before the write: a reader that sees it can then wait for it (`wait_durable`).
             self.progress.begin();
             let mut kept = if let Some(refusal) = self.progress.refusal() {
+                // After a failed sync the content of the log is unknown: a commit on top of it could be lost.
                 batch.refuse(jobs.drain(..));
                 Err(refusal)
             } else {
                 batch.write(&mut self.connection, &mut self.counters, jobs.drain(..))
             };
             self.written.commit();
+            // These are answered without a sync of their own, so the folder is compared here.
             if !(batch.early.is_empty() && batch.emptying.is_empty()) {
                 self.progress.look();
                 kept = kept.and(self.progress.refusal().map_or(Ok(()), Err));
@@ -217,6 +223,7 @@ impl Thread {
                 tracing::warn!(%error, "the store's log could not be copied; it grows until it can be");
             }
             let emptying = std::mem::take(&mut batch.emptying);
+            // Taken before the sync: if nothing waits, syncing on this thread is faster than handing over.
             next = queue.try_recv().ok();
             self.syncer.end(WrittenBatch { batch, kept, began }, next.is_none());
             for asker in emptying {
@@ -227,7 +234,7 @@ impl Thread {
         }
     }
 
-    /// The next job; none once the store closes. Looks after the data folder meanwhile.
+    /// Returns the next job; `None` once the store closes. Compares the data folder at intervals meanwhile.
     fn receive(&self, queue: &mpsc::Receiver<Job>) -> Option<Job> {
         loop {
             match queue.recv_timeout(LOOK) {

@@ -38,7 +38,7 @@ pub(crate) fn take_shard() {
 #[derive(Debug)]
 pub(crate) struct Sharded<T>(Box<[Padded<T>]>);
 
-/// Alignment to two cache lines, because processors fetch them in pairs.
+/// A value aligned to two cache lines, because processors fetch them in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Padded<T>(T);

@@ -48,7 +48,7 @@ pub(crate) struct StatsRecorder {
     counts: Sharded<[AtomicU64; FIGURES]>,
     /// The time from the acceptance of a message to the end of its handling.
     delivery: Histogram,
-    /// Failed attempts and calls by code. A lock is cheap beside the cost of a failure.
+    /// The failed attempts and calls by code. A lock is cheap beside the cost of a failure.
     failures: Mutex<BTreeMap<&'static str, u64>>,
     looks: Mutex<Looks>,
 }

@@ -30,13 +30,13 @@ struct Metric {
 /// The type of a metric, and the time at which it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MetricKind {
-    /// Only grows; recorded as it happens.
+    /// A sum that only grows; recorded as it happens.
     Counter,
     /// A distribution; recorded as it happens.
     Histogram,
     /// Goes up and down; read at the scrape.
     Gauge,
-    /// Only grows; read at the scrape.
+    /// A sum that only grows; read at the scrape.
     ReadCounter,
     /// A distribution; read at the scrape.
     ReadHistogram,
@@ -46,7 +46,7 @@ const fn metric(name: &'static str, kind: MetricKind, unit: Unit, help: &'static
     Metric { name, kind, unit, help }
 }
 
-/// All metrics of the host.
+/// The metrics of the host.
 #[rustfmt::skip]
 const METRICS: &[Metric] = &[
     metric("caxton_messages_total", MetricKind::ReadCounter, Unit::Count, "Messages and calls that were handled or failed for good, by agent and outcome."),
@@ -101,11 +101,11 @@ pub(crate) struct Metrics(PrometheusHandle);
 pub(crate) struct AgentMetrics {
     /// Messages and calls that were handled, failed for good, or were followed by another attempt.
     pub(crate) outcomes: [(&'static str, u64); 3],
-    /// Time that messages waited in the mailbox.
+    /// The time that messages waited in the mailbox.
     pub(crate) waited: Distribution,
-    /// Time to handle messages.
+    /// The time to handle messages.
     pub(crate) took: Distribution,
-    /// Time on a core.
+    /// The time on a core.
     pub(crate) cpu: Distribution,
 }
 

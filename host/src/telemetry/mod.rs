@@ -1,4 +1,4 @@
-//! Logging, metrics, traces and the statistics of the host.
+//! The logs, metrics, traces and statistics of the host.
 
 pub(crate) mod buckets;
 pub(crate) mod histogram;

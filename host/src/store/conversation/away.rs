@@ -1,7 +1,7 @@
-//! Open conversations that are in the database alone: nothing was said in them for a while, or there are too many.
+//! The open conversations that are in the database alone: they were silent for a while, or there are too many.
 //!
-//! Of each is known where it is and when it is over, so that memory does not grow with the conversations that are open,
-//! nor the time of a start. The next message brings one back.
+//! Memory has the row and the last activity of each, so that neither memory nor the time of a start grows with the
+//! records of open conversations. The next message reads one back.
 
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
@@ -12,10 +12,10 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::{Conversations, Expired, MAX_OPEN, OpenConversation, Shard};
 use crate::clock;
 
-/// Those in which nothing was said for so long leave memory, in milliseconds.
+/// The silence in milliseconds after which a conversation leaves memory.
 const QUIET: u64 = 60_000;
-/// What the open ones of a part may have of memory, in bytes, as far as it is [known](weight); beyond that those leave
-/// in which nothing was said for longest.
+/// The bytes of memory that the conversations of a shard may take, by the [estimate](weight). Beyond that those leave
+/// that were silent for longest.
 const MAX_BYTES: usize = 4 << 20;
 
 /// The place of a conversation that is in the database alone.
@@ -37,6 +37,7 @@ impl Away {
 
 /// Returns the rough size of a conversation in memory.
 fn weight(record: &Conversation) -> usize {
+    // Allowances for the allocations: a bound on memory needs no exact size.
     const RECORD: usize = 600;
     let questions = record.unanswered.iter().map(|left| 96 + left.key.len() + left.from.len() + left.to.len());
     let names = record.participants.iter().map(|name| 48 + name.len());
@@ -63,13 +64,13 @@ impl Shard {
         found.ok().map(|entry| entry.remove().0)
     }
 
-    /// Looks anew which are to be written.
+    /// Collects anew the hashes of those that are to be written.
     pub(super) fn find_dirty(&mut self) {
         self.dirty.clear();
         self.dirty.extend(self.open.iter().filter(|open| open.dirty).map(|open| open.hash));
     }
 
-    /// Takes out of those that are away what is over, at most so many.
+    /// Removes at most `most` that have timed out in the database alone.
     pub(super) fn end_away(&mut self, now: u64, timeout: u64, most: usize) -> Vec<Away> {
         let over = |away: &&Away| away.last.saturating_add(timeout) <= now;
         let over: Vec<u64> =
@@ -77,21 +78,24 @@ impl Shard {
         over.iter().filter_map(|hash| self.away.remove(hash)).collect()
     }
 
-    /// Lets those leave memory that may: `written` is up to where all is in the database. Those that are too many even
-    /// there are surplus, and so are those that have no row when there is no room.
+    /// Removes quiet conversations from memory, and the oldest beyond the bounds. Only those leave that the transactions
+    /// up to `written` have stored. Those without a row, and those beyond the bound in the database, become surplus.
     pub(super) fn let_go(&mut self, now: u64, written: u64) {
         let quiet = |open: &OpenConversation| open.row != 0 && open.record.last.saturating_add(QUIET) <= now;
         let mut bytes: usize = self.open.iter().map(|open| weight(&open.record)).sum();
         let full = |bytes, open, away| bytes > MAX_BYTES || open + away > MAX_OPEN;
+        // The usual case, without sorting.
         if !full(bytes, self.open.len(), self.away.len()) && !self.open.iter().any(quiet) {
             return;
         }
+        // Neither with unwritten changes nor before their transaction is over: the database has to have all of it.
         let may = |open: &OpenConversation| !open.dirty && open.written <= written;
         let mut oldest: Vec<(u64, u64)> =
             self.open.iter().filter(|open| may(open)).map(|open| (open.record.last, open.hash)).collect();
         oldest.sort_unstable();
         for (last, hash) in oldest {
             let full = full(bytes, self.open.len(), self.away.len());
+            // The time is compared as well, because another conversation may have the same hash.
             let leaves = |open: &OpenConversation| may(open) && open.record.last == last && (full || quiet(open));
             let Ok(entry) = self.open.find_entry(hash, leaves) else { continue };
             let open = entry.remove().0;
@@ -106,7 +110,7 @@ impl Shard {
         self.bound_away();
     }
 
-    /// Lets go what is too much even away.
+    /// Makes surplus of what exceeds the bound even in the database.
     fn bound_away(&mut self) {
         let surplus = (self.open.len() + self.away.len()).saturating_sub(MAX_OPEN).min(self.away.len());
         if surplus > 0 {
@@ -123,6 +127,7 @@ impl Conversations {
     pub(super) fn find_away(&self) -> rusqlite::Result<()> {
         let reader = self.reader.lock();
         let Some(reader) = reader.as_ref() else { return Ok(()) };
+        // Ended ones included: a row is never given twice.
         let last: Option<i64> = reader.query_row("SELECT max(id) FROM conversation", [], |row| row.get(0))?;
         self.rows.store(last.unwrap_or(0).cast_unsigned(), Ordering::Relaxed);
         let mut statement = reader.prepare(
@@ -139,16 +144,17 @@ impl Conversations {
         Ok(())
     }
 
-    /// Lets a conversation that is away be in memory.
+    /// Reads a conversation back into memory if it is in the database alone.
     pub(super) fn bring_back(&self, shard: &mut Shard, name: &str, hash: u64) {
         let Some(away) = shard.away.get(&hash) else { return };
+        // The name is compared, because another conversation may have the same hash.
         if let Some(open) = self.read(away).filter(|open| open.record.name == name) {
             shard.away.remove(&hash);
             shard.insert(open);
         }
     }
 
-    /// A conversation that is away; none if it cannot be read.
+    /// Reads a conversation that is in the database alone; `None` if it cannot be read.
     pub(super) fn read(&self, away: &Away) -> Option<OpenConversation> {
         let read = |reader: &Connection| {
             let sql = "SELECT record, began FROM conversation WHERE id = ?1 AND ended IS NULL";
@@ -166,6 +172,7 @@ impl Conversations {
         let mut record: Conversation = serde_json::from_str(&text).ok()?;
         (record.first, record.last, record.messages) = (clock::from_wall(record.first), away.last, away.messages);
         record.bindings.iter_mut().for_each(|stay| stay.until = clock::from_wall(stay.until));
+        // The callers of the process before are gone: nothing will answer or ask for them.
         if away.is_older {
             record.drop_calls();
         }
@@ -174,8 +181,8 @@ impl Conversations {
         Some(OpenConversation { hash, record, row, began, dirty: false, changed: away.is_older, written: 0 })
     }
 
-    /// Open conversations with the latest activity first, at most so many; only those of `participant`, if one is
-    /// given.
+    /// Returns at most `limit` open conversations with the latest activity first; only those of `participant`, if one
+    /// is given.
     pub(crate) fn list(&self, participant: Option<&str>, limit: usize) -> Vec<Conversation> {
         let takes_part = |record: &Conversation| participant.is_none_or(|name| record.participants.contains(name));
         // Of one tick of the clock that which began last.
@@ -185,12 +192,14 @@ impl Conversations {
             let shard = shard.lock();
             let mut own: Vec<&OpenConversation> = shard.open.iter().filter(|open| takes_part(&open.record)).collect();
             own.sort_unstable_by_key(|open| newest(open));
+            // Only those that may be shown are copied: records are long, and the shard is locked.
             found.extend(own.into_iter().take(limit).map(|open| (newest(open), open.record.clone())));
             away.extend(shard.away.values().copied());
         }
         found.sort_unstable_by_key(|(newest, _)| *newest);
         away.sort_unstable_by_key(|away| Reverse((away.last, away.row)));
         let beaten = found.get(limit.saturating_sub(1)).map_or(0, |(_, record)| record.last);
+        // Only as far as they can be among the newest: each one costs a read of the database.
         let away = away.iter().take_while(|away| away.last >= beaten).filter_map(|away| self.read(away));
         found.extend(away.filter(|open| takes_part(&open.record)).take(limit).map(|open| (newest(&open), open.record)));
         found.sort_unstable_by_key(|(newest, _)| *newest);

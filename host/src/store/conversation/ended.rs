@@ -12,11 +12,12 @@ use crate::store::record::{ConversationRow, Record};
 
 /// Conversations that have ended and are still listed; the oldest leave first.
 const MAX_ENDED: i64 = 100_000;
-/// Surplus ones leave when one of so many ends.
+/// The number of ended conversations between two removals of the oldest.
 const PRUNE: u64 = 1_000;
 
 /// The record as it is kept and shown: with times of the wall clock.
 pub(crate) fn on_wall(record: &Conversation) -> Cow<'_, Conversation> {
+    // The usual case, without a copy: both clocks agree.
     if !clock::is_set() {
         return Cow::Borrowed(record);
     }
@@ -43,7 +44,9 @@ pub(in crate::store) fn push_end<'a>(record: &mut Record<'a>, ended: &'a Expired
             began: *began,
         });
     }
+    // Also if another conversation has the name by now: the row of the activity is its own.
     record.push(ConversationRow::ActivityRemoved { id: *id });
+    // In batches: a delete with each end would cost every one of them.
     if id % PRUNE == 0 {
         record.push(ConversationRow::EndedRemoved { before: id.cast_signed() - MAX_ENDED });
     }
@@ -71,6 +74,7 @@ impl Store {
                  ORDER BY last DESC LIMIT ?2",
             )?;
             let rows = statement.query_map(params![participant, limit], read_ended)?;
+            // Records that this version cannot read are left out; the list is worth more than an error.
             rows.filter_map(Result::transpose).collect()
         })
     }
@@ -84,7 +88,7 @@ impl Store {
     }
 }
 
-/// None if this version cannot read the record.
+/// Reads a row; `None` if this version cannot parse the record.
 fn read_ended(row: &Row<'_>) -> rusqlite::Result<Option<Ended>> {
     let text: String = row.get(0)?;
     let record = serde_json::from_str(&text).ok();

@@ -99,10 +99,12 @@ impl Conversations {
                     Some(self.told_refusal(&submission.commit.sends[index].envelope))
                 }
                 Err(why) => {
+                    // A commit is kept as a whole or not at all, so what was taken in before this one is taken back.
                     self.forget(submission);
                     return Err(why);
                 }
             };
+            // In the order of the sends, by which `forget` pairs them.
             submission.taken.push(change);
         }
         Ok(())
@@ -115,6 +117,7 @@ impl Conversations {
         }
         let envelope = &dispatch.envelope;
         let (name, said) = (&envelope.message.conversation_id, said(envelope));
+        // Never refused: the agent that asked would wait for ever.
         if dispatch.from_host {
             return Ok(Some(self.told(name, &said)));
         }
@@ -124,6 +127,7 @@ impl Conversations {
     /// Takes back what a commit sends that is not kept.
     pub(in crate::store) fn forget(&self, submission: &mut CommitRequest) {
         let taken = std::mem::take(&mut submission.taken);
+        // The last first: each change was made on top of those before.
         for (sent, change) in submission.commit.sends.iter().zip(taken).rev() {
             if let Some(change) = change {
                 self.take_back(&sent.envelope, change);

@@ -1,4 +1,4 @@
-//! Where conversations go on while traffic is split, and since when they are known.
+//! The bindings of conversations to revisions while traffic is split, and the times at which conversations began.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ pub(crate) struct Goes {
     pub(crate) revision: u64,
     /// The reference that an answer to the message carries, if it is answered with this.
     pub(crate) answered: Option<String>,
-    /// Whether it is noted although nothing is open: what waits, or will come, goes there too.
+    /// Set if the binding is noted although nothing is open: waiting and later messages go to the revision too.
     pub(crate) anyway: bool,
 }
 
@@ -87,11 +87,13 @@ impl Store {
     /// Keeps when a conversation with an agent began of which no record is written. Times are of the steady clock, and kept
     /// as those of the wall clock. Nobody waits.
     pub(crate) fn keep_beginning(&self, agent: Arc<str>, conversation: String, first: u64, last: u64, over: u64) {
+        // A restart begins with nothing then.
         if !self.keeps_messages {
             return;
         }
         let (first, last, over) = (clock::to_wall(first), clock::to_wall(last), clock::to_wall(over));
         self.tell_writer(move |transaction| {
+            // Old ones leave with each new one, so that no sweep is needed.
             transaction.prepare_cached("DELETE FROM beginning WHERE last < ?1")?.execute([over.cast_signed()])?;
             transaction
                 .prepare_cached(
@@ -102,7 +104,7 @@ impl Store {
         });
     }
 
-    /// When a conversation with an agent began of which no record is written, if something was said in it since `over`.
+    /// Returns when a conversation without a record began with an agent, if it had a message since `over`.
     pub(crate) fn beginning(&self, agent: &str, conversation: &str, over: u64) -> Result<Option<u64>, String> {
         use rusqlite::OptionalExtension as _;
 

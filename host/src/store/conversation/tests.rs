@@ -19,13 +19,13 @@ fn open(folder: &tempfile::TempDir) -> std::sync::Arc<Store> {
     Store::open(folder.path(), &settings(Durability::Os)).unwrap()
 }
 
-/// What somebody says at a time; with a protocol if it is an act of one.
+/// Creates a speech act at a time, with a protocol if the act belongs to one.
 fn say<'a>(from: &'a str, to: &'a str, act: Performative, at: u64) -> SpeechAct<'a> {
     let protocol = Some("fipa-request").filter(|_| act == Propose);
     SpeechAct { from, to, act, protocol, id: "m-1", reply_with: None, in_reply_to: None, at, is_call: false }
 }
 
-/// What the database has after this: the names of those that are open, and of those that have ended.
+/// Returns the names of the open and of the ended conversations in the database, after a flush.
 async fn kept(store: &Store) -> (Vec<String>, Vec<String>) {
     store.flush().await.unwrap();
     store

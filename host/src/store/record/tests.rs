@@ -35,7 +35,7 @@ impl Deliver for Everywhere {
     }
 }
 
-/// Random numbers that a seed determines (SplitMix64).
+/// A generator of random numbers that a seed determines (SplitMix64).
 struct Random(u64);
 
 impl Random {

@@ -27,7 +27,7 @@ static SINK: OnceLock<Sink> = OnceLock::new();
 enum Item {
     /// A line with its line end.
     Line(Vec<u8>),
-    /// Answered when all items before it are written.
+    /// A mark that is answered when all items before it are written.
     Mark(SyncSender<()>),
 }
 

@@ -122,7 +122,7 @@ fn golden(version: u8) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("src/store/testdata/record-{version}.hex"))
 }
 
-/// As text, so that a change of the file can be read: 32 bytes a line.
+/// Formats bytes as text, 32 a line, so that a change of the file can be reviewed.
 fn to_hex(bytes: &[u8]) -> String {
     let line = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
     bytes.chunks(32).map(line).collect()
