@@ -98,6 +98,7 @@ impl Logs {
     pub(crate) fn new(folder: PathBuf, tasks: Arc<Tasks>) -> Self {
         let (files, queue) = mpsc::sync_channel(QUEUE);
         let into = folder.clone();
+        // A thread, because writing to files blocks.
         let thread = std::thread::Builder::new()
             .name("caxton-logs".to_owned())
             .spawn(move || tasks.until_done("agents-logs", || write_files(&into, &queue)))
@@ -115,6 +116,7 @@ impl Logs {
     pub(crate) fn write(&self, line: Line, per_second: u32) {
         let log = self.of(&line.agent);
         let mut log = log.lock();
+        // Reported once a second at most: a report of each line would be a flood of its own.
         let dropped = log.own.start_second();
         if dropped > 0 {
             let text =
@@ -223,6 +225,7 @@ fn write_files(folder: &std::path::Path, queue: &mpsc::Receiver<Arc<Line>>) {
     while let Ok(first) = queue.recv() {
         crate::test_hooks::point("agents-logs");
         let mut next = Some(first);
+        // All that is queued is written before the flush, which is a system call for each file.
         while let Some(line) = next {
             if let Err(error) = append(folder, &mut open, &line) {
                 tracing::warn!(agent = &*line.agent, %error, "an agent's log cannot be written to its file");
@@ -259,6 +262,7 @@ fn append(
     *size += text.len() as u64 + 1;
     if *size > MAX_FILE {
         file.flush()?;
+        // Closed before the rename, so that later lines open a new file.
         open.remove(&line.agent);
         fs::rename(&path, path.with_extension("log.1"))?;
     }

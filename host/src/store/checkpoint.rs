@@ -54,6 +54,7 @@ impl Store {
         let _ = self.flush().await;
         let ended = CancellationToken::new();
         let rest = Rest { _ends: ended.clone().drop_guard() };
+        // A task holds the lock, because the caller may keep its guard for too long.
         tokio::spawn(async move {
             // Either the guard is dropped or its time is over: both end the rest.
             let _ = tokio::time::timeout(LONGEST_REST, ended.cancelled()).await;

@@ -45,7 +45,7 @@ impl CommitRequest {
         commit.sends.reserve_exact(sends.len());
         for (index, sent) in sends.into_iter().enumerate() {
             let (mut dispatch, place) = sent.split();
-            // Taken out, because a commit holds nothing live: the store could pass it to another process.
+            // Taken out, because a commit holds nothing live; `finish` puts it back for the delivery.
             waiters.extend(dispatch.envelope.waiter.take().map(|waiter| (index, waiter)));
             commit.sends.push(dispatch);
             places.push(place);

@@ -244,6 +244,7 @@ impl Conversations {
         };
         // From the second message on it is written, and then everything is new.
         open.changed |= change.is_more || open.row == 0;
+        // A row is given with the first write, since most conversations from outside never have one.
         if open.row == 0 {
             open.row = self.next_row();
         }
@@ -346,6 +347,7 @@ impl Conversations {
         let mut away = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
+            // The bound is for all shards together: each end is a commit.
             let rest = most.saturating_sub(expired.len() + away.len());
             away.extend(shard.end_away(now, timeout, rest));
             let most = most.saturating_sub(expired.len() + away.len());

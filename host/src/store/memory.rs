@@ -79,6 +79,7 @@ impl Pieces {
 impl Store {
     /// Writes the bytes of a large memory in pieces; those of a small one are for the row.
     async fn place(&self, data: &Bytes) -> Result<Placed<'_>, CommitError> {
+        // A small memory is one row: a transaction with it holds up the others no longer than a piece.
         if data.len() <= PIECE {
             return Ok(Placed { pieces: &self.pieces, number: None });
         }

@@ -267,6 +267,7 @@ impl Store {
         let syncing = (log, Arc::clone(&progress));
         let writer = writer::Writer::start(connection, checkpoints, counters, syncing, Arc::clone(&commits));
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Relaxed: only uniqueness matters.
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Self {
             folder: folder.to_owned(),

@@ -45,6 +45,7 @@ impl Notifier {
             CommitError::Store(error.to_string())
         });
         let Batch { commits, askers, events, restart: _, emptying: _, early: _ } = batch;
+        // An event whose transaction failed has given its id back.
         if failed.is_none() {
             for event in events {
                 // Nobody may follow.

@@ -106,6 +106,7 @@ impl Store {
                 while let Some(row) = rows.next()? {
                     let (envelope, answer) = (message_row::decode(row)?, row.get::<_, Option<Vec<u8>>>(ANSWER)?);
                     bytes += envelope.message.content.len() + answer.as_ref().map_or(0, Vec::len);
+                    // The whole list is held in memory while the rehearsal runs.
                     if bytes > MAX_BYTES {
                         break;
                     }

@@ -142,6 +142,7 @@ impl Store {
         bytes: Arc<AtomicU64>,
     ) -> Result<RestoredState, CommitError> {
         let missing = || CommitError::Store(format!("no copy of the state of {agent}@{revision} is kept"));
+        // Keeping comes before restoring and would overwrite the copy.
         if keep.as_ref().is_some_and(|keep| keep.revision == revision) {
             let why = format!("the state of {agent}@{revision} cannot be kept in place of the copy that is restored");
             return Err(CommitError::Store(why));
@@ -201,6 +202,7 @@ fn highest_version(connection: &Connection, agent: &str) -> rusqlite::Result<i64
 fn keep(connection: &Connection, agent: &str, copy: &KeepState, at: u64) -> rusqlite::Result<StateCopy> {
     let KeepState { revision, holds, rollout, unfinished } = copy;
     forget(connection, agent, Some(*revision))?;
+    // The versions of keys only grow, so later writes are those above the mark.
     let mark = highest_version(connection, agent)?;
     let text = serde_json::to_string(holds).expect("numbers can be written");
     connection
@@ -217,6 +219,7 @@ fn keep(connection: &Connection, agent: &str, copy: &KeepState, at: u64) -> rusq
             unfinished,
             rollout.cast_signed()
         ])?;
+    // The writer has the connection alone, so no other insert comes between.
     let id = connection.last_insert_rowid();
     connection
         .prepare_cached(
@@ -275,6 +278,7 @@ fn restore(
         .prepare_cached(&format!("SELECT {BYTES} FROM state WHERE agent = ?1"))?
         .query_row([&**agent], |row| row.get(0))?;
     counters.sizes.insert(Arc::clone(agent), size);
+    // The size on disk is written with the others, at the end of the transaction.
     counters.resized.insert(Arc::clone(agent));
     // Keys of all agents, which are looked up again: this is seldom.
     counters.keys.clear();

@@ -87,6 +87,7 @@ impl Writer {
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
                 .spawn(move || {
+                    // Cloned, because the closure that may panic borrows the thread mutably.
                     let progress = Arc::clone(&thread.progress);
                     progress.run("writer", || thread.run(&queue));
                     // The last connection to close empties the log, which one that only reads cannot do.

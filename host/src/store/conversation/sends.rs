@@ -112,6 +112,7 @@ impl Conversations {
 
     /// Takes a message in; `None` for one that ends a chain of causes, which is not said.
     fn take_send(&self, dispatch: &Dispatch) -> Result<Option<ConversationChange>, String> {
+        // It is never delivered, so its conversation must not count it.
         if dispatch.ends.is_some() {
             return Ok(None);
         }
