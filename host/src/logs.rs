@@ -98,7 +98,6 @@ impl Logs {
     pub(crate) fn new(folder: PathBuf, tasks: Arc<Tasks>) -> Self {
         let (files, queue) = mpsc::sync_channel(QUEUE);
         let into = folder.clone();
-        // A thread, because writing to files blocks.
         let thread = std::thread::Builder::new()
             .name("caxton-logs".to_owned())
             .spawn(move || tasks.until_done("agents-logs", || write_files(&into, &queue)))
@@ -194,6 +193,7 @@ impl Logs {
             let name = file.file_name().to_string_lossy().into_owned();
             let Some(agent) = [".log", ".log.1"].iter().find_map(|suffix| name.strip_suffix(suffix)) else { continue };
             let written = file.metadata().and_then(|metadata| metadata.modified());
+            // A file whose age cannot be read is kept.
             let old = written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > RETENTION));
             if old && !present(agent) {
                 tracing::info!(agent, file = name, "the log of an agent that is gone is removed");

@@ -32,7 +32,8 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Writes jobs in one transaction. After an error nothing of them is kept, and every caller is still to be answered.
+    /// Writes jobs in one transaction. After an error nothing of them is kept, and their callers are still to be
+    /// answered.
     pub(super) fn write(
         &mut self,
         connection: &mut Connection,

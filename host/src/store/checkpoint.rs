@@ -87,8 +87,7 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Starts the thread, without which the store cannot go on: its log would grow for ever. `restart` asks the writer to copy
-    /// the rest.
+    /// Starts the thread, without which the log would grow for ever. `restart` asks the writer to copy the rest.
     pub(super) fn start(connection: Connection, progress: Arc<Progress>, restart: impl Fn() + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
         let thread = {

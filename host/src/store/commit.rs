@@ -10,8 +10,8 @@ use crate::message::{Attempt, Envelope, TimerCancel, Value};
 /// Keys that are written; none removes one.
 pub(crate) type Writes = BTreeMap<String, Option<Value>>;
 
-/// A set of changes that happen together: mostly the effects of handling one message. It says what is asked for and holds
-/// nothing live; a [`CommitRequest`](super::CommitRequest) holds the rest.
+/// A set of changes that happen together: mostly the effects of handling one message. It says what is asked for and
+/// holds nothing live; a [`CommitRequest`](super::CommitRequest) holds the rest.
 #[derive(Debug)]
 pub(crate) struct Commit {
     /// The agent that handled the message.

@@ -144,8 +144,8 @@ impl Store {
         .await
     }
 
-    /// Returns the memory that a stateful agent saved last. Without one, that which `revision` handed over: a host that was
-    /// killed between a handoff to one that begins anew and the switch has it nowhere else.
+    /// Returns the memory that a stateful agent saved last. Without one, that which `revision` handed over: a host that
+    /// was killed between a handoff to one that begins anew and the switch has it nowhere else.
     pub(crate) fn snapshot(&self, agent: &str, revision: u64) -> Result<Option<Snapshot>, String> {
         self.read_memory(
             "SELECT revision, saved_at, data, pieces, bytes FROM memory WHERE agent = ?1

@@ -25,8 +25,8 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    /// Creates a notifier. Events go to `follow`; `commits` records how long each transaction took. A panic in a callback
-    /// ends the store.
+    /// Creates a notifier. Events go to `follow`; `commits` records how long each transaction took. A panic in a
+    /// callback ends the store.
     pub(super) fn new(
         follow: broadcast::Sender<Arc<Event>>,
         commits: Arc<Histogram>,

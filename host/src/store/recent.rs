@@ -23,8 +23,8 @@ const ANSWER: usize = 7;
 const MAX_BYTES: usize = 64 << 20;
 
 impl Store {
-    /// Keeps a message that was handled well as number `seq` of its agent, and forgets those before `first`. Nobody waits:
-    /// whether it is kept changes nothing of what was told.
+    /// Keeps a message that was handled well as number `seq` of its agent, and forgets those before `first`. Nobody
+    /// waits: whether it is kept changes nothing of what was told.
     pub(crate) fn keep_recent(&self, seq: u64, first: u64, envelope: Box<Envelope>, answer: Option<Vec<u8>>) {
         self.tell_writer(move |transaction| {
             let mut head = Vec::new();

@@ -58,8 +58,8 @@ pub(crate) struct RestoredState {
 }
 
 impl Store {
-    /// Keeps a copy of an agent's state, in place of an earlier one of the same revision, with all that was acknowledged
-    /// before. Returns when it is written: nothing that is given later is safe before it is.
+    /// Keeps a copy of an agent's state, in place of an earlier one of the same revision, with all that was
+    /// acknowledged before. Returns when it is written: nothing that is given later is safe before it is.
     pub(crate) async fn keep_state(&self, agent: Arc<str>, copy: KeepState) -> Result<StateCopy, CommitError> {
         let (sender, receiver) = oneshot::channel();
         self.change_early(move |transaction, counters| {
@@ -106,8 +106,8 @@ impl Store {
         .await
     }
 
-    /// Counts the keys that an agent wrote since a copy was made and its migration ended. Without a migration, those that
-    /// it removed count as well. Keys whose time is over do not. Reads all keys of the agent.
+    /// Counts the keys that an agent wrote since a copy was made and its migration ended. Without a migration, those
+    /// that it removed count as well. Keys whose time is over do not. Reads all keys of the agent.
     pub(crate) fn written_since(&self, agent: &str, revision: u64) -> Result<u64, String> {
         let now = clock::now_ms().cast_signed();
         self.with_reader(|connection| {
@@ -129,8 +129,9 @@ impl Store {
 
     /// Makes an agent's state what a copy has, without the keys whose time is over by now; returns when that is safe.
     /// `keep` first keeps the state as it is, for the revision of this number. The keys have new versions, so that a
-    /// handler that read one before is in conflict, and none counts as [written since](Self::written_since). A migration
-    /// that the copy was made for is over with it. `bytes` is told the size of the state then. The copy stays.
+    /// handler that read one before is in conflict, and none counts as [written since](Self::written_since). A
+    /// migration that the copy was made for is over with it. `bytes` is told the size of the state then. The copy
+    /// stays.
     ///
     /// # Errors
     /// There is no such copy, or `keep` would replace it.

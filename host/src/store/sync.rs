@@ -122,8 +122,8 @@ impl Store {
 }
 
 impl Store {
-    /// Returns the reason why the store failed for good: its folder is not the one that was opened, or a thread of it died.
-    /// None as long as it is well.
+    /// Returns the reason why the store failed for good: its folder is not the one that was opened, or one of its
+    /// threads died. `None` as long as it is well.
     pub(crate) fn lost(&self) -> Option<Arc<str>> {
         self.progress.lost.borrow().clone()
     }

@@ -363,8 +363,8 @@ impl Store {
         connection.prepare_cached(&sql)?.query_map(params![name, began, most], decode)?.collect()
     }
 
-    /// Gives timers with a date their time by the clock as it shows now, after it was set. Not before now: a timer has not
-    /// waited since then, and so is not over.
+    /// Computes anew when timers with a date are due, after the wall clock was set. None is due before now, since it
+    /// has not waited since then.
     pub(crate) async fn redate_timers(&self) -> Result<(), CommitError> {
         let mut after: i64 = 0;
         loop {

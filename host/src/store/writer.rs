@@ -62,7 +62,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. `checkpoints` is a connection of its own for the thread that copies the log into the database;
+    /// Starts the thread. `checkpoints` is the connection of the thread that copies the log into the database;
     /// `commits` records the duration of each commit. `log` is the database's log, if commits are to reach the disk: it
     /// is synced beside the `connection`, which therefore must not do so itself.
     pub(super) fn start(
@@ -176,8 +176,8 @@ impl Store {
         self.writer.send(Job::Event(event));
     }
 
-    /// Subscribes to all events that are committed from now on, with their ids. A caller that subscribes before it reads
-    /// misses none.
+    /// Subscribes to the events that are committed from now on, with their ids. A caller that subscribes before it
+    /// reads misses none.
     pub(crate) fn follow_events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.writer.follow.subscribe()
     }

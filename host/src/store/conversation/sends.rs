@@ -22,8 +22,8 @@ pub(crate) struct Closed {
 }
 
 impl Closed {
-    /// Returns the question that a message was, if its handler gave no answer and sent only this; none if it was none, or
-    /// an answer may still come.
+    /// Returns the question that a message was, if its handler gave no answer and sent only this; none if it was none,
+    /// or an answer may still come.
     pub(crate) fn of(envelope: &Envelope, sends: &[Outgoing]) -> Option<Self> {
         let asked = said(envelope);
         // Who asked from outside is told nothing in any case.

@@ -16,7 +16,8 @@ use std::borrow::Cow;
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Record<'a> {
     pub(super) rows: Vec<RowChange<'a>>,
-    /// The encoded heads of messages, one after the other. They are made for the record, and one buffer serves all records.
+    /// The encoded heads of messages, one after the other. They are made for the record, and one buffer serves all
+    /// records.
     heads: Vec<u8>,
 }
 
