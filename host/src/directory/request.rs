@@ -33,7 +33,7 @@ impl HostDirectory {
         // In the order of their cost: the graph of waits last.
         check_hops(&self.context, who, &envelope).map_err(refused)?;
         agent.check_breaker().map_err(refused)?;
-        // Who asks keeps others waiting, unless its agent is gone already.
+        // An agent that asks keeps others waiting, unless it is gone already.
         let asker = self.agent(who.name());
         // The context lives as long as its handler, so the address is unique among those that run.
         let handler = std::ptr::from_ref(work).addr() as u64;

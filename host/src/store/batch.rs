@@ -93,7 +93,7 @@ impl Batch {
     pub(super) fn tell_early(&mut self, failed: Option<&rusqlite::Error>) {
         let result = failed.map_or(Ok(()), |error| Err(CommitError::Store(error.to_string())));
         for asker in self.early.drain(..) {
-            // Who asked may be gone.
+            // The caller may have left.
             let _ = asker.send(result.clone());
         }
     }

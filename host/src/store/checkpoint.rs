@@ -45,8 +45,8 @@ pub(crate) struct Rest {
 }
 
 impl Store {
-    /// Returns when everything before is safe and no copying of the log is under way. None begins while what is given
-    /// lives, for a second at most.
+    /// Waits until all earlier jobs are durable and no copy of the log is under way. No copy begins while the returned
+    /// guard lives, for a second at most.
     pub(crate) async fn rest(&self) -> Rest {
         // Before the flush, so that no copy begins between it and the caller's work.
         let resting = self.writer.rest().read_owned().await;

@@ -1,8 +1,8 @@
-//! Conversations that are open: who takes part, how far their protocols are, what waits for an answer.
+//! The open conversations: their participants, the states of their protocols, the questions without an answer.
 //!
 //! They are in memory, and written with the messages that change them. One that has nothing but a message from outside
-//! is not written: a restart would lose no more than its count. Those in which nothing was said for a while [leave
-//! memory](away) and come back with their next message. Those that have ended are kept for a look at them.
+//! is not written: a restart would lose no more than its count. Those that are silent for a while [leave memory](away)
+//! and come back with their next message. Those that have ended are kept so that operators can look at them.
 
 mod away;
 mod ended;

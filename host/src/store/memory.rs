@@ -4,9 +4,9 @@
 //! piece | others' commits | piece | others' commits | piece | one small commit that names the pieces
 //! ```
 //! A memory of many megabytes in one transaction would hold up every other commit for as long as it takes to write.
-//! Each piece is a job of its own, so that others come between two of them. Pieces that no row names are nobody's: they
-//! are of a save that broke off, or of one that another has replaced, and are [removed](Store::tidy_memories) a few at a
-//! time. They are in the database and not in files beside it, so that a backup has them.
+//! Each piece is a job of its own, so that others come between two of them. Pieces that no row names belong to a save
+//! that broke off or was replaced by another, and are [removed](Store::tidy_memories) a few at a time. They are in the
+//! database and not in files beside it, so that a backup has them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(super) struct Pieces {
     next: AtomicU64,
     /// Memories whose pieces are being written, which no row names yet.
     writing: Mutex<BTreeSet<u64>>,
-    /// Set when pieces may have become nobody's.
+    /// Set when pieces may have lost their row.
     untidy: AtomicBool,
 }
 
@@ -52,7 +52,7 @@ impl Drop for Placed<'_> {
         if let Some(number) = self.number {
             self.pieces.writing.lock().remove(&number);
         }
-        // What it replaces is nobody's now, or what was written of it, if it was not kept.
+        // The memory that it replaces has no row now; or it has none itself, if it was not kept.
         self.pieces.untidy.store(true, Ordering::SeqCst);
     }
 }
@@ -70,7 +70,7 @@ impl Pieces {
         })
     }
 
-    /// Takes note that pieces may have become nobody's.
+    /// Notes that pieces may have lost their row.
     pub(super) fn untidy(&self) {
         self.untidy.store(true, Ordering::SeqCst);
     }
@@ -176,7 +176,7 @@ impl Store {
         })
     }
 
-    /// Removes pieces that are nobody's, a few in each transaction. Costs nothing while there are none.
+    /// Removes pieces that no row names, a few in each transaction. Costs nothing while there are none.
     pub(crate) async fn tidy_memories(&self) -> Result<(), CommitError> {
         // Cleared before the sweep: pieces that lose their row during it set it again.
         if !self.pieces.untidy.swap(false, Ordering::SeqCst) {
@@ -204,7 +204,7 @@ impl Store {
     }
 }
 
-/// Removes some pieces of a memory that no row names. Gives how many.
+/// Removes some pieces of a memory that no row names. Returns their number.
 fn remove_some(connection: &Connection, pieces: &Pieces) -> rusqlite::Result<usize> {
     let sql = format!("SELECT DISTINCT memory FROM piece WHERE memory NOT IN ({NAMED})");
     let unnamed: Vec<i64> =

@@ -349,7 +349,7 @@ fn lock(folder: &Path) -> Result<Lock, StoreError> {
         writeln!(&file, "{}", std::process::id())
     };
     let mut write = write;
-    // After the lock: who has that is named by its process.
+    // After the lock, whose holder the file names by its process id.
     let path = held::Claim::take(folder)?;
     write().map_err(wrong)?;
     Ok(Lock { file, _path: path })

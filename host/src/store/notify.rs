@@ -48,12 +48,12 @@ impl Notifier {
         // An event whose transaction failed has given its id back.
         if failed.is_none() {
             for event in events {
-                // Nobody may follow.
+                // An error only means that there are no followers.
                 let _ = self.follow.send(Arc::new(event));
             }
         }
         for (asker, result) in askers {
-            // Who asked may be gone.
+            // The caller may have left.
             let _ = asker.send(failed.clone().map_or(result, Err));
         }
         self.telling.tell(DecidedBatch { commits, failed });

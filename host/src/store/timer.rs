@@ -89,7 +89,7 @@ impl AgentTimers {
         self.reserved.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Gives up a place that was kept: the store has the timer, or it is not sent.
+    /// Releases a reserved place: the store has the timer, or it is not sent.
     pub(crate) fn release(&self) {
         self.reserved.fetch_sub(1, Ordering::SeqCst);
     }

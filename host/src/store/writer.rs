@@ -229,7 +229,7 @@ impl Thread {
             self.syncer.end(Done { batch, kept, began }, next.is_none());
             for asker in emptying {
                 let refused = self.progress.refusal().map(|why| CommitError::Store(why.to_string()));
-                // Who asked may be gone.
+                // The caller may have left.
                 let _ = asker.send(refused.map_or_else(|| super::checkpoint::empty(&self.connection), Err));
             }
         }

@@ -26,7 +26,7 @@ impl Closed {
     /// or an answer may still come.
     pub(crate) fn of(envelope: &Envelope, sends: &[Outgoing]) -> Option<Self> {
         let asked = said(envelope);
-        // Who asked from outside is told nothing in any case.
+        // A caller from outside is told nothing in any case.
         let is_agents = !asked.from.contains(':');
         if !is_agents
             || !asked.is_question()
