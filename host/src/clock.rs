@@ -94,6 +94,7 @@ pub(crate) fn take_jump() -> Option<i64> {
     if now == before {
         return None;
     }
+    // Relaxed: the value publishes no other memory.
     AHEAD.store(now, Ordering::Relaxed);
     Some(now - before)
 }
@@ -105,6 +106,7 @@ pub(crate) fn set_ahead(seconds: i64) {
 
 /// Returns the CPU time of this thread. A system call, so dearer than the other clocks.
 pub(crate) fn core_time() -> Duration {
+    // CPU clocks are not in the vDSO, so this enters the kernel.
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

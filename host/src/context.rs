@@ -49,6 +49,7 @@ impl Resident {
     /// Adds bytes. Returns `false`, and adds nothing, if the sum would exceed the bound.
     pub(crate) fn take(&self, bytes: usize, bound: usize) -> bool {
         // Relaxed: no other memory is published by this count.
+        // Added before it is compared: two threads cannot both take the last bytes.
         let within = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= bound;
         if !within {
             self.give(bytes);
@@ -58,6 +59,7 @@ impl Resident {
 
     /// Subtracts bytes that were added.
     pub(crate) fn give(&self, bytes: usize) {
+        // Subtracting nothing would still take the cache line from the other threads.
         if bytes > 0 {
             self.0.fetch_sub(bytes, Ordering::Relaxed);
         }

@@ -21,6 +21,7 @@ impl Events {
 
     /// Records an event. `data` is a JSON object. Returns before it is durable.
     pub(crate) fn emit(&self, agent: Option<&str>, kind: &str, data: Value) {
+        // The writer of the store replaces the id: ids are in the order of commits.
         let event = Event { id: 0, at: clock::now_ms(), agent: agent.map(str::to_owned), kind: kind.to_owned(), data };
         self.store.keep_event(event);
     }

@@ -115,6 +115,7 @@ impl Logs {
     pub(crate) fn write(&self, line: Line, per_second: u32) {
         let log = self.of(&line.agent);
         let mut log = log.lock();
+        // Reported once a second at most: a report of each line would be a flood of its own.
         let dropped = log.own.start_second();
         if dropped > 0 {
             let text =
@@ -192,6 +193,7 @@ impl Logs {
             let name = file.file_name().to_string_lossy().into_owned();
             let Some(agent) = [".log", ".log.1"].iter().find_map(|suffix| name.strip_suffix(suffix)) else { continue };
             let written = file.metadata().and_then(|metadata| metadata.modified());
+            // A file whose age cannot be read is kept.
             let old = written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > RETENTION));
             if old && !present(agent) {
                 tracing::info!(agent, file = name, "the log of an agent that is gone is removed");
@@ -223,6 +225,7 @@ fn write_files(folder: &std::path::Path, queue: &mpsc::Receiver<Arc<Line>>) {
     while let Ok(first) = queue.recv() {
         crate::test_hooks::point("agents-logs");
         let mut next = Some(first);
+        // All that is queued is written before the flush, which is a system call for each file.
         while let Some(line) = next {
             if let Err(error) = append(folder, &mut open, &line) {
                 tracing::warn!(agent = &*line.agent, %error, "an agent's log cannot be written to its file");
@@ -259,6 +262,7 @@ fn append(
     *size += text.len() as u64 + 1;
     if *size > MAX_FILE {
         file.flush()?;
+        // Closed before the rename, so that later lines open a new file.
         open.remove(&line.agent);
         fs::rename(&path, path.with_extension("log.1"))?;
     }

@@ -1,8 +1,8 @@
 //! The error responses as problem details (RFC 9457), for both listeners.
 //!
 //! A problem has the code of the error itself ([`AdmitError::code`], [`Fault::code`] and so on), so that logs, receipts
-//! and responses agree. The listeners write different members: see `http::problem` and `admin::problem`. The text depends
-//! on the [`Audience`].
+//! and responses agree. The listeners write different members: see `http::problem` and `admin::problem`. The text
+//! depends on the [`Audience`].
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -37,6 +37,7 @@ const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Returns the meaning of a code. An unknown code is a bug, reported in release builds as an error of the host.
 pub(crate) fn find_meaning(code: &str) -> &'static Meaning {
     let find = |code: &str| REQUEST_CODES.iter().chain(MEANINGS).find(|row| row.code == code);
+    // Not an `expect`: a missing row must not turn an error response into a panic.
     debug_assert!(find(code).is_some(), "`{code}` is not in the table");
     find(code).or_else(|| find("host-error")).unwrap_or(&REQUEST_CODES[0])
 }
@@ -167,6 +168,7 @@ impl Problem {
     /// Replaces the text of the code by one of the outcome, if clients may see it.
     fn with_client_detail(self, outcome: &Outcome) -> Self {
         match outcome {
+            // The agent wrote it for its caller.
             Outcome::Failed(failure) => self.with_detail(failure.reason.clone()),
             Outcome::Fault(Fault::Time { limit, .. } | Fault::CallerTimeout { limit }) => {
                 self.with_detail(format!("the agent did not answer within {} ms", limit.as_millis()))
@@ -175,6 +177,7 @@ impl Problem {
             Outcome::Conflict(_) => self.with_detail(describe(outcome)),
             Outcome::Refused(why) => self.with_detail(format!("what the agent did was refused: {why}")),
             Outcome::BadReply(why) => self.with_detail(format!("the agent's reply was refused: {why}")),
+            // A fault may quote the guest's stderr, and an error of the store the host's files.
             Outcome::Reply(_) | Outcome::Done | Outcome::Fault(_) | Outcome::NotCommitted(_) => self,
         }
     }
@@ -224,6 +227,7 @@ impl Problem {
 
     /// Sets `retry-after`, rounded up to seconds: a client must not come back too early.
     pub(crate) fn with_retry_after(self, time: Duration) -> Self {
+        // At least 1: a 0 would invite the client to try again at once.
         let seconds = u64::try_from(time.as_millis().div_ceil(1_000).max(1)).unwrap_or(u64::MAX);
         self.with_header(RETRY_AFTER, HeaderValue::from(seconds))
     }

@@ -64,6 +64,7 @@ impl Supervisor {
 
     /// Asks for more time at intervals, while a start takes long.
     pub(crate) async fn extend_start(&self) -> Infallible {
+        // Never ready: the caller races it with the start, which has to win.
         if self.socket.is_none() {
             return std::future::pending().await;
         }

@@ -110,6 +110,7 @@ impl Tasks {
                     return None;
                 };
                 tracing::error!(task = name, reason, "a task of the host died; it is made again");
+                // A restart that is due later must not delay the end of the host.
                 tokio::select! {
                     () = stop.cancelled() => {
                         tasks.ended(name);
@@ -207,6 +208,7 @@ impl Tasks {
 
     fn begin(&self, name: &'static str) {
         let mut known = self.known.lock();
+        // A restart keeps the deaths of earlier runs, by which it is limited.
         let task = known.entry(name).or_insert_with(|| Task {
             runs: true,
             deaths: Vec::new(),
@@ -237,6 +239,7 @@ impl Tasks {
             return None;
         }
         task.restarts += 1;
+        // Longer each time: a cause outside of the task may need a while to pass.
         Some(FIRST_PAUSE * 2_u32.pow(u32::try_from(times - 1).unwrap_or(0)))
     }
 }
@@ -283,6 +286,7 @@ pub(crate) struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        // The guard is also dropped when its owner ends as it should.
         if std::thread::panicking() {
             self.tasks.fail(self.name, "it panicked; the line before says where");
         }

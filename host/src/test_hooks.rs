@@ -58,6 +58,7 @@ fn order(line: &str) -> bool {
         _ => return false,
     };
     ORDERS.lock().push((task.to_owned(), fate));
+    // After the order is stored, where a woken task looks for it.
     ORDERED.notify_waiters();
     true
 }
@@ -65,6 +66,7 @@ fn order(line: &str) -> bool {
 fn fate(task: &str) -> Option<Fate> {
     let mut orders = ORDERS.lock();
     let at = orders.iter().position(|(of, _)| of == task)?;
+    // Taken out, so that the restarted task does not fail again.
     Some(orders.swap_remove(at).1)
 }
 

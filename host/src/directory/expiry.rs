@@ -19,7 +19,7 @@ pub(crate) fn expire_conversations(directory: &HostDirectory) {
     for expired in directory.context.store.conversations.expire(clock::steady_ms(), AT_ONCE) {
         let (name, unanswered) = (&expired.record.name, expired.record.clone().expire());
         let sends: Vec<Outgoing> = unanswered.into_iter().filter_map(|left| failure(directory, name, left)).collect();
-        // Never stored and nobody waits: memory has forgotten it already.
+        // It was never stored and no agent waits for an answer: removing it from memory was all.
         if sends.is_empty() && expired.row.is_none() {
             continue;
         }

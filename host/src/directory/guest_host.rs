@@ -78,6 +78,7 @@ impl GuestHost for HostDirectory {
             agent: who.revision.agent.shared(),
             revision: who.revision.number,
             level: level_name(level),
+            // Cut by characters: a cut by bytes could split one.
             context: context.chars().take(MAX_CONTEXT).collect(),
             text: text.chars().take(MAX_TEXT).collect(),
         };

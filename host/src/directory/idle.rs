@@ -53,6 +53,7 @@ pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) 
                 "keys whose time is over could not be removed; they take room, and nobody reads them"
             );
         }
+        // A full reference, since a guard of the snapshot must not be held across an await.
         let routes = directory.routes.load_full();
         for agent in routes.agents() {
             sweep(agent).await;

@@ -29,6 +29,7 @@ pub(crate) async fn bury_orphan_timers(store: &Arc<Store>, agents: Vec<Arc<str>>
     for agent in agents {
         // In portions, until none is left.
         loop {
+            // Whenever they are due: nothing would fire them later.
             let fired = match store.fire_timers(Arc::clone(&agent), u64::MAX, AT_ONCE).await {
                 Ok(fired) if fired.is_empty() => break,
                 Ok(fired) => fired,

@@ -59,6 +59,7 @@ pub(crate) async fn redeliver(
     // What becomes a dead letter again meanwhile has a higher number, and stays.
     let last = store.last_dead().map_err(RedeliverError::Store)?;
     let filter = DeadFilter { up_to: filter.up_to.min(last), ..filter };
+    // Before anything is taken out, so that a request for one agent fails as a whole.
     if let Some(name) = &filter.agent {
         taker(directory, name, revision.as_ref())?;
     }
@@ -82,6 +83,7 @@ pub(crate) async fn redeliver(
 
 async fn count(store: &Arc<Store>, filter: &DeadFilter) -> Result<Vec<(String, u64)>, RedeliverError> {
     let (store, filter) = (Arc::clone(store), filter.clone());
+    // The query reads all dead letters, which would block the runtime.
     let counts = tokio::task::spawn_blocking(move || store.dead_counts(&filter)).await;
     let counts = counts.map_err(|error| RedeliverError::Store(error.to_string()))?.map_err(RedeliverError::Store)?;
     Ok(counts.into_iter().map(|found| (found.agent, found.count)).collect())
@@ -112,6 +114,7 @@ async fn redeliver_to(store: &Store, agent: &Arc<Agent>, mut filter: DeadFilter)
         }
         filter.after = revived.last;
         count += revived.envelopes.len() as u64;
+        // Before the next portion: what the store has revived would wait for the next start otherwise.
         agent.revive(revived.envelopes);
     }
 }

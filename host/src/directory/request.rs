@@ -33,12 +33,14 @@ impl HostDirectory {
         // In the order of their cost: the graph of waits last.
         check_hops(&self.context, who, &envelope).map_err(refused)?;
         agent.check_breaker().map_err(refused)?;
-        // Who asks keeps others waiting, unless its agent is gone already.
+        // An agent that asks keeps others waiting, unless it is gone already.
         let asker = self.agent(who.name());
+        // The context lives as long as its handler, so the address is unique among those that run.
         let handler = std::ptr::from_ref(work).addr() as u64;
         let noted = asker.as_ref().map(|asker| {
             asker.register_request(handler, &work.conversation, &agent, &envelope.message.conversation_id)
         });
+        // After the registration: of two requests that close a cycle at once, the later one sees the earlier.
         if let Some(asker) = &asker
             && let Some(cycle) = self.find_deadlock(asker, &agent, &envelope.message.conversation_id)
         {
@@ -52,6 +54,7 @@ impl HostDirectory {
         // The receiver may use keys that are reserved for the asker, who waits for it.
         envelope.caller_tickets.clone_from(&work.run.own_tickets);
         let answer = self.wait_for(&agent, envelope, deadline).await;
+        // Before the answer is judged: from here on the agent keeps no other waiting.
         drop(noted);
         match question.answer(&self.context, answer.as_ref().ok()) {
             Ok(()) => answer,
@@ -74,6 +77,7 @@ impl HostDirectory {
         (envelope.deadline, envelope.accepted) = (Some(deadline), Some(now));
         let (waiter, answer) = oneshot::channel();
         envelope.waiter = Some(Waiter::Call(waiter));
+        // The bound of the mailbox holds for requests too; their callers are told at once.
         agent.reserve_place(Some(&envelope.message.conversation_id)).map_err(refused)?;
         if agent.put(envelope) {
             agent.work_for_caller();
@@ -84,6 +88,7 @@ impl HostDirectory {
             Ok(Ok(Answer { outcome, .. })) => match outcome {
                 Outcome::Reply(reply) => Ok(*reply),
                 Outcome::Done => Err(RequestError::NoReply),
+                // The receiver ran into the deadline of the caller, which is the caller's own timeout.
                 Outcome::Fault(Fault::Time { .. } | Fault::CallerTimeout { .. }) if Instant::now() >= deadline => {
                     Err(RequestError::TimedOut)
                 }

@@ -56,6 +56,7 @@ impl HostDirectory {
             headers: draft.headers,
             id,
         };
+        // A delayed message to oneself begins a chain, or every periodic agent would end at `limits.hops`.
         let hops = if periodic && message.sender == message.receiver { 0 } else { work.hops.saturating_add(1) };
         let (waits, trace) = (due.is_some(), work.trace.clone());
         let envelope = Envelope { hops, due, due_at, waits, timer, trace, ..Envelope::new(message) };
@@ -82,6 +83,7 @@ impl HostDirectory {
                 let known =
                     |name: &str| able.iter().find(|agent| agent.name().as_str() == name && name != who.name()).cloned();
                 let agent = match able {
+                    // With one candidate there is nothing to remember.
                     [] | [_] => None,
                     _ => self.context.store.conversations.find(conversation, known),
                 };
@@ -93,6 +95,7 @@ impl HostDirectory {
         let agent = routes.receiver(name, conversation);
         let spec = agent.map(|agent| agent.load_spec());
         let capabilities = spec.as_ref().map(|spec| &spec.capabilities);
+        // An agent may always remind itself: `allow.send` is about others.
         let is_own_timer = is_timer && name == who.name();
         if !is_own_timer && !allow.covers_agent(name, capabilities) {
             return Err(refuse(name));

@@ -67,6 +67,7 @@ impl Routes {
         for (name, agent) in agents {
             let spec = agent.spec();
             routes.agents.insert(name.clone(), Arc::clone(agent));
+            // A capability is resolved only to agents that run; a name also to one whose messages have to wait.
             if agent.current().is_some() {
                 for capability in &spec.capabilities {
                     routes.capabilities.entry(capability.clone()).or_default().push(Arc::clone(agent));
@@ -150,6 +151,7 @@ impl Routes {
                 // Without a key: the same after a restart.
                 let mut hasher = std::hash::DefaultHasher::new();
                 hasher.write(agent.name().as_str().as_bytes());
+                // Separates the two texts: no other pair of name and conversation gives the same bytes.
                 hasher.write_u8(0);
                 hasher.write(conversation.as_bytes());
                 hasher.finish()

@@ -61,6 +61,7 @@ pub(crate) fn list(directory: &HostDirectory, agent: Option<&Agent>, now: u64) -
         Some(agent) => vec![agent],
         None => routes.agents().map(|agent| &**agent).collect(),
     };
+    // The routes are a hash map, and a list should not change its order between calls.
     agents.sort_unstable_by_key(|agent| agent.name());
     let mut found = Vec::new();
     for agent in agents {
@@ -83,6 +84,7 @@ pub(crate) fn list(directory: &HostDirectory, agent: Option<&Agent>, now: u64) -
 
 /// Returns the time after which the times of a schedule count.
 fn counts_from(last: Option<u64>, now: u64) -> u64 {
+    // A time far ahead was noted while the clock was wrong: waiting for it would silence the schedule.
     last.filter(|last| last.saturating_sub(now) <= SET_BACK).unwrap_or(now).max(now)
 }
 
@@ -98,6 +100,7 @@ fn look(directory: &HostDirectory, next: &mut NextTimes, now: u64) -> Option<u64
             "schedule.clock-set-back",
             serde_json::json!({ "seconds": back.as_secs() }),
         );
+        // Otherwise schedules would be silent until the clock is where it was.
         *next = NextTimes::default();
     }
     next.latest = next.latest.max(now);
@@ -117,6 +120,7 @@ fn look(directory: &HostDirectory, next: &mut NextTimes, now: u64) -> Option<u64
             seen.insert(key, at);
         }
     }
+    // Schedules that are no longer declared fall out here.
     next.times = seen;
     next.times.values().flatten().min().copied()
 }
@@ -143,6 +147,7 @@ fn begin(
                 fire(directory, agent, schedule, key, at, Some(clock::steady_ms() + index * APART));
             }
         }
+        // Not after the clock was set back: what it showed before does not say what was missed.
         Some(_) => {}
         // From now on is counted.
         None => {
@@ -157,6 +162,7 @@ fn begin(
 /// Sends the message of a schedule that was due at a time.
 fn fire(directory: &HostDirectory, agent: &Arc<Agent>, schedule: &Schedule, key: &str, at: u64, due: Option<u64>) {
     let name = agent.name().clone();
+    // The bound of the mailbox holds for the clock as for any sender.
     if let Err(error) = agent.reserve_place(None) {
         tracing::warn!(agent = %name, cron = %schedule.cron, %error, "a schedule did not fire");
         directory.context.events.emit(

@@ -77,6 +77,7 @@ impl Effects {
         let Some(at) = self.sends.iter().position(|sent| timer.names(sent.envelope())) else { return false };
         let sent = self.sends.remove(at);
         if let Some(name) = &sent.envelope().timer {
+            // Without an expectation: the guest was told of its own timer, and not of the one in the store.
             self.cancels.push(TimerCancel { timer: TimerName::Name(name.clone()), found: None, told: false });
         }
         true
@@ -92,6 +93,7 @@ impl Effects {
 
     /// Clears the effects for another call.
     pub(crate) fn reset(&mut self) {
+        // Field by field, so that vectors keep their memory for the next call.
         self.sends.clear();
         self.cancels.clear();
         self.writes.clear();
@@ -156,7 +158,7 @@ pub(crate) type Committer =
 pub(crate) enum CommitFailure {
     /// A key that the call had read was changed by another handler.
     Conflict(Box<Conflict>),
-    /// Any other error, as a text for a person.
+    /// The text of another error, for a person.
     Other(String),
 }
 

@@ -50,6 +50,7 @@ pub(crate) struct Envelope {
 impl Envelope {
     /// Creates an envelope without a waiter or a cause.
     pub(crate) fn new(message: Message) -> Self {
+        // By the steady clock, so that its age does not change when the wall clock is set.
         let since = clock::from_wall(message.sent_at);
         Self {
             message,

@@ -97,8 +97,8 @@ pub(crate) enum LogLevel {
 
 /// The interface of the host to everything outside of an instance: other agents, stored state, logs.
 ///
-/// A trait, because the code that runs guests knows neither mailboxes nor the database, and because a recorded call and a
-/// copy have implementations of their own: one that records, and one that answers from the record.
+/// A trait, because the code that runs guests knows neither mailboxes nor the database, and because a recorded call and
+/// a copy have implementations of their own: one that records, and one that answers from the record.
 pub(crate) trait GuestHost: Send + Sync {
     /// Checks a draft and reserves a place for it in its mailbox.
     fn admit(&self, who: &Identity, work: &CallContext, draft: Draft) -> Result<Outgoing, SendError>;

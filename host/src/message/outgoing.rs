@@ -38,6 +38,7 @@ impl ReservedPlace {
     pub(crate) fn refuse(&mut self, dispatch: &mut Dispatch, why: &str) -> bool {
         let sender = &dispatch.envelope.message.sender;
         let Some(origin) = self.inbox.as_ref().and_then(|inbox| inbox.other(sender)) else { return false };
+        // The answer goes to another mailbox, so the place in this one is free at once.
         if let Some(inbox) = self.inbox.take() {
             inbox.release();
         }
@@ -45,6 +46,7 @@ impl ReservedPlace {
         if let Some(refusal) = self.refusal.take() {
             let Refusal { hops, limit, end } = *refusal;
             dispatch.envelope.hops = hops;
+            // The answer would be one cause too many: it becomes a dead letter like any message.
             if hops > limit {
                 (dispatch.ends, self.inbox) = (Some(limit), Some(end));
                 return true;

@@ -21,7 +21,8 @@ pub(crate) struct Expiry {
 }
 
 impl Expiry {
-    /// Returns the time this many milliseconds from now, bounded by the store's signed integers, which reach beyond any clock.
+    /// Returns the time this many milliseconds from now, bounded by the store's signed integers, which reach beyond any
+    /// clock.
     pub(crate) fn after(now: u64, ttl_ms: u64) -> Self {
         Self { at: now.saturating_add(ttl_ms).min(i64::MAX.unsigned_abs()), given: Some(ttl_ms) }
     }

@@ -32,7 +32,8 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Writes jobs in one transaction. After an error nothing of them is kept, and every caller is still to be answered.
+    /// Writes jobs in one transaction. After an error nothing of them is kept, and their callers are still to be
+    /// answered.
     pub(super) fn write(
         &mut self,
         connection: &mut Connection,
@@ -92,7 +93,7 @@ impl Batch {
     pub(super) fn tell_early(&mut self, failed: Option<&rusqlite::Error>) {
         let result = failed.map_or(Ok(()), |error| Err(CommitError::Store(error.to_string())));
         for asker in self.early.drain(..) {
-            // Who asked may be gone.
+            // The caller may have left.
             let _ = asker.send(result.clone());
         }
     }

@@ -118,6 +118,7 @@ fn look(connection: &Connection, defects: &mut Vec<Defect>) -> rusqlite::Result<
     let mut damages = connection.prepare(&format!("PRAGMA integrity_check({DAMAGES})"))?;
     for damage in damages.query_map([], |row| row.get::<_, String>(0))? {
         let damage = damage?;
+        // A sound database gives one row, `ok`.
         if damage != "ok" {
             defects.push(defect("damaged", damage.replace('\n', "; "), 1));
         }

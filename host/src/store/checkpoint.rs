@@ -45,8 +45,8 @@ pub(crate) struct Rest {
 }
 
 impl Store {
-    /// Returns when everything before is safe and no copying of the log is under way. None begins while what is given
-    /// lives, for a second at most.
+    /// Waits until all earlier jobs are durable and no copy of the log is under way. No copy begins while the returned
+    /// guard lives, for a second at most.
     pub(crate) async fn rest(&self) -> Rest {
         // Before the flush, so that no copy begins between it and the caller's work.
         let resting = self.writer.rest().read_owned().await;
@@ -54,6 +54,7 @@ impl Store {
         let _ = self.flush().await;
         let ended = CancellationToken::new();
         let rest = Rest { _ends: ended.clone().drop_guard() };
+        // A task holds the lock, because the caller may keep its guard for too long.
         tokio::spawn(async move {
             // Either the guard is dropped or its time is over: both end the rest.
             let _ = tokio::time::timeout(LONGEST_REST, ended.cancelled()).await;
@@ -86,8 +87,7 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Starts the thread, without which the store cannot go on: its log would grow for ever. `restart` asks the writer to copy
-    /// the rest.
+    /// Starts the thread, without which the log would grow for ever. `restart` asks the writer to copy the rest.
     pub(super) fn start(connection: Connection, progress: Arc<Progress>, restart: impl Fn() + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
         let thread = {

@@ -10,8 +10,8 @@ use crate::message::{Attempt, Envelope, TimerCancel, Value};
 /// Keys that are written; none removes one.
 pub(crate) type Writes = BTreeMap<String, Option<Value>>;
 
-/// A set of changes that happen together: mostly the effects of handling one message. It says what is asked for and holds
-/// nothing live; a [`CommitRequest`](super::CommitRequest) holds the rest.
+/// A set of changes that happen together: mostly the effects of handling one message. It says what is asked for and
+/// holds nothing live; a [`CommitRequest`](super::CommitRequest) holds the rest.
 #[derive(Debug)]
 pub(crate) struct Commit {
     /// The agent that handled the message.
@@ -36,7 +36,7 @@ pub(crate) struct Commit {
     pub(crate) cancels: Vec<TimerCancel>,
     /// The revision that goes on with the conversation of the message that is handled.
     pub(crate) goes: Option<Goes>,
-    /// The message that is handled is a question, and gets no answer.
+    /// The question that the handled message was, if it got no answer.
     pub(crate) closes: Option<Box<Closed>>,
     /// The client's own name for the message that is accepted.
     pub(crate) key: Option<IdempotencyKey>,
@@ -114,7 +114,7 @@ impl StateChange {
 pub(crate) struct Add {
     /// The addend.
     pub(crate) by: i64,
-    /// The sum as those are told who read it before it is committed.
+    /// The sum that reads before the commit return.
     pub(crate) sum: i64,
 }
 

@@ -6,8 +6,8 @@ use super::commit::{Commit, CommitError, DeadLetter, StateChange};
 use crate::message::ReservedPlace;
 use crate::message::{Outgoing, Waiter};
 
-/// A commit with what has to outlive its way through the writer and cannot be stored: the places that are reserved for its
-/// messages, and the callback.
+/// A commit with what has to outlive its way through the writer and cannot be stored: the places that are reserved for
+/// its messages, and the callback.
 pub(crate) struct CommitRequest {
     /// The changes that are asked for.
     pub(crate) commit: Commit,
@@ -15,8 +15,8 @@ pub(crate) struct CommitRequest {
     places: Vec<ReservedPlace>,
     /// Waiters of messages that are sent, by index: of few commits there is one.
     waiters: Vec<(usize, Waiter)>,
-    /// The changes that the messages made to their conversations, as far as they were taken in; `None` for a message that
-    /// ends a chain of causes and becomes a dead letter.
+    /// The changes that the messages made to their conversations, as far as they were taken in; `None` for a message
+    /// that ends a chain of causes and becomes a dead letter.
     pub(super) taken: Vec<Option<ConversationChange>>,
     done: CommitCallback,
 }
@@ -45,7 +45,7 @@ impl CommitRequest {
         commit.sends.reserve_exact(sends.len());
         for (index, sent) in sends.into_iter().enumerate() {
             let (mut dispatch, place) = sent.split();
-            // Taken out, because a commit holds nothing live: the store could pass it to another process.
+            // Taken out, because a commit holds nothing live; `finish` puts it back for the delivery.
             waiters.extend(dispatch.envelope.waiter.take().map(|waiter| (index, waiter)));
             commit.sends.push(dispatch);
             places.push(place);

@@ -1,8 +1,8 @@
-//! Conversations that are open: who takes part, how far their protocols are, what waits for an answer.
+//! The open conversations: their participants, the states of their protocols, the questions without an answer.
 //!
 //! They are in memory, and written with the messages that change them. One that has nothing but a message from outside
-//! is not written: a restart would lose no more than its count. Those in which nothing was said for a while [leave
-//! memory](away) and come back with their next message. Those that have ended are kept for a look at them.
+//! is not written: a restart would lose no more than its count. Those that are silent for a while [leave memory](away)
+//! and come back with their next message. Those that have ended are kept so that operators can look at them.
 
 mod away;
 mod ended;
@@ -244,6 +244,7 @@ impl Conversations {
         };
         // From the second message on it is written, and then everything is new.
         open.changed |= change.is_more || open.row == 0;
+        // A row is given with the first write, since most conversations from outside never have one.
         if open.row == 0 {
             open.row = self.next_row();
         }
@@ -346,6 +347,7 @@ impl Conversations {
         let mut away = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
+            // The bound is for all shards together: each end is a commit.
             let rest = most.saturating_sub(expired.len() + away.len());
             away.extend(shard.end_away(now, timeout, rest));
             let most = most.saturating_sub(expired.len() + away.len());

@@ -17,7 +17,7 @@ use super::timer::{Counted, Timers};
 pub(super) struct Counters {
     /// The sequence number of the last message.
     pub(super) seq: u64,
-    /// The version that the last write of state has; shared with those who take the next.
+    /// The version that the last write of state has; shared with the callers of `Store::next_version`.
     pub(super) version: Arc<AtomicU64>,
     /// Set if messages are kept: not when the data is to live as long as the host.
     pub(super) keeps_messages: bool,

@@ -1,4 +1,4 @@
-//! Messages that were given up: looked at, let go again, forgotten.
+//! The messages that were given up: they are listed, redelivered and removed.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use super::tables::Tables;
 use crate::clock;
 use crate::message::{Attempt, Envelope};
 
-/// Bytes of contents above which no further dead letter is let go in one transaction: they pass through memory.
+/// Bytes of contents above which no further dead letter is redelivered in one transaction: they pass through memory.
 const REVIVE_BYTES: usize = 16 << 20;
 /// The dead letters that leave in one transaction, so that others' commits do not wait for long.
 const AT_ONCE: u32 = 1_000;
@@ -187,14 +187,14 @@ impl Store {
         })
     }
 
-    /// Takes dead letters out, the lowest numbers first and not very many at once, and lets them wait again for
-    /// the agent that they were for. Their time begins anew: they count as due now, and a `reply-by` that has
+    /// Moves dead letters, the lowest numbers first and a portion at once, back to the messages that wait for
+    /// their agent. Their time begins anew: they count as due now, and a `reply-by` that has
     /// passed is taken away, or they would be given up as expired at once.
     pub(crate) async fn revive(&self, filter: DeadFilter) -> Result<Revived, CommitError> {
         let (sender, receiver) = oneshot::channel();
         self.change(move |transaction, counters| {
             let revived = revive(transaction, counters, &filter)?;
-            // Who asked may be gone.
+            // The caller may have left.
             let _ = sender.send(revived);
             Ok(())
         })

@@ -189,6 +189,7 @@ impl<'t> Decider<'t> {
             let expires_at = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);
             Ok(Known { version: row.get::<_, i64>(0)?.cast_unsigned(), length: Some(row.get(1)?), expires_at })
         };
+        // Prepared at its first use: the cache mostly has the answer.
         let find = match &mut self.find {
             Some(find) => find,
             find => find.insert(self.transaction.prepare_cached(

@@ -11,7 +11,8 @@ use super::Store;
 const ROLLOUTS: u64 = caxton_control::rollout::MAX_ROLLOUTS as u64;
 
 impl Store {
-    /// Keeps one record of an agent's rollout in place of what has its number. Nobody waits.
+    /// Keeps one record of an agent's rollout in place of what has its number. Returns at
+    /// once.
     pub(crate) fn keep_difference(&self, agent: Arc<str>, rollout: u64, number: u64, record: String) {
         self.tell_writer(move |transaction| {
             // Those of rollouts that the ledger has forgotten leave with the next write.

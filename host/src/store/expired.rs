@@ -1,4 +1,4 @@
-//! Keys whose time is over: nobody reads them any more, and they are removed from the disk a few at a time.
+//! The removal of expired keys: reads leave them out already, and they leave the disk a few at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ impl Store {
         })
     }
 
-    /// Removes those of an agent's keys whose time is over; returns when that is safe. `bytes` is told the size of its state
-    /// then.
+    /// Removes those of an agent's keys whose time is over; returns when that is safe. `bytes` is told the size of its
+    /// state then.
     pub(crate) async fn remove_expired(
         &self,
         agent: Arc<str>,

@@ -1,7 +1,8 @@
 //! The data folder as it was opened, to be compared with what its path leads to now.
 //!
-//! A folder that is removed or exchanged under a running host leaves it with files that nobody else will ever read, and lets
-//! another host start beside it. So the files are compared before anything is acknowledged, and once a second at rest.
+//! A folder that is removed or exchanged under a running host leaves it with files that nothing else will ever read,
+//! and lets another host start beside it. So the files are compared before anything is acknowledged, and once a second
+//! at rest.
 
 use std::fs::{self, File, Metadata};
 use std::os::linux::net::SocketAddrExt;
@@ -75,8 +76,8 @@ impl Held {
     }
 }
 
-/// The path of a data folder, held against other hosts for as long as this lives: the lock is in the folder, and so does not
-/// hold where the folder is exchanged. A name of the kernel's, which is gone with the process.
+/// A claim on the path of a data folder against other hosts, for as long as it lives: the lock is in the folder, so it
+/// does not hold once the folder is exchanged. It is an abstract socket, which the kernel removes with the process.
 pub(super) struct Claim {
     _name: Option<UnixDatagram>,
 }

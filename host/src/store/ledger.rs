@@ -22,7 +22,8 @@ impl Store {
     }
 
     /// Keeps an agent's ledger in place of what was kept before; none forgets it, with what its revisions handed
-    /// over and the copies of its state. Nobody waits: whatever is kept later is later on the disk too.
+    /// over and the copies of its state. Returns at once: what is kept later reaches the disk later
+    /// too.
     pub(crate) fn keep_ledger(&self, agent: Arc<str>, record: Option<String>) {
         self.tell_writer(move |transaction| {
             let Some(record) = record else {
@@ -64,7 +65,7 @@ impl Store {
         self.pieces.untidy();
     }
 
-    /// Makes a change that nobody waits for.
+    /// Queues a change without waiting for it.
     pub(super) fn tell_writer(
         &self,
         change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static,

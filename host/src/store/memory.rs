@@ -4,9 +4,9 @@
 //! piece | others' commits | piece | others' commits | piece | one small commit that names the pieces
 //! ```
 //! A memory of many megabytes in one transaction would hold up every other commit for as long as it takes to write.
-//! Each piece is a job of its own, so that others come between two of them. Pieces that no row names are nobody's: they
-//! are of a save that broke off, or of one that another has replaced, and are [removed](Store::tidy_memories) a few at a
-//! time. They are in the database and not in files beside it, so that a backup has them.
+//! Each piece is a job of its own, so that others come between two of them. Pieces that no row names belong to a save
+//! that broke off or was replaced by another, and are [removed](Store::tidy_memories) a few at a time. They are in the
+//! database and not in files beside it, so that a backup has them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(super) struct Pieces {
     next: AtomicU64,
     /// Memories whose pieces are being written, which no row names yet.
     writing: Mutex<BTreeSet<u64>>,
-    /// Set when pieces may have become nobody's.
+    /// Set when pieces may have lost their row.
     untidy: AtomicBool,
 }
 
@@ -52,7 +52,7 @@ impl Drop for Placed<'_> {
         if let Some(number) = self.number {
             self.pieces.writing.lock().remove(&number);
         }
-        // What it replaces is nobody's now, or what was written of it, if it was not kept.
+        // The memory that it replaces has no row now; or it has none itself, if it was not kept.
         self.pieces.untidy.store(true, Ordering::SeqCst);
     }
 }
@@ -70,7 +70,7 @@ impl Pieces {
         })
     }
 
-    /// Takes note that pieces may have become nobody's.
+    /// Notes that pieces may have lost their row.
     pub(super) fn untidy(&self) {
         self.untidy.store(true, Ordering::SeqCst);
     }
@@ -79,6 +79,7 @@ impl Pieces {
 impl Store {
     /// Writes the bytes of a large memory in pieces; those of a small one are for the row.
     async fn place(&self, data: &Bytes) -> Result<Placed<'_>, CommitError> {
+        // A small memory is one row: a transaction with it holds up the others no longer than a piece.
         if data.len() <= PIECE {
             return Ok(Placed { pieces: &self.pieces, number: None });
         }
@@ -143,8 +144,8 @@ impl Store {
         .await
     }
 
-    /// Returns the memory that a stateful agent saved last. Without one, that which `revision` handed over: a host that was
-    /// killed between a handoff to one that begins anew and the switch has it nowhere else.
+    /// Returns the memory that a stateful agent saved last. Without one, that which `revision` handed over: a host that
+    /// was killed between a handoff to one that begins anew and the switch has it nowhere else.
     pub(crate) fn snapshot(&self, agent: &str, revision: u64) -> Result<Option<Snapshot>, String> {
         self.read_memory(
             "SELECT revision, saved_at, data, pieces, bytes FROM memory WHERE agent = ?1
@@ -175,7 +176,7 @@ impl Store {
         })
     }
 
-    /// Removes pieces that are nobody's, a few in each transaction. Costs nothing while there are none.
+    /// Removes pieces that no row names, a few in each transaction. Costs nothing while there are none.
     pub(crate) async fn tidy_memories(&self) -> Result<(), CommitError> {
         // Cleared before the sweep: pieces that lose their row during it set it again.
         if !self.pieces.untidy.swap(false, Ordering::SeqCst) {
@@ -203,7 +204,7 @@ impl Store {
     }
 }
 
-/// Removes some pieces of a memory that no row names. Gives how many.
+/// Removes some pieces of a memory that no row names. Returns their number.
 fn remove_some(connection: &Connection, pieces: &Pieces) -> rusqlite::Result<usize> {
     let sql = format!("SELECT DISTINCT memory FROM piece WHERE memory NOT IN ({NAMED})");
     let unnamed: Vec<i64> =

@@ -267,6 +267,7 @@ impl Store {
         let syncing = (log, Arc::clone(&progress));
         let writer = writer::Writer::start(connection, checkpoints, counters, syncing, Arc::clone(&commits));
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Relaxed: only uniqueness matters.
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Self {
             folder: folder.to_owned(),
@@ -348,7 +349,7 @@ fn lock(folder: &Path) -> Result<Lock, StoreError> {
         writeln!(&file, "{}", std::process::id())
     };
     let mut write = write;
-    // After the lock: who has that is named by its process.
+    // After the lock, whose holder the file names by its process id.
     let path = held::Claim::take(folder)?;
     write().map_err(wrong)?;
     Ok(Lock { file, _path: path })

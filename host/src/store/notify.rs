@@ -25,8 +25,8 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    /// Creates a notifier. Events go to `follow`; `commits` records how long each transaction took. A panic in a callback
-    /// ends the store.
+    /// Creates a notifier. Events go to `follow`; `commits` records how long each transaction took. A panic in a
+    /// callback ends the store.
     pub(super) fn new(
         follow: broadcast::Sender<Arc<Event>>,
         commits: Arc<Histogram>,
@@ -45,14 +45,15 @@ impl Notifier {
             CommitError::Store(error.to_string())
         });
         let Batch { commits, askers, events, restart: _, emptying: _, early: _ } = batch;
+        // An event whose transaction failed has given its id back.
         if failed.is_none() {
             for event in events {
-                // Nobody may follow.
+                // An error only means that there are no followers.
                 let _ = self.follow.send(Arc::new(event));
             }
         }
         for (asker, result) in askers {
-            // Who asked may be gone.
+            // The caller may have left.
             let _ = asker.send(failed.clone().map_or(result, Err));
         }
         self.telling.tell(DecidedBatch { commits, failed });

@@ -76,7 +76,7 @@ impl OfflineStore {
         size::size(&self.connection, &self.database).map_err(self.wrong())
     }
 
-    /// Writes it anew without what is free in it. Gives the bytes before and after.
+    /// Writes it anew without what is free in it. Returns the bytes before and after.
     pub(crate) fn compact(&self) -> Result<(u64, u64), StoreError> {
         let bytes = || self.database.metadata().map_or(0, |metadata| metadata.len());
         self.known()?;
@@ -107,7 +107,7 @@ pub(crate) fn ledgers(folder: &Path) -> Result<Vec<(String, String)>, StoreError
         return Ok(Vec::new());
     }
     let wrong = |error| StoreError::of(&database, error);
-    // Without a log nobody writes to it, and no file has to be made beside it.
+    // Without a log no host writes to it, and no file has to be created beside it.
     let quiet = if with_suffix(&database, "-wal").exists() { "" } else { "&immutable=1" };
     let escaped: String = database.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;

@@ -23,8 +23,8 @@ const ANSWER: usize = 7;
 const MAX_BYTES: usize = 64 << 20;
 
 impl Store {
-    /// Keeps a message that was handled well as number `seq` of its agent, and forgets those before `first`. Nobody waits:
-    /// whether it is kept changes nothing of what was told.
+    /// Keeps a message that was handled well as number `seq` of its agent, and forgets those before `first`. Nobody
+    /// waits: whether it is kept changes nothing of what was told.
     pub(crate) fn keep_recent(&self, seq: u64, first: u64, envelope: Box<Envelope>, answer: Option<Vec<u8>>) {
         self.tell_writer(move |transaction| {
             let mut head = Vec::new();
@@ -106,6 +106,7 @@ impl Store {
                 while let Some(row) = rows.next()? {
                     let (envelope, answer) = (message_row::decode(row)?, row.get::<_, Option<Vec<u8>>>(ANSWER)?);
                     bytes += envelope.message.content.len() + answer.as_ref().map_or(0, Vec::len);
+                    // The whole list is held in memory while the rehearsal runs.
                     if bytes > MAX_BYTES {
                         break;
                     }

@@ -38,6 +38,7 @@ pub(super) fn size(connection: &Connection, database: &Path) -> rusqlite::Result
     add("SELECT agent, count(*) FROM message GROUP BY agent", |kept, count| kept.queued = count)?;
     add("SELECT agent, count(*) FROM ack JOIN message USING (seq) GROUP BY agent", |kept, count| {
         kept.handled = count;
+        // A handled message stays in both tables until the history drops it.
         kept.queued = kept.queued.saturating_sub(count);
     })?;
     add("SELECT agent, count(*) FROM timer GROUP BY agent", |kept, count| kept.queued += count)?;
@@ -60,6 +61,7 @@ pub(super) fn size(connection: &Connection, database: &Path) -> rusqlite::Result
         handled: sum(|kept| kept.handled),
         dead: sum(|kept| kept.dead),
         agents,
+        // Only a running host has measured them.
         commits: None,
     })
 }

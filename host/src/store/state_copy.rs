@@ -58,8 +58,8 @@ pub(crate) struct RestoredState {
 }
 
 impl Store {
-    /// Keeps a copy of an agent's state, in place of an earlier one of the same revision, with all that was acknowledged
-    /// before. Returns when it is written: nothing that is given later is safe before it is.
+    /// Keeps a copy of an agent's state, in place of an earlier one of the same revision, with all that was
+    /// acknowledged before. Returns when it is written: nothing that is given later is safe before it is.
     pub(crate) async fn keep_state(&self, agent: Arc<str>, copy: KeepState) -> Result<StateCopy, CommitError> {
         let (sender, receiver) = oneshot::channel();
         self.change_early(move |transaction, counters| {
@@ -106,8 +106,8 @@ impl Store {
         .await
     }
 
-    /// Counts the keys that an agent wrote since a copy was made and its migration ended. Without a migration, those that
-    /// it removed count as well. Keys whose time is over do not. Reads all keys of the agent.
+    /// Counts the keys that an agent wrote since a copy was made and its migration ended. Without a migration, those
+    /// that it removed count as well. Keys whose time is over do not. Reads all keys of the agent.
     pub(crate) fn written_since(&self, agent: &str, revision: u64) -> Result<u64, String> {
         let now = clock::now_ms().cast_signed();
         self.with_reader(|connection| {
@@ -129,8 +129,9 @@ impl Store {
 
     /// Makes an agent's state what a copy has, without the keys whose time is over by now; returns when that is safe.
     /// `keep` first keeps the state as it is, for the revision of this number. The keys have new versions, so that a
-    /// handler that read one before is in conflict, and none counts as [written since](Self::written_since). A migration
-    /// that the copy was made for is over with it. `bytes` is told the size of the state then. The copy stays.
+    /// handler that read one before is in conflict, and none counts as [written since](Self::written_since). A
+    /// migration that the copy was made for is over with it. `bytes` is told the size of the state then. The copy
+    /// stays.
     ///
     /// # Errors
     /// There is no such copy, or `keep` would replace it.
@@ -142,6 +143,7 @@ impl Store {
         bytes: Arc<AtomicU64>,
     ) -> Result<RestoredState, CommitError> {
         let missing = || CommitError::Store(format!("no copy of the state of {agent}@{revision} is kept"));
+        // Keeping comes before restoring and would overwrite the copy.
         if keep.as_ref().is_some_and(|keep| keep.revision == revision) {
             let why = format!("the state of {agent}@{revision} cannot be kept in place of the copy that is restored");
             return Err(CommitError::Store(why));
@@ -201,6 +203,7 @@ fn highest_version(connection: &Connection, agent: &str) -> rusqlite::Result<i64
 fn keep(connection: &Connection, agent: &str, copy: &KeepState, at: u64) -> rusqlite::Result<StateCopy> {
     let KeepState { revision, holds, rollout, unfinished } = copy;
     forget(connection, agent, Some(*revision))?;
+    // The versions of keys only grow, so later writes are those above the mark.
     let mark = highest_version(connection, agent)?;
     let text = serde_json::to_string(holds).expect("numbers can be written");
     connection
@@ -217,6 +220,7 @@ fn keep(connection: &Connection, agent: &str, copy: &KeepState, at: u64) -> rusq
             unfinished,
             rollout.cast_signed()
         ])?;
+    // The writer has the connection alone, so no other insert comes between.
     let id = connection.last_insert_rowid();
     connection
         .prepare_cached(
@@ -275,6 +279,7 @@ fn restore(
         .prepare_cached(&format!("SELECT {BYTES} FROM state WHERE agent = ?1"))?
         .query_row([&**agent], |row| row.get(0))?;
     counters.sizes.insert(Arc::clone(agent), size);
+    // The size on disk is written with the others, at the end of the transaction.
     counters.resized.insert(Arc::clone(agent));
     // Keys of all agents, which are looked up again: this is seldom.
     counters.keys.clear();

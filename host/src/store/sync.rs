@@ -1,11 +1,11 @@
-//! Syncs what is written, while the next transaction is being written.
+//! Syncs written transactions while the next one is being written.
 //!
 //! ```text
 //! the writer: write A | write B         | write C ...
 //! this:               | sync A, tell A  | sync B, tell B ...
 //! ```
 //! The writer appends a transaction to the database's log without a sync of its own; the log is synced here, and
-//! only then is anybody told. At most one transaction is ahead of the sync, so that many still share one. When
+//! only then are the callers answered. At most one transaction is ahead of the sync, so that many still share one. When
 //! nothing else waits, or the disk is faster than the writer, the writer syncs by itself: that saves the way to another
 //! thread, and more transactions share one sync.
 
@@ -36,7 +36,7 @@ pub(super) struct WrittenBatch {
     pub(super) began: Instant,
 }
 
-/// The progress of the writer, for those who read what it writes.
+/// The progress of the writer, for readers of what it writes.
 pub(super) struct Progress {
     /// The number of transactions begun.
     begun: AtomicU64,
@@ -105,7 +105,7 @@ impl Progress {
         // Unwind safe: the store accepts nothing after this, so no broken state is used.
         if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
             self.lose(&format!("a thread of the store died ({name}): {}", logging::reason(&*panic)));
-            // Who waits until all is safe waits no longer: nothing is written after this.
+            // Releases callers of `wait_durable`: nothing is written after this.
             self.over.send_replace(u64::MAX);
         }
     }
@@ -122,8 +122,8 @@ impl Store {
 }
 
 impl Store {
-    /// Returns the reason why the store failed for good: its folder is not the one that was opened, or a thread of it died.
-    /// None as long as it is well.
+    /// Returns the reason why the store failed for good: its folder is not the one that was opened, or one of its
+    /// threads died. `None` as long as it is well.
     pub(crate) fn lost(&self) -> Option<Arc<str>> {
         self.progress.lost.borrow().clone()
     }
@@ -145,7 +145,7 @@ impl Store {
 /// The error of everything after a sync that failed.
 const BROKEN: &str = "the disk failed to keep what was written; start the host again once it is mended";
 
-/// Syncs the log and tells, one transaction after the other.
+/// The last stage of a transaction: syncs the log and reports the results, one transaction after the other.
 struct Last {
     /// The database's log; none if commits need not reach the disk.
     log: Option<WriteAheadLog>,
@@ -241,7 +241,7 @@ impl Syncer {
         let last = Arc::new(Mutex::new(Last { log, notifier, progress, took: Arc::clone(&took) }));
         let ahead = Arc::new(AtomicU64::new(0));
         let thread = synced.then(|| {
-            // Without room: who hands over waits until the one before is synced.
+            // Without a buffer: a hand-over waits until the transaction before is synced.
             let (sender, receiver) = mpsc::sync_channel::<WrittenBatch>(0);
             let (last, ahead) = (Arc::clone(&last), Arc::clone(&ahead));
             let thread = std::thread::Builder::new()

@@ -106,6 +106,7 @@ impl<'t> Tables<'t> {
             }
             QueueRow::HandledRemoved { up_to } => {
                 let up_to = [up_to.cast_signed()];
+                // By the rows of `ack`: messages that still wait have none and stay.
                 self.execute("DELETE FROM message WHERE seq IN (SELECT seq FROM ack WHERE seq <= ?1)", up_to)?;
                 self.execute(
                     // Few messages have attempts, so that their rows are looked up by the index of the handled ones.

@@ -89,7 +89,7 @@ impl AgentTimers {
         self.reserved.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Gives up a place that was kept: the store has the timer, or it is not sent.
+    /// Releases a reserved place: the store has the timer, or it is not sent.
     pub(crate) fn release(&self) {
         self.reserved.fetch_sub(1, Ordering::SeqCst);
     }
@@ -363,8 +363,8 @@ impl Store {
         connection.prepare_cached(&sql)?.query_map(params![name, began, most], decode)?.collect()
     }
 
-    /// Gives timers with a date their time by the clock as it shows now, after it was set. Not before now: a timer has not
-    /// waited since then, and so is not over.
+    /// Computes anew when timers with a date are due, after the wall clock was set. None is due before now, since it
+    /// has not waited since then.
     pub(crate) async fn redate_timers(&self) -> Result<(), CommitError> {
         let mut after: i64 = 0;
         loop {

@@ -62,7 +62,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. `checkpoints` is a connection of its own for the thread that copies the log into the database;
+    /// Starts the thread. `checkpoints` is the connection of the thread that copies the log into the database;
     /// `commits` records the duration of each commit. `log` is the database's log, if commits are to reach the disk: it
     /// is synced beside the `connection`, which therefore must not do so itself.
     pub(super) fn start(
@@ -87,6 +87,7 @@ impl Writer {
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
                 .spawn(move || {
+                    // Cloned, because the closure that may panic borrows the thread mutably.
                     let progress = Arc::clone(&thread.progress);
                     progress.run("writer", || thread.run(&queue));
                     // The last connection to close empties the log, which one that only reads cannot do.
@@ -175,8 +176,8 @@ impl Store {
         self.writer.send(Job::Event(event));
     }
 
-    /// Subscribes to all events that are committed from now on, with their ids. A caller that subscribes before it reads
-    /// misses none.
+    /// Subscribes to the events that are committed from now on, with their ids. A caller that subscribes before it
+    /// reads misses none.
     pub(crate) fn follow_events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.writer.follow.subscribe()
     }
@@ -228,7 +229,7 @@ impl Thread {
             self.syncer.end(WrittenBatch { batch, kept, began }, next.is_none());
             for asker in emptying {
                 let refused = self.progress.refusal().map(|why| CommitError::Store(why.to_string()));
-                // Who asked may be gone.
+                // The caller may have left.
                 let _ = asker.send(refused.map_or_else(|| super::checkpoint::empty(&self.connection), Err));
             }
         }

@@ -37,6 +37,7 @@ impl DurationBuckets {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         // Sixteen bounds: a binary search takes four comparisons.
         self.counts[BOUNDS_NS.partition_point(|bound| *bound < ns)].fetch_add(1, Ordering::Relaxed);
+        // Not atomic together: a scrape may see the count without its time, and the next one has both.
         self.sum_ns.fetch_add(ns, Ordering::Relaxed);
     }
 }

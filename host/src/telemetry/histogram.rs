@@ -51,6 +51,7 @@ impl<T> Sharded<T> {
 
     /// Returns the value of this thread's shard, which other threads may share.
     pub(crate) fn here(&self) -> &T {
+        // A thread that took no shard at its start, as those of libraries, takes one here.
         if HERE.get() == usize::MAX {
             take_shard();
         }
@@ -77,6 +78,7 @@ impl Histogram {
     /// Records a duration.
     pub(crate) fn record(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        // Relaxed: a count publishes no other memory.
         self.0.here()[bucket(nanoseconds)].fetch_add(1, Ordering::Relaxed);
     }
 

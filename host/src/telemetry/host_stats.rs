@@ -67,6 +67,7 @@ impl Default for StatsRecorder {
     fn default() -> Self {
         let first = (Instant::now(), 0, cpu_time());
         let delivery = Histogram::default();
+        // With a first sample and a first copy, so that rates and quantiles have a base from the start.
         let looks = Looks { ticks: [first].into(), copies: [delivery.counted()].into(), count: 0, peak: 0.0 };
         Self { counts: Sharded::new(Default::default), delivery, failures: Mutex::default(), looks: Mutex::new(looks) }
     }
@@ -75,6 +76,7 @@ impl Default for StatsRecorder {
 impl StatsRecorder {
     /// Adds one to a counter.
     pub(crate) fn count(&self, figure: HostCounter) {
+        // Relaxed: a count publishes no other memory.
         self.counts.here()[figure as usize].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -161,6 +163,7 @@ impl StatsRecorder {
         let (cpu, now) = (cpu_time(), Instant::now());
         let looks = self.looks.lock();
         let cores = looks.ticks.front().map_or(0.0, |(then, _, before)| {
+            // As for the rate of messages: a shorter time just after the start would inflate it.
             let passed = now.saturating_duration_since(*then).max(TICK);
             cpu.saturating_sub(*before).as_secs_f64() / passed.as_secs_f64()
         });

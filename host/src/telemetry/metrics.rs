@@ -142,6 +142,7 @@ pub(crate) fn install() -> Metrics {
             match metric.kind {
                 MetricKind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
                 MetricKind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+                // Written by `write_sample`, together with their help.
                 MetricKind::Gauge | MetricKind::ReadCounter | MetricKind::ReadHistogram => {}
             }
         }
@@ -169,6 +170,7 @@ fn write_agent_metrics(text: &mut String, agent_metrics: &[(Arc<str>, AgentMetri
     let name = "caxton_messages_total";
     head(text, name);
     for (agent, metrics) in agent_metrics {
+        // Agents times outcomes would be many series, most of them zero.
         for (outcome, count) in metrics.outcomes.iter().filter(|(_, count)| *count > 0) {
             line(text, name, &format!("{{agent=\"{agent}\",outcome=\"{outcome}\"}}"), count);
         }
@@ -179,6 +181,7 @@ fn write_agent_metrics(text: &mut String, agent_metrics: &[(Arc<str>, AgentMetri
             let (times, agent) = (times(metrics), format!("agent=\"{agent}\""));
             let bounds = times.up_to().map(|(bound, count)| (seconds(bound), count));
             for (bound, count) in bounds.chain([(f64::INFINITY, times.count())]) {
+                // The format writes infinity in this way, where Rust writes `inf`.
                 let bound = if bound.is_finite() { bound.to_string() } else { "+Inf".to_owned() };
                 line(text, &format!("{name}_bucket"), &format!("{{{agent},le=\"{bound}\"}}"), count);
             }
@@ -265,6 +268,7 @@ fn single(text: &mut String, name: &str, value: impl Display) {
 }
 
 fn head(text: &mut String, name: &str) {
+    // A linear search is fine: each scrape looks up each name once.
     let metric = METRICS.iter().find(|metric| metric.name == name).expect("every name that is written is in the table");
     let kind = match metric.kind {
         MetricKind::Counter | MetricKind::ReadCounter => "counter",

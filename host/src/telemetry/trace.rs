@@ -31,9 +31,11 @@ impl Trace {
             return None;
         }
         let (id, span, [flags]) = (hex::<16>(id)?, hex::<8>(span)?, hex::<1>(flags)?);
+        // The recommendation makes ids of zeros invalid.
         if id == [0; 16] || span == [0; 8] {
             return None;
         }
+        // Dropped and not cut: a part of an entry would be invalid.
         let state = state.filter(|state| !state.is_empty() && state.len() <= MAX_STATE).map(str::to_owned);
         Some(Self { id, span, flags, state })
     }
@@ -82,6 +84,7 @@ where
 }
 
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    // Lower case alone: the recommendation makes other digits invalid.
     if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
         return None;
     }

@@ -78,8 +78,8 @@ impl Shard {
         over.iter().filter_map(|hash| self.away.remove(hash)).collect()
     }
 
-    /// Removes quiet conversations from memory, and the oldest beyond the bounds. Only those leave that the transactions
-    /// up to `written` have stored. Those without a row, and those beyond the bound in the database, become surplus.
+    /// Removes quiet conversations from memory, and the oldest beyond the bounds. Only those leave that transactions up
+    /// to `written` have stored. Those without a row, and those beyond the bound in the database, become surplus.
     pub(super) fn let_go(&mut self, now: u64, written: u64) {
         let quiet = |open: &OpenConversation| open.row != 0 && open.record.last.saturating_add(QUIET) <= now;
         let mut bytes: usize = self.open.iter().map(|open| weight(&open.record)).sum();

@@ -27,8 +27,8 @@ pub(crate) fn on_wall(record: &Conversation) -> Cow<'_, Conversation> {
     Cow::Owned(record)
 }
 
-/// Adds the rows of a conversation that has ended, unless it was never written. `is_named` if its name is still its own:
-/// another may have begun under it.
+/// Adds the rows of a conversation that has ended, unless it was never written. `is_named` if its name is still its
+/// own: another may have begun under it.
 pub(in crate::store) fn push_end<'a>(record: &mut Record<'a>, ended: &'a Expired, is_named: bool, now: u64) {
     let Expired { row: Some(id), record: conversation, began } = ended else { return };
     if is_named {

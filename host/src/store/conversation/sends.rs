@@ -22,11 +22,11 @@ pub(crate) struct Closed {
 }
 
 impl Closed {
-    /// Returns the question that a message was, if its handler gave no answer and sent only this; none if it was none, or
-    /// an answer may still come.
+    /// Returns the question that a message was, if its handler gave no answer and sent only this; none if it was none,
+    /// or an answer may still come.
     pub(crate) fn of(envelope: &Envelope, sends: &[Outgoing]) -> Option<Self> {
         let asked = said(envelope);
-        // Who asked from outside is told nothing in any case.
+        // A caller from outside is told nothing in any case.
         let is_agents = !asked.from.contains(':');
         if !is_agents
             || !asked.is_question()
@@ -112,6 +112,7 @@ impl Conversations {
 
     /// Takes a message in; `None` for one that ends a chain of causes, which is not said.
     fn take_send(&self, dispatch: &Dispatch) -> Result<Option<ConversationChange>, String> {
+        // It is never delivered, so its conversation must not count it.
         if dispatch.ends.is_some() {
             return Ok(None);
         }

@@ -32,8 +32,8 @@ impl Conversations {
         }
     }
 
-    /// The revision of an agent that a message belongs to because of what is open, or was when it was sent. `key` is what
-    /// an answer to it names.
+    /// The revision of an agent that a message belongs to because of what is open, or was when it was sent. `key` is
+    /// what an answer to it names.
     pub(crate) fn stays_on(&self, name: &str, agent: &str, key: &str, sent_at: u64) -> Option<u64> {
         let (shard, hash) = self.shard(name);
         shard.get(name, hash)?.record.bound_revision(agent, key, sent_at)
@@ -84,8 +84,8 @@ impl Store {
         }
     }
 
-    /// Keeps when a conversation with an agent began of which no record is written. Times are of the steady clock, and kept
-    /// as those of the wall clock. Nobody waits.
+    /// Keeps when a conversation with an agent began of which no record is written. Times are of the steady clock, and
+    /// kept as those of the wall clock. Nobody waits.
     pub(crate) fn keep_beginning(&self, agent: Arc<str>, conversation: String, first: u64, last: u64, over: u64) {
         // A restart begins with nothing then.
         if !self.keeps_messages {

@@ -4,8 +4,8 @@
 //! Commit (what is asked for) --decide--> Record (what was decided) --apply--> tables
 //! ```
 //! Applying a record decides nothing: the same records give the same tables, wherever they are applied. The live record
-//! borrows from the commit, so that nothing is copied on the way to the tables; its [encoded form](wire) has structs of its
-//! own, so that a change here is not one of the format.
+//! borrows from the commit, so that nothing is copied on the way to the tables; its [encoded form](wire) has structs of
+//! its own, so that a change here is not one of the format.
 
 #[cfg_attr(not(test), expect(dead_code, reason = "records leave the process once there are replicas"))]
 pub(super) mod wire;
@@ -16,7 +16,8 @@ use std::borrow::Cow;
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Record<'a> {
     pub(super) rows: Vec<RowChange<'a>>,
-    /// The encoded heads of messages, one after the other. They are made for the record, and one buffer serves all records.
+    /// The encoded heads of messages, one after the other. They are made for the record, and one buffer serves all
+    /// records.
     heads: Vec<u8>,
 }
 

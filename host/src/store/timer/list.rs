@@ -45,8 +45,8 @@ impl Store {
         })
     }
 
-    /// Returns the timers of this id or name that wait for an agent, two at most: a name is of one sender, and several may
-    /// have it. Looks at all timers of the agent for a name.
+    /// Returns the timers of this id or name that wait for an agent, two at most: a name is of one sender, and several
+    /// may have it. Looks at all timers of the agent for a name.
     pub(crate) fn timers_named(&self, agent: &str, timer: &TimerName) -> Result<Vec<WaitingTimer>, String> {
         let (column, value) = column(timer);
         let sql = format!("SELECT {COLUMNS} FROM timer WHERE agent = ?1 AND {column} = ?2 LIMIT 2");

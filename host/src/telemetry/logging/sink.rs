@@ -46,10 +46,12 @@ impl Sink {
         }
         let (sender, queue) = mpsc::sync_channel(QUEUE_LINES);
         std::thread::Builder::new().name("caxton-stderr".to_owned()).spawn(move || write_all(&queue))?;
+        // Of two first calls at once one loses, and its thread ends with its sender.
         Ok(SINK.get_or_init(|| Self(sender)).clone())
     }
 
     fn line(&self, line: Vec<u8>) {
+        // A full queue means that the reader has stopped, which must not stop the host.
         if self.0.try_send(Item::Line(line)).is_err() {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
@@ -115,6 +117,7 @@ impl Write for LineWriter<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        // Waiting for the thread could block the caller for as long as the reader stops.
         Ok(())
     }
 }
@@ -145,6 +148,7 @@ fn write_until_closed(queue: &Receiver<Item>, out: &mut impl Write, is_allowed: 
                     reported = DROPPED.load(Ordering::Relaxed).max(dropped);
                 }
             }
+            // The waiter may have given up.
             Item::Mark(done) => drop(done.send(())),
         }
     }

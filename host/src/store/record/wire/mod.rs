@@ -1,7 +1,7 @@
 //! The encoded form of records: a byte with the version, and the rows of that version.
 //!
-//! A version never changes once a release has it: another one is added, and this host reads all. The structs are apart from
-//! the live ones for that reason.
+//! A version never changes once a release has it: another one is added, and this host reads all. The structs are apart
+//! from the live ones for that reason.
 
 mod v1;
 
@@ -44,6 +44,7 @@ pub(in crate::store) fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> 
             }
             Ok(record)
         }
+        // No version 0 was ever written, so it is refused like a newer one.
         newer => Err(RecordError::Version(*newer)),
     }
 }
