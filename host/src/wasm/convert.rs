@@ -1,5 +1,5 @@
-//! Conversion between the records of the contract as generated from `wit/` and those of [`crate::message`]. Fields are
-//! moved or borrowed, and never copied.
+//! The conversion between the records of the contract as generated from `wit/` and those of [`crate::message`].
+//! Fields are moved or borrowed, and never copied.
 
 use caxton_control::Performative;
 use caxton_control::mailbox::Priority;

@@ -1,4 +1,4 @@
-//! Inspection of a component's bytes, without compiling or running it (SPEC §6).
+//! The inspection of a component's bytes, without compiling or running it (SPEC §6).
 
 use std::fmt;
 
@@ -131,6 +131,7 @@ pub(crate) fn summarise(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
             "build for wasm32-wasip2, or wrap it with `wasm-tools component new`",
         )]);
     }
+    // Scanned before it is validated: a truncated file gets an error of its own.
     let mut scan = Scan::default();
     if let Err(error) = scan.read(bytes) {
         // wasmparser has no error kinds, so that the message decides.
@@ -271,6 +272,7 @@ impl Scan {
         let text = String::from_utf8_lossy(data);
         for line in text.lines().map(|line| line.trim().replace('_', "")) {
             match line.parse::<u32>() {
+                // self.reuse => The least: every part of a component has to be safe to use again.
                 Ok(times) if times > 0 => self.reuse = Some(self.reuse.map_or(times, |least| least.min(times))),
                 Ok(_) | Err(_) => self.bad_reuse = Some(line.chars().take(40).collect()),
             }

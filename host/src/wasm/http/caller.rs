@@ -88,6 +88,7 @@ impl Caller {
             let since = done.sending_since.take();
             done.waited += since.map_or(Duration::ZERO, |since| since.elapsed());
         } else {
+            // The first poll without data counts: later ones are of the same wait.
             done.sending_since.get_or_insert_with(Instant::now);
         }
     }
@@ -118,6 +119,7 @@ impl Caller {
     /// the memory limit if the guest was refused memory beyond it.
     pub(in crate::wasm) fn caused(&self, fault: &Fault, time: Duration, starved: Option<u64>) -> bool {
         let done = self.0.lock();
+        // Other faults do not count against the guest anyway.
         if !fault.is_guests() {
             return false;
         }
@@ -162,6 +164,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Sending<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // An end and an error count as data as well: the wait is over.
         self.caller.sends(polled.is_ready());
         match &polled {
             Poll::Ready(Some(Err(_))) => self.caller.0.lock().broke_off = true,
