@@ -1,6 +1,6 @@
 //! A table of stable codes for the outcomes of messages and calls, with their HTTP status.
 
-/// What a code means to a client.
+/// A code with its meaning to a client.
 #[derive(Debug)]
 pub(crate) struct Meaning {
     /// A stable name, for programs.

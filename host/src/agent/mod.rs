@@ -118,6 +118,7 @@ impl Agent {
             tracing::error!(agent = %spec.name, error, "the size of an agent's state cannot be read; taken for 0");
             0
         });
+        // Taken out of the backlog: an agent of the same name that is declared again later must not get them twice.
         let (waiting, paused) = shared.backlog.lock().take(spec.name.as_str());
         let mailbox = Mailbox::new(&spec, paused);
         let timers = context.store.timers.of(spec.name.as_str());
@@ -224,8 +225,8 @@ impl Agent {
     pub(crate) fn set_handoff_paused(self: &Arc<Self>, paused: bool) {
         self.mailbox.set_handoff_paused(paused);
         self.calls.held.store(paused, Ordering::Relaxed);
-        // A call counts itself and then looks here; whoever pauses does this and then looks at the count. One of the two
-        // sees the other.
+        // A call counts itself and then reads `held`; the pausing side sets `held` and then reads the count. The fence
+        // makes one of the two see the other.
         fence(Ordering::SeqCst);
         if !paused {
             self.calls.resumed.notify_waiters();

@@ -68,6 +68,7 @@ impl HttpMetrics {
 
     /// Counts one that was answered with `status`; `took` is the time until the head of its response.
     pub(crate) fn count(&self, status: u16, took: Duration) {
+        // A guest may set any number as its status.
         let class = usize::from(status / 100).clamp(1, self.requests.len()) - 1;
         self.requests[class].increment(1);
         self.seconds.record(took);
@@ -199,6 +200,7 @@ impl Stats {
 
     /// Returns the counts and times for the metrics; `None` if nothing was counted yet.
     pub(crate) fn metrics(&self) -> Option<AgentMetrics> {
+        // An agent without counts gets no rows, which keeps the metrics of thousands of idle agents small.
         self.tallies.get()?;
         let counts = self.counts();
         let unfinished = self.all().map(|tally| tally.unfinished.load(Ordering::Relaxed)).sum();

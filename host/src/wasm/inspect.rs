@@ -272,7 +272,7 @@ impl Scan {
         let text = String::from_utf8_lossy(data);
         for line in text.lines().map(|line| line.trim().replace('_', "")) {
             match line.parse::<u32>() {
-                // self.reuse => The least: every part of a component has to be safe to use again.
+                // The least: every part of a component has to be safe to use again.
                 Ok(times) if times > 0 => self.reuse = Some(self.reuse.map_or(times, |least| least.min(times))),
                 Ok(_) | Err(_) => self.bad_reuse = Some(line.chars().take(40).collect()),
             }

@@ -85,6 +85,7 @@ impl CallInHand {
     fn ended(shared: &Arc<Mutex<Option<Self>>>) -> Ended {
         let shared = Arc::clone(shared);
         Box::new(move |end| {
+            // A statement of its own: `end` must not run under the lock.
             let call = shared.lock().take();
             if let Some(call) = call {
                 call.end(end);
@@ -106,6 +107,7 @@ impl CallInHand {
         let well = Some(end.result.is_ok());
         agent.stats.ended(HandlingEnd { well, waited, took: called.elapsed(), cpu: end.cpu });
         agent.count_call(&end, &flight.revision);
+        // A rollout judges the revision, which is not to be blamed for a caller that left.
         if !end.by_caller && end.result.as_ref().err().is_none_or(Fault::is_guests) {
             let took = end.result.is_ok().then(|| called.elapsed());
             flight.revision.measure(took, end.result.is_err());
@@ -113,7 +115,7 @@ impl CallInHand {
         if let Err(mut fault) = end.result {
             agent.stats.failed_with(fault.code());
             if let Fault::Time { limit, .. } = &mut fault {
-                // What was left of it when the guest began says nothing to anyone.
+                // The log names the setting, not the time that was left when the guest began.
                 *limit = flight.revision.spec.limits.time;
             }
             let why = if end.by_caller { " because of what its caller did" } else { "" };
@@ -303,7 +305,7 @@ impl Agent {
         let (store, ticket) = (&self.context.store, again.reservation.ticket);
         let call = || {
             let (sender, called) = oneshot::channel::<()>();
-            // Who waited may have left.
+            // The call may have been dropped meanwhile.
             let go_on = move || {
                 let _ = sender.send(());
             };
@@ -323,7 +325,7 @@ impl Agent {
         }
     }
 
-    /// CommitMode the effects of an HTTP call and delivers what it sent; returns when they are durable. Returns a refused
+    /// Commits the effects of an HTTP call and delivers what it sent; returns when they are durable. Returns a refused
     /// change.
     pub(in crate::agent) async fn commit_call(
         &self,

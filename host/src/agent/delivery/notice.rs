@@ -43,6 +43,7 @@ impl Agent {
     pub(in crate::agent) fn notices(&self, envelope: &Envelope, reason: &str, error: &str) -> Vec<Outgoing> {
         let answer = self.failure_for(envelope, error);
         let message = &envelope.message;
+        // The sender of a question gets the `failure`, and an agent that writes to itself gets the notice below.
         let is_told = answer.is_some() || message.sender == self.name.as_str();
         let mut sends: Vec<Outgoing> = answer.into_iter().collect();
         // A caller is told directly; the others could go round for ever.
@@ -51,6 +52,7 @@ impl Agent {
         }
         let (hops, attempts) = (envelope.hops.saturating_add(1), envelope.failed.len());
         let dead = GivenUp { message, hops, attempts, reason, error };
+        // A removed agent has no mailbox any more.
         if reason != "agent-removed" {
             sends.extend(self.me.upgrade().and_then(|agent| notice(&agent, &dead)));
         }

@@ -68,6 +68,7 @@ impl Question {
             is_call: false,
         };
         match reply {
+            // A reply can be illegal, and a failure is legal at any place.
             Some(_) => context
                 .store
                 .conversations

@@ -95,6 +95,7 @@ where
                 body.read = None;
             }
             if let (Some(read), Some(piece)) = (&mut body.read, piece) {
+                // Errors are not kept: a body that broke cannot be read again, and its run ends.
                 read.push(piece);
                 self.at += 1;
             }
@@ -109,6 +110,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         let body = self.body.lock();
+        // The part already read counts as still to come for this run.
         let left = body.read.iter().flat_map(|read| read.iter().skip(self.at));
         let left: u64 = left.map(|piece| if let Piece::Data(data) = piece { data.len() as u64 } else { 0 }).sum();
         let live = body.live.size_hint();

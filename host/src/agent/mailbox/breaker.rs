@@ -68,6 +68,7 @@ impl Agent {
     /// Refuses calls while the breaker is open.
     pub(crate) fn check_breaker(&self) -> Result<(), AdmitError> {
         let now = clock::steady_ms();
+        // Only a look: a message becomes the trial when a worker takes it, and not before.
         let admission = self.mailbox.lock().breaker.peek(now);
         self.admitted(admission, now)
     }
@@ -112,6 +113,7 @@ impl Agent {
 
     /// Reports a success to the breaker.
     fn count_well(&self) {
+        // A statement of its own, so that the event is emitted without the lock.
         let closed = self.mailbox.lock().breaker.succeeded();
         if closed {
             self.emit_breaker_closed("it handled a message again");

@@ -53,6 +53,7 @@ impl Agent {
         if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Some("nobody waits for the answer any more");
         }
+        // A call has a deadline of its own, and `mailbox.timeout` is for messages without one.
         if envelope.is_call() {
             return None;
         }
@@ -76,6 +77,7 @@ impl Agent {
         };
         let timeout = self.spec.load().mailbox.timeout;
         let timed_out = timeout.map_or(u64::MAX, |timeout| since.saturating_add(crate::agent::millis(timeout) + 1));
+        // The earlier of the two ends the wait.
         timed_out.min(reply_by.map_or(u64::MAX, clock::from_wall))
     }
 
@@ -129,7 +131,7 @@ impl Agent {
     pub(in crate::agent) fn bury_expired(self: &Arc<Self>, over: Vec<QueuedMessage>) {
         for entry in over {
             match self.fetch(entry) {
-                // Nobody waits for it, and it was never kept.
+                // A call was never stored, and its caller has left, so that there is nothing to bury.
                 Ok(envelope) if envelope.is_call() => self.stats.count(Outcomes::Dropped),
                 Ok(envelope) => self.bury_one_expired(envelope),
                 Err((place, error)) => {
@@ -158,6 +160,7 @@ impl Agent {
             // Still in the store: it waits, and is given up again.
             Err(mut envelope) => {
                 envelope.waiter = waiter;
+                // Its place was released when it was taken out, and may belong to another by now.
                 agent.reserve_beyond();
                 if agent.put(envelope) {
                     agent.work();

@@ -84,6 +84,7 @@ impl Agent {
         // Tried again when a message leaves, and not by the clock.
         state.crowded = places == 0;
         if let (1.., Some(agent)) = (places, self.me.upgrade()) {
+            // Under the lock, so that a second wake-up does not read the same timers.
             state.firing = true;
             // In a task: it reads the store, and this holds the lock.
             self.context.workers.spawn(agent.fire(now, places));
@@ -123,6 +124,7 @@ impl Agent {
                 self.start_worker();
             }
         }
+        // Not by the mailbox's own wake-up, which would find the timers due and try again at once.
         if failed {
             self.shared.wakeups.wake(clock::steady_ms() + STORE_PAUSE, &self.me);
         }
@@ -132,6 +134,7 @@ impl Agent {
     /// Makes dead letters of all timers, because the agent is removed.
     pub(in crate::agent) fn bury_timers(&self, why: &'static str) {
         let Some(agent) = self.me.upgrade() else { return };
+        // Most agents have none, and need no task.
         if agent.timers.count() == 0 {
             return;
         }

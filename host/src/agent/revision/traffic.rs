@@ -252,6 +252,7 @@ impl Agent {
                 return None;
             }
             let stable = self.in_flight(Arc::clone(traffic.stable()));
+            // As in `enter_on`: counted first and checked after.
             if self.traffic.load().as_ref().is_some_and(|now| now.has(&stable.revision)) {
                 return Some(stable);
             }

@@ -30,6 +30,7 @@ pub(crate) struct Measures {
 impl Measures {
     fn p95(&self, timed: u64) -> Option<P95> {
         let mut looked_at = self.looked_at.lock();
+        // Quantiles of a histogram cost far more than the comparison, and the reconciler looks often.
         if looked_at.0 != timed {
             let took = self.took.get()?.counted();
             let [low, at, high] = P95::ranks(timed).map(|rank| took.quantile(rank));
@@ -63,6 +64,7 @@ impl Revision {
             measures.faults.fetch_add(u64::from(faulty), Ordering::Relaxed);
             if let Some(took) = took {
                 measures.took.get_or_init(Box::default).record(took);
+                // After the time itself: `timed` never promises a time that is not recorded.
                 measures.timed.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -114,6 +114,7 @@ impl Comparer {
 
     /// Ignores paths at which the stable revision differs from itself, and stores them for `rollout differences`.
     fn learn(&mut self, differences: &[AnswerDifference]) {
+        // Bounded: an answer with random keys would add paths for ever.
         if differences.is_empty() || self.by_nature.len() >= MAX_LEARNED {
             return;
         }
@@ -144,12 +145,14 @@ impl Comparer {
                 answer
             }),
         };
+        // Checked before the answer: a handler that got an error from the replay may still answer.
         if replay.is_incomplete() {
             return None;
         }
         match answered {
             Ok(answer) => Some(answer),
             Err(fault) if fault.is_guests() => Some(fault_answer(&fault)),
+            // A fault of the host says nothing about either revision.
             Err(_) => None,
         }
     }

@@ -79,6 +79,7 @@ impl ReplayHost {
     /// same agent: a candidate may ask the same thing in another form.
     fn answer(&self, draft: &Draft) -> Result<Message, RequestError> {
         let mut progress = self.progress.lock();
+        // Noted before the answer: a request that is refused is part of the comparison as well.
         progress.requests.push(request_effect(draft));
         let is_similar = |asked: &Draft| asked.receiver == draft.receiver;
         let is_same = |asked: &Draft| {

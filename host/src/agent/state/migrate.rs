@@ -22,7 +22,7 @@ use crate::wasm::Pool;
 pub(crate) struct Migrated {
     /// Keys that were written or removed, in all steps; one that several steps wrote counts for each.
     pub(crate) keys: u64,
-    /// CommitMode that wrote something, the last included.
+    /// Commits that wrote something, the last included.
     pub(crate) steps: u32,
 }
 
@@ -35,6 +35,7 @@ struct MigrationProgress {
 
 impl MigrationProgress {
     fn count(&self, keys: usize) {
+        // A step without writes is no step to an operator who reads the report.
         if keys > 0 {
             self.keys.fetch_add(keys as u64, Ordering::Relaxed);
             self.steps.fetch_add(1, Ordering::Relaxed);
@@ -121,6 +122,7 @@ pub(in crate::agent) async fn migrate(
         Ok(Err(failure)) => return Err(explain(&Outcome::Failed(failure))),
         Err(fault) => return Err(explain(&Outcome::Fault(fault))),
     };
+    // The effects since the last `effects.commit` are the last step.
     committer(effects, true).await.map_err(|not| match not {
         CommitFailure::Conflict(conflict) => format!("the key `{}` has changed meanwhile", conflict.key),
         CommitFailure::Other(why) => why,

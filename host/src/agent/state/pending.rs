@@ -102,7 +102,7 @@ impl PendingState {
                 .then(|| state.written().find(|key| !self.table.admits(std::iter::once(*key), &commit.within)))
                 .flatten();
             match taken {
-                // Who has keys waits for nobody.
+                // A run with reserved keys never waits: two that wait for each other's keys would never end.
                 Some(key) if ticket.is_some() => {
                     let why = CommitError::Conflict(key.clone());
                     return callbacks.refused.push((request, why));
@@ -114,7 +114,7 @@ impl PendingState {
                 }
                 None => {}
             }
-            // What others would read of it, and build on, would never come to be.
+            // Refused before its values can be read: others would build on values that are never committed.
             if let Some(key) = self.stale(state) {
                 return callbacks.refused.push((request, CommitError::Conflict(key)));
             }
@@ -142,6 +142,7 @@ impl PendingState {
             let expiry = before.and_then(|value| value.expires_at()).map(|at| Expiry { at, given: None });
             sums.push((key.clone(), Some(Value { bytes: add.sum.to_string().into(), expiry })));
         }
+        // Under the lock, so that the order of versions is that of the commits in the store.
         let version = store.next_version();
         state.version = version;
         let written = state.writes.iter().map(|(key, value)| (key.clone(), value.clone()));
@@ -154,6 +155,7 @@ impl PendingState {
     /// Runs continuations whose keys are free.
     fn go_on(&mut self, store: &Store, callbacks: &mut Callbacks) {
         loop {
+            // In a loop: a commit that goes on leaves its keys, which may free others.
             let due = self.table.due();
             if due.is_empty() {
                 return;
@@ -218,7 +220,7 @@ impl Pending {
             let waiting = std::mem::take(settling);
             for (keys, told) in waiting {
                 if state.is_settled(&keys) {
-                    // Who waited may have left.
+                    // The waiter may have been dropped.
                     let _ = told.send(());
                 } else {
                     state.settling.push((keys, told));
@@ -266,6 +268,7 @@ impl Pending {
 
     /// Releases the keys of a ticket.
     pub(in crate::agent) fn leave(&self, store: &Store, ticket: u64) {
+        // Most runs never reserve, and need no lock to leave.
         if self.reserved.load(Ordering::Relaxed) > 0 {
             self.change(store, |state, _| state.table.leave(ticket));
         }

@@ -39,6 +39,7 @@ impl RecentMessages {
         kept.next += 1;
         kept.sizes.push_back(bytes);
         kept.bytes += bytes;
+        // The newest goes as well if it is larger than the bound alone.
         while kept.sizes.len() > limit || kept.bytes > MAX_BYTES {
             let Some(gone) = kept.sizes.pop_front() else { break };
             kept.bytes -= gone;
@@ -78,6 +79,7 @@ impl Agent {
         if limit == 0 {
             return;
         }
+        // Rebuilt from the message: a rehearsal needs nothing of its delivery but the hops.
         let envelope = Envelope { hops, ..Envelope::new(message.clone()) };
         let bytes = message.content.len() + answer.as_ref().map_or(0, Vec::len);
         let mut recent = self.recent.lock();

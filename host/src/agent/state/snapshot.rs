@@ -36,6 +36,7 @@ impl Agent {
     /// nothing for others, nothing when a message is being handled, and nothing for a while after a save that failed.
     /// After an error the instance goes on, unless it ended itself.
     pub(crate) async fn save_idle(&self, revision: &Revision, age: Duration) -> Result<(), String> {
+        // Bounded by a pause: a guest that refuses would be asked at every sweep.
         let rests = self.saves.lock().rests_until.is_some_and(|until| until > Instant::now());
         if revision.kind() != Kind::Stateful || rests {
             return Ok(());
@@ -65,6 +66,7 @@ impl Agent {
         }
         match revision.pool.lease_idle(Duration::ZERO) {
             Some(lease) => self.save_and_end(revision, lease).await,
+            // No instance, no memory: it was saved when the last one ended.
             None if revision.pool.live() == 0 => Ok(()),
             None => Err(self.not_saved(revision, "it had a message in hand when its time was over (host.drain)")),
         }

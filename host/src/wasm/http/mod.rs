@@ -200,8 +200,7 @@ async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> B
             end = Some(ready);
         }
         match Pin::new(&mut receiver).poll(cx) {
-            // Poll::Ready(head.ok()), => Polled after the guest in the same turn: a guest that ended has often set its
-            // head in this very poll.
+            // Polled after the guest in the same turn: a guest that ended has often set its head in this very poll.
             Poll::Ready(head) => Poll::Ready(head.ok()),
             Poll::Pending if end.is_some() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,

@@ -48,7 +48,7 @@ impl CallPermits {
     /// Waits for a permit until `deadline`.
     pub(in crate::wasm) async fn take_by(&self, deadline: Instant) -> Result<CallPermit, Elapsed> {
         match self.take() {
-            // Ok(permit), => The usual case sets no timer.
+            // The usual case sets no timer.
             Some(permit) => Ok(permit),
             None => tokio::time::timeout_at(deadline.into(), self.wait()).await,
         }
