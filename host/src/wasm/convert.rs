@@ -23,6 +23,7 @@ macro_rules! same_variants {
 /// Converts acts in three directions by one list, which the compiler checks for completeness.
 macro_rules! acts {
     ($($variant:ident)*) => {
+        // Wit and borrowed types are generated apart, so that equal enums are different types.
         same_variants!(act, wit::Performative, Performative, $($variant)*);
         same_variants!(wit_act, Performative, wit::Performative, $($variant)*);
         same_variants!(act_of_reply, borrowed::Performative, Performative, $($variant)*);

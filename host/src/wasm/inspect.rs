@@ -339,6 +339,7 @@ impl Scan {
         if let Some(other) = other {
             return other_version(other, "caxton:agent/handler");
         }
+        // Before the general finding: the author needs the reason, and not the list of exports.
         if self.exports_interface("wasi:http/handler", "0.3.") {
             return needs_async();
         }
@@ -379,6 +380,7 @@ fn judge_import(import: &str) -> Option<Finding> {
             "import only what `caxton wit` prints and WASI 0.2",
         ));
     };
+    // Some interfaces are offered alone, and of other packages all.
     let package = name.split('/').next().unwrap_or(name);
     let offered = OFFERED.iter().any(|offer| *offer == name || *offer == package);
     let message = format!("it imports {import}, which this host does not have");

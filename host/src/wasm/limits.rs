@@ -111,6 +111,7 @@ impl Meter {
     /// Resets the meter for another call.
     pub(super) fn begin(&self, budget: Duration) {
         self.used_ns.store(0, Ordering::Relaxed);
+        // Most calls are over before the first tick, and cost no system call.
         self.ticked.store(false, Ordering::Relaxed);
         self.budget_ns.store(nanoseconds(budget), Ordering::Relaxed);
     }

@@ -102,7 +102,7 @@ impl ConversationStarts {
         };
         let is_news = *kept_until <= now;
         if is_news {
-            // It is told again long before the store forgets it.
+            // Stored again after a quarter of the time, long before the store drops it.
             *kept_until = now.saturating_add(timeout / 4).saturating_add(1);
         }
         KnownStart { first: *at, is_news }
@@ -120,7 +120,7 @@ impl ConversationStarts {
         self.busy.lock().contains_key(&self.hasher.hash_one(conversation))
     }
 
-    /// Counts a call as in hand on the revision that `enter` gives it, which is told where those are that are in hand
+    /// Counts a call as in hand on the revision that `enter` picks. `enter` gets the revision of the calls in hand
     /// already. Calls of one conversation are entered one after the other.
     ///
     /// # Errors

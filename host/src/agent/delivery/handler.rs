@@ -289,7 +289,7 @@ impl Agent {
     ) -> Option<Arc<Self>> {
         self.stats.ended(handling.end(&envelope, Some(true), now));
         handling.measure_well();
-        // Before the waiter is told: a caller that reads its receiver's state next finds the messages delivered.
+        // Before the waiter is woken: a caller that reads its receiver's state next finds the messages delivered.
         let next = deliver(sends, now);
         self.keep_recent(&envelope.message, envelope.hops, handling.answer.take());
         if let Some(waiter) = envelope.waiter {

@@ -1,12 +1,13 @@
 //! The end of a chain of messages that caused one another (`limits.hops`).
 //!
-//! Whatever a message causes has one cause more than it: what its handler sends, the reply, the `failure` or
-//! `not-understood` that the host says in an agent's place. What has more causes than it may is not delivered; it becomes
-//! a dead letter in the commit of the handler that caused it, which stands, with a [notice](super::notice) to its sender if
-//! that wants one. An agent that asks and waits is refused instead, and an answer to one that waits always goes through: it ends a chain and makes none longer.
+//! Every message that a handling causes has one cause more than the handled one: those its handler sends, the reply, and
+//! the `failure` or `not-understood` that the host sends in an agent's place. A message beyond the bound is not delivered.
+//! It becomes a dead letter in the commit of the handler that caused it, which stands, with a [notice](super::notice) to
+//! its sender if that wants one. A request whose sender waits is refused instead. The answer to a sender that waits
+//! always goes through, because it ends a chain.
 //!
-//! What comes by the clock begins a chain of its own: schedules, timers of at least a second to oneself, and what the host
-//! says when a conversation has timed out. So does what comes from outside, a dead letter that is redelivered included.
+//! Messages by the clock begin a chain of their own: schedules, timers of at least a second to oneself, and the host's
+//! message about a conversation that has timed out. So do messages from outside and redelivered dead letters.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -84,7 +85,7 @@ impl ChainEnd {
     }
 }
 
-/// The mailbox of messages that end a chain, which delivers them to nobody. A message is put there when its dead letter
+/// The mailbox of messages that end a chain, which delivers none. A message is put there when its dead letter
 /// is durable.
 pub(in crate::agent) struct ChainEndInbox {
     receiver: Arc<Agent>,

@@ -361,6 +361,7 @@ impl Agent {
                 return Ok(entered);
             }
             let deadline = began + entered.0.revision.spec.limits.time;
+            // A handoff waits until nothing is in flight, so that a held call must not count.
             drop(entered);
             if tokio::time::timeout_at(deadline.into(), resumed).await.is_err() {
                 return Err(AdmitError::Unavailable("its state is being converted"));
@@ -370,7 +371,7 @@ impl Agent {
 
     /// Counts a call as in flight on the revision that answers it, and its conversation as busy.
     fn enter(&self, conversation: Option<&str>) -> Result<(InFlight, Option<BusyConversation>), AdmitError> {
-        // It knows no conversations that are kept.
+        // Without the conversation: an HTTP agent has no record of open ones.
         self.check_open(None)?;
         let Some(name) = conversation else {
             let talk = SplitInput { conversation: None, bound_to: None, since: 0 };
@@ -393,7 +394,7 @@ impl Agent {
             parted.pick(sticky, SplitInput { since, ..talk })
         });
         let flight = flight.ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
-        // It counts itself.
+        // Not `>=`: the number includes this call.
         if flight.revision.in_flight() > self.most_in_flight(&flight.revision) {
             self.stats.count(Outcomes::Refused);
             return Err(AdmitError::Full { depth: self.spec.load().mailbox.depth });

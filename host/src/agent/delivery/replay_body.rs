@@ -81,7 +81,7 @@ where
             self.at += 1;
             return Poll::Ready(Some(Ok(piece.into())));
         }
-        // Under the lock, for which nobody else waits: a run has ended before the next one reads.
+        // Polled under the lock, which is uncontended: a run has ended before the next one reads.
         let polled = Pin::new(&mut body.live).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let (bytes, piece) = match (frame.data_ref(), frame.trailers_ref()) {

@@ -52,7 +52,7 @@ pub(in crate::agent) async fn work(mut agent: Arc<Agent>) {
                 }
             }
             WorkerStep::Ended => return,
-            // A chain of messages stays in one task, which nobody has to wake.
+            // A chain of messages stays in one task, which saves a wake-up for each.
             WorkerStep::GoOn(next) => (agent, worked, kept) = (next, Duration::ZERO, HeldLease::default()),
         }
         // A mailbox that never runs dry must not keep others from this thread.

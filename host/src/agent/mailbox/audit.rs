@@ -26,7 +26,7 @@ impl Agent {
         self.find_lost_in(after, self.longest_in_hand()).await
     }
 
-    /// Does so where no message is in hand for longer than this.
+    /// Finds lost messages where none is in hand for longer than `in_hand`.
     async fn find_lost_in(self: &Arc<Self>, after: u64, in_hand: Duration) -> Result<Option<Vec<u64>>, String> {
         let agent = Arc::clone(self);
         let mut missing =

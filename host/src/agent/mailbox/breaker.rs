@@ -105,7 +105,7 @@ impl Agent {
         }
     }
 
-    /// Counts a handler that succeeded. The breaker is told with the next fault, so that this takes no lock.
+    /// Counts a handler that succeeded. The breaker learns of it with the next fault, so that this takes no lock.
     pub(in crate::agent) fn count_ended(&self) {
         // Relaxed: the breaker needs the number to be about right when a fault comes.
         self.mailbox.successes.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Messages that wait for longer than they may (SPEC §7).
 //!
-//! A message that is over when its turn comes is given up there. What waits in a mailbox that is paused or slow is looked
-//! through when the first of it may be over, and not before.
+//! A message that has expired when its turn comes is given up there. The messages that wait in a paused or slow mailbox
+//! are scanned when the first of them may have expired, and not before.
 
 use std::sync::Arc;
 use std::time::Instant;

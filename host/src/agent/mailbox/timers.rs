@@ -1,8 +1,8 @@
 //! Timers of an agent: messages that are delivered later, on their way through the store and into the mailbox.
 //!
 //! A timer has no place in the mailbox until it is due. Then as many come as the mailbox has room for: half of it is for
-//! them, so that a crowd of timers refuses nobody a place. Beyond that every second message that leaves makes room for
-//! one, so that a crowd of others does not keep them out.
+//! them, so that many timers do not fill it for other senders. Beyond that every second message that leaves makes room
+//! for one, so that many other messages do not keep timers out.
 
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ impl Agent {
             for _ in fired.len()..places as usize {
                 state.queue.release();
             }
-            // After a failure not before it is woken.
+            // After a failure the next try waits for the wake-up below.
             (state.firing, state.crowded) = (false, failed);
             matches!(state.intake, Intake::Closed(_))
         };

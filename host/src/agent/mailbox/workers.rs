@@ -114,7 +114,7 @@ impl Agent {
     }
 
     pub(in crate::agent) fn start_worker(&self) {
-        // Somebody holds this agent: it is asked to do something.
+        // The upgrade fails only while the agent is being dropped, when no message is left to handle.
         if let Some(agent) = self.me.upgrade() {
             agent.work();
         }

@@ -61,6 +61,7 @@ pub(super) fn check_send(
     work: &CallContext,
     draft: Draft,
 ) -> Result<Outgoing, SendError> {
+    // Without `admit`, which would reserve a place in the receiver's mailbox.
     let (_, envelope) = directory.address(who, work, draft)?;
     Ok(Outgoing::new(Arc::new(NullMailbox) as Arc<dyn Deliver>, envelope))
 }

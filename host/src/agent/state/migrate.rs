@@ -35,7 +35,7 @@ struct MigrationProgress {
 
 impl MigrationProgress {
     fn count(&self, keys: usize) {
-        // A step without writes is no step to an operator who reads the report.
+        // A step without writes changes nothing, and would only confuse the report.
         if keys > 0 {
             self.keys.fetch_add(keys as u64, Ordering::Relaxed);
             self.steps.fetch_add(1, Ordering::Relaxed);
@@ -90,7 +90,7 @@ impl Agent {
             Box::pin(async move {
                 let keys = effects.writes.len() + effects.adds.len();
                 let committed = agent.commit_call(&revision, (None, false), effects).await;
-                // It does not run again after a conflict: nobody else writes but an operator, who should hear of it.
+                // It does not run again after a conflict: only an operator can have written meanwhile, and should know.
                 committed.map_err(|refused| CommitFailure::Other(refused.error.to_string()))?;
                 progress.count(keys);
                 Ok(())

@@ -25,7 +25,7 @@ struct KeptMessages {
 }
 
 impl RecentMessages {
-    /// Takes one more in. Gives its number, and the number of the first that is still kept.
+    /// Adds a message. Returns its number, and the number of the first that is still kept.
     fn push(&mut self, load: impl FnOnce() -> Vec<(u64, usize)>, bytes: usize, limit: usize) -> (u64, u64) {
         let kept = self.0.get_or_insert_with(|| {
             let known = load();
@@ -48,7 +48,7 @@ impl RecentMessages {
     }
 }
 
-/// Lets go of messages that were kept for rehearsals which nobody wants any more: of agents that are not declared, or
+/// Deletes messages that were kept for rehearsals which are not declared any more: of agents that are not declared, or
 /// whose `rehearse` became 0 while no host ran.
 pub(crate) fn forget_unwanted(store: &Store, desired: &Desired) {
     let agents = store.recent_agents().unwrap_or_else(|error| {

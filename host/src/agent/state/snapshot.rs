@@ -1,8 +1,8 @@
 //! Snapshots of the memory of stateful agents.
 //!
-//! Messages that it handled were acknowledged on the strength of that memory, so a save that fails loses nothing by
-//! itself: the instance goes on, and what was saved before stays. It is told as an event, in a metric and as an error, and
-//! whoever needed the save, a handoff or a stop, fails for it.
+//! A save that fails loses nothing by itself: the instance goes on, and the snapshot before stays. The failure is
+//! reported as an event, in a metric and as an error, and the handoff or the stop that needed the save fails for it:
+//! messages that the instance handled were acknowledged, and only its memory has them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,8 +85,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Lets an instance save its memory, at most `snapshot.max`; none if it has none. After an error, which is told, the
-    /// instance was given back, or has ended itself.
+    /// Lets an instance save its memory, at most `snapshot.max`; `None` if it has none. After an error, which is
+    /// reported, the instance was given back or has ended.
     pub(crate) async fn save(
         &self,
         revision: &Revision,

@@ -22,7 +22,7 @@ pub(in crate::wasm) struct Environment {
     /// The identity of the instances.
     pub(in crate::wasm) who: Arc<Identity>,
     pub(in crate::wasm) host: Arc<dyn GuestHost>,
-    /// The denials that were logged already: a guest is told once, regardless of the number of its instances.
+    /// The denials that were logged already: each is logged once, regardless of the number of instances.
     pub(in crate::wasm) denials: Arc<Denials>,
     /// The slots, of which each instance has one.
     pub(in crate::wasm) slots: Arc<InstanceSlots>,

@@ -1,4 +1,4 @@
-//! Denied accesses of guests: refused where they occur, and logged once with the setting that would allow them.
+//! The denied accesses of guests: refused where they occur, and logged once with the setting that would allow them.
 //!
 //! A guest gets an error, or an empty result for variables and folders, and its language runtime may hide either. The
 //! line in the log tells its author what is in the way.

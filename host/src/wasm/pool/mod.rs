@@ -70,7 +70,7 @@ pub(in crate::wasm) enum Memory<'a> {
     Saved,
     /// The given snapshot.
     Given(&'a [u8]),
-    /// No state.
+    /// An empty state.
     None,
 }
 

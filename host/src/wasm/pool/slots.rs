@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// The share of slots that is kept free of instances that wait for an answer. Otherwise all slots could belong to agents
-/// that ask, the agents they ask would find none, and all would wait until their deadlines.
+/// The share of slots that is kept free of instances that wait for an answer. Otherwise all slots could belong to
+/// agents that ask, the agents they ask would find none, and all would wait until their deadlines.
 const RESERVED_SHARE: u32 = 8;
 
 /// The slots of a runtime.

@@ -97,6 +97,7 @@ impl Comparison {
 
     /// Adds the answers to one message; `None` if the running revision has none.
     pub(super) fn add(&mut self, index: usize, candidate: Answer, stable: Option<Answer>) {
+        // The first comparison sets the start, because the clock's tick counts from the oldest answer.
         self.began.get_or_insert_with(Instant::now);
         let mismatch = Mismatch { index, candidate, stable, is_controlled: false, is_as_given: false };
         if mismatch.is_settled(&self.ignore) {
@@ -138,6 +139,7 @@ impl Comparison {
                 match control.run_to_end(&messages[..=mismatch.index], Some(until)).await {
                     Some(RunOutcome::Answered(again)) => {
                         mismatch.is_controlled = true;
+                        // Bounded: answers with random keys would add paths for ever.
                         if self.result.by_nature.len() < MAX_LEARNED {
                             let differences = compare(stable, &again, &self.ignore);
                             let new = learn(&mut self.ignore, &differences);

@@ -257,6 +257,7 @@ impl Agent {
             return Ok(stored.map(|snapshot| snapshot.data));
         };
         let (lease, saved) = self.save(stable, lease).await?;
+        // The live instance goes on: a save changes nothing in its memory.
         lease.finish(true);
         Ok(saved.map(|snapshot| snapshot.data.clone()))
     }
@@ -270,6 +271,7 @@ fn explain(outcome: &Outcome) -> String {
     {
         why.push_str(&format!(" at {first}"));
     }
+    // By characters, because a cut within one would panic.
     why.chars().take(MAX_REASON).collect()
 }
 
@@ -308,6 +310,7 @@ impl RehearsalRun<'_> {
                         self.report.set_aside += 1;
                         continue;
                     }
+                    // The rest is neither passed nor set aside, so that the report still tells that it failed.
                     if self.report.failed.len() < MAX_FAILED {
                         self.report.failed.push((message.envelope.message.id.clone(), explain(&outcome)));
                     }
