@@ -1,10 +1,10 @@
 //! The end of a chain of messages that caused one another (`limits.hops`).
 //!
-//! Every message that a handling causes has one cause more than the handled one: those its handler sends, the reply, and
-//! the `failure` or `not-understood` that the host sends in an agent's place. A message beyond the bound is not delivered.
-//! It becomes a dead letter in the commit of the handler that caused it, which stands, with a [notice](super::notice) to
-//! its sender if that wants one. A request whose sender waits is refused instead. The answer to a sender that waits
-//! always goes through, because it ends a chain.
+//! Every message that a handling causes has one cause more than the handled one: those its handler sends, the reply,
+//! and the `failure` or `not-understood` that the host sends in an agent's place. A message beyond the bound is not
+//! delivered. It becomes a dead letter in the commit of the handler that caused it, which stands, with a
+//! [notice](super::notice) to its sender if that wants one. A request whose sender waits is refused instead. The answer
+//! to a sender that waits always goes through, because it ends a chain.
 //!
 //! Messages by the clock begin a chain of their own: schedules, timers of at least a second to oneself, and the host's
 //! message about a conversation that has timed out. So do messages from outside and redelivered dead letters.

@@ -68,7 +68,7 @@ impl Question {
             is_call: false,
         };
         match reply {
-            // A reply can be illegal, and a failure is legal at any place.
+            // Only a reply is judged: the failure in its place has to be recorded in any case.
             Some(_) => context
                 .store
                 .conversations

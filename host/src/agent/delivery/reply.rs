@@ -92,8 +92,8 @@ impl Agent {
 
     /// Returns the `failure` for an agent that asked, does not wait, and will get no answer.
     pub(in crate::agent) fn failure_for(&self, envelope: &Envelope, why: &str) -> Option<Outgoing> {
-        // A redelivered dead letter causes no second `failure`: that may become a dead letter itself, and there would be
-        // one more for each time.
+        // A redelivered dead letter causes no second `failure`: that may become a dead letter itself, and there would
+        // be one more for each time.
         if envelope.is_call() || envelope.revived || !said(envelope).is_question() {
             return None;
         }

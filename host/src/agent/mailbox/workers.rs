@@ -114,7 +114,7 @@ impl Agent {
     }
 
     pub(in crate::agent) fn start_worker(&self) {
-        // The upgrade fails only while the agent is being dropped, when no message is left to handle.
+        // The upgrade fails only while the agent is being dropped, and its mailbox with it.
         if let Some(agent) = self.me.upgrade() {
             agent.work();
         }

@@ -83,7 +83,7 @@ impl Ctx {
 
     /// Returns the host interface of the current call.
     pub(in crate::wasm) fn host(&self) -> &dyn GuestHost {
-        // A recorded call brings a recorder, which stands in front of the pool's host.
+        // A recorded call brings a recorder, and a copy a replay, in place of the pool's host.
         self.work.as_ref().and_then(|work| work.host.as_deref()).unwrap_or(&*self.host)
     }
 

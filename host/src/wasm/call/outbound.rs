@@ -45,7 +45,7 @@ pub(super) fn log_once(
     text: impl FnOnce() -> String,
 ) {
     if denials.is_first(kind) {
-        // In the agent's log, because its author can act on it and an operator cannot.
+        // In the agent's log and not the host's: the line is for the author of the guest.
         host.log(who, LogLevel::Warn, "caxton", &text());
     }
 }

@@ -34,7 +34,8 @@ const TABLE_ELEMENTS: usize = 65_536;
 const IMAGE_BYTES: u64 = 64 << 20;
 
 /// The memory of an ended instance that stays resident for the next one: returning pages to the system and faulting
-/// them in again costs more than a small call, and interrupts all other cores. Only pages that were written are cleared.
+/// them in again costs more than a small call, and interrupts all other cores. Only pages that were written are
+/// cleared.
 const KEPT_MEMORY: usize = 512 << 10;
 /// The same where the kernel cannot tell which pages were written, so that all of them are cleared.
 const KEPT_WITHOUT_SCAN: usize = 64 << 10;

@@ -209,7 +209,7 @@ impl Drop for HeldLease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.held.take().is_some() {
-            // The fields, and with them the instance and its slot, are dropped after this.
+            // The condition has dropped the instance and its slot, so that `refill` finds the slot free.
             self.pool.ended();
             self.pool.refill();
         }

@@ -151,8 +151,8 @@ impl Pool {
         if self.reuse.swap(reuse, Ordering::SeqCst) <= reuse {
             return;
         }
+        // Collected, so that the instances end after the lock is released.
         let worn: Vec<IdleInstance> = self.idle.lock().extract_if(.., |idle| idle.instance.uses() >= reuse).collect();
-        // Collected first, so that the instances end after the lock is released.
         self.live.fetch_sub(u32::try_from(worn.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
