@@ -12,10 +12,10 @@
 //! | `revision` | the revisions that handle messages, the split of traffic, figures of a rollout |
 //! | `state` | commits, values under way, snapshots, migrations |
 //!
-//! A worker is a task that lives while its mailbox has something ready; there are at most as many as instances. It does not
-//! wait for the disk: while a commit is made it handles messages of other conversations. A call, whose sender waits, is
-//! neither stored nor retried. Agents reach each other through [`Directory`]. Nothing here decides which revision runs: the
-//! reconciler sets it.
+//! A worker is a task that lives while its mailbox has something ready; there are at most as many as instances. It does
+//! not wait for the disk: while a commit is made it handles messages of other conversations. A call, whose sender
+//! waits, is neither stored nor retried. Agents reach each other through [`Directory`]. Nothing here decides which
+//! revision runs: the reconciler sets it.
 
 mod code;
 mod delivery;
@@ -161,8 +161,8 @@ impl Agent {
         self.spec.load_full()
     }
 
-    /// Returns the settings for a short use. Cheaper than [`spec`](Self::spec), whose count of references would pass from
-    /// core to core with each message.
+    /// Returns the settings for a short use. Cheaper than [`spec`](Self::spec), whose count of references would pass
+    /// from core to core with each message.
     pub(crate) fn load_spec(&self) -> Guard<Arc<AgentSpec>> {
         self.spec.load()
     }

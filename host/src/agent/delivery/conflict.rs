@@ -20,8 +20,8 @@ use crate::message::{
 };
 use crate::store::StateChange;
 
-/// Runs of a handler for one attempt at a message, at most. The second has all keys of the first to itself and mostly is
-/// the last; the third is for one that touched others.
+/// Runs of a handler for one attempt at a message, at most. The second has all keys of the first to itself and mostly
+/// is the last; the third is for one that touched others.
 const MAX_RUNS: u32 = 3;
 
 /// A run that has nothing to be committed.

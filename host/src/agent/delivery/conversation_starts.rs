@@ -1,5 +1,5 @@
-//! Conversations with an agent that speaks HTTP itself, of which no record is written: when they began, and which of them
-//! have a call in hand.
+//! Conversations with an agent that speaks HTTP itself, of which no record is written: when they began, and which of
+//! them have a call in hand.
 
 use std::sync::Arc;
 
@@ -65,6 +65,7 @@ impl Drop for BusyConversation {
         let mut busy = self.began.busy.lock();
         if let Some(known) = busy.get_mut(&self.hash) {
             known.calls -= 1;
+            // Removed with the last call: the map holds only what is in hand, and needs no bound.
             if known.calls == 0 {
                 busy.remove(&self.hash);
             }

@@ -38,8 +38,8 @@ struct GivenUp<'a> {
 
 impl Agent {
     /// Returns the messages that are sent because one in this mailbox is given up: the `failure` to the sender of a
-    /// question, and the notices to the agents that want them. Those are this one, unless it is removed, and the sender of a
-    /// message that is no question.
+    /// question, and the notices to the agents that want them. Those are this one, unless it is removed, and the sender
+    /// of a message that is no question.
     pub(in crate::agent) fn notices(&self, envelope: &Envelope, reason: &str, error: &str) -> Vec<Outgoing> {
         let answer = self.failure_for(envelope, error);
         let message = &envelope.message;
@@ -70,8 +70,8 @@ impl Agent {
         notice(&self.me.upgrade()?, &GivenUp { message: answer, hops, attempts: 0, reason, error })
     }
 
-    /// Returns the notices to this agent of the messages among those it sends that end a chain of causes. What a notice of
-    /// such an end caused has none.
+    /// Returns the notices to this agent of the messages among those it sends that end a chain of causes. What a notice
+    /// of such an end caused has none.
     pub(in crate::agent) fn notices_of_ends(&self, sends: &[Outgoing]) -> Vec<Outgoing> {
         let notice_of = |sent: &Outgoing| {
             let (limit, Envelope { message, hops, .. }) = (sent.ends()?, sent.envelope());

@@ -1,8 +1,8 @@
 //! Workers: tasks that live while a mailbox has ready messages, and callers that wait for an answer.
 //!
 //! A mailbox has one worker as long as that gets on: messages that are handled in microseconds cost less one after the
-//! other, in one instance, than side by side. When the worker has to wait, or is at it for longer than [`ALONE`], another
-//! begins beside it, up to as many as there may be instances.
+//! other, in one instance, than side by side. When the worker has to wait, or is at it for longer than [`ALONE`],
+//! another begins beside it, up to as many as there may be instances.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Timers of an agent: messages that are delivered later, on their way through the store and into the mailbox.
 //!
-//! A timer has no place in the mailbox until it is due. Then as many come as the mailbox has room for: half of it is for
-//! them, so that many timers do not fill it for other senders. Beyond that every second message that leaves makes room
-//! for one, so that many other messages do not keep timers out.
+//! A timer has no place in the mailbox until it is due. Then as many come as the mailbox has room for: half of it is
+//! for them, so that many timers do not fill it for other senders. Beyond that every second message that leaves makes
+//! room for one, so that many other messages do not keep timers out.
 
 use std::sync::Arc;
 

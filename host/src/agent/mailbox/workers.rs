@@ -139,8 +139,8 @@ impl Agent {
         }
     }
 
-    /// Counts one more worker if a message is ready and no [worker](crate::agent::delivery::worker) is at work that would
-    /// come to it.
+    /// Counts one more worker if a message is ready and no [worker](crate::agent::delivery::worker) is at work that
+    /// would come to it.
     pub(super) fn may_start(&self, state: &mut MailboxState) -> bool {
         if !state.is_ready(clock::steady_ms()) {
             self.schedule_wakeup(state);

@@ -122,9 +122,9 @@ impl Agent {
         self.spec.load().rollout.rollback.sticky
     }
 
-    /// Passes a message that was taken on to the candidate, if it is one of its share. `follows` is the revision with which
-    /// its conversation goes on because of a message before it, or of an attempt at this one; it came `since` then.
-    /// Returns also the revision with which the conversation goes on after it.
+    /// Passes a message that was taken on to the candidate, if it is one of its share. `follows` is the revision with
+    /// which its conversation goes on because of a message before it, or of an attempt at this one; it came `since`
+    /// then. Returns also the revision with which the conversation goes on after it.
     pub(in crate::agent) fn pass_on(
         &self,
         flight: InFlight,

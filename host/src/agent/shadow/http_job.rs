@@ -97,8 +97,8 @@ pub(super) async fn handle(
     Ok(Answer { head, reply, effects: effects.into_inner() })
 }
 
-/// Returns the fault of a copy that reads more of the request's body than the live handler did. It is the host's, so that
-/// the copy is set aside.
+/// Returns the fault of a copy that reads more of the request's body than the live handler did. It is the host's, so
+/// that the copy is set aside.
 fn incomplete_body() -> Fault {
     Fault::Host("the rest of the request's body was not recorded".to_owned())
 }

@@ -192,7 +192,8 @@ impl Recorder {
         }
     }
 
-    /// Queues a copy of the message. Called after the commit, so that copies are made of messages handled for good only.
+    /// Queues a copy of the message. Called after the commit, so that copies are made of messages handled for good
+    /// only.
     pub(in crate::agent) fn enqueue_message(self, message: Message) {
         let Self { shadow, host, mark, hops, answer, permit: _permit } = self;
         let recording = std::mem::take(&mut *host.recording.lock());

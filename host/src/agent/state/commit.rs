@@ -16,7 +16,8 @@ pub(in crate::agent) struct RefusedCommit {
 }
 
 impl Agent {
-    /// Returns the change that effects make to the agent's state; moves messages and cancelled timers to `sends` and `cancels`.
+    /// Returns the change that effects make to the agent's state; moves messages and cancelled timers to `sends` and
+    /// `cancels`.
     pub(in crate::agent) fn change(
         &self,
         revision: &Revision,

@@ -4,8 +4,8 @@
 //! instance of its own -> migrate(from) -> effects.commit -> commit (a step) -> ... -> ok -> commit (the last step)
 //!                              '-- failure, trap, limit, end of its time: nothing since the last step is kept
 //! ```
-//! The caller pauses the mailbox, waits until nothing is in flight, and decides what becomes of steps that were committed
-//! before a failure.
+//! The caller pauses the mailbox, waits until nothing is in flight, and decides what becomes of steps that were
+//! committed before a failure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -48,9 +48,9 @@ impl MigrationProgress {
 }
 
 impl Agent {
-    /// Lets a revision convert the agent's state from the form that version `from` wrote, on an instance of its own. `time`
-    /// bounds all of it, the limits of a handling each of its steps. When the future is dropped no further step is
-    /// committed, and one that is being committed is kept whole.
+    /// Lets a revision convert the agent's state from the form that version `from` wrote, on an instance of its own.
+    /// `time` bounds all of it, the limits of a handling each of its steps. When the future is dropped no further step
+    /// is committed, and one that is being committed is kept whole.
     ///
     /// # Errors
     /// The reason for a person. The steps before it are kept; nothing of the step in which it failed is.

@@ -5,8 +5,8 @@
 //! its own commit comes after the other's. If the other's is refused, so is its own, which read a version that
 //! never came to be, and it runs again.
 //!
-//! A handler that runs again has the keys that it touched [reserved](caxton_control::reservations). A reservation ends when the
-//! commit is given to the store, not when it is durable: the next handler reads what is written here.
+//! A handler that runs again has the keys that it touched [reserved](caxton_control::reservations). A reservation ends
+//! when the commit is given to the store, not when it is durable: the next handler reads what is written here.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};

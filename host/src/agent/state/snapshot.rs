@@ -165,8 +165,8 @@ impl Agent {
         Ok(self.context.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
     }
 
-    /// Makes the copy of the agent's state that a revision has its state again; `keep` first keeps the state as it is, for
-    /// the revision that wrote it.
+    /// Makes the copy of the agent's state that a revision has its state again; `keep` first keeps the state as it is,
+    /// for the revision that wrote it.
     pub(crate) async fn restore_state(
         &self,
         revision: u64,

@@ -1,5 +1,5 @@
-//! Accesses of guests that are denied, each logged once with the setting that would allow it; and outgoing HTTP requests,
-//! which are all denied in this version.
+//! Accesses of guests that are denied, each logged once with the setting that would allow it; and outgoing HTTP
+//! requests, which are all denied in this version.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

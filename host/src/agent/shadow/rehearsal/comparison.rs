@@ -9,8 +9,8 @@
 //! ```
 //! An answer that equals the original one proves little by itself. A revision that cannot read the present state starts
 //! with an empty one, and the rehearsed messages, which once built the state, build it again: every answer equals the
-//! original, although the revision has lost all data. In a second round such a revision answers differently, because its
-//! state then has these messages, while a revision whose answers do not depend on the state answers the same.
+//! original, although the revision has lost all data. In a second round such a revision answers differently, because
+//! its state then has these messages, while a revision whose answers do not depend on the state answers the same.
 //!
 //! Only answers are compared, not writes and sends: a revision that stores its state in a new format, which is when a
 //! rehearsal matters most, writes differently on purpose.
@@ -114,8 +114,8 @@ impl Comparison {
         self.mismatches.push(mismatch);
     }
 
-    /// Finds the paths that differ by nature with further runs of the running revision. `control` creates one on a fresh
-    /// copy.
+    /// Finds the paths that differ by nature with further runs of the running revision. `control` creates one on a
+    /// fresh copy.
     pub(super) async fn learn(
         &mut self,
         messages: &[RecentMessage],
