@@ -6,12 +6,11 @@ use std::sync::Arc;
 use ahash::{AHashMap, RandomState};
 use parking_lot::Mutex;
 
-/// Conversations that are remembered, twice: those of late, and those of before. A thousand agents have a gigabyte of
-/// them at most.
+/// The bound of conversations in each of the two generations. A thousand agents have a gigabyte of them at most.
 const MOST: usize = 16_384;
 
-/// The starts of recent conversations. A conversation without messages for as long as a conversation lasts is forgotten
-/// before twice that time has passed; the longest idle ones are when there are too many.
+/// The starts of recent conversations. A conversation without messages for its timeout is forgotten within twice that
+/// time; if there are too many, those that were idle for longest are forgotten earlier.
 #[derive(Debug, Default)]
 pub(in crate::agent) struct ConversationStarts {
     hasher: RandomState,

@@ -130,7 +130,8 @@ impl Agent {
         (took, next)
     }
 
-    /// Arranges what follows from a run of the handler. Returns an agent whose mailbox has more to do, if there is one.
+    /// Commits a successful run, lines a conflict up for another run, or handles the failure. Returns an agent whose
+    /// mailbox has more to do, if there is one.
     fn conclude(
         self: &Arc<Self>,
         mut handling: Handling,

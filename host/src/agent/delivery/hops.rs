@@ -165,7 +165,7 @@ impl Agent {
         if !begins {
             return Ok(sent);
         }
-        // What it begins is a timer; an answer that comes at once is not.
+        // Only the timer begins a chain. A refusal is delivered at once, and so continues the sender's.
         Ok(sent.refused_as(Refusal {
             hops: work.hops.saturating_add(1),
             limit,

@@ -274,7 +274,7 @@ impl Agent {
         Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
     }
 
-    /// Returns what commits the effects of a call, with its response and before.
+    /// Returns the function that commits the effects of a call, with its response and before.
     fn committer(
         self: &Arc<Self>,
         revision: &Arc<Revision>,

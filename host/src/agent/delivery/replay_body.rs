@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::wasm::BodyError;
 
-/// A request with what was read of its body.
+/// A request with the part of its body that was read.
 pub(in crate::agent) struct ReplayableRequest<B> {
     head: http::request::Parts,
     body: Arc<Mutex<SharedBody<B>>>,

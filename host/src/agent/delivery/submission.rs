@@ -42,7 +42,7 @@ pub(crate) struct Submission {
 pub(crate) struct Key {
     /// The key as the client sent it.
     pub(crate) key: String,
-    /// A hash of what else the request says, which tells a repeated one from another.
+    /// A hash of the rest of the request, which tells a repeated request from another with the same key.
     pub(crate) fingerprint: Vec<u8>,
 }
 
@@ -50,7 +50,7 @@ impl Key {
     /// Returns the key that a request has in `Idempotency-Key`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why it is refused.
     pub(crate) fn of(headers: &http::HeaderMap, submission: &Submission) -> Result<Option<Self>, String> {
         use sha2::{Digest, Sha256};
 

@@ -32,7 +32,7 @@ impl Drop for Trial {
     }
 }
 
-/// Returns true if a revision failed at a message before.
+/// Returns `Repeated` if the revision failed at the message before.
 pub(in crate::agent) fn failing(envelope: &Envelope, revision: &Revision) -> FaultHistory {
     let id = revision.id.to_string();
     if envelope.failed.iter().any(|failed| failed.revision == id) {

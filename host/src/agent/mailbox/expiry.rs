@@ -99,7 +99,7 @@ impl Agent {
         let over = state.queue.expire(|entry| {
             let expires_at = self.expires_at(entry);
             let over = match entry {
-                // By the time that its sender counts, whatever the clock was set to.
+                // By the sender's own deadline, which no change of the clock moves.
                 QueuedMessage::InMemory(envelope) if envelope.is_call() => envelope.is_abandoned(),
                 QueuedMessage::InMemory(_) | QueuedMessage::Stored(_) => expires_at <= now,
             };
@@ -112,7 +112,7 @@ impl Agent {
         over
     }
 
-    /// Expires what waits by the settings as they are now.
+    /// Schedules a scan of the waiting messages, because settings have changed.
     pub(in crate::agent) fn check_expiry_soon(&self) {
         self.watch_expiry(&mut self.mailbox.lock(), 0);
     }
@@ -183,7 +183,7 @@ mod tests {
         agent.put(envelope);
     }
 
-    /// Gives up what is over by `now`, and gives the ids of the dead letters.
+    /// Buries the messages that have expired by `now`, and returns the ids of their dead letters.
     async fn given_up(agent: &Arc<Agent>, now: u64) -> Vec<String> {
         let over = agent.take_expired(&mut agent.mailbox.lock(), now);
         agent.bury_expired(over);

@@ -18,7 +18,7 @@ use crate::wasm::Pool;
 /// The result of a handler, and its effects.
 type Handled = (Result<Option<Reply>, Failure>, Effects);
 
-/// Lets an instance of `pool` handle a copy of a message. `outside` answers what it asks of the host.
+/// Lets an instance of `pool` handle a copy of a message. `outside` is the host that it calls.
 pub(super) async fn handle(
     pool: &Arc<Pool>,
     message: &Message,

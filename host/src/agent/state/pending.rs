@@ -175,7 +175,7 @@ impl PendingState {
 }
 
 impl Pending {
-    /// Makes a change, and runs what it lets continue.
+    /// Makes a change, and runs the continuations that it frees.
     fn change<T>(&self, store: &Store, change: impl FnOnce(&mut PendingState, &mut Callbacks) -> T) -> T {
         let mut callbacks = Callbacks::default();
         let changed = {
@@ -290,7 +290,7 @@ impl Pending {
         }))
     }
 
-    /// Returns the keys under way with a prefix, after a key, and whether each will exist.
+    /// Returns the keys under way with a prefix, after a key, each with `true` if it will exist.
     fn keys(&self, prefix: &str, after: Option<&str>) -> Vec<(String, bool)> {
         let state = self.state.lock();
         let keys = state.keys.iter();
@@ -308,7 +308,7 @@ impl Agent {
 
     /// Returns up to `limit` keys with a prefix, after a key, in byte order, those under way included.
     pub(crate) fn keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
-        // First what is under way: what is committed meanwhile is in the store then.
+        // The values under way first: those that are committed meanwhile are in the store by the second read.
         let own = self.pending.keys(prefix, after);
         let safe = own.is_empty();
         let removed = own.iter().filter(|(_, there)| !there).count();
@@ -325,7 +325,7 @@ impl Agent {
             }
         }
         let what = keys.into_iter().take(limit as usize).collect();
-        // Looked at again: what the store has may have been under way meanwhile.
+        // Checked again: a key in the store's list may have come under way meanwhile.
         Ok(Seen { what, durable: safe && self.pending.keys(prefix, after).is_empty() })
     }
 }

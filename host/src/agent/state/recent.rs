@@ -90,7 +90,7 @@ impl Agent {
         self.context.store.keep_recent(seq, first, Box::new(envelope), answer);
     }
 
-    /// Forgets what was kept.
+    /// Deletes the kept messages.
     pub(in crate::agent) fn forget_recent(&self) {
         *self.recent.lock() = RecentMessages(None);
         self.context.store.forget_recent(self.name.shared());

@@ -59,7 +59,7 @@ impl Agent {
     }
 
     /// Saves the memory of an agent when the host ends: waits for nothing. Fails if the instance has a message in hand,
-    /// since what it remembers of those before is lost with it.
+    /// since its memory of the messages before is lost with it.
     pub(crate) async fn save_now(&self, revision: &Revision) -> Result<(), String> {
         if revision.kind() != Kind::Stateful {
             return Ok(());
@@ -95,6 +95,7 @@ impl Agent {
         let max = self.spec().snapshot.max_bytes;
         match lease.instance().save(max).await {
             Ok(Some(Ok(data))) => {
+                // Before the bound is reached: above it a handoff fails, and nothing can be done at once.
                 self.tell_near(data.len() as u64, max);
                 let snapshot = Snapshot { revision: revision.id.number, saved_at: clock::now_ms(), data };
                 Ok((lease, Some(Arc::new(snapshot))))
@@ -139,34 +140,35 @@ impl Agent {
     /// Warns once of a memory that comes near its bound, before it is above it.
     fn tell_near(&self, bytes: u64, max: u64) {
         let near = bytes > max / 100 * NEAR;
+        // Replaced also when it falls, so that the next rise is reported again.
         let before = std::mem::replace(&mut self.saves.lock().near, near);
         if near && !before {
             tracing::warn!(agent = %self.name, bytes, max, "an agent's memory comes near snapshot.max, above which it cannot be saved");
         }
     }
 
-    /// Keeps what a stateful agent saved as it handed over, also for the revision that did.
+    /// Stores the snapshot that a stateful agent hands over, also for the revision that made it.
     pub(crate) async fn keep_handoff(&self, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
         self.context.store.keep_handoff(self.name.shared(), snapshot).await
     }
 
-    /// Keeps what the agent saved last, by whichever revision, as what this one hands over.
+    /// Stores the agent's last snapshot, of any revision, as the one that this revision hands over.
     pub(crate) async fn keep_saved_as_handoff(&self, revision: u64) -> Result<(), CommitError> {
         self.context.store.keep_saved_as_handoff(self.name.shared(), revision).await
     }
 
-    /// Drops what a stateful agent saved last; what revisions handed over stays.
+    /// Drops the last snapshot of a stateful agent. Snapshots that revisions handed over stay.
     pub(crate) async fn discard(&self) -> Result<(), CommitError> {
         self.context.store.discard(self.name.shared()).await
     }
 
-    /// Returns what a revision saved as it handed over; none if it had nothing then.
+    /// Returns the snapshot that a revision handed over; `None` if it had none.
     pub(crate) fn handed_over(&self, revision: u64) -> Result<Option<Bytes>, String> {
         Ok(self.context.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
     }
 
-    /// Makes the copy of the agent's state that a revision has its state again; `keep` first keeps the state as it is,
-    /// for the revision that wrote it.
+    /// Restores the copy of the agent's state that was kept for a revision. `keep` first keeps the present state for the
+    /// revision that wrote it.
     pub(crate) async fn restore_state(
         &self,
         revision: u64,
@@ -176,7 +178,7 @@ impl Agent {
         self.context.store.restore_state(self.name.shared(), revision, keep, bytes).await
     }
 
-    /// Makes what a revision saved as it handed over the agent's memory again.
+    /// Restores the snapshot that a revision handed over as the agent's memory.
     pub(crate) async fn take_back(&self, revision: u64) -> Result<(), CommitError> {
         self.context.store.take_back(self.name.shared(), revision).await
     }

@@ -82,8 +82,8 @@ fn denied_socket(kind: &str) -> String {
 }
 
 impl Ctx {
-    /// Logs what a guest that reads its environment gets. WASI passes all variables at once, so that the one it looks
-    /// for is unknown.
+    /// Logs the variables that a guest gets when it reads its environment. WASI passes all at once, so that the one it
+    /// looks for is unknown.
     fn log_environment(&self, seen: &[(String, String)]) {
         let granted = &self.who.spec.allow.env;
         let missing: Vec<&str> =

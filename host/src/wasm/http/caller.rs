@@ -1,4 +1,4 @@
-//! The influence of an HTTP caller on its call: the way it sends its body and takes the response, and whether it stays.
+//! The influence of an HTTP caller on its call: it may send its body or take the response slowly, or leave.
 //!
 //! A guest that fails because of its caller is not at fault.
 
@@ -81,7 +81,7 @@ impl Actions {
 }
 
 impl Caller {
-    /// Notes that the guest polled for more of the request, and whether there was data.
+    /// Notes a poll of the guest for more of the request; `came` is set if there was data.
     fn sends(&self, came: bool) {
         let mut done = self.0.lock();
         if came {
