@@ -170,6 +170,7 @@ pub(crate) fn is_cut(bytes: &[u8]) -> bool {
             let Some(byte) = rest.get(used) else { return true };
             size |= u64::from(byte & 0x7f) << (7 * used).min(63);
             used += 1;
+            // A size has 32 bits, and thus at most five bytes.
             if byte & 0x80 == 0 || used == 5 {
                 break;
             }
@@ -249,6 +250,7 @@ impl Scan {
                 }
                 Payload::MemorySection(section) => {
                     for memory in section {
+                        // Saturating, because the sizes are data of the component and not validated yet.
                         self.memory_bytes = self.memory_bytes.saturating_add(memory?.initial.saturating_mul(PAGE));
                     }
                 }
@@ -337,6 +339,7 @@ impl Scan {
     fn no_world(&self) -> Finding {
         let other = self.exports.iter().find(|export| export.starts_with("caxton:agent/handler"));
         if let Some(other) = other {
+            // A handler of another version is the likelier mistake than none at all.
             return other_version(other, "caxton:agent/handler");
         }
         // Before the general finding: the author needs the reason, and not the list of exports.

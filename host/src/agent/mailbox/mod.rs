@@ -179,6 +179,7 @@ impl Mailbox {
     /// Returns `true` if messages are in hand, or wait and will be handled.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.lock();
+        // Messages that an operator has paused are not handled, and waiting for them might never end.
         (state.queue.depth() > 0 && !state.operator_paused) || state.queue.in_flight() > 0
     }
 

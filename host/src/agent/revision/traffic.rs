@@ -352,8 +352,8 @@ impl Handling {
         self.revision().measure(Some(self.took), false);
     }
 
-    /// Counts a failure for its revision once it is committed. Successes are counted as late: otherwise the first failures
-    /// of a window would seem to be all of its messages.
+    /// Counts a failure for its revision once it is committed. Successes are counted as late: otherwise the first
+    /// failures of a window would seem to be all of its messages.
     pub(in crate::agent) fn measure_failed(&self) {
         if let Some(faulty) = self.failed {
             self.revision().measure(None, faulty);

@@ -167,8 +167,8 @@ impl Agent {
         Ok(self.context.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
     }
 
-    /// Restores the copy of the agent's state that was kept for a revision. `keep` first keeps the present state for the
-    /// revision that wrote it.
+    /// Restores the copy of the agent's state that was kept for a revision. `keep` first keeps the present state for
+    /// the revision that wrote it.
     pub(crate) async fn restore_state(
         &self,
         revision: u64,

@@ -60,7 +60,7 @@ impl BodyRecorder {
 
 impl Drop for BodyRecorder {
     fn drop(&mut self) {
-        // hyper stops polling at the announced length, so that a complete body may never report its end.
+        // A reader may stop at the announced length, so that a complete body never reports its end.
         if self.length == Some(self.bytes.len()) { self.end() } else { self.finish(None) }
     }
 }
