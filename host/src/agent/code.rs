@@ -1,6 +1,6 @@
 //! A table of stable codes for the outcomes of messages and calls, with their HTTP status.
 
-/// What a code means to a client.
+/// A code with its meaning to a client.
 #[derive(Debug)]
 pub(crate) struct Meaning {
     /// A stable name, for programs.
@@ -18,7 +18,8 @@ pub(crate) const fn meaning(code: &'static str, status: u16, again: bool, text: 
     Meaning { code, status, again, text }
 }
 
-/// The codes of [`AdmitError::code`](super::AdmitError::code), [`code`](super::code()) and [`Fault::code`](crate::message::Fault::code).
+/// The codes of [`AdmitError::code`](super::AdmitError::code), [`code`](super::code()) and
+/// [`Fault::code`](crate::message::Fault::code).
 pub(crate) const MEANINGS: &[Meaning] = &[
     // The message is not as it has to be.
     meaning("invalid", 400, false, "a part of the message is not as it has to be"),

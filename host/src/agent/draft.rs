@@ -29,6 +29,7 @@ pub(crate) fn timer_name(draft: &Draft) -> Result<Option<String>, AdmitError> {
         return Ok(None);
     }
     let Some((_, name)) = draft.headers.iter().find(|(name, _)| name == TIMER) else { return Ok(None) };
+    // Not an id: `cancel` takes either, and could not tell them apart.
     if name.is_empty() || name.len() > MAX_WORD || is_id(name) {
         let what = format!("the header `{TIMER}` has to have 1 to {MAX_WORD} characters, and not the form of an id");
         return Err(AdmitError::Invalid(what));
@@ -55,6 +56,7 @@ pub(crate) fn due(delivery: Delivery) -> Result<(Option<u64>, Option<u64>), Admi
     if wait > MAX_DELAY {
         return Err(AdmitError::Invalid("`delivery` may be at most ten years ahead".to_owned()));
     }
+    // A time in the past is now, and no timer.
     let due = (wait > 0).then(|| clock::steady_ms().saturating_add(wait));
     Ok((due, at.filter(|_| due.is_some())))
 }

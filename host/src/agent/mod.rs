@@ -12,10 +12,10 @@
 //! | `revision` | the revisions that handle messages, the split of traffic, figures of a rollout |
 //! | `state` | commits, values under way, snapshots, migrations |
 //!
-//! A worker is a task that lives while its mailbox has something ready; there are at most as many as instances. It does not
-//! wait for the disk: while a commit is made it handles messages of other conversations. A call, whose sender waits, is
-//! neither stored nor retried. Agents reach each other through [`Directory`]. Nothing here decides which revision runs: the
-//! reconciler sets it.
+//! A worker is a task that lives while its mailbox has something ready; there are at most as many as instances. It does
+//! not wait for the disk: while a commit is made it handles messages of other conversations. A call, whose sender
+//! waits, is neither stored nor retried. Agents reach each other through [`Directory`]. Nothing here decides which
+//! revision runs: the reconciler sets it.
 
 mod code;
 mod delivery;
@@ -118,6 +118,7 @@ impl Agent {
             tracing::error!(agent = %spec.name, error, "the size of an agent's state cannot be read; taken for 0");
             0
         });
+        // Taken out of the backlog: an agent of the same name that is declared again later must not get them twice.
         let (waiting, paused) = shared.backlog.lock().take(spec.name.as_str());
         let mailbox = Mailbox::new(&spec, paused);
         let timers = context.store.timers.of(spec.name.as_str());
@@ -160,8 +161,8 @@ impl Agent {
         self.spec.load_full()
     }
 
-    /// Returns the settings for a short use. Cheaper than [`spec`](Self::spec), whose count of references would pass from
-    /// core to core with each message.
+    /// Returns the settings for a short use. Cheaper than [`spec`](Self::spec), whose count of references would pass
+    /// from core to core with each message.
     pub(crate) fn load_spec(&self) -> Guard<Arc<AgentSpec>> {
         self.spec.load()
     }
@@ -224,8 +225,8 @@ impl Agent {
     pub(crate) fn set_handoff_paused(self: &Arc<Self>, paused: bool) {
         self.mailbox.set_handoff_paused(paused);
         self.calls.held.store(paused, Ordering::Relaxed);
-        // A call counts itself and then looks here; whoever pauses does this and then looks at the count. One of the two
-        // sees the other.
+        // A call counts itself and then reads `held`; the pausing side sets `held` and then reads the count. The fence
+        // makes one of the two see the other.
         fence(Ordering::SeqCst);
         if !paused {
             self.calls.resumed.notify_waiters();

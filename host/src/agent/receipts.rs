@@ -74,6 +74,7 @@ struct ReceiptShard {
 impl Receipts {
     /// Opens a receipt. Returns the waiter that closes it with the message's outcome.
     pub(crate) fn open(self: &Arc<Self>, accepted: &Accepted, agent: Arc<str>, now: u64) -> Waiter {
+        // 16 bytes in place of a text of 36, in two collections.
         let id: Uuid = accepted.id.parse().expect("the host makes ids that are UUIDs");
         let receipt = Receipt {
             agent,
@@ -146,6 +147,7 @@ impl Receipts {
 
     fn set(&self, id: Uuid, state: ReceiptState) {
         if let Some(receipt) = self.shard(id).lock().receipts.get_mut(&id) {
+            // An evicted receipt stays away: its place in the order is gone.
             receipt.state = state;
         }
     }
@@ -153,6 +155,7 @@ impl Receipts {
 
 /// Returns the code for the sender of a dead letter: that of its last attempt if that was final.
 fn dead_code(dead: &Dead) -> &'static str {
+    // An `invalid` message was rejected for a reason that has a code of its own.
     let told = dead.code.as_deref().filter(|_| dead.reason == "invalid").unwrap_or(&dead.reason);
     MEANINGS.iter().map(|meaning| meaning.code).find(|code| *code == told).unwrap_or("gone")
 }

@@ -36,14 +36,15 @@ impl AgentShared {
 
 /// The other agents, as an agent reaches them, and the host interface of its guests.
 ///
-/// The directory is built of agents, so an agent cannot name it: this trait breaks that circle. It is defined here, where
-/// it is used, because its methods return agents.
+/// The directory is built of agents, so an agent cannot name it: this trait breaks that circle. It is defined here,
+/// where it is used, because its methods return agents.
 pub(crate) trait Directory: GuestHost {
     /// Returns the handles that agents share.
     fn shared(&self) -> &Arc<AgentShared>;
     /// Returns the agent of a name, be it declared or retiring.
     fn agent(&self, name: &str) -> Option<Arc<Agent>>;
-    /// Returns the agent of a name if it accepts messages of this conversation; a retiring one accepts those of open ones.
+    /// Returns the agent of a name if it accepts messages of this conversation; a retiring one accepts those of open
+    /// ones.
     fn receiver(&self, name: &str, conversation: &str) -> Option<Arc<Agent>>;
     /// Checks a draft of a guest and finds its receiver. Reserves no place.
     fn address(

@@ -66,8 +66,9 @@ impl HttpMetrics {
         Self { requests, seconds: metrics::histogram!("caxton_http_seconds", "agent" => agent.to_owned()) }
     }
 
-    /// Counts one that was answered with `status`; `took` is the time until the head of its response.
+    /// Counts a request that was answered with `status`; `took` is the time until the head of its response.
     pub(crate) fn count(&self, status: u16, took: Duration) {
+        // A guest may set any number as its status.
         let class = usize::from(status / 100).clamp(1, self.requests.len()) - 1;
         self.requests[class].increment(1);
         self.seconds.record(took);
@@ -95,7 +96,7 @@ pub(crate) struct Counts {
     pub(crate) refused: u64,
     /// Messages given back because the agent ended.
     pub(crate) dropped: u64,
-    /// Runs of handlers that were for nothing, because others changed what they had read.
+    /// Runs of handlers that ended in a conflict, because others changed keys that they had read.
     pub(crate) conflicts: u64,
     /// Runs of handlers.
     pub(crate) runs: u64,
@@ -123,14 +124,14 @@ impl Stats {
         self.host_stats.count(HostCounter::Retried);
     }
 
-    /// Counts an attempt or call that failed, by the code of what went wrong.
+    /// Counts an attempt or call that failed, by the code of its failure.
     pub(crate) fn failed_with(&self, code: &'static str) {
         self.host_stats.failed_with(code);
         let labels = [("agent", self.agent.to_string()), ("code", code.to_owned())];
         metrics::counter!("caxton_failures_total", &labels).increment(1);
     }
 
-    /// Counts one.
+    /// Counts a message by its outcome.
     pub(crate) fn count(&self, outcome: Outcomes) {
         self.count_in(self.here(), outcome);
     }
@@ -147,7 +148,7 @@ impl Stats {
         self.host_stats.count(figure);
     }
 
-    /// Counts a run that was for nothing, because another changed what it had read.
+    /// Counts a run that ended in a conflict.
     pub(crate) fn count_conflict(&self) {
         count(&self.here().conflicts);
         self.host_stats.count(HostCounter::Conflict);
@@ -199,6 +200,7 @@ impl Stats {
 
     /// Returns the counts and times for the metrics; `None` if nothing was counted yet.
     pub(crate) fn metrics(&self) -> Option<AgentMetrics> {
+        // An agent without counts gets no rows, which keeps the metrics of thousands of idle agents small.
         self.tallies.get()?;
         let counts = self.counts();
         let unfinished = self.all().map(|tally| tally.unfinished.load(Ordering::Relaxed)).sum();

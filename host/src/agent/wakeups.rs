@@ -32,6 +32,7 @@ impl Wakeups {
             // Agents share times, and a map has one value for a key.
             due.count += 1;
             let count = due.count;
+            // Earlier entries of the agent stay: a wake-up in vain costs less than a search.
             due.agents.insert((at, count), Weak::clone(agent));
             first
         };

@@ -29,7 +29,8 @@ wasmtime::component::bindgen!({
 /// The handler, in bindings of its own: here a message borrows its texts and its content, so that the envelope keeps
 /// them while the guest runs and nothing is copied. Imports cannot borrow, because their values come from the guest.
 ///
-/// `unused` is exported by no component: bindgen gives a record that no function uses borrowed fields without a lifetime.
+/// `unused` is exported by no component: bindgen gives a record that no function uses borrowed fields without a
+/// lifetime.
 pub(crate) mod borrowed {
     wasmtime::component::bindgen!({
         path: "../wit",

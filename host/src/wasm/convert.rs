@@ -1,5 +1,5 @@
-//! Conversion between the records of the contract as generated from `wit/` and those of [`crate::message`]. Fields are
-//! moved or borrowed, and never copied.
+//! The conversion between the records of the contract as generated from `wit/` and those of [`crate::message`].
+//! Fields are moved or borrowed, and never copied.
 
 use caxton_control::Performative;
 use caxton_control::mailbox::Priority;
@@ -23,6 +23,7 @@ macro_rules! same_variants {
 /// Converts acts in three directions by one list, which the compiler checks for completeness.
 macro_rules! acts {
     ($($variant:ident)*) => {
+        // Wit and borrowed types are generated apart, so that equal enums are different types.
         same_variants!(act, wit::Performative, Performative, $($variant)*);
         same_variants!(wit_act, Performative, wit::Performative, $($variant)*);
         same_variants!(act_of_reply, borrowed::Performative, Performative, $($variant)*);

@@ -1,4 +1,4 @@
-//! Inspection of a component's bytes, without compiling or running it (SPEC §6).
+//! The inspection of a component's bytes, without compiling or running it (SPEC §6).
 
 use std::fmt;
 
@@ -131,6 +131,7 @@ pub(crate) fn summarise(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
             "build for wasm32-wasip2, or wrap it with `wasm-tools component new`",
         )]);
     }
+    // Scanned before it is validated: a truncated file gets an error of its own.
     let mut scan = Scan::default();
     if let Err(error) = scan.read(bytes) {
         // wasmparser has no error kinds, so that the message decides.
@@ -169,6 +170,7 @@ pub(crate) fn is_cut(bytes: &[u8]) -> bool {
             let Some(byte) = rest.get(used) else { return true };
             size |= u64::from(byte & 0x7f) << (7 * used).min(63);
             used += 1;
+            // A size has 32 bits, and thus at most five bytes.
             if byte & 0x80 == 0 || used == 5 {
                 break;
             }
@@ -248,6 +250,7 @@ impl Scan {
                 }
                 Payload::MemorySection(section) => {
                     for memory in section {
+                        // Saturating, because the sizes are data of the component and not validated yet.
                         self.memory_bytes = self.memory_bytes.saturating_add(memory?.initial.saturating_mul(PAGE));
                     }
                 }
@@ -271,6 +274,7 @@ impl Scan {
         let text = String::from_utf8_lossy(data);
         for line in text.lines().map(|line| line.trim().replace('_', "")) {
             match line.parse::<u32>() {
+                // The least: every part of a component has to be safe to use again.
                 Ok(times) if times > 0 => self.reuse = Some(self.reuse.map_or(times, |least| least.min(times))),
                 Ok(_) | Err(_) => self.bad_reuse = Some(line.chars().take(40).collect()),
             }
@@ -335,8 +339,10 @@ impl Scan {
     fn no_world(&self) -> Finding {
         let other = self.exports.iter().find(|export| export.starts_with("caxton:agent/handler"));
         if let Some(other) = other {
+            // A handler of another version is the likelier mistake than none at all.
             return other_version(other, "caxton:agent/handler");
         }
+        // Before the general finding: the author needs the reason, and not the list of exports.
         if self.exports_interface("wasi:http/handler", "0.3.") {
             return needs_async();
         }
@@ -377,6 +383,7 @@ fn judge_import(import: &str) -> Option<Finding> {
             "import only what `caxton wit` prints and WASI 0.2",
         ));
     };
+    // Some interfaces are offered alone, and of other packages all.
     let package = name.split('/').next().unwrap_or(name);
     let offered = OFFERED.iter().any(|offer| *offer == name || *offer == package);
     let message = format!("it imports {import}, which this host does not have");

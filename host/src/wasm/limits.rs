@@ -38,12 +38,14 @@ impl MemoryBound {
     fn grow(&mut self, by: usize) -> bool {
         match self.used.checked_add(by) {
             Some(sum) if sum <= self.limit => {
+                // Never lowered: WebAssembly memories cannot shrink.
                 self.used = sum;
                 // Shared with other instances of the revision.
                 self.peak.fetch_max(sum as u64, Ordering::Relaxed);
                 true
             }
             _ => {
+                // Never reset: a guest that survives the refusal may fail for it much later.
                 self.refused = true;
                 false
             }
@@ -109,6 +111,7 @@ impl Meter {
     /// Resets the meter for another call.
     pub(super) fn begin(&self, budget: Duration) {
         self.used_ns.store(0, Ordering::Relaxed);
+        // Most calls are over before the first tick, and cost no system call.
         self.ticked.store(false, Ordering::Relaxed);
         self.budget_ns.store(nanoseconds(budget), Ordering::Relaxed);
     }

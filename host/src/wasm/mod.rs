@@ -5,7 +5,8 @@
 //! Program + settings -> Pool -> Instance -> call -> reply, failure or Fault
 //! ```
 //! Everything that a guest asks of the host beyond its own store (other agents, state, logs) goes through
-//! [`GuestHost`](crate::message::GuestHost): this folder knows neither mailboxes nor HTTP listeners nor the database. Retries, routing and policy are absent.
+//! [`GuestHost`](crate::message::GuestHost): this folder knows neither mailboxes nor HTTP listeners nor the database.
+//! Retries, routing and policy are absent.
 
 mod bindings;
 mod call;

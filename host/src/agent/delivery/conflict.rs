@@ -1,4 +1,4 @@
-//! Handlers that read what others change meanwhile: they run again, and then have what they touched for themselves.
+//! Conflicts: a handler that read a key which another changed meanwhile runs again, with its keys reserved.
 //!
 //! ```text
 //! first run -> commit -> conflict: it read a key that another has written since
@@ -20,8 +20,8 @@ use crate::message::{
 };
 use crate::store::StateChange;
 
-/// Runs of a handler for one attempt at a message, at most. The second has all keys of the first to itself and mostly is
-/// the last; the third is for one that touched others.
+/// Runs of a handler for one attempt at a message, at most. The second has all keys of the first to itself and mostly
+/// is the last; the third is for one that touched others.
 const MAX_RUNS: u32 = 3;
 
 /// A run that has nothing to be committed.
@@ -87,9 +87,11 @@ impl Agent {
             Box::new(ConflictHistory { runs: 0, keys, requests, reservation })
         });
         again.runs += 1;
+        // Counted per attempt: a later attempt at the message begins with none.
         if again.runs >= MAX_RUNS {
             return Err(key);
         }
+        // All keys of all runs: a run may come back to a path that an earlier one took.
         again.keys.extend(keys);
         again.requests = requests.for_next_run();
         Ok(again)
@@ -119,6 +121,7 @@ impl Agent {
     /// not in flight.
     fn take_again(self: &Arc<Self>, handling: Handling, envelope: Box<Envelope>) -> Box<dyn FnOnce() + Send> {
         let (taken, flight) = handling.into_taken(QueuedMessage::InMemory(envelope));
+        // Not in flight while it waits, so that a handoff between revisions need not wait for it.
         drop(flight);
         let me = Weak::clone(&self.me);
         Box::new(move || {
@@ -131,6 +134,8 @@ impl Agent {
     /// Reserves the keys of a run after a conflict. Returns `false` if another run has one of them by now.
     pub(in crate::agent) async fn begin_again(&self, again: Option<&ConflictHistory>) -> bool {
         let Some(again) = again else { return true };
+        // Tried only when the run begins: keys that are reserved while it waits in the mailbox would stop others for
+        // nothing.
         if !self.pending.begin(again.reservation.ticket) {
             return false;
         }
@@ -159,6 +164,7 @@ impl Agent {
         self.stats.count_run();
         let mut run = RunContext {
             reservations: Some(Arc::clone(self) as Arc<dyn KeyReservations>),
+            // A run with a reservation does not give way again, or it might never get to its end.
             yields: yields && again.is_none(),
             is_repeatable: yields,
             own_tickets: within.to_vec(),
@@ -167,6 +173,7 @@ impl Agent {
         if let Some(again) = again {
             run.ticket = Some(again.reservation.ticket);
             run.own_tickets.push(again.reservation.ticket);
+            // Moved: if this run ends in a conflict as well, its log comes back with that.
             run.requests = std::mem::take(&mut again.requests);
         }
         run

@@ -1,17 +1,16 @@
-//! Conversations with an agent that speaks HTTP itself, of which no record is written: when they began, and which of them
-//! have a call in hand.
+//! Conversations with an agent that speaks HTTP itself, of which no record is written: when they began, and which of
+//! them have a call in hand.
 
 use std::sync::Arc;
 
 use ahash::{AHashMap, RandomState};
 use parking_lot::Mutex;
 
-/// Conversations that are remembered, twice: those of late, and those of before. A thousand agents have a gigabyte of
-/// them at most.
+/// The bound of conversations in each of the two generations. A thousand agents have a gigabyte of them at most.
 const MOST: usize = 16_384;
 
-/// The starts of recent conversations. A conversation without messages for as long as a conversation lasts is forgotten
-/// before twice that time has passed; the longest idle ones are when there are too many.
+/// The starts of recent conversations. A conversation without messages for its timeout is forgotten within twice that
+/// time; if there are too many, those that were idle for longest are forgotten earlier.
 #[derive(Debug, Default)]
 pub(in crate::agent) struct ConversationStarts {
     hasher: RandomState,
@@ -65,6 +64,7 @@ impl Drop for BusyConversation {
         let mut busy = self.began.busy.lock();
         if let Some(known) = busy.get_mut(&self.hash) {
             known.calls -= 1;
+            // Removed with the last call: the map holds only what is in hand, and needs no bound.
             if known.calls == 0 {
                 busy.remove(&self.hash);
             }
@@ -102,7 +102,7 @@ impl ConversationStarts {
         };
         let is_news = *kept_until <= now;
         if is_news {
-            // It is told again long before the store forgets it.
+            // Stored again after a quarter of the time, long before the store drops it.
             *kept_until = now.saturating_add(timeout / 4).saturating_add(1);
         }
         KnownStart { first: *at, is_news }
@@ -120,7 +120,7 @@ impl ConversationStarts {
         self.busy.lock().contains_key(&self.hasher.hash_one(conversation))
     }
 
-    /// Counts a call as in hand on the revision that `enter` gives it, which is told where those are that are in hand
+    /// Counts a call as in hand on the revision that `enter` picks. `enter` gets the revision of the calls in hand
     /// already. Calls of one conversation are entered one after the other.
     ///
     /// # Errors

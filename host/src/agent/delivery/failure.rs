@@ -33,6 +33,7 @@ enum NextStep {
 fn next(outcome: &Outcome) -> NextStep {
     match outcome {
         Outcome::Failed(failure) => match failure.cause {
+            // The guest says that the message itself is wrong, which another attempt does not change.
             Cause::Rejected => NextStep::Never("invalid"),
             Cause::Unavailable | Cause::Fault => NextStep::Again,
         },
@@ -86,6 +87,7 @@ impl Agent {
             self.stats.failed_with(code);
         }
         if let Outcome::Fault(Fault::Interrupted) = outcome {
+            // An interrupted run does not count as a failure, and its number is used up all the same.
             envelope.message.attempt += 1;
             self.stats.ended(handling.end(&envelope, None, Instant::now()));
             self.requeue_handling(handling, envelope, None);
@@ -191,6 +193,7 @@ impl Agent {
                 // Still in the mailbox: it is tried, or given up, again.
                 Err(mut envelope) => {
                     envelope.waiter = waiter;
+                    // The attempt is recorded again when the next one gives up; twice would count it twice.
                     envelope.failed.pop();
                     let again = Arc::clone(&agent);
                     again.requeue_handling(handling, envelope, Some(clock::steady_ms() + STORE_PAUSE));
@@ -236,6 +239,7 @@ impl Agent {
                     then(Ok(()));
                 }
                 (Err(_), Some(dead)) => then(Err(dead.envelope)),
+                // Cannot happen: the store hands a dead letter back with its refusal.
                 (Err(_), None) => {}
             }
         });

@@ -37,7 +37,7 @@ impl TimeBudget {
     /// messages came first, is not at fault.
     fn explain(self, fault: Fault) -> Fault {
         match fault {
-            // What is told is the whole of the time, not what was left of it for this call.
+            // The text names the whole of the time, not what was left of it for this call.
             // A tenth is the tolerance: the start of an instance takes some of the time and is the agent's own cost.
             Fault::Time { .. } if self.whole < self.allowed || self.left < self.allowed * 9 / 10 => {
                 Fault::CallerTimeout { limit: self.whole }
@@ -97,7 +97,7 @@ impl Agent {
             }
         };
         if !envelope.is_call() {
-            // There by the time its handler has said something.
+            // So that the conversation is in memory by the time that the handler's messages are checked against it.
             self.context.store.conversations.prefetch(&envelope.message.conversation_id);
         }
         let mut handling = Handling {
@@ -130,7 +130,8 @@ impl Agent {
         (took, next)
     }
 
-    /// Arranges what follows from a run of the handler. Returns an agent whose mailbox has more to do, if there is one.
+    /// Commits a successful run, lines a conflict up for another run, or handles the failure. Returns an agent whose
+    /// mailbox has more to do, if there is one.
     fn conclude(
         self: &Arc<Self>,
         mut handling: Handling,
@@ -184,7 +185,7 @@ impl Agent {
                 revision.kind() != Kind::Stateful,
             ),
         };
-        // All of its time, also if an instance had to be started first; but nobody waits longer for that.
+        // All of its time, also if an instance had to be started first, but no longer than its caller waits.
         let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
         let allowed = revision.spec.limits.time;
         let budget = TimeBudget { left: left.map_or(limit, |left| left.min(allowed)), whole: limit, allowed };
@@ -217,7 +218,7 @@ impl Agent {
         Ok(HandlerSuccess { outcome, effects, replied })
     }
 
-    /// CommitMode the effects of a handler that succeeded.
+    /// Commits the effects of a handler that succeeded.
     fn settle(&self, handling: Handling, envelope: Box<Envelope>, success: HandlerSuccess) -> Option<Arc<Self>> {
         let HandlerSuccess { outcome, mut effects, replied } = success;
         let answers = std::mem::take(&mut effects.requests);
@@ -289,7 +290,7 @@ impl Agent {
     ) -> Option<Arc<Self>> {
         self.stats.ended(handling.end(&envelope, Some(true), now));
         handling.measure_well();
-        // Before the waiter is told: a caller that reads its receiver's state next finds the messages delivered.
+        // Before the waiter is woken: a caller that reads its receiver's state next finds the messages delivered.
         let next = deliver(sends, now);
         self.keep_recent(&envelope.message, envelope.hops, handling.answer.take());
         if let Some(waiter) = envelope.waiter {
@@ -327,8 +328,8 @@ impl Agent {
             Ok(result) => result,
             Err(fault) => {
                 let cpu = lease.instance().cpu();
-                // It holds up nobody else that a caller has no patience.
                 let effects = lease.instance().take_effects();
+                // A timeout for the caller's sake is no fault of the agent, and not reported to its supervision.
                 if fault.is_guests() {
                     lease.fail(&fault, failing(envelope, revision));
                 }

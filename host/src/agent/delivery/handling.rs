@@ -61,7 +61,7 @@ impl Handling {
         HandlingEnd {
             well,
             waited: match envelope.due {
-                // Until then it had not to come.
+                // A timer does not wait before it is due.
                 Some(due) => Duration::from_millis(clock::steady_at(self.began).saturating_sub(due)),
                 None => self.began.saturating_duration_since(self.accepted(envelope)),
             },
@@ -78,6 +78,7 @@ impl Handling {
     /// Returns the place of the message, to be requeued with it.
     pub(in crate::agent) fn into_taken(self, message: QueuedMessage) -> (TakenMessage<u64, QueuedMessage>, InFlight) {
         let Self { lane, rank, since, goes_on, flight, .. } = self;
+        // `since` is the old one, so that a message keeps its age through all attempts.
         (TakenMessage { lane, rank, since, follows: Some(goes_on), message }, flight)
     }
 

@@ -1,12 +1,13 @@
 //! The end of a chain of messages that caused one another (`limits.hops`).
 //!
-//! Whatever a message causes has one cause more than it: what its handler sends, the reply, the `failure` or
-//! `not-understood` that the host says in an agent's place. What has more causes than it may is not delivered; it becomes
-//! a dead letter in the commit of the handler that caused it, which stands, with a [notice](super::notice) to its sender if
-//! that wants one. An agent that asks and waits is refused instead, and an answer to one that waits always goes through: it ends a chain and makes none longer.
+//! Every message that a handling causes has one cause more than the handled one: those its handler sends, the reply,
+//! and the `failure` or `not-understood` that the host sends in an agent's place. A message beyond the bound is not
+//! delivered. It becomes a dead letter in the commit of the handler that caused it, which stands, with a
+//! [notice](super::notice) to its sender if that wants one. A request whose sender waits is refused instead. The answer
+//! to a sender that waits always goes through, because it ends a chain.
 //!
-//! What comes by the clock begins a chain of its own: schedules, timers of at least a second to oneself, and what the host
-//! says when a conversation has timed out. So does what comes from outside, a dead letter that is redelivered included.
+//! Messages by the clock begin a chain of their own: schedules, timers of at least a second to oneself, and the host's
+//! message about a conversation that has timed out. So do messages from outside and redelivered dead letters.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,22 +31,22 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(in crate::agent) struct ChainEnd {
     revision: Arc<RevisionId>,
-    /// Returns the bound of causes.
+    /// The bound of causes.
     limit: u32,
 }
 
 impl ChainEnd {
-    /// Makes one of an agent that runs as this revision.
+    /// Creates the chain end of an agent that runs as this revision.
     pub(in crate::agent) fn new(revision: &Arc<RevisionId>, limit: u32) -> Self {
         Self { revision: Arc::clone(revision), limit }
     }
 
-    /// Makes one of a revision, with the bound that it has.
+    /// Creates the chain end of a revision, with its bound.
     pub(in crate::agent) fn of(revision: &Revision) -> Self {
         Self::new(&revision.id, revision.spec.limits.hops)
     }
 
-    /// The bound of causes.
+    /// Returns the bound of causes.
     pub(in crate::agent) fn limit(&self) -> u32 {
         self.limit
     }
@@ -54,6 +55,7 @@ impl ChainEnd {
     /// [`REPORT_INTERVAL`].
     pub(in crate::agent) fn tell(&self, context: &HostContext, envelope: &Envelope, is_dead: bool) {
         let agent = self.revision.agent.shared();
+        // Bounded, because a loop of two agents ends chains as fast as they handle messages.
         let Some(untold) = context.chain_ends.admit(&agent, Instant::now(), REPORT_INTERVAL) else { return };
         let (message, limit) = (&envelope.message, self.limit);
         let what = if is_dead { "is a dead letter, too-many-hops" } else { "was refused, too-many-hops" };
@@ -83,7 +85,7 @@ impl ChainEnd {
     }
 }
 
-/// The mailbox of messages that end a chain, which delivers them to nobody. A message is put there when its dead letter
+/// The mailbox of messages that end a chain, which delivers none. A message is put there when its dead letter
 /// is durable.
 pub(in crate::agent) struct ChainEndInbox {
     receiver: Arc<Agent>,
@@ -99,12 +101,12 @@ impl ChainEndInbox {
 impl Deliver for ChainEndInbox {
     fn put(&self, envelope: Box<Envelope>) -> bool {
         let (receiver, context) = (&self.receiver, &self.receiver.context);
-        // It was taken and given up: what was accepted is still the sum of what became of it.
+        // Counted as accepted and failed, so that the accepted remain the sum of all outcomes.
         receiver.stats.count(Outcomes::Accepted);
         receiver.stats.count(Outcomes::Failed);
         let labels = [("agent", receiver.name.to_string()), ("reason", TOO_MANY_HOPS.to_owned())];
         metrics::counter!("caxton_dead_letters_total", &labels).increment(1);
-        // Nobody waits for it, or for an answer to it: its part of the conversation is over.
+        // No answer to it can come, so that its part of the conversation is over.
         context.store.conversations.told(&envelope.message.conversation_id, &said(&envelope));
         self.ending.tell(context, &envelope, true);
         false
@@ -127,7 +129,7 @@ fn ending(who: &Identity) -> ChainEnd {
     ChainEnd::new(&who.revision, who.spec.limits.hops)
 }
 
-/// Refuses a request with too many causes, whose sender waits and so is told.
+/// Refuses a request with too many causes. Its sender waits and gets the error.
 pub(crate) fn check_hops(context: &HostContext, who: &Identity, envelope: &Envelope) -> Result<(), AdmitError> {
     let limit = who.spec.limits.hops;
     if envelope.hops <= limit {
@@ -163,7 +165,7 @@ impl Agent {
         if !begins {
             return Ok(sent);
         }
-        // What it begins is a timer; an answer that comes at once is not.
+        // Only the timer begins a chain. A refusal is delivered at once, and so continues the sender's.
         Ok(sent.refused_as(Refusal {
             hops: work.hops.saturating_add(1),
             limit,

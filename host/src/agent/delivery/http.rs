@@ -85,6 +85,7 @@ impl CallInHand {
     fn ended(shared: &Arc<Mutex<Option<Self>>>) -> Ended {
         let shared = Arc::clone(shared);
         Box::new(move |end| {
+            // A statement of its own: `end` must not run under the lock.
             let call = shared.lock().take();
             if let Some(call) = call {
                 call.end(end);
@@ -106,6 +107,7 @@ impl CallInHand {
         let well = Some(end.result.is_ok());
         agent.stats.ended(HandlingEnd { well, waited, took: called.elapsed(), cpu: end.cpu });
         agent.count_call(&end, &flight.revision);
+        // A rollout judges the revision, which is not to be blamed for a caller that left.
         if !end.by_caller && end.result.as_ref().err().is_none_or(Fault::is_guests) {
             let took = end.result.is_ok().then(|| called.elapsed());
             flight.revision.measure(took, end.result.is_err());
@@ -113,7 +115,7 @@ impl CallInHand {
         if let Err(mut fault) = end.result {
             agent.stats.failed_with(fault.code());
             if let Fault::Time { limit, .. } = &mut fault {
-                // What was left of it when the guest began says nothing to anyone.
+                // The log names the setting, not the time that was left when the guest began.
                 *limit = flight.revision.spec.limits.time;
             }
             let why = if end.by_caller { " because of what its caller did" } else { "" };
@@ -272,7 +274,7 @@ impl Agent {
         Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
     }
 
-    /// Returns what commits the effects of a call, with its response and before.
+    /// Returns the function that commits the effects of a call, with its response and before.
     fn committer(
         self: &Arc<Self>,
         revision: &Arc<Revision>,
@@ -303,7 +305,7 @@ impl Agent {
         let (store, ticket) = (&self.context.store, again.reservation.ticket);
         let call = || {
             let (sender, called) = oneshot::channel::<()>();
-            // Who waited may have left.
+            // The call may have been dropped meanwhile.
             let go_on = move || {
                 let _ = sender.send(());
             };
@@ -323,7 +325,7 @@ impl Agent {
         }
     }
 
-    /// CommitMode the effects of an HTTP call and delivers what it sent; returns when they are durable. Returns a refused
+    /// Commits the effects of an HTTP call and delivers what it sent; returns when they are durable. Returns a refused
     /// change.
     pub(in crate::agent) async fn commit_call(
         &self,
@@ -359,6 +361,7 @@ impl Agent {
                 return Ok(entered);
             }
             let deadline = began + entered.0.revision.spec.limits.time;
+            // A handoff waits until nothing is in flight, so that a held call must not count.
             drop(entered);
             if tokio::time::timeout_at(deadline.into(), resumed).await.is_err() {
                 return Err(AdmitError::Unavailable("its state is being converted"));
@@ -368,7 +371,7 @@ impl Agent {
 
     /// Counts a call as in flight on the revision that answers it, and its conversation as busy.
     fn enter(&self, conversation: Option<&str>) -> Result<(InFlight, Option<BusyConversation>), AdmitError> {
-        // It knows no conversations that are kept.
+        // Without the conversation: an HTTP agent has no record of open ones.
         self.check_open(None)?;
         let Some(name) = conversation else {
             let talk = SplitInput { conversation: None, bound_to: None, since: 0 };
@@ -391,7 +394,7 @@ impl Agent {
             parted.pick(sticky, SplitInput { since, ..talk })
         });
         let flight = flight.ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
-        // It counts itself.
+        // Not `>=`: the number includes this call.
         if flight.revision.in_flight() > self.most_in_flight(&flight.revision) {
             self.stats.count(Outcomes::Refused);
             return Err(AdmitError::Full { depth: self.spec.load().mailbox.depth });

@@ -1,10 +1,10 @@
-//! Notices to agents of messages that came to nothing (`mailbox.on-dead = "tell"`): a `failure` from `host:dead` that has
-//! what the message said, and in its headers what it was.
+//! The notices to agents of messages that were given up (`mailbox.on-dead = "tell"`): a `failure` from `host:dead` with
+//! the content of the message, and its other fields in headers.
 //!
-//! A notice has one cause more than the message that it is about, so that an agent which sends anew whatever is given up
-//! comes to an end. The notice of that end is past every bound of causes: whatever its handler sends is a dead letter as
-//! well, of which nobody is told. Nothing is told of a `failure`, nor of what an operator lets be handled again: a notice that cannot be
-//! handled causes no other.
+//! A notice has one cause more than its message, so that an agent that resends every message that is given up reaches
+//! the bound of causes. The notice of that end is past every bound: all that its handler sends becomes a dead letter
+//! without a notice. A `failure` and a redelivered message have no notice, so that one that cannot be handled causes no
+//! other.
 
 use caxton_control::Performative;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const MAX_ERROR: usize = 1_000;
 /// The causes of the notice that a chain has ended: more than any `limits.hops` allows.
 const PAST_ALL_BOUNDS: u32 = u32::MAX;
 
-/// A message that came to nothing, and why.
+/// A message that was given up, with the reason.
 struct GivenUp<'a> {
     message: &'a Message,
     /// The causes of the notice.
@@ -38,19 +38,21 @@ struct GivenUp<'a> {
 
 impl Agent {
     /// Returns the messages that are sent because one in this mailbox is given up: the `failure` to the sender of a
-    /// question, and the notices to the agents that want them. Those are this one, unless it is removed, and the sender of a
-    /// message that is no question.
+    /// question, and the notices to the agents that want them. Those are this one, unless it is removed, and the sender
+    /// of a message that is no question.
     pub(in crate::agent) fn notices(&self, envelope: &Envelope, reason: &str, error: &str) -> Vec<Outgoing> {
         let answer = self.failure_for(envelope, error);
         let message = &envelope.message;
+        // The sender of a question gets the `failure`, and an agent that writes to itself gets the notice below.
         let is_told = answer.is_some() || message.sender == self.name.as_str();
         let mut sends: Vec<Outgoing> = answer.into_iter().collect();
-        // A caller is told directly; the others could go round for ever.
+        // A caller gets the error itself. Notices of the others could cause each other for ever.
         if envelope.is_call() || envelope.revived || message.performative == Performative::Failure {
             return sends;
         }
         let (hops, attempts) = (envelope.hops.saturating_add(1), envelope.failed.len());
         let dead = GivenUp { message, hops, attempts, reason, error };
+        // A removed agent has no mailbox any more.
         if reason != "agent-removed" {
             sends.extend(self.me.upgrade().and_then(|agent| notice(&agent, &dead)));
         }
@@ -68,8 +70,8 @@ impl Agent {
         notice(&self.me.upgrade()?, &GivenUp { message: answer, hops, attempts: 0, reason, error })
     }
 
-    /// Returns the notices to this agent of the messages among those it sends that end a chain of causes. What a notice of
-    /// such an end caused has none.
+    /// Returns the notices to this agent of the messages among those it sends that end a chain of causes. What a notice
+    /// of such an end caused has none.
     pub(in crate::agent) fn notices_of_ends(&self, sends: &[Outgoing]) -> Vec<Outgoing> {
         let notice_of = |sent: &Outgoing| {
             let (limit, Envelope { message, hops, .. }) = (sent.ends()?, sent.envelope());
@@ -83,7 +85,7 @@ impl Agent {
         sends.iter().filter_map(notice_of).collect()
     }
 
-    /// Tells this agent that nobody heard an answer which was given.
+    /// Sends this agent a notice that its answer reached no receiver.
     pub(in crate::agent) fn tell_in_vain(&self, outcome: &Outcome, hops: u32) {
         let Outcome::Reply(answer) = outcome else { return };
         let Some(sent) = self.notice_in_vain(answer, hops) else { return };

@@ -30,7 +30,7 @@ impl Drop for OutstandingRequest {
     fn drop(&mut self) {
         let mut state = self.asker.outstanding.state.lock();
         if let Some(at) = state.asks.iter().position(|asks| asks.id == self.id) {
-            // Their order means nothing.
+            // Swapped, because their order means nothing.
             state.asks.swap_remove(at);
         }
     }
@@ -60,6 +60,7 @@ impl Agent {
             // An agent without a revision will have one.
             capacity: self.traffic.load().as_ref().map_or(u32::MAX, |traffic| traffic.max()),
             order: self.spec.load().mailbox.order,
+            // Copied, so that no two agents' locks are held at once while the graph is searched.
             requests: self.outstanding.state.lock().asks.clone(),
         }
     }

@@ -68,6 +68,7 @@ impl Question {
             is_call: false,
         };
         match reply {
+            // Only a reply is judged: the failure in its place has to be recorded in any case.
             Some(_) => context
                 .store
                 .conversations

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::wasm::BodyError;
 
-/// A request with what was read of its body.
+/// A request with the part of its body that was read.
 pub(in crate::agent) struct ReplayableRequest<B> {
     head: http::request::Parts,
     body: Arc<Mutex<SharedBody<B>>>,
@@ -81,7 +81,7 @@ where
             self.at += 1;
             return Poll::Ready(Some(Ok(piece.into())));
         }
-        // Under the lock, for which nobody else waits: a run has ended before the next one reads.
+        // Polled under the lock, which is uncontended: a run has ended before the next one reads.
         let polled = Pin::new(&mut body.live).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let (bytes, piece) = match (frame.data_ref(), frame.trailers_ref()) {
@@ -95,6 +95,7 @@ where
                 body.read = None;
             }
             if let (Some(read), Some(piece)) = (&mut body.read, piece) {
+                // Errors are not kept: a body that broke cannot be read again, and its run ends.
                 read.push(piece);
                 self.at += 1;
             }
@@ -109,6 +110,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         let body = self.body.lock();
+        // The part already read counts as still to come for this run.
         let left = body.read.iter().flat_map(|read| read.iter().skip(self.at));
         let left: u64 = left.map(|piece| if let Piece::Data(data) = piece { data.len() as u64 } else { 0 }).sum();
         let live = body.live.size_hint();

@@ -68,17 +68,19 @@ impl Agent {
         if reply.content.len() as u64 > limit {
             return Err(AdmitError::TooLarge { limit });
         }
+        // Checked like a draft of a send: a reply is a message to its receiver.
         draft::check_words(&reply.content_type, reply.ontology.as_deref(), None)?;
         draft::check_headers(&reply.headers)?;
         let message = self.answer(&envelope.message, reply);
         if envelope.waiter.is_some() {
             return Ok((Outcome::Reply(Box::new(message)), None));
         }
+        // Asked before the commit, so that the notice is part of it.
         let in_vain = self.has_nobody(&message).then(|| self.notice_in_vain(&message, envelope.hops));
         if let Some(notice) = in_vain {
             return Ok((Outcome::Done, notice));
         }
-        // Who asked from outside and did not wait gets nothing.
+        // A sender outside that did not wait has no mailbox, and gets nothing.
         let sent = self.to_mailbox(envelope, message, ChainEnd::of(revision), |receiver| {
             receiver.check_open(Some(&envelope.message.conversation_id))?;
             // In place of the question, which had one: two agents whose mailboxes are full can answer each other.
@@ -90,8 +92,8 @@ impl Agent {
 
     /// Returns the `failure` for an agent that asked, does not wait, and will get no answer.
     pub(in crate::agent) fn failure_for(&self, envelope: &Envelope, why: &str) -> Option<Outgoing> {
-        // Who was told once, before an operator let the message be handled again, is not told again: what is told may
-        // become a dead letter itself, and there would be one more for each time.
+        // A redelivered dead letter causes no second `failure`: that may become a dead letter itself, and there would
+        // be one more for each time.
         if envelope.is_call() || envelope.revived || !said(envelope).is_question() {
             return None;
         }
@@ -101,6 +103,7 @@ impl Agent {
         let ending = match &running {
             Some(running) => ChainEnd::of(running),
             None => {
+                // An agent without a revision still gives messages up; numbers begin at 1.
                 let nobody = RevisionId { agent: self.name.clone(), number: 0 };
                 ChainEnd::new(&Arc::new(nobody), self.spec().limits.hops)
             }
@@ -115,7 +118,7 @@ impl Agent {
             reply_by: None,
             headers: Vec::new(),
         };
-        // Whoever asked has to hear it, so there is always a place.
+        // The asker waits for this answer, so that it has a place even in a full mailbox.
         self.to_mailbox(envelope, self.answer(&envelope.message, reply), ending, |receiver| {
             receiver.reserve_beyond();
             Ok(())
@@ -137,6 +140,7 @@ impl Agent {
             protocol: question.protocol.clone(),
             conversation_id: question.conversation_id.clone(),
             reply_with: reply.reply_with,
+            // FIPA: `reply-with` names what the answer refers to, and the id stands in for it.
             in_reply_to: Some(question.reply_with.clone().unwrap_or_else(|| question.id.clone())),
             reply_by: reply.reply_by,
             priority: question.priority,
@@ -175,6 +179,7 @@ impl Agent {
         if message.content.len() as u64 > limit {
             return Err(AdmitError::TooLarge { limit });
         }
+        // Saturating: a notice past all bounds has the largest number already.
         let hops = question.hops.saturating_add(1);
         let envelope = Box::new(Envelope { hops, trace: question.trace.clone(), ..Envelope::new(message) });
         let limit = ending.limit();
@@ -189,6 +194,7 @@ impl Agent {
 /// Returns the beginning of a text, of at most `bytes` bytes.
 pub(in crate::agent) fn cut(text: &str, bytes: u64) -> &str {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    // A cut within a character would panic.
     &text[..text.floor_char_boundary(bytes)]
 }
 

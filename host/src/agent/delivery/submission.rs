@@ -42,7 +42,7 @@ pub(crate) struct Submission {
 pub(crate) struct Key {
     /// The key as the client sent it.
     pub(crate) key: String,
-    /// A hash of what else the request says, which tells a repeated one from another.
+    /// A hash of the rest of the request, which tells a repeated request from another with the same key.
     pub(crate) fingerprint: Vec<u8>,
 }
 
@@ -50,7 +50,7 @@ impl Key {
     /// Returns the key that a request has in `Idempotency-Key`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why it is refused.
     pub(crate) fn of(headers: &http::HeaderMap, submission: &Submission) -> Result<Option<Self>, String> {
         use sha2::{Digest, Sha256};
 
@@ -69,6 +69,7 @@ impl Key {
             hash.update(part);
         }
         hash.update([submission.performative as u8]);
+        // Last and without its length: nothing follows into which it could be shifted.
         hash.update(&submission.content);
         Ok(Some(Self { key: key.to_owned(), fingerprint: hash.finalize().to_vec() }))
     }
@@ -107,7 +108,7 @@ impl Agent {
             if committed.result.is_ok() {
                 committed.sends.into_iter().for_each(Outgoing::deliver);
             }
-            // Who asked may have left; the message is accepted all the same.
+            // The client may have left; the message is accepted all the same.
             let _ = sender.send(committed.result);
         });
         let mut commit = Commit::new(self.name.shared());
@@ -121,6 +122,7 @@ impl Agent {
         self.context.store.submit(CommitRequest::new(commit, vec![sent], done));
         match receiver.await {
             Ok(Ok(())) => Ok(accepted),
+            // A repeated key is a success with the first message's id: the client must not see that it sent twice.
             Ok(Err(CommitError::Repeated { id, conversation })) => Ok(Accepted { id, conversation }),
             Ok(Err(CommitError::KeyReused)) => Err(AdmitError::KeyReused),
             Ok(Err(CommitError::Illegal(why))) => Err(AdmitError::NotUnderstood(why)),
@@ -139,6 +141,7 @@ impl Agent {
         let (waiter, answer) = oneshot::channel();
         let (accepted, mut envelope) = self.accept(submission)?;
         let question = part.then(|| Question::ask(&self.context, &envelope)).transpose().map_err(|refused| {
+            // The place was reserved by `accept`, and no message will take it.
             self.release();
             AdmitError::NotUnderstood(refused.to_string())
         })?;
@@ -177,12 +180,13 @@ impl Agent {
         if submission.content.len() as u64 > limit {
             return Err(AdmitError::TooLarge { limit });
         }
-        // All checks before the place: what is refused must not take one.
+        // All checks before the place: a message that is refused must not take one.
         draft::check_words(&submission.content_type, submission.ontology.as_deref(), submission.protocol.as_deref())?;
         draft::check_ids([submission.conversation.as_deref()])?;
         draft::check_arrived(&submission.headers)?;
         self.reserve_place(submission.conversation.as_deref())?;
         let id = new_id();
+        // A message outside of a conversation begins one of its own.
         let conversation = submission.conversation.unwrap_or_else(|| id.clone());
         let patience = submission.patience;
         let now = clock::now_ms();
@@ -220,6 +224,7 @@ impl Agent {
     pub(crate) fn message_limit(&self) -> u64 {
         let traffic = self.traffic.load();
         let running = traffic.as_ref().map(|traffic| traffic.stable().spec.limits.message_bytes);
+        // Before the first revision is ready messages wait, and the settings as declared bound them.
         running.unwrap_or_else(|| self.spec.load().limits.message_bytes)
     }
 }

@@ -1,8 +1,8 @@
 //! Workers: tasks that live while a mailbox has ready messages, and callers that wait for an answer.
 //!
 //! A mailbox has one worker as long as that gets on: messages that are handled in microseconds cost less one after the
-//! other, in one instance, than side by side. When the worker has to wait, or is at it for longer than [`ALONE`], another
-//! begins beside it, up to as many as there may be instances.
+//! other, in one instance, than side by side. When the worker has to wait, or is at it for longer than [`ALONE`],
+//! another begins beside it, up to as many as there may be instances.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -47,11 +47,12 @@ pub(in crate::agent) async fn work(mut agent: Arc<Agent>) {
                 worked += took;
                 if worked > ALONE {
                     worked = Duration::ZERO;
+                    // Asked at each interval and not once: the backlog may need more than two.
                     agent.start_another();
                 }
             }
             WorkerStep::Ended => return,
-            // A chain of messages stays in one task, which nobody has to wake.
+            // A chain of messages stays in one task, which saves a wake-up for each.
             WorkerStep::GoOn(next) => (agent, worked, kept) = (next, Duration::ZERO, HeldLease::default()),
         }
         // A mailbox that never runs dry must not keep others from this thread.
@@ -74,6 +75,7 @@ async fn step(agent: &Arc<Agent>, kept: &mut HeldLease) -> WorkerStep {
     let Some((flight, taken)) = agent.take() else { return WorkerStep::Ended };
     let (took, next) = handle(agent, flight, taken, kept).await;
     let Some(next) = next else { return WorkerStep::Handled(took) };
+    // Only if nothing is left here: otherwise this worker stays, and the other agent gets one of its own.
     if agent.end_worker_if_idle() {
         return WorkerStep::GoOn(next);
     }
@@ -91,6 +93,7 @@ async fn handle(
     let mut handled = pin!(agent.handle_message(flight, taken, kept));
     let mut wait = Wait { agent, waits: false };
     std::future::poll_fn(|cx| {
+        // Before the poll: the worker is at work during it, whatever it waited for.
         wait.end();
         let polled = handled.as_mut().poll(cx);
         if polled.is_pending() {
@@ -124,7 +127,7 @@ impl Wait<'_> {
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Its conversation would wait for ever.
+            // The message in hand is lost to its conversation, which would wait for ever: the host ends instead.
             self.agent.context.tasks.fail("mailbox", "a worker panicked; the line before says where");
         }
         self.end();
@@ -160,6 +163,7 @@ impl CallerWorker {
         mut answer: oneshot::Receiver<T>,
     ) -> Result<T, oneshot::error::RecvError> {
         std::future::poll_fn(|cx| {
+            // The answer is looked at after each step: the first message is mostly the caller's own.
             while let Poll::Ready(()) = self.poll_step(cx) {
                 if let Poll::Ready(answer) = Pin::new(&mut answer).poll(cx) {
                     return Poll::Ready(answer);

@@ -1,8 +1,8 @@
 //! The audit of accepted messages: how many are neither handled, given up, waiting nor in hand. It has to be none.
 //!
-//! Each message that the store has neither as handled nor as given up has to be in the mailbox or in somebody's hand.
+//! Each message that the store has neither as handled nor as given up has to be in the mailbox or in hand.
 //! Messages go from one to the other while they are looked for, so those that are not found in the mailbox are looked
-//! for again, in the store and in the mailbox, until nobody can have had them in hand for so long.
+//! for again, in the store and in the mailbox, until no handling can have had them in hand for so long.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl Agent {
         self.find_lost_in(after, self.longest_in_hand()).await
     }
 
-    /// Does so where no message is in hand for longer than this.
+    /// Finds lost messages where none is in hand for longer than `in_hand`.
     async fn find_lost_in(self: &Arc<Self>, after: u64, in_hand: Duration) -> Result<Option<Vec<u64>>, String> {
         let agent = Arc::clone(self);
         let mut missing =
@@ -35,7 +35,7 @@ impl Agent {
         if missing.len() == MOST {
             return Err(format!("{MOST} messages or more wait"));
         }
-        // When this is told, so is all that was accepted before: it is in the mailbox.
+        // An empty commit: once it is durable, all that was accepted before is in the mailbox.
         self.commit(None, Vec::new()).await.map_err(|error| error.to_string())?;
         let until = Instant::now() + in_hand;
         let mut pause = PAUSE.0;
@@ -44,6 +44,7 @@ impl Agent {
                 return Ok(None);
             }
             let agent = Arc::clone(self);
+            // The store second: a message that was handled between the two looks is found there.
             missing = blocking(move || agent.context.store.still_unhandled(&missing)).await?;
             if missing.is_empty() || Instant::now() >= until {
                 return Ok(Some(missing));
@@ -71,6 +72,7 @@ impl Agent {
             QueuedMessage::Stored(place) => Some(place.seq),
         };
         let waiting: HashSet<u64> = state.queue.messages().filter_map(place).collect();
+        // Released first: comparing a million places takes long.
         drop(state);
         missing.retain(|seq| !waiting.contains(seq));
         true

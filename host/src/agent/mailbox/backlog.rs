@@ -25,6 +25,7 @@ pub(crate) fn backlog(store: &Store) -> Result<Backlog, String> {
 impl Backlog {
     /// Takes the messages of an agent. Returns also `true` if an operator has paused its mailbox.
     pub(in crate::agent) fn take(&mut self, agent: &str) -> (Vec<Queued>, bool) {
+        // The pause stays recorded, for an agent of this name that is declared again.
         (self.waiting.remove(agent).unwrap_or_default(), self.paused.contains(agent))
     }
 
@@ -44,6 +45,7 @@ impl Backlog {
 
     /// Takes the messages of all agents but these.
     pub(crate) fn take_others(&mut self, known: impl Fn(&str) -> bool) -> Vec<(String, Vec<Queued>)> {
+        // Collected first: the map cannot be changed while its keys are read.
         let others: Vec<String> = self.waiting.keys().filter(|name| !known(name)).cloned().collect();
         others.into_iter().filter_map(|name| self.waiting.remove_entry(&name)).collect()
     }

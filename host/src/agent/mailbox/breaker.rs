@@ -32,7 +32,7 @@ impl Drop for Trial {
     }
 }
 
-/// Returns true if a revision failed at a message before.
+/// Returns `Repeated` if the revision failed at the message before.
 pub(in crate::agent) fn failing(envelope: &Envelope, revision: &Revision) -> FaultHistory {
     let id = revision.id.to_string();
     if envelope.failed.iter().any(|failed| failed.revision == id) {
@@ -68,6 +68,7 @@ impl Agent {
     /// Refuses calls while the breaker is open.
     pub(crate) fn check_breaker(&self) -> Result<(), AdmitError> {
         let now = clock::steady_ms();
+        // Only a look: a message becomes the trial when a worker takes it, and not before.
         let admission = self.mailbox.lock().breaker.peek(now);
         self.admitted(admission, now)
     }
@@ -104,7 +105,7 @@ impl Agent {
         }
     }
 
-    /// Counts a handler that succeeded. The breaker is told with the next fault, so that this takes no lock.
+    /// Counts a handler that succeeded. The breaker learns of it with the next fault, so that this takes no lock.
     pub(in crate::agent) fn count_ended(&self) {
         // Relaxed: the breaker needs the number to be about right when a fault comes.
         self.mailbox.successes.fetch_add(1, Ordering::Relaxed);
@@ -112,6 +113,7 @@ impl Agent {
 
     /// Reports a success to the breaker.
     fn count_well(&self) {
+        // A statement of its own, so that the event is emitted without the lock.
         let closed = self.mailbox.lock().breaker.succeeded();
         if closed {
             self.emit_breaker_closed("it handled a message again");

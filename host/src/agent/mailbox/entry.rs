@@ -90,7 +90,7 @@ impl Agent {
     /// Makes an entry of a message: in memory, or in the store if [`RESIDENT`] is reached and the store has it.
     pub(in crate::agent) fn to_entry(&self, envelope: Box<Envelope>) -> QueuedMessage {
         let weight = weight(&envelope);
-        // What is known of runs before is nowhere else.
+        // The history of conflicts is only in memory, so that such a message stays there.
         let bound = if envelope.conflicts.is_some() { usize::MAX } else { RESIDENT };
         match envelope.seq {
             // A caller's waiter is only in memory, so its message stays there.
@@ -105,6 +105,7 @@ impl Agent {
     pub(in crate::agent) fn fetch(&self, entry: QueuedMessage) -> Result<Box<Envelope>, (Box<StoredRef>, String)> {
         match entry {
             QueuedMessage::InMemory(envelope) => {
+                // Messages with a waiter were never counted: they stay in memory whatever the bound.
                 if envelope.waiter.is_none() {
                     self.context.resident.give(weight(&envelope));
                 }
@@ -112,7 +113,7 @@ impl Agent {
             }
             QueuedMessage::Stored(place) => match self.context.store.message(place.seq) {
                 Ok(Some(mut envelope)) => {
-                    // As they were told by the steady clock, and not by what the wall clock was set to meanwhile.
+                    // The times by the steady clock from before, because the wall clock may have been set meanwhile.
                     envelope.due = envelope.due.map(|_| place.since);
                     envelope.since = envelope.since.min(place.since);
                     let waited = Duration::from_millis(clock::steady_ms().saturating_sub(envelope.since));

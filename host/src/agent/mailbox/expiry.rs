@@ -1,7 +1,7 @@
 //! Messages that wait for longer than they may (SPEC §7).
 //!
-//! A message that is over when its turn comes is given up there. What waits in a mailbox that is paused or slow is looked
-//! through when the first of it may be over, and not before.
+//! A message that has expired when its turn comes is given up there. The messages that wait in a paused or slow mailbox
+//! are scanned when the first of them may have expired, and not before.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -53,6 +53,7 @@ impl Agent {
         if envelope.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Some("nobody waits for the answer any more");
         }
+        // A call has a deadline of its own, and `mailbox.timeout` is for messages without one.
         if envelope.is_call() {
             return None;
         }
@@ -76,6 +77,7 @@ impl Agent {
         };
         let timeout = self.spec.load().mailbox.timeout;
         let timed_out = timeout.map_or(u64::MAX, |timeout| since.saturating_add(crate::agent::millis(timeout) + 1));
+        // The earlier of the two ends the wait.
         timed_out.min(reply_by.map_or(u64::MAX, clock::from_wall))
     }
 
@@ -97,7 +99,7 @@ impl Agent {
         let over = state.queue.expire(|entry| {
             let expires_at = self.expires_at(entry);
             let over = match entry {
-                // By the time that its sender counts, whatever the clock was set to.
+                // By the sender's own deadline, which no change of the clock moves.
                 QueuedMessage::InMemory(envelope) if envelope.is_call() => envelope.is_abandoned(),
                 QueuedMessage::InMemory(_) | QueuedMessage::Stored(_) => expires_at <= now,
             };
@@ -110,7 +112,7 @@ impl Agent {
         over
     }
 
-    /// Expires what waits by the settings as they are now.
+    /// Schedules a scan of the waiting messages, because settings have changed.
     pub(in crate::agent) fn check_expiry_soon(&self) {
         self.watch_expiry(&mut self.mailbox.lock(), 0);
     }
@@ -129,7 +131,7 @@ impl Agent {
     pub(in crate::agent) fn bury_expired(self: &Arc<Self>, over: Vec<QueuedMessage>) {
         for entry in over {
             match self.fetch(entry) {
-                // Nobody waits for it, and it was never kept.
+                // A call was never stored, and its caller has left, so that there is nothing to bury.
                 Ok(envelope) if envelope.is_call() => self.stats.count(Outcomes::Dropped),
                 Ok(envelope) => self.bury_one_expired(envelope),
                 Err((place, error)) => {
@@ -158,6 +160,7 @@ impl Agent {
             // Still in the store: it waits, and is given up again.
             Err(mut envelope) => {
                 envelope.waiter = waiter;
+                // Its place was released when it was taken out, and may belong to another by now.
                 agent.reserve_beyond();
                 if agent.put(envelope) {
                     agent.work();
@@ -180,7 +183,7 @@ mod tests {
         agent.put(envelope);
     }
 
-    /// Gives up what is over by `now`, and gives the ids of the dead letters.
+    /// Buries the messages that have expired by `now`, and returns the ids of their dead letters.
     async fn given_up(agent: &Arc<Agent>, now: u64) -> Vec<String> {
         let over = agent.take_expired(&mut agent.mailbox.lock(), now);
         agent.bury_expired(over);

@@ -32,7 +32,7 @@ impl Deliver for Agent {
             let now = clock::steady_ms();
             // A timer waits since it was due, so that timers keep their order however late they fire.
             state.queue.push(conversation, rank, due.map_or(now, |due| due.min(now)), entry);
-            // Who waits for an answer works for it meanwhile.
+            // A caller that waits works meanwhile, so that a call may add a worker beside others.
             self.may_start(&mut state) || (is_call && self.may_start_another(&mut state))
         };
         self.stats.count(Outcomes::Accepted);

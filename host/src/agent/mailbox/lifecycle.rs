@@ -19,6 +19,7 @@ impl Agent {
             state.queue.reserve_beyond();
             // After the clock was set back nothing waits since a time to come.
             let since = since.unwrap_or(now).min(now);
+            // The number of failures is in the store; here only matters whether there was one.
             let failed = again_at.is_some().into();
             let entry = QueuedMessage::Stored(Box::new(StoredRef { seq, since, reply_by, failed }));
             self.watch_expiry(&mut state, self.expires_at(&entry));
@@ -67,13 +68,13 @@ impl Agent {
     /// senders wait, are still handled.
     pub(crate) fn release_stored(&self) {
         let mut state = self.mailbox.lock();
-        // What is only in memory is lost with the host, so it is handled as long as there is time.
+        // Messages that are only in memory are lost with the host, so that they are handled as long as there is time.
         if !self.context.store.keeps_messages() {
             return;
         }
         state.leaving = true;
         let drained = state.queue.drain();
-        // What is let go of may have keys reserved, and others go on without the lock.
+        // Dropping a message may release its reserved keys, which lets other runs go on and take this lock.
         drop(state);
         let calls: Vec<Box<Envelope>> = drained
             .into_iter()
@@ -106,6 +107,7 @@ impl Agent {
     pub(crate) fn remove(&self, why: &'static str) {
         self.forget_recent();
         let left = self.end_queue(why);
+        // After the mailbox is closed: timers that fire meanwhile are buried instead of delivered.
         self.bury_timers(why);
         for entry in left {
             match self.fetch(entry) {
@@ -124,6 +126,7 @@ impl Agent {
 
     fn end_queue(&self, why: &'static str) -> Vec<QueuedMessage> {
         let mut state = self.mailbox.lock();
+        // Under the same lock as the drain, so that no message slips in between.
         state.intake = Intake::Closed(why);
         state.queue.drain()
     }

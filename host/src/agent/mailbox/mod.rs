@@ -6,9 +6,10 @@
 //!                        '------------------------------------------------------------'
 //! ```
 //! One lock protects all of it, because each operation needs most of it: a message may be taken if the mailbox is not
-//! paused, the breaker admits it and there are fewer workers than instances. It is held for microseconds and never across
-//! an `await`, a read of the store, or a call of another agent. Only this folder takes it: the methods here and those of
-//! `Agent` in this folder's files are whole operations. The order of messages is decided in `caxton_control::mailbox`.
+//! paused, the breaker admits it and there are fewer workers than instances. It is held for microseconds and never
+//! across an `await`, a read of the store, or a call of another agent. Only this folder takes it: the methods here and
+//! those of `Agent` in this folder's files are whole operations. The order of messages is decided in
+//! `caxton_control::mailbox`.
 
 pub(super) mod audit;
 pub(super) mod backlog;
@@ -178,6 +179,7 @@ impl Mailbox {
     /// Returns `true` if messages are in hand, or wait and will be handled.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.lock();
+        // Messages that an operator has paused are not handled, and waiting for them might never end.
         (state.queue.depth() > 0 && !state.operator_paused) || state.queue.in_flight() > 0
     }
 

@@ -1,8 +1,8 @@
 //! Timers of an agent: messages that are delivered later, on their way through the store and into the mailbox.
 //!
-//! A timer has no place in the mailbox until it is due. Then as many come as the mailbox has room for: half of it is for
-//! them, so that a crowd of timers refuses nobody a place. Beyond that every second message that leaves makes room for
-//! one, so that a crowd of others does not keep them out.
+//! A timer has no place in the mailbox until it is due. Then as many come as the mailbox has room for: half of it is
+//! for them, so that many timers do not fill it for other senders. Beyond that every second message that leaves makes
+//! room for one, so that many other messages do not keep timers out.
 
 use std::sync::Arc;
 
@@ -84,6 +84,7 @@ impl Agent {
         // Tried again when a message leaves, and not by the clock.
         state.crowded = places == 0;
         if let (1.., Some(agent)) = (places, self.me.upgrade()) {
+            // Under the lock, so that a second wake-up does not read the same timers.
             state.firing = true;
             // In a task: it reads the store, and this holds the lock.
             self.context.workers.spawn(agent.fire(now, places));
@@ -112,7 +113,7 @@ impl Agent {
             for _ in fired.len()..places as usize {
                 state.queue.release();
             }
-            // After a failure not before it is woken.
+            // After a failure the next try waits for the wake-up below.
             (state.firing, state.crowded) = (false, failed);
             matches!(state.intake, Intake::Closed(_))
         };
@@ -123,6 +124,7 @@ impl Agent {
                 self.start_worker();
             }
         }
+        // Not by the mailbox's own wake-up, which would find the timers due and try again at once.
         if failed {
             self.shared.wakeups.wake(clock::steady_ms() + STORE_PAUSE, &self.me);
         }
@@ -132,6 +134,7 @@ impl Agent {
     /// Makes dead letters of all timers, because the agent is removed.
     pub(in crate::agent) fn bury_timers(&self, why: &'static str) {
         let Some(agent) = self.me.upgrade() else { return };
+        // Most agents have none, and need no task.
         if agent.timers.count() == 0 {
             return;
         }

@@ -15,6 +15,7 @@ impl Agent {
     /// Schedules the wake-up for the next thing that comes due.
     pub(super) fn schedule_wakeup(&self, state: &mut MailboxState) {
         let now = clock::steady_ms();
+        // A crowded mailbox has timers that are due already, for which the clock would wake it all the time.
         let waits = !state.firing && !state.crowded && !state.leaving;
         let timer = self.timers.next().filter(|_| waits && !matches!(state.intake, Intake::Closed(_)));
         let due = state.queue.next_due().into_iter().chain(timer).min();
@@ -41,6 +42,7 @@ impl Agent {
     pub(crate) fn on_timer(&self) {
         let over = {
             let (mut state, now) = (self.mailbox.lock(), clock::steady_ms());
+            // First: a schedule within the calls below must not take this wake-up for one that is still to come.
             state.wake_at = u64::MAX;
             state.queue.release_due(now, AT_ONCE);
             self.fire_due(&mut state, now, false);

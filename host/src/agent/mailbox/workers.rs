@@ -53,6 +53,7 @@ impl Agent {
     /// Ends a worker if no message is ready. Returns `true` if it ended.
     pub(in crate::agent) fn end_worker_if_idle(&self) -> bool {
         let mut state = self.mailbox.lock();
+        // Checked and counted under one lock: a message that comes in between finds no worker, or a worker finds it.
         let idle = !state.is_ready(clock::steady_ms());
         if idle {
             state.workers -= 1;
@@ -73,6 +74,7 @@ impl Agent {
             self.watch_expiry(&mut state, expires_at);
             match due {
                 _ if state.leaving && self.is_kept(&taken.message) => {
+                    // The store keeps it for the next start, and its memory is given back.
                     self.forget(&taken.message);
                     state.queue.done(taken.lane, taken.follows);
                 }
@@ -112,7 +114,7 @@ impl Agent {
     }
 
     pub(in crate::agent) fn start_worker(&self) {
-        // Somebody holds this agent: it is asked to do something.
+        // The upgrade fails only while the agent is being dropped, and its mailbox with it.
         if let Some(agent) = self.me.upgrade() {
             agent.work();
         }
@@ -137,8 +139,8 @@ impl Agent {
         }
     }
 
-    /// Counts one more worker if a message is ready and no [worker](crate::agent::delivery::worker) is at work that would
-    /// come to it.
+    /// Counts one more worker if a message is ready and no [worker](crate::agent::delivery::worker) is at work that
+    /// would come to it.
     pub(super) fn may_start(&self, state: &mut MailboxState) -> bool {
         if !state.is_ready(clock::steady_ms()) {
             self.schedule_wakeup(state);
@@ -155,6 +157,7 @@ impl Agent {
 
     /// Counts one more worker if there are fewer than instances.
     fn count_worker(&self, state: &mut MailboxState) -> bool {
+        // Without a revision there are no workers, and messages wait.
         let most = self.traffic.load().as_ref().map_or(0, |traffic| traffic.max());
         let may = state.workers < most;
         state.workers += u32::from(may);

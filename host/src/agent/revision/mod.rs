@@ -114,6 +114,7 @@ impl Revision {
 
     /// Interrupts what is in hand, and drops the instances.
     pub(crate) fn stop(&self) {
+        // Before the pool closes, so that instances in calls end at once as well.
         self.interrupt();
         self.pool.close();
     }

@@ -32,7 +32,7 @@ pub(crate) struct Traffic {
 pub(in crate::agent) struct TrafficSplit {
     candidate: Arc<Revision>,
     split: Split,
-    /// Counts what belongs to no conversation, which is dealt out in turn.
+    /// Counts the messages without a conversation, which are dealt out in turn.
     dealt: AtomicU64,
     /// Conversations that stay with stable although the candidate has their place, by the hash of their names.
     held: Mutex<AHashMap<u64, Box<str>>>,
@@ -122,9 +122,9 @@ impl Agent {
         self.spec.load().rollout.rollback.sticky
     }
 
-    /// Passes a message that was taken on to the candidate, if it is one of its share. `follows` is the revision with which
-    /// its conversation goes on because of a message before it, or of an attempt at this one; it came `since` then.
-    /// Returns also the revision with which the conversation goes on after it.
+    /// Passes a message that was taken on to the candidate, if it is one of its share. `follows` is the revision with
+    /// which its conversation goes on because of a message before it, or of an attempt at this one; it came `since`
+    /// then. Returns also the revision with which the conversation goes on after it.
     pub(in crate::agent) fn pass_on(
         &self,
         flight: InFlight,
@@ -142,7 +142,7 @@ impl Agent {
         // An attempt before the host started again is known by its record.
         let first = || envelope.failed.first()?.revision.parse::<RevisionId>().ok();
         let follows = follows.or_else(|| first().map(|revision| revision.number));
-        // What failed on the candidate is tried on stable next; its conversation does not move.
+        // A message that failed on the candidate is tried on stable next; its conversation does not move.
         if envelope.failed.last().is_some_and(|failed| failed.revision == candidate.id.to_string()) {
             return (flight, follows.unwrap_or(candidate.id.number));
         }
@@ -152,7 +152,7 @@ impl Agent {
         (flight, number)
     }
 
-    /// Returns what the split has to know of the conversation of a message.
+    /// Returns the input of the split from the conversation of a message.
     fn talk<'a>(&self, envelope: &'a Envelope, sticky: Sticky, follows: Option<u64>, since: u64) -> SplitInput<'a> {
         let (conversations, agent) = (&self.context.store.conversations, self.name.as_str());
         let message = &envelope.message;
@@ -252,6 +252,7 @@ impl Agent {
                 return None;
             }
             let stable = self.in_flight(Arc::clone(traffic.stable()));
+            // As in `enter_on`: counted first and checked after.
             if self.traffic.load().as_ref().is_some_and(|now| now.has(&stable.revision)) {
                 return Some(stable);
             }
@@ -332,7 +333,7 @@ impl Agent {
             flight.revision.measure_untaken();
         }
         *flight = stable;
-        // It counts itself. What stable has beyond its own is bounded as its own is.
+        // Not `>=`: the number includes this call. The bound is that of calls picked for stable.
         if flight.revision.in_flight() > self.most_in_flight(&flight.revision) {
             return Err(Fault::Overloaded);
         }
@@ -346,13 +347,13 @@ fn is_alone(envelope: &Envelope) -> bool {
 }
 
 impl Handling {
-    /// Counts what was handled for the revision that did.
+    /// Counts a message that was handled for its revision.
     pub(in crate::agent) fn measure_well(&self) {
         self.revision().measure(Some(self.took), false);
     }
 
-    /// Counts what failed for the revision that failed, when that is committed: as late as what went well, or the first
-    /// failures of a window would seem to be all that came.
+    /// Counts a failure for its revision once it is committed. Successes are counted as late: otherwise the first
+    /// failures of a window would seem to be all of its messages.
     pub(in crate::agent) fn measure_failed(&self) {
         if let Some(faulty) = self.failed {
             self.revision().measure(None, faulty);

@@ -16,20 +16,21 @@ use crate::telemetry::histogram::Histogram;
 pub(crate) struct Measures {
     messages: AtomicU64,
     faults: AtomicU64,
-    /// Calls that it could not take: they took no time of its.
+    /// Calls that it could not take, which have no times.
     untaken: AtomicU64,
     /// The number of successes, whose times are in `took`.
     timed: AtomicU64,
     /// The times of successes. Allocated at the first, because of thousands of revisions that are measured at once most
     /// handle nothing.
     took: OnceLock<Box<Histogram>>,
-    /// The times as they were looked at last, and of how many messages.
+    /// The number of successes at the last look, with the quantiles of their times.
     looked_at: Mutex<(u64, Option<P95>)>,
 }
 
 impl Measures {
     fn p95(&self, timed: u64) -> Option<P95> {
         let mut looked_at = self.looked_at.lock();
+        // Quantiles of a histogram cost far more than the comparison, and the reconciler looks often.
         if looked_at.0 != timed {
             let took = self.took.get()?.counted();
             let [low, at, high] = P95::ranks(timed).map(|rank| took.quantile(rank));
@@ -40,12 +41,12 @@ impl Measures {
 }
 
 impl Revision {
-    /// Begins to measure, or begins anew.
+    /// Begins a window with figures of zero.
     pub(crate) fn begin_window(&self) {
         self.measures.store(Some(Arc::new(Measures::default())));
     }
 
-    /// Measures no more.
+    /// Ends the window.
     pub(crate) fn end_window(&self) {
         self.measures.store(None);
     }
@@ -63,6 +64,7 @@ impl Revision {
             measures.faults.fetch_add(u64::from(faulty), Ordering::Relaxed);
             if let Some(took) = took {
                 measures.took.get_or_init(Box::default).record(took);
+                // After the time itself: `timed` never promises a time that is not recorded.
                 measures.timed.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -49,7 +49,8 @@ impl Comparer {
     /// Works off the queue until the comparison is stopped.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<ShadowJob>) {
         let stop = self.shadow.stopped();
-        // The host may have stopped and started during the rollout. Unreadable: nothing is added that might be too much.
+        // The host may have stopped and started during the rollout. Unreadable: nothing is added that might be too
+        // much.
         self.stored = self
             .context
             .store
@@ -90,8 +91,8 @@ impl Comparer {
 
     /// Returns the differences that are not by nature; `None` if they cannot be known.
     async fn compare(&mut self, job: &ShadowJob) -> Option<Vec<AnswerDifference>> {
-        // The candidate runs first: values that grow with time then differ even more in the stable revision's later run,
-        // and are learned.
+        // The candidate runs first: values that grow with time then differ even more in the stable revision's later
+        // run, and are learned.
         let candidate = self.answer(&self.candidate, job).await?;
         let mut found = compare(&job.answer, &candidate, &self.ignore);
         let mut runs = if found.is_empty() { u32::from(self.controls < CONTROLS) } else { CONTROLS_OF_DIFFERENT };
@@ -114,6 +115,7 @@ impl Comparer {
 
     /// Ignores paths at which the stable revision differs from itself, and stores them for `rollout differences`.
     fn learn(&mut self, differences: &[AnswerDifference]) {
+        // Bounded: an answer with random keys would add paths for ever.
         if differences.is_empty() || self.by_nature.len() >= MAX_LEARNED {
             return;
         }
@@ -144,12 +146,14 @@ impl Comparer {
                 answer
             }),
         };
+        // Checked before the answer: a handler that got an error from the replay may still answer.
         if replay.is_incomplete() {
             return None;
         }
         match answered {
             Ok(answer) => Some(answer),
             Err(fault) if fault.is_guests() => Some(fault_answer(&fault)),
+            // A fault of the host says nothing about either revision.
             Err(_) => None,
         }
     }

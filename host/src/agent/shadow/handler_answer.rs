@@ -23,6 +23,7 @@ pub(super) fn answer(result: &Result<Option<Reply>, Failure>, effects: &Effects,
 
 /// Returns the effects of a handler, without its requests.
 pub(super) fn effects_of(effects: &Effects) -> Vec<Effect> {
+    // Sorted by key, as the map is, so that the order of a handler's writes makes no difference.
     let writes = effects.writes.iter().flat_map(|(key, value)| {
         let written = match value {
             Some(value) => Effect::Set { key: key.clone(), value: value.bytes.to_vec() },
@@ -39,6 +40,7 @@ pub(super) fn effects_of(effects: &Effects) -> Vec<Effect> {
             receiver: message.receiver.clone(),
             performative: message.performative.to_string(),
             content: content(&message.content, &message.content_type),
+            // The delay and not the time: the copy runs later than the live handling.
             after_ms: due.map(|due| due.saturating_sub(message.sent_at)),
         }
     });

@@ -72,6 +72,7 @@ pub(super) async fn handle(
         *effects.lock() = effects_of(&done);
         std::future::ready(Ok::<(), Infallible>(()))
     };
+    // Never cancelled: the comparer drops this future to stop a copy.
     let interrupt = CancellationToken::new();
     let ended = HttpCall { request, work, time, interrupt }.run(lease, commit, Box::new(|_| ())).await;
     let response = match ended {
@@ -89,14 +90,15 @@ pub(super) async fn handle(
         Ok(body) => Ok(Some(Content { content_type, bytes: body.to_bytes().to_vec() })),
         Err(error) => Err(error.to_string()),
     };
+    // Checked again, because the guest may read its request while it writes the response.
     if is_exceeded.load(Ordering::Relaxed) {
         return Err(incomplete_body());
     }
     Ok(Answer { head, reply, effects: effects.into_inner() })
 }
 
-/// Returns the fault of a copy that reads more of the request's body than the live handler did. It is the host's, so that
-/// the copy is set aside.
+/// Returns the fault of a copy that reads more of the request's body than the live handler did. It is the host's, so
+/// that the copy is set aside.
 fn incomplete_body() -> Fault {
     Fault::Host("the rest of the request's body was not recorded".to_owned())
 }
@@ -128,6 +130,7 @@ impl Body for RecordedBody {
 
 /// Returns the status and the headers, without those that follow from the body.
 pub(super) fn response_head<B>(response: &http::Response<B>) -> BTreeMap<String, String> {
+    // The length and the type are compared with the body, in which ignored paths are taken into account.
     let headers = response.headers().iter().filter(|(name, _)| **name != CONTENT_LENGTH && **name != CONTENT_TYPE);
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let mut head: BTreeMap<String, String> =

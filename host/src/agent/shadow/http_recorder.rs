@@ -48,6 +48,7 @@ impl HttpRecorder {
             recorder,
             head,
             body: Mutex::new(Some(Vec::new())),
+            // Without it the end of the body is not known to the recorder, which sees only its data.
             length: request.body().size_hint().exact(),
             conversation: conversation.to_owned(),
             effects: Mutex::default(),
@@ -87,6 +88,7 @@ impl HttpRecorder {
             });
             self.enqueue(answer);
         };
+        // The end of the recording, and not the head, queues the copy: the body is part of the answer.
         response.body_mut().record_with(BodyRecorder::new(MAX_BYTES, length, Box::new(enqueue)));
     }
 
@@ -104,6 +106,7 @@ impl HttpRecorder {
         let body = self.body.lock().take();
         let call = body.map(|body| RecordedCall {
             head: self.head.clone(),
+            // A guest may leave a part of the body unread; the candidate may then read more than was recorded.
             is_whole: self.length == Some(body.len() as u64),
             body: body.into(),
             conversation: self.conversation.clone(),

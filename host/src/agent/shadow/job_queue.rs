@@ -178,6 +178,7 @@ impl Shadow {
         let bytes = job.bytes;
         // Reserved before the job is sent: the comparer may release it at once.
         let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Never waits: this runs in the live handling.
         if before + bytes > MAX_WAITING_BYTES || self.jobs.try_send(job).is_err() {
             self.release(bytes);
             self.set_aside();

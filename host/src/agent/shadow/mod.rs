@@ -49,6 +49,7 @@ impl Agent {
             shadow: Arc::clone(&shadow),
             context: Arc::clone(&self.context),
             directory: Arc::clone(&self.directory),
+            // Pools of their own: copies must neither delay live messages nor leave anything in their instances.
             stable: stable.pool.for_copies(idle()),
             candidate: candidate.pool.for_copies(idle()),
             min_messages: settings.min_messages,
@@ -77,6 +78,7 @@ impl Agent {
 
     /// Starts to record a handling by a revision; `None` if no copies of its messages are made, or there is no room.
     pub(in crate::agent) fn record(&self, revision: &Revision, hops: u32) -> Option<Box<Recorder>> {
+        // Without a lock: this is asked for every message, and nearly always answered by no.
         let shadow = self.shadow.load();
         let shadow = shadow.as_ref().filter(|shadow| shadow.copies(revision.id.number))?;
         let Some(permit) = shadow.recorder_permit() else {

@@ -37,6 +37,7 @@ impl RecentWrites {
 
     /// Returns `true` if a key may have been written after a mark.
     pub(super) fn has_key(&self, key: &str, mark: u64) -> bool {
+        // A key that was forgotten counts as changed: a copy set aside in vain is better than a false difference.
         self.forgotten > mark || self.keys.get(key).is_some_and(|at| *at > mark)
     }
 

@@ -73,6 +73,7 @@ impl GuestHost for RecordingHost {
     fn find(&self, capability: &str) -> Vec<String> {
         let found = self.directory.find(capability);
         let mut recording = self.recording.lock();
+        // The first answer counts; a copy asks from the beginning.
         if !recording.found.contains_key(capability) && recording.grow(found.iter().map(String::len).sum()) {
             recording.found.insert(capability.to_owned(), found.clone());
         }
@@ -82,6 +83,7 @@ impl GuestHost for RecordingHost {
     fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
         let seen = self.directory.read(agent, key)?;
         let mut recording = self.recording.lock();
+        // Checked before the value is copied: the same key is often read many times.
         if !recording.reads.contains_key(key) {
             let bytes = key.len() + seen.what.as_ref().map_or(0, |read| read.value.len());
             if recording.grow(bytes) {
@@ -190,7 +192,8 @@ impl Recorder {
         }
     }
 
-    /// Queues a copy of the message. Called after the commit, so that copies are made of messages handled for good only.
+    /// Queues a copy of the message. Called after the commit, so that copies are made of messages handled for good
+    /// only.
     pub(in crate::agent) fn enqueue_message(self, message: Message) {
         let Self { shadow, host, mark, hops, answer, permit: _permit } = self;
         let recording = std::mem::take(&mut *host.recording.lock());

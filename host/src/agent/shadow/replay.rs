@@ -75,10 +75,11 @@ impl ReplayHost {
         Err("it has changed since the message was handled".to_owned())
     }
 
-    /// Returns the recorded answer to a request. A request that is worded otherwise gets the answer to the next one to the
-    /// same agent: a candidate may ask the same thing in another form.
+    /// Returns the recorded answer to a request. A request that is worded otherwise gets the answer to the next one to
+    /// the same agent: a candidate may ask the same thing in another form.
     fn answer(&self, draft: &Draft) -> Result<Message, RequestError> {
         let mut progress = self.progress.lock();
+        // Noted before the answer: a request that is refused is part of the comparison as well.
         progress.requests.push(request_effect(draft));
         let is_similar = |asked: &Draft| asked.receiver == draft.receiver;
         let is_same = |asked: &Draft| {
@@ -125,7 +126,8 @@ impl GuestHost for ReplayHost {
     }
 
     fn find(&self, capability: &str) -> Vec<String> {
-        // A capability that the live handling did not ask for has no recorded answer; the present one is rarely another.
+        // A capability that the live handling did not ask for has no recorded answer; the present one is rarely
+        // another.
         self.recording.found.get(capability).cloned().unwrap_or_else(|| self.directory.find(capability))
     }
 

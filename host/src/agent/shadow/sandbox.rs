@@ -18,7 +18,7 @@ use crate::wasm::Pool;
 /// The result of a handler, and its effects.
 type SandboxHandled = (Result<Option<Reply>, Failure>, Effects);
 
-/// Lets an instance of `pool` handle a copy of a message. `outside` answers what it asks of the host.
+/// Lets an instance of `pool` handle a copy of a message. `outside` is the host that it calls.
 pub(super) async fn handle(
     pool: &Arc<Pool>,
     message: &Message,
@@ -61,6 +61,7 @@ pub(super) fn check_send(
     work: &CallContext,
     draft: Draft,
 ) -> Result<Outgoing, SendError> {
+    // Without `admit`, which would reserve a place in the receiver's mailbox.
     let (_, envelope) = directory.address(who, work, draft)?;
     Ok(Outgoing::new(Arc::new(NullMailbox) as Arc<dyn Deliver>, envelope))
 }

@@ -16,7 +16,8 @@ pub(in crate::agent) struct RefusedCommit {
 }
 
 impl Agent {
-    /// Returns the change that effects make to the agent's state; moves messages and cancelled timers to `sends` and `cancels`.
+    /// Returns the change that effects make to the agent's state; moves messages and cancelled timers to `sends` and
+    /// `cancels`.
     pub(in crate::agent) fn change(
         &self,
         revision: &Revision,
@@ -25,7 +26,7 @@ impl Agent {
     ) -> Option<StateChange> {
         let Effects { sends: sent, cancels: cancelled, writes, adds, reads, reads_uncommitted, .. } = effects;
         (*sends, *cancels) = (sent, cancelled);
-        // What was only read matters when something else follows from it.
+        // A read alone needs no check: it matters only if a message or a cancelled timer follows from it.
         let follows = reads_uncommitted || !sends.is_empty() || !cancels.is_empty();
         if writes.is_empty() && adds.is_empty() && (reads.is_empty() || !follows) {
             return None;
@@ -34,7 +35,7 @@ impl Agent {
             reads,
             writes,
             expired: Vec::new(),
-            // Foretold when it is given to the store.
+            // The sums are computed under the lock, when the commit is given to the store.
             adds: adds.into_iter().map(|(key, by)| (key, Add { by, sum: 0 })).collect(),
             version: 0,
             quota: revision.spec.limits.state_bytes,
@@ -70,6 +71,7 @@ impl Agent {
         (sends, cancels): (Vec<Outgoing>, Vec<TimerCancel>),
     ) -> Result<(), Box<RefusedCommit>> {
         let (sender, receiver) = oneshot::channel();
+        // Weak: a commit in the store's queue must not keep a removed agent alive.
         let me = Weak::clone(&self.me);
         let done = Box::new(move |committed: Committed| {
             let Committed { result, sends, state, state_bytes, .. } = committed;
@@ -79,13 +81,14 @@ impl Agent {
             if result.is_ok() {
                 sends.into_iter().for_each(Outgoing::deliver);
             }
-            // Who asked may have left.
+            // The caller may have been dropped.
             let _ = sender.send(result.map_err(|error| Box::new(RefusedCommit { error, state })));
         });
         let mut commit = Commit::new(self.name.shared());
         (commit.state, commit.cancels) = (state, cancels);
         (commit.ticket, commit.is_part, commit.within) = (ticket, is_part, ticket.into_iter().collect());
         self.submit(CommitRequest::new(commit, sends, done));
+        // The sender is dropped only with the store's writer.
         let ended = || RefusedCommit { error: CommitError::Store("its writer ended".to_owned()), state: None };
         receiver.await.unwrap_or_else(|_| Err(Box::new(ended())))
     }

@@ -4,8 +4,8 @@
 //! instance of its own -> migrate(from) -> effects.commit -> commit (a step) -> ... -> ok -> commit (the last step)
 //!                              '-- failure, trap, limit, end of its time: nothing since the last step is kept
 //! ```
-//! The caller pauses the mailbox, waits until nothing is in flight, and decides what becomes of steps that were committed
-//! before a failure.
+//! The caller pauses the mailbox, waits until nothing is in flight, and decides what becomes of steps that were
+//! committed before a failure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -22,7 +22,7 @@ use crate::wasm::Pool;
 pub(crate) struct Migrated {
     /// Keys that were written or removed, in all steps; one that several steps wrote counts for each.
     pub(crate) keys: u64,
-    /// CommitMode that wrote something, the last included.
+    /// Commits that wrote something, the last included.
     pub(crate) steps: u32,
 }
 
@@ -35,6 +35,7 @@ struct MigrationProgress {
 
 impl MigrationProgress {
     fn count(&self, keys: usize) {
+        // A step without writes changes nothing, and would only confuse the report.
         if keys > 0 {
             self.keys.fetch_add(keys as u64, Ordering::Relaxed);
             self.steps.fetch_add(1, Ordering::Relaxed);
@@ -47,9 +48,9 @@ impl MigrationProgress {
 }
 
 impl Agent {
-    /// Lets a revision convert the agent's state from the form that version `from` wrote, on an instance of its own. `time`
-    /// bounds all of it, the limits of a handling each of its steps. When the future is dropped no further step is
-    /// committed, and one that is being committed is kept whole.
+    /// Lets a revision convert the agent's state from the form that version `from` wrote, on an instance of its own.
+    /// `time` bounds all of it, the limits of a handling each of its steps. When the future is dropped no further step
+    /// is committed, and one that is being committed is kept whole.
     ///
     /// # Errors
     /// The reason for a person. The steps before it are kept; nothing of the step in which it failed is.
@@ -89,7 +90,7 @@ impl Agent {
             Box::pin(async move {
                 let keys = effects.writes.len() + effects.adds.len();
                 let committed = agent.commit_call(&revision, (None, false), effects).await;
-                // It does not run again after a conflict: nobody else writes but an operator, who should hear of it.
+                // It does not run again after a conflict: only an operator can have written meanwhile, and should know.
                 committed.map_err(|refused| CommitFailure::Other(refused.error.to_string()))?;
                 progress.count(keys);
                 Ok(())
@@ -121,6 +122,7 @@ pub(in crate::agent) async fn migrate(
         Ok(Err(failure)) => return Err(explain(&Outcome::Failed(failure))),
         Err(fault) => return Err(explain(&Outcome::Fault(fault))),
     };
+    // The effects since the last `effects.commit` are the last step.
     committer(effects, true).await.map_err(|not| match not {
         CommitFailure::Conflict(conflict) => format!("the key `{}` has changed meanwhile", conflict.key),
         CommitFailure::Other(why) => why,

@@ -5,8 +5,8 @@
 //! its own commit comes after the other's. If the other's is refused, so is its own, which read a version that
 //! never came to be, and it runs again.
 //!
-//! A handler that runs again has the keys that it touched [reserved](caxton_control::reservations). A reservation ends when the
-//! commit is given to the store, not when it is durable: the next handler reads what is written here.
+//! A handler that runs again has the keys that it touched [reserved](caxton_control::reservations). A reservation ends
+//! when the commit is given to the store, not when it is durable: the next handler reads what is written here.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,7 +102,7 @@ impl PendingState {
                 .then(|| state.written().find(|key| !self.table.admits(std::iter::once(*key), &commit.within)))
                 .flatten();
             match taken {
-                // Who has keys waits for nobody.
+                // A run with reserved keys never waits: two that wait for each other's keys would never end.
                 Some(key) if ticket.is_some() => {
                     let why = CommitError::Conflict(key.clone());
                     return callbacks.refused.push((request, why));
@@ -114,7 +114,7 @@ impl PendingState {
                 }
                 None => {}
             }
-            // What others would read of it, and build on, would never come to be.
+            // Refused before its values can be read: others would build on values that are never committed.
             if let Some(key) = self.stale(state) {
                 return callbacks.refused.push((request, CommitError::Conflict(key)));
             }
@@ -142,6 +142,7 @@ impl PendingState {
             let expiry = before.and_then(|value| value.expires_at()).map(|at| Expiry { at, given: None });
             sums.push((key.clone(), Some(Value { bytes: add.sum.to_string().into(), expiry })));
         }
+        // Under the lock, so that the order of versions is that of the commits in the store.
         let version = store.next_version();
         state.version = version;
         let written = state.writes.iter().map(|(key, value)| (key.clone(), value.clone()));
@@ -154,6 +155,7 @@ impl PendingState {
     /// Runs continuations whose keys are free.
     fn go_on(&mut self, store: &Store, callbacks: &mut Callbacks) {
         loop {
+            // In a loop: a commit that goes on leaves its keys, which may free others.
             let due = self.table.due();
             if due.is_empty() {
                 return;
@@ -173,7 +175,7 @@ impl PendingState {
 }
 
 impl Pending {
-    /// Makes a change, and runs what it lets continue.
+    /// Makes a change, and runs the continuations that it frees.
     fn change<T>(&self, store: &Store, change: impl FnOnce(&mut PendingState, &mut Callbacks) -> T) -> T {
         let mut callbacks = Callbacks::default();
         let changed = {
@@ -218,7 +220,7 @@ impl Pending {
             let waiting = std::mem::take(settling);
             for (keys, told) in waiting {
                 if state.is_settled(&keys) {
-                    // Who waited may have left.
+                    // The waiter may have been dropped.
                     let _ = told.send(());
                 } else {
                     state.settling.push((keys, told));
@@ -266,6 +268,7 @@ impl Pending {
 
     /// Releases the keys of a ticket.
     pub(in crate::agent) fn leave(&self, store: &Store, ticket: u64) {
+        // Most runs never reserve, and need no lock to leave.
         if self.reserved.load(Ordering::Relaxed) > 0 {
             self.change(store, |state, _| state.table.leave(ticket));
         }
@@ -287,7 +290,7 @@ impl Pending {
         }))
     }
 
-    /// Returns the keys under way with a prefix, after a key, and whether each will exist.
+    /// Returns the keys under way with a prefix, after a key, each with `true` if it will exist.
     fn keys(&self, prefix: &str, after: Option<&str>) -> Vec<(String, bool)> {
         let state = self.state.lock();
         let keys = state.keys.iter();
@@ -305,7 +308,7 @@ impl Agent {
 
     /// Returns up to `limit` keys with a prefix, after a key, in byte order, those under way included.
     pub(crate) fn keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
-        // First what is under way: what is committed meanwhile is in the store then.
+        // The values under way first: those that are committed meanwhile are in the store by the second read.
         let own = self.pending.keys(prefix, after);
         let safe = own.is_empty();
         let removed = own.iter().filter(|(_, there)| !there).count();
@@ -322,7 +325,7 @@ impl Agent {
             }
         }
         let what = keys.into_iter().take(limit as usize).collect();
-        // Looked at again: what the store has may have been under way meanwhile.
+        // Checked again: a key in the store's list may have come under way meanwhile.
         Ok(Seen { what, durable: safe && self.pending.keys(prefix, after).is_empty() })
     }
 }

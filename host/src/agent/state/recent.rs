@@ -25,7 +25,7 @@ struct KeptMessages {
 }
 
 impl RecentMessages {
-    /// Takes one more in. Gives its number, and the number of the first that is still kept.
+    /// Adds a message. Returns its number, and the number of the first that is still kept.
     fn push(&mut self, load: impl FnOnce() -> Vec<(u64, usize)>, bytes: usize, limit: usize) -> (u64, u64) {
         let kept = self.0.get_or_insert_with(|| {
             let known = load();
@@ -39,6 +39,7 @@ impl RecentMessages {
         kept.next += 1;
         kept.sizes.push_back(bytes);
         kept.bytes += bytes;
+        // The newest goes as well if it is larger than the bound alone.
         while kept.sizes.len() > limit || kept.bytes > MAX_BYTES {
             let Some(gone) = kept.sizes.pop_front() else { break };
             kept.bytes -= gone;
@@ -47,7 +48,7 @@ impl RecentMessages {
     }
 }
 
-/// Lets go of messages that were kept for rehearsals which nobody wants any more: of agents that are not declared, or
+/// Deletes messages that were kept for rehearsals which are not declared any more: of agents that are not declared, or
 /// whose `rehearse` became 0 while no host ran.
 pub(crate) fn forget_unwanted(store: &Store, desired: &Desired) {
     let agents = store.recent_agents().unwrap_or_else(|error| {
@@ -78,6 +79,7 @@ impl Agent {
         if limit == 0 {
             return;
         }
+        // Rebuilt from the message: a rehearsal needs nothing of its delivery but the hops.
         let envelope = Envelope { hops, ..Envelope::new(message.clone()) };
         let bytes = message.content.len() + answer.as_ref().map_or(0, Vec::len);
         let mut recent = self.recent.lock();
@@ -88,7 +90,7 @@ impl Agent {
         self.context.store.keep_recent(seq, first, Box::new(envelope), answer);
     }
 
-    /// Forgets what was kept.
+    /// Deletes the kept messages.
     pub(in crate::agent) fn forget_recent(&self) {
         *self.recent.lock() = RecentMessages(None);
         self.context.store.forget_recent(self.name.shared());

@@ -1,8 +1,8 @@
 //! Snapshots of the memory of stateful agents.
 //!
-//! Messages that it handled were acknowledged on the strength of that memory, so a save that fails loses nothing by
-//! itself: the instance goes on, and what was saved before stays. It is told as an event, in a metric and as an error, and
-//! whoever needed the save, a handoff or a stop, fails for it.
+//! A save that fails loses nothing by itself: the instance goes on, and the snapshot before stays. The failure is
+//! reported as an event, in a metric and as an error, and the handoff or the stop that needed the save fails for it:
+//! messages that the instance handled were acknowledged, and only its memory has them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +36,7 @@ impl Agent {
     /// nothing for others, nothing when a message is being handled, and nothing for a while after a save that failed.
     /// After an error the instance goes on, unless it ended itself.
     pub(crate) async fn save_idle(&self, revision: &Revision, age: Duration) -> Result<(), String> {
+        // Bounded by a pause: a guest that refuses would be asked at every sweep.
         let rests = self.saves.lock().rests_until.is_some_and(|until| until > Instant::now());
         if revision.kind() != Kind::Stateful || rests {
             return Ok(());
@@ -58,13 +59,14 @@ impl Agent {
     }
 
     /// Saves the memory of an agent when the host ends: waits for nothing. Fails if the instance has a message in hand,
-    /// since what it remembers of those before is lost with it.
+    /// since its memory of the messages before is lost with it.
     pub(crate) async fn save_now(&self, revision: &Revision) -> Result<(), String> {
         if revision.kind() != Kind::Stateful {
             return Ok(());
         }
         match revision.pool.lease_idle(Duration::ZERO) {
             Some(lease) => self.save_and_end(revision, lease).await,
+            // No instance, no memory: it was saved when the last one ended.
             None if revision.pool.live() == 0 => Ok(()),
             None => Err(self.not_saved(revision, "it had a message in hand when its time was over (host.drain)")),
         }
@@ -83,8 +85,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Lets an instance save its memory, at most `snapshot.max`; none if it has none. After an error, which is told, the
-    /// instance was given back, or has ended itself.
+    /// Lets an instance save its memory, at most `snapshot.max`; `None` if it has none. After an error, which is
+    /// reported, the instance was given back or has ended.
     pub(crate) async fn save(
         &self,
         revision: &Revision,
@@ -93,6 +95,7 @@ impl Agent {
         let max = self.spec().snapshot.max_bytes;
         match lease.instance().save(max).await {
             Ok(Some(Ok(data))) => {
+                // Before the bound is reached: above it a handoff fails, and nothing can be done at once.
                 self.tell_near(data.len() as u64, max);
                 let snapshot = Snapshot { revision: revision.id.number, saved_at: clock::now_ms(), data };
                 Ok((lease, Some(Arc::new(snapshot))))
@@ -137,33 +140,34 @@ impl Agent {
     /// Warns once of a memory that comes near its bound, before it is above it.
     fn tell_near(&self, bytes: u64, max: u64) {
         let near = bytes > max / 100 * NEAR;
+        // Replaced also when it falls, so that the next rise is reported again.
         let before = std::mem::replace(&mut self.saves.lock().near, near);
         if near && !before {
             tracing::warn!(agent = %self.name, bytes, max, "an agent's memory comes near snapshot.max, above which it cannot be saved");
         }
     }
 
-    /// Keeps what a stateful agent saved as it handed over, also for the revision that did.
+    /// Stores the snapshot that a stateful agent hands over, also for the revision that made it.
     pub(crate) async fn keep_handoff(&self, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
         self.context.store.keep_handoff(self.name.shared(), snapshot).await
     }
 
-    /// Keeps what the agent saved last, by whichever revision, as what this one hands over.
+    /// Stores the agent's last snapshot, of any revision, as the one that this revision hands over.
     pub(crate) async fn keep_saved_as_handoff(&self, revision: u64) -> Result<(), CommitError> {
         self.context.store.keep_saved_as_handoff(self.name.shared(), revision).await
     }
 
-    /// Drops what a stateful agent saved last; what revisions handed over stays.
+    /// Drops the last snapshot of a stateful agent. Snapshots that revisions handed over stay.
     pub(crate) async fn discard(&self) -> Result<(), CommitError> {
         self.context.store.discard(self.name.shared()).await
     }
 
-    /// Returns what a revision saved as it handed over; none if it had nothing then.
+    /// Returns the snapshot that a revision handed over; `None` if it had none.
     pub(crate) fn handed_over(&self, revision: u64) -> Result<Option<Bytes>, String> {
         Ok(self.context.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
     }
 
-    /// Makes the copy of the agent's state that a revision has its state again; `keep` first keeps the state as it is, for
+    /// Restores the copy of the agent's state that was kept for a revision. `keep` first keeps the present state for
     /// the revision that wrote it.
     pub(crate) async fn restore_state(
         &self,
@@ -174,7 +178,7 @@ impl Agent {
         self.context.store.restore_state(self.name.shared(), revision, keep, bytes).await
     }
 
-    /// Makes what a revision saved as it handed over the agent's memory again.
+    /// Restores the snapshot that a revision handed over as the agent's memory.
     pub(crate) async fn take_back(&self, revision: u64) -> Result<(), CommitError> {
         self.context.store.take_back(self.name.shared(), revision).await
     }

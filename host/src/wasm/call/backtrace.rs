@@ -20,6 +20,7 @@ pub(in crate::wasm) fn backtrace(error: &wasmtime::Error, symbols: &Symbols) -> 
     for (frame, places) in trace.frames().iter().zip(symbols.find(&offsets)) {
         let module = frame.module().name();
         if places.is_empty() {
+            // Without DWARF the name section is the only source of a name.
             lines.add(module, frame.func_name().map(demangle), None);
         }
         for SourceLocation { function, source } in places {
@@ -43,6 +44,7 @@ impl Lines {
             return;
         }
         if name.is_none() && source.is_none() {
+            // Folded into one line: stripped components would fill the bound with lines that say nothing.
             self.unnamed += 1;
             return;
         }
@@ -65,6 +67,7 @@ impl Lines {
         if unnamed > 0 {
             let frames = if unnamed == 1 { "frame" } else { "frames" };
             let _ = writeln!(self.text, "{}: ({unnamed} {frames} without a name)", self.next);
+            // Numbers stay those of the real stack, although the frames share a line.
             self.next += unnamed;
         }
     }
@@ -84,6 +87,7 @@ fn demangle(name: &str) -> String {
         // The alternate form omits the hash.
         return cut(&format!("{rust:#}"));
     }
+    // Rust's legacy names begin with `_ZN` as well, so that C++ is tried only after Rust.
     let cpp = name.starts_with("_Z").then(|| cpp_demangle::Symbol::new(name).ok()).flatten();
     match cpp.and_then(|symbol| symbol.demangle().ok()) {
         Some(cpp) => cut(&cpp),

@@ -22,7 +22,7 @@ pub(in crate::wasm) struct Environment {
     /// The identity of the instances.
     pub(in crate::wasm) who: Arc<Identity>,
     pub(in crate::wasm) host: Arc<dyn GuestHost>,
-    /// The denials that were logged already: a guest is told once, regardless of the number of its instances.
+    /// The denials that were logged already: each is logged once, regardless of the number of instances.
     pub(in crate::wasm) denials: Arc<Denials>,
     /// The slots, of which each instance has one.
     pub(in crate::wasm) slots: Arc<InstanceSlots>,
@@ -35,7 +35,8 @@ pub(crate) struct Ctx {
     /// The slots, of which this instance has one.
     pub(in crate::wasm) slots: Arc<InstanceSlots>,
     pub(in crate::wasm) work: Option<CallContext>,
-    /// Shared, because the head of an HTTP response is sent while the guest still holds the store.
+    /// The effects of the current call. Shared, because the head of an HTTP response is sent while the guest still
+    /// holds the store.
     pub(in crate::wasm) effects: Arc<Mutex<Effects>>,
     pub(in crate::wasm) memory: MemoryBound,
     pub(in crate::wasm) meter: Arc<Meter>,
@@ -67,8 +68,10 @@ impl Ctx {
     pub(in crate::wasm) fn begin(&mut self, mut work: Option<CallContext>) {
         {
             let mut effects = self.effects.lock();
+            // An instance is reused, and effects left by the previous call must not be committed with this one.
             effects.reset();
             if let Some(work) = &mut work {
+                // Answers of earlier runs of the same message, so that a repeated run does not ask again.
                 effects.requests = std::mem::take(&mut work.run.requests);
             }
         }
@@ -80,6 +83,7 @@ impl Ctx {
 
     /// Returns the host interface of the current call.
     pub(in crate::wasm) fn host(&self) -> &dyn GuestHost {
+        // A recorded call brings a recorder, and a copy a replay, in place of the pool's host.
         self.work.as_ref().and_then(|work| work.host.as_deref()).unwrap_or(&*self.host)
     }
 

@@ -1,4 +1,4 @@
-//! Denials accesses of guests: refused where they occur, and logged once with the setting that would allow them.
+//! The denied accesses of guests: refused where they occur, and logged once with the setting that would allow them.
 //!
 //! A guest gets an error, or an empty result for variables and folders, and its language runtime may hide either. The
 //! line in the log tells its author what is in the way.
@@ -32,6 +32,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
     linker.allow_shadowing(true);
     let mut interface = linker.instance(&format!("wasi:cli/environment@{WASI}"))?;
     interface.func_wrap("get-environment", |mut store: StoreContextMut<'_, Ctx>, (): ()| {
+        // The original is called for the values, because only it knows the variables in the store's context.
         let seen = store.data_mut().cli().get_environment()?;
         store.data().log_environment(&seen);
         Ok((seen,))
@@ -43,6 +44,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
              implemented); keep data with `caxton:agent/state`, or build it into the component"
                 .to_owned()
         });
+        // An empty list and not a trap: language runtimes ask for folders at their start.
         Ok((Vec::<(Resource<Descriptor>, String)>::new(),))
     })?;
     let mut interface = linker.instance(&format!("wasi:sockets/ip-name-lookup@{WASI}"))?;
@@ -56,6 +58,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
                     shown(&name)
                 )
             });
+            // Permanent, because a guest would try a temporary failure again.
             Ok((Err::<Resource<ResolveAddressStream>, _>(ErrorCode::PermanentResolverFailure),))
         },
     )?;
@@ -69,6 +72,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
         store.data().deny(DeniedAccess::Udp, || denied_socket("UDP"));
         Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
     })?;
+    // A second definition by mistake is an error again.
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -78,8 +82,8 @@ fn denied_socket(kind: &str) -> String {
 }
 
 impl Ctx {
-    /// Logs what a guest that reads its environment gets. WASI passes all variables at once, so that the one it looks
-    /// for is unknown.
+    /// Logs the variables that a guest gets when it reads its environment. WASI passes all at once, so that the one it
+    /// looks for is unknown.
     fn log_environment(&self, seen: &[(String, String)]) {
         let granted = &self.who.spec.allow.env;
         let missing: Vec<&str> =

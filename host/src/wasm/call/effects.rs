@@ -19,6 +19,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
                 && store.data().is_migration()
                 && let Some(fuel) = store.data().limits().fuel
             {
+                // Each step of a migration has the budget of one message: the whole grows with the state.
                 store.set_fuel(fuel)?;
             }
             Ok((committed,))
@@ -47,6 +48,7 @@ impl Ctx {
             return Err("the effects of a message handler are committed when it returns ok, and not before".to_owned());
         }
         if self.effects.lock().closed {
+            // The head took the effects with it, so that a later commit would have nothing to be atomic with.
             return Err("the response has begun, and with it the commit is made".to_owned());
         }
         Ok(commits)
@@ -59,12 +61,15 @@ impl effects::Host for Ctx {
             Ok(CommitMode::Through(committer)) => (committer, false),
             Ok(CommitMode::InSteps(committer)) => (committer, true),
             Ok(CommitMode::Nowhere | CommitMode::WithResult) => {
+                // A copy commits nowhere, but its comparison needs the point up to which effects would have been kept.
                 self.effects.lock().set_checkpoint();
                 return Ok(Ok(()));
             }
             Err(why) => return Ok(Err(why)),
         };
+        // A commit cannot be undone, so that a run which has to be repeated ends before it.
         self.check_not_blocked()?;
+        // A statement of its own, so that the guard does not live across the wait below.
         let taken = self.effects.lock().take_part();
         match committer(taken, false).await {
             Ok(()) => {

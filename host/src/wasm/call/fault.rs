@@ -27,6 +27,7 @@ pub(in crate::wasm) fn of_error(error: &wasmtime::Error, bounds: Bounds, symbols
         return Fault::Cpu { limit: cpu, diagnostics };
     }
     if let Some(Reserved(key)) = error.downcast_ref() {
+        // Not the guest's fault: the run is repeated, and the breaker does not count it.
         return Fault::Reserved(key.clone());
     }
     match error.downcast_ref::<Trap>() {

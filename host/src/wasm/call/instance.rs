@@ -39,14 +39,14 @@ const HOSTCALL_BYTES: usize = 4 << 20;
 /// The limit of saving or restoring a snapshot, on a core and by the clock. The limits of a message do not apply: the
 /// memory grows with all messages so far.
 const SNAPSHOT_TIME: Duration = Duration::from_secs(30);
-/// Resource handles that a guest may hold.
+/// The number of resource handles that a guest may hold.
 const MAX_HANDLES: usize = 4_096;
 /// Entries of the resource table behind those handles.
 const MAX_RESOURCES: usize = 1_024;
 /// Resources that may remain after a call. Guests in Rust, JavaScript and Python leave none but their standard streams.
 /// More is a leak, which ends with the instance.
 const MAX_LEFT: usize = 16;
-/// Random bytes that a guest may request at once.
+/// The number of random bytes that a guest may request at once.
 const MAX_RANDOM: u64 = 64 << 10;
 /// The longest reason for a failed snapshot, in characters.
 const MAX_REASON: usize = 1_000;

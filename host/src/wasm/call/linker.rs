@@ -33,6 +33,7 @@ pub(in crate::wasm) const OFFERED: &[&str] = &[
 pub(in crate::wasm) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    // Only HTTP: the interfaces of WASI that both crates define would clash.
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     // Replaces a function of the line before.
     crate::wasm::http::bodyless::add_to_linker(&mut linker)?;
@@ -40,6 +41,7 @@ pub(in crate::wasm) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> 
     messaging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     state::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     effects::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
+    // After the generated functions, of which it replaces `commit`.
     crate::wasm::call::effects::add_to_linker(&mut linker)?;
     config::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     logging::logging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;

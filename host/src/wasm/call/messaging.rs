@@ -65,6 +65,7 @@ impl Ctx {
             let why = "`receiver` has to be `cap:NAME`: a broadcast goes to all who have a capability";
             return Err(SendError::Invalid(why.to_owned()));
         };
+        // Checked before the grant, because no grant would make such a draft valid.
         check_unnamed(draft)?;
         if !self.who.spec.allow.covers_capability(capability) {
             return Err(SendError::NotAllowed(draft.receiver.clone()));
@@ -75,6 +76,7 @@ impl Ctx {
         if receivers.is_empty() {
             return Err(SendError::UnknownReceiver(draft.receiver.clone()));
         }
+        // For all receivers at once: a broadcast that reaches some of them could not be repeated safely.
         let work = self.may_send(receivers.len())?;
         let admit = |receiver| self.host().admit(&self.who, work, Draft { receiver, ..draft.clone() });
         // After an error, the drafts that were admitted are dropped and release their places.

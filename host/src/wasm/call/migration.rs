@@ -20,6 +20,7 @@ impl Pool {
     ///
     /// The instance does not belong to the pool: it counts neither as live nor against `instances.max`.
     pub(crate) async fn migrate(&self, from: u32, work: CallContext) -> Result<Result<Effects, Failure>, Fault> {
+        // The allocator has room for as many instances as there are slots, whatever pool they belong to.
         let _slot = self.runtime.slot().await;
         let mut instance = Instance::start(&self.program, &self.environment).await?;
         let migrated = instance.migrate(from, work).await?;
@@ -45,6 +46,7 @@ impl Instance {
 /// Runs a call, measures its CPU time, and bounds the time of each of its steps by the clock.
 async fn bounded_by_step<F: Future + Unpin>(meter: &Meter, time: Duration, call: F) -> Result<F::Output, Late> {
     let mut call = Metered { meter, future: call };
+    // Created at once, unlike that of a message: a migration reads and writes for long, and is rare.
     let mut timer: Pin<Box<Sleep>> = Box::pin(sleep_until((meter.step_began() + time).into()));
     poll_fn(|cx| {
         if let Poll::Ready(output) = Pin::new(&mut call).poll(cx) {
@@ -52,6 +54,7 @@ async fn bounded_by_step<F: Future + Unpin>(meter: &Meter, time: Duration, call:
         }
         // A step may have started within that poll.
         let end = (meter.step_began() + time).into();
+        // A reset takes the lock of tokio's timer wheel, and most polls are within the same step.
         if timer.deadline() != end {
             timer.as_mut().reset(end);
         }

@@ -1,5 +1,5 @@
-//! Accesses of guests that are denied, each logged once with the setting that would allow it; and outgoing HTTP requests,
-//! which are all denied in this version.
+//! Accesses of guests that are denied, each logged once with the setting that would allow it; and outgoing HTTP
+//! requests, which are all denied in this version.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -45,19 +45,21 @@ pub(super) fn log_once(
     text: impl FnOnce() -> String,
 ) {
     if denials.is_first(kind) {
+        // In the agent's log and not the host's: the line is for the author of the guest.
         host.log(who, LogLevel::Warn, "caxton", &text());
     }
 }
 
 /// Returns a guest's text, cut and escaped for the log.
 pub(super) fn shown(text: &str) -> String {
+    // Escaped, because the text is the guest's and could otherwise control a terminal or begin a line of its own.
     text.chars().take(MAX_SHOWN).collect::<String>().escape_debug().to_string()
 }
 
 /// The largest piece of a body that a guest writes at once. Twice as much may be queued.
 const CHUNK: usize = 64 << 10;
 
-/// Outgoing HTTP requests of guests, which are all denied in this version.
+/// The hooks for outgoing HTTP requests of guests, which are all denied in this version.
 pub(in crate::wasm) struct Outbound {
     pub(in crate::wasm) who: Arc<Identity>,
     pub(in crate::wasm) host: Arc<dyn GuestHost>,

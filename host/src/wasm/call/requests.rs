@@ -1,4 +1,4 @@
-//! Guest calls beyond plain reads and writes: additions without a read, reads of reserved keys, and requests whose
+//! The guest calls beyond plain reads and writes: additions without a read, reads of reserved keys, and requests whose
 //! answer an earlier run has.
 
 use std::time::Duration;
@@ -46,12 +46,15 @@ impl RequestAsker<'_> {
     pub(in crate::wasm) async fn ask(self, draft: Draft) -> Result<Message, RequestError> {
         let Self { who, host, effects, work, timeout } = self;
         let asked = draft.clone();
+        // Kept across the timeout: the request was sent, and its answer is awaited further without the keys.
         let mut request = host.request(who, work, draft, timeout);
         let answer = match (work.run.ticket, &work.run.reservations) {
             (Some(ticket), Some(reservations)) => {
                 match tokio::time::timeout(who.spec.limits.time / WAIT_SHARE, &mut request).await {
                     Ok(answer) => answer,
                     Err(_) => {
+                        // Others may change the keys now; a conflict at commit repeats this run, which finds the answer
+                        // recorded.
                         reservations.release(ticket);
                         request.await
                     }
@@ -59,6 +62,7 @@ impl RequestAsker<'_> {
             }
             _ => request.await,
         };
+        // Errors after the send are recorded too: a repeated run must not send the same request again.
         effects.lock().requests.record(asked, &answer);
         answer
     }
@@ -101,6 +105,7 @@ impl Ctx {
         let own = self.effects.lock().writes.get(&key).cloned();
         if let Some(own) = own {
             let sum = to(own.filter(|value| value.is_there(clock::now_ms())), by)?;
+            // This call has set the value itself, so that the sum is known and nothing can conflict with it.
             return self.write(key, Some(sum));
         }
         // A read without a conflict check, to report a value that is not a number here instead of at commit.
@@ -115,6 +120,7 @@ impl Ctx {
         }
         let by = effects.adds.get(&key).copied().unwrap_or(0).checked_add(by).ok_or(StateError::NotANumber)?;
         sum(read.as_ref().map(|read| read.value.as_slice()), by)?;
+        // An existing key can grow by a few digits only, which is not worth a check of the quota.
         if read.is_none() {
             self.check_quota(&effects, &key, Some(&Value::lasting(Bytes::from_static(NUMBER))))?;
         }

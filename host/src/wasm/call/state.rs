@@ -23,6 +23,7 @@ impl Ctx {
         if let Some(written) = self.effects.lock().writes.get(key) {
             return Ok(written.clone().filter(|value| value.is_there(clock::now_ms())));
         }
+        // Before the guard below, because it takes the same lock.
         let reserved = self.is_reserved(key);
         let Seen { what: read, durable } = self.host().read(self.who.name(), key).map_err(StateError::Unavailable)?;
         let version = read.as_ref().map_or(0, |read| read.version);
@@ -40,6 +41,7 @@ impl Ctx {
     }
 
     pub(in crate::wasm) fn write(&mut self, key: String, value: Write) -> Result<(), StateError> {
+        // Checked in front of the sizes, so that an invalid key is reported as such however large its value is.
         check_key(&key)?;
         let limits = self.limits();
         let most = limits.state_bytes.min(MAX_VALUE);
@@ -58,6 +60,7 @@ impl Ctx {
             self.check_quota(&effects, &key, value.as_ref())?;
         }
         effects.write_count += 1;
+        // A write replaces the value, and with it the additions that were collected for it.
         effects.adds.remove(&key);
         effects.writes.insert(key, value);
         Ok(())
@@ -75,6 +78,7 @@ impl Ctx {
         let added: u64 = effects
             .writes
             .iter()
+            // This write replaces an earlier one of the same key, and only one of them counts.
             .filter(|(other, _)| *other != key)
             .filter_map(|(key, value)| value.as_ref().map(|value| size(key, &value.bytes)))
             .chain(value.map(|value| size(key, &value.bytes)))
@@ -124,6 +128,7 @@ impl state::Host for Ctx {
     }
 
     fn increment(&mut self, key: String, by: i64) -> wasmtime::Result<Result<i64, StateError>> {
+        // The sum is made here, because the guest gets it; `add` leaves it to the commit.
         let summed = check_key(&key).and_then(|()| {
             let sum = requests::sum_of(self.look_up(&key)?, by)?;
             self.write(key, Some(sum.1))?;
@@ -163,8 +168,10 @@ impl state::Host for Ctx {
         let own = own.chain(effects.adds.keys()).filter(|key| key.starts_with(&prefix) && after(key));
         let mut keys: Vec<String> =
             kept.into_iter().filter(|key| effects.writes.get(key).is_none_or(is_there)).chain(own.cloned()).collect();
+        // Own keys follow the store's here, and a key that is in both would be listed twice.
         keys.sort_unstable();
         keys.dedup();
+        // One key more than the limit was read, which tells a full last page from one with a successor.
         let more = keys.len() > limit as usize;
         keys.truncate(limit as usize);
         let cursor = if more { keys.last().cloned() } else { None };

@@ -15,7 +15,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 /// The length in bytes at which a line is split.
 const MAX_LINE: usize = 8_192;
-/// Last lines kept for an error: a panic has two or three, an exception of a language runtime some more.
+/// The number of last lines kept for an error: a panic has two or three, an exception of a language runtime some more.
 const LAST_LINES: usize = 30;
 /// The bound of their bytes.
 const LAST_BYTES: usize = 4_096;
@@ -62,6 +62,7 @@ impl LineLog {
 
     /// Returns and drops the last lines of the current call, the unfinished one included.
     pub(in crate::wasm) fn last(&self) -> String {
+        // Copied, because the line may go on in the next call of the same instance.
         let unfinished = self.inner.line.lock().clone();
         if !unfinished.is_empty() {
             self.inner.keep(&String::from_utf8_lossy(&unfinished));
@@ -80,6 +81,7 @@ impl LineLog {
                 Some(at) => (at, true),
                 None => (bytes.len().min(room), bytes.len() >= room),
             };
+            // Lines are split instead of cut: a guest that prints without line ends loses nothing, and takes no memory.
             line.extend_from_slice(&bytes[..part]);
             bytes = &bytes[part + usize::from(end.is_some())..];
             if ends {
@@ -121,6 +123,7 @@ impl Drop for Inner {
 
 impl IsTerminal for LineLog {
     fn is_terminal(&self) -> bool {
+        // Otherwise guests would colour their output, and the log would contain escape codes.
         false
     }
 }

@@ -19,8 +19,8 @@ use crate::wasm::compile::program::digest;
 
 /// The bound of DWARF in memory in bytes. A debug build with its standard library has a tenth of it.
 const MAX_DWARF: usize = 64 << 20;
-/// After a lookup, none of the same component takes place for this many times its duration, so that a guest that traps
-/// on purpose cannot keep the host reading DWARF.
+/// The pause between two lookups of one component, as a multiple of the first one's duration. A guest that traps on
+/// purpose cannot keep the host reading DWARF.
 const PAUSE: u32 = 20;
 /// The longest path of a source file that is shown, in characters.
 const MAX_PATH: usize = 300;
@@ -53,7 +53,7 @@ pub(in crate::wasm) struct Symbols {
 struct Module {
     /// The range of its code in the component's file.
     code: Range<u64>,
-    /// Its DWARF by section name.
+    /// The DWARF of the module by section name.
     sections: HashMap<String, Vec<u8>>,
 }
 
@@ -67,6 +67,7 @@ impl Symbols {
     /// it was inlined into. Empty where nothing is known.
     pub(in crate::wasm) fn find(&self, places: &[Option<u64>]) -> Vec<Vec<SourceLocation>> {
         let nothing = || places.iter().map(|_| Vec::new()).collect();
+        // Before the lock, so that components without DWARF do not contend for it.
         if self.component.is_none() {
             return nothing();
         }
@@ -76,10 +77,12 @@ impl Symbols {
         if next.is_some_and(|next| began < next) {
             return nothing();
         }
+        // A failed read is kept as an empty list, so that a file that is gone is not read at each trap.
         let modules = self.modules.get_or_init(|| self.read().unwrap_or_default());
         let contexts: Vec<(&Module, Option<Context<'_>>)> =
             modules.iter().map(|module| (module, module.context())).collect();
         let found = places.iter().map(|at| at.map_or_else(Vec::new, |at| find(&contexts, at))).collect();
+        // The cost depends on the component, so that the pause is a multiple of it and not a constant.
         let took: Duration = began.elapsed();
         *next = Some(began + took * PAUSE);
         found
@@ -110,8 +113,10 @@ fn find(contexts: &[(&Module, Option<Context<'_>>)], at: u64) -> Vec<SourceLocat
 }
 
 fn source(location: &addr2line::Location<'_>) -> Option<String> {
+    // Paths are data of the component, and could otherwise control a terminal.
     let plain = location.file?.chars().map(|c| if c.is_control() { '?' } else { c });
     let mut text: String = plain.take(MAX_PATH).collect();
+    // DWARF uses 0 for an unknown line or column.
     let line = location.line.filter(|line| *line > 0);
     let column = line.and(location.column).filter(|column| *column > 0);
     for number in line.iter().chain(&column) {
@@ -125,6 +130,7 @@ fn modules(component: &[u8]) -> Vec<Module> {
     let (mut found, mut left) = (Vec::new(), MAX_DWARF);
     // The module that is being read. Core modules do not nest.
     let mut open: Option<Module> = None;
+    // Errors end the loop and are ignored: the component was validated, and its DWARF is a convenience.
     for payload in Parser::new(0).parse_all(component).map_while(Result::ok) {
         match payload {
             Payload::Version { encoding: Encoding::Module, .. } => {
@@ -151,6 +157,7 @@ fn modules(component: &[u8]) -> Vec<Module> {
 impl Module {
     fn context(&self) -> Option<Context<'_>> {
         let load = |id: gimli::SectionId| {
+            // An absent section is an empty one to gimli, and most are absent.
             let data = self.sections.get(id.name()).map_or(&[][..], Vec::as_slice);
             Ok::<_, gimli::Error>(DwarfReader::new(data, LittleEndian))
         };

@@ -1,4 +1,4 @@
-//! Cancellation of timers by a guest.
+//! The cancellation of timers by a guest.
 
 use crate::message::{SendError, TimerCancel, TimerName};
 use crate::wasm::call::ctx::Ctx;
@@ -12,6 +12,7 @@ impl Ctx {
             return Ok(true);
         }
         let found = self.host().timer(self.who.name(), &timer).map_err(SendError::Unavailable)?;
+        // Not held during the read above, which may block on the store.
         let mut effects = self.effects.lock();
         let is_gone = |cancel: &TimerCancel| cancel.timer == timer || (found.is_some() && cancel.found == found);
         if effects.cancels.iter().any(is_gone) {

@@ -48,6 +48,7 @@ impl Artefacts {
         }
         // An existing folder may have been created with other permissions.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+        // After the permissions: a key that others could read would let them seal artefacts.
         let key = key(&folder)?;
         Ok(Self { folder, shared, engines: OnceLock::new(), key, compiler })
     }
@@ -65,9 +66,11 @@ impl Artefacts {
     /// Seals the compiler's output in `temporary` and renames it.
     pub(in crate::wasm) fn keep(&self, temporary: &Path, path: &Path) -> io::Result<()> {
         let file = File::open(temporary)?;
+        // Sealed under the final name, which the MAC covers.
         let seal = self.seal(path, &file)?;
         file.sync_all()?;
         let seal_temporary = temporary.with_extension("seal");
+        // Read-only from the start, and new: an existing file could be one that another process holds open.
         let mut seal_file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&seal_temporary)?;
         seal_file.write_all(&seal)?;
         seal_file.sync_all()?;
@@ -75,12 +78,14 @@ impl Artefacts {
         // The seal first: an artefact without one would be rejected by a host that finds it in between.
         fs::rename(seal_temporary, seal_path(path))?;
         fs::rename(temporary, path)?;
+        // Renames are durable only with their folder.
         File::open(&self.folder)?.sync_all()
     }
 
     /// Loads a stored artefact; `None` if there is none that can be trusted. One with a wrong seal is removed with a
     /// warning.
     pub(in crate::wasm) fn find(&self, engine: &Engine, path: &Path) -> Option<Component> {
+        // Asked first, because a missing artefact is usual and deserves no warning.
         if !path.exists() {
             return None;
         }
@@ -93,6 +98,7 @@ impl Artefacts {
             }
             Err(why) => {
                 tracing::warn!(artefact = %path.display(), why, "a compiled component is not used and made again");
+                // Ignored: an artefact that cannot be removed is replaced by the rename after compiling.
                 let _ = fs::remove_file(path);
                 let _ = fs::remove_file(seal_path(path));
                 None
@@ -106,7 +112,9 @@ impl Artefacts {
     /// The seal does not match, or the engine has no room for the component's instances.
     pub(in crate::wasm) fn load(&self, engine: &Engine, path: &Path) -> Result<Component, String> {
         let file = File::open(path).map_err(|error| error.to_string())?;
+        // A missing seal is an empty one, which no MAC matches.
         let sealed = fs::read(seal_path(path)).unwrap_or_default();
+        // `verify_slice` compares in constant time.
         if self.mac(path, &file).is_ok_and(|mac| mac.verify_slice(&sealed).is_ok()) {
             deserialize(engine, path).map_err(|error| format!("{error:#}"))
         } else {
@@ -137,6 +145,7 @@ impl Artefacts {
 
 /// Returns the part of an artefact's name that identifies the engine it was compiled for.
 pub(in crate::wasm) fn compatibility(engine: &Engine) -> String {
+    // Hosts that share the folder must agree on the name.
     let mut hash = Fnv::default();
     engine.precompile_compatibility_hash().hash(&mut hash);
     format!("{:016x}", hash.0)

@@ -1,4 +1,4 @@
-//! Eviction of compiled components from disk.
+//! The eviction of compiled components from disk.
 //!
 //! A folder in the host's data folder contains only what this host uses. A folder shared by several hosts
 //! (`CAXTON_CACHE`) belongs to none of them: a host marks the artefacts it uses by their modification time, and no host
@@ -61,10 +61,13 @@ impl Runtime {
             // A second reference means that the program is being made.
             let held = Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|program| program.strong_count() > 0);
             if held {
+                // A program in use may have left the settings already; its artefact serves the next start of the same
+                // bytes.
                 used.insert(digest.to_string());
             }
             held
         });
+        // Only logged: a full folder costs disk space, and the host runs as well with it.
         if let Err(error) = self.artefacts.evict(&used, engines, starting) {
             tracing::warn!(%error, "compiled components that nothing uses stay on the disk");
         }
@@ -96,6 +99,7 @@ impl Artefacts {
                     // An engine whose compatibility is unknown keeps all artefacts.
                     let fits = engines.iter().any(|known| known.as_deref().is_none_or(|known| known == engine));
                     let is_used = used.contains(digest) && fits;
+                    // The mark alone keeps other hosts from removing it, and they cannot see what this one uses.
                     if self.shared && is_used {
                         mark_used(&path);
                     }

@@ -1,4 +1,4 @@
-//! Compilation in a child process with bounds on memory and time: Cranelift does not promise to be safe against a
+//! The compilation in a child process with bounds on memory and time: Cranelift does not promise to be safe against a
 //! hostile component, and a component of 15 MB takes many seconds.
 
 use std::ffi::{OsStr, OsString};
@@ -32,12 +32,14 @@ pub(in crate::wasm) async fn compile(
     let mut command = Command::new(program);
     command
         .args(arguments)
+        // After the given arguments, because a test's harness has some of its own in front.
         .arg("compile-component")
         .args([input.as_os_str(), output.as_os_str(), OsStr::new(if fuel { "fuel" } else { "plain" })])
         // The last line on stderr becomes the error's text.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        // Piped and read to its end, because a full pipe would stop the child.
         .stderr(Stdio::piped())
         // A revision that is withdrawn while it is compiled must not keep the cores busy.
         .kill_on_drop(true);
@@ -62,7 +64,9 @@ pub(in crate::wasm) async fn compile(
 /// # Errors
 /// A message for the parent to show.
 pub(crate) fn compile_child(input: &Path, output: &Path, fuel: bool) -> Result<(), String> {
+    // Data and not address space: wasmtime reserves far more of the latter than it uses.
     bound(Resource::Data, MEMORY_BYTES)?;
+    // In the child as well as in the parent: a parent that is killed cannot end it.
     bound(Resource::Cpu, TIME.as_secs())?;
     // A crash must not write gigabytes of memory to the disk.
     bound(Resource::Core, 0)?;

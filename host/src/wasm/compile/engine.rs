@@ -24,17 +24,18 @@ const MAX_INSTANCES: u64 = 16_384;
 pub(in crate::wasm) const MIN_INSTANCES: u64 = 64;
 /// The default of `vm.max_map_count` on Linux, used where the machine's cannot be read.
 const USUAL_MAPPINGS: u64 = 65_530;
-/// Core instances, memories and tables of one component. Components made from Python have about twenty core instances.
+/// The bound of core instances of one component. Components made from Python have about twenty.
 const CORE_INSTANCES: u32 = 64;
 const MEMORIES: u32 = 4;
 const TABLES: u32 = 16;
 /// The entries of each table. Components made from JavaScript and Python have some ten thousand.
 const TABLE_ELEMENTS: usize = 65_536;
-/// Above wasmtime's default size for mapping the initial memory, so that large guests are mapped as well.
+/// The bound of an initial memory that is mapped. Above wasmtime's default, so that large guests are mapped as well.
 const IMAGE_BYTES: u64 = 64 << 20;
 
-/// Memory of an ended instance that stays resident for the next one: returning pages to the system and faulting them in
-/// again costs more than a small call, and interrupts all other cores. Only pages that were written are cleared.
+/// The memory of an ended instance that stays resident for the next one: returning pages to the system and faulting
+/// them in again costs more than a small call, and interrupts all other cores. Only pages that were written are
+/// cleared.
 const KEPT_MEMORY: usize = 512 << 10;
 /// The same where the kernel cannot tell which pages were written, so that all of them are cleared.
 const KEPT_WITHOUT_SCAN: usize = 64 << 10;
@@ -49,12 +50,12 @@ pub(in crate::wasm) struct Compiled {
 /// The error of setting up a runtime.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RuntimeError {
-    /// wasmtime could not reserve the address space for instances.
+    /// The address space for instances could not be reserved.
     #[error("reserving address space for {instances} instances; a limit such as `ulimit -v` may be in the way")]
     Engine {
         /// The number of the last try.
         instances: u32,
-        /// wasmtime's error.
+        /// The error of wasmtime.
         #[source]
         source: wasmtime::Error,
     },
@@ -101,7 +102,9 @@ pub(in crate::wasm) fn config(fuel: bool, instances: Option<u32>) -> Config {
         // The component model's async support would make a warm call several times slower, and the contract does not
         // use it.
         .concurrency_support(false)
+        // Fuel is counted by code in the guest, so that engines with and without it need artefacts of their own.
         .consume_fuel(fuel)
+        // Needed by both engines: fuel counts instructions, and the epoch bounds time.
         .epoch_interruption(true)
         .memory_guaranteed_dense_image_size(IMAGE_BYTES)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(32));
@@ -119,6 +122,7 @@ pub(in crate::wasm) fn config(fuel: bool, instances: Option<u32>) -> Config {
 fn pooling(instances: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
+        // A number only: a core instance takes no memory before it is used.
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
         // Most components have one memory; the few with more use the extra quarter.
         .total_memories(instances.saturating_add(instances / 4).saturating_add(MEMORIES))
@@ -148,6 +152,7 @@ fn pooling(instances: u32) -> PoolingAllocationConfig {
 /// Returns `true` if this machine may swap pages to a disk.
 fn has_swap() -> bool {
     // The first line is a heading.
+    // Unknown counts as swap, which only costs speed; the other error would leak a guest's pages to the next.
     std::fs::read_to_string("/proc/swaps").map_or(true, |text| text.lines().count() > 1)
 }
 
@@ -161,6 +166,7 @@ fn start_ticker(engine: &Engine) {
         .spawn(move || {
             loop {
                 std::thread::sleep(TICK);
+                // Dropped at the end of each turn, so that the ticker does not keep the engine alive while it sleeps.
                 let Some(engine) = engine.upgrade() else { return };
                 engine.increment_epoch();
             }

@@ -1,4 +1,4 @@
-//! From the bytes of a component to a program: compilation in a child process, the cache on disk, and the engines.
+//! The way from the bytes of a component to a program: compilation in a child process, the cache on disk, the engines.
 
 pub(super) mod artefact;
 mod artefact_eviction;

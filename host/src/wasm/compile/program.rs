@@ -57,7 +57,7 @@ fn list(findings: &[Finding]) -> String {
 
 /// The entry of a component that is being loaded or in use. The lock lets one caller load it.
 type Slot = Arc<tokio::sync::Mutex<Weak<Program>>>;
-/// The programs by digest, and by whether their engine counts fuel.
+/// The programs by digest; the second part of the key is `true` if their engine counts fuel.
 pub(in crate::wasm) type Programs = Mutex<HashMap<(Digest, bool), Slot>>;
 
 /// Returns the SHA-256 of bytes.

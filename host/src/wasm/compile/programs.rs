@@ -1,4 +1,4 @@
-//! Loading of programs: from those in use, from the cache, or by compiling.
+//! The loading of programs: from those in use, from the cache, or by compiling.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ impl Runtime {
         .await
         .expect("looking at bytes does not panic")?;
         let component = self.component(&bytes, expected, fuel, started).await?;
+        // Linked here and not at each start: an import that does not fit is a fault of the component, found once.
         let compiled = self.compiled(fuel)?;
         let fit = |error: wasmtime::Error| ProgramError::Link(format!("{error:#}"));
         let pre = compiled.linker.instantiate_pre(&component).map_err(fit)?;
@@ -74,9 +75,11 @@ impl Runtime {
         if let Some(component) = tokio::task::block_in_place(|| self.artefacts.find(engine, &path)) {
             return Ok(component);
         }
+        // Before the wait for a turn, which is part of the time that the operator sees pass.
         started(bytes.len() as u64);
         // One for each core, because a compiler process uses all cores it can get.
         let _turn = self.compiling.acquire().await.expect("the semaphore is never closed");
+        // In the artefacts' folder, so that the rename stays within one file system.
         let (input, output) = (self.artefacts.temporary(), self.artefacts.temporary());
         let compiled = async {
             // The child reads a copy that no other process can change.
@@ -89,6 +92,7 @@ impl Runtime {
         let _ = tokio::fs::remove_file(&input).await;
         let _ = tokio::fs::remove_file(&output).await;
         compiled?;
+        // Loaded by the way of a stored artefact, so that a seal that does not match is found now.
         tokio::task::block_in_place(|| self.artefacts.load(engine, &path))
             .map_err(|why| ProgramError::Compile(format!("what was compiled cannot be loaded: {why}")))
     }

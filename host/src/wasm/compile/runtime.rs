@@ -29,7 +29,7 @@ pub(crate) struct RuntimeOptions {
 /// The engines, the artefact cache and the instance slots.
 pub(crate) struct Runtime {
     plain: Compiled,
-    /// Created when an agent first sets `fuel`, because counting costs every guest 14 to 22 %.
+    /// The engine that counts fuel, created when an agent first sets `fuel`: counting costs every guest 14 to 22 %.
     fuelled: OnceLock<Compiled>,
     pub(in crate::wasm) artefacts: Artefacts,
     pub(in crate::wasm) programs: Programs,
@@ -88,6 +88,7 @@ impl Runtime {
         if let Some(fuelled) = self.fuelled.get() {
             return Ok(fuelled);
         }
+        // Two callers may both create one; the second is dropped, and the error of neither is kept for later callers.
         let made = compiled(true, self.instances())?;
         Ok(self.fuelled.get_or_init(|| made))
     }
@@ -106,6 +107,7 @@ impl Runtime {
             if (waits.before == 0 || is_starved)
                 && let Some(slot) = self.evict_idle()
             {
+                // Before the next waiter is woken, so that this one is not the next.
                 drop(waits);
                 // Several instances may be idle, and waiters that came meanwhile have not been woken for them.
                 self.slots.wake_next(None);
@@ -125,6 +127,7 @@ impl Runtime {
                     token.done();
                 }
             }
+            // From now on in the priority queue: it was woken once in vain.
             is_starved = true;
         }
     }
@@ -141,6 +144,7 @@ impl Runtime {
     /// Wakes a waiter after an instance of this pool became idle. For a starved waiter the instance is evicted at once.
     pub(in crate::wasm) fn instance_idle(&self, pool: &Arc<impl Evict + 'static>) {
         if self.has_waiters() && !self.slots.wake_next(Some(&(Arc::clone(pool) as Arc<dyn Evict>))) {
+            // The freed slot goes to the starved waiter.
             drop(pool.evict().map(EvictedInstance::end));
         }
     }

@@ -1,4 +1,4 @@
-//! Recording of a response body while it is sent.
+//! The recording of a response body while it is sent.
 
 use bytes::Bytes;
 use http_body::Frame;
@@ -51,6 +51,7 @@ impl BodyRecorder {
     }
 
     fn finish(&mut self, bytes: Option<Vec<u8>>) {
+        // Taken, because an end may be recorded more than once: by the last frame, and by the drop.
         if let Some(on_end) = self.on_end.take() {
             on_end(bytes);
         }
@@ -59,6 +60,7 @@ impl BodyRecorder {
 
 impl Drop for BodyRecorder {
     fn drop(&mut self) {
+        // A reader may stop at the announced length, so that a complete body never reports its end.
         if self.length == Some(self.bytes.len()) { self.end() } else { self.finish(None) }
     }
 }

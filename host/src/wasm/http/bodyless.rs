@@ -51,6 +51,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
     linker.instance(TYPES)?.func_wrap(
         FINISH,
         |mut store: StoreContextMut<'_, Ctx>, (body, trailers): Params| -> wasmtime::Result<(Result<(), ErrorCode>,)> {
+            // The original checks the length and drops the body, so that its error can be replaced afterwards.
             let finished = match store.data_mut().http().finish(body, trailers) {
                 Ok(()) => Ok(()),
                 Err(error) => Err(error.downcast()?),

@@ -1,4 +1,4 @@
-//! The influence of an HTTP caller on its call: the way it sends its body and takes the response, and whether it stays.
+//! The influence of an HTTP caller on its call: it may send its body or take the response slowly, or leave.
 //!
 //! A guest that fails because of its caller is not at fault.
 
@@ -81,13 +81,14 @@ impl Actions {
 }
 
 impl Caller {
-    /// Notes that the guest polled for more of the request, and whether there was data.
+    /// Notes a poll of the guest for more of the request; `came` is set if there was data.
     fn sends(&self, came: bool) {
         let mut done = self.0.lock();
         if came {
             let since = done.sending_since.take();
             done.waited += since.map_or(Duration::ZERO, |since| since.elapsed());
         } else {
+            // The first poll without data counts: later ones are of the same wait.
             done.sending_since.get_or_insert_with(Instant::now);
         }
     }
@@ -118,6 +119,7 @@ impl Caller {
     /// the memory limit if the guest was refused memory beyond it.
     pub(in crate::wasm) fn caused(&self, fault: &Fault, time: Duration, starved: Option<u64>) -> bool {
         let done = self.0.lock();
+        // Other faults do not count against the guest anyway.
         if !fault.is_guests() {
             return false;
         }
@@ -162,6 +164,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Sending<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // An end and an error count as data as well: the wait is over.
         self.caller.sends(polled.is_ready());
         match &polled {
             Poll::Ready(Some(Err(_))) => self.caller.0.lock().broke_off = true,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::message::{Diagnostics, Effects, Fault};
 
-/// Called with the end of the guest.
+/// A callback for the end of the guest.
 pub(crate) type Ended = Box<dyn FnOnce(HttpEnd) + Send>;
 /// The running guest; resolves when it ends.
 pub(in crate::wasm) type Running = Pin<Box<dyn Future<Output = HttpEnd> + Send>>;
@@ -44,6 +44,7 @@ impl EndListener {
 
 impl Drop for EndListener {
     fn drop(&mut self) {
+        // Does nothing after another end: the callback is gone by then.
         self.notify(Fault::Abandoned.into());
     }
 }

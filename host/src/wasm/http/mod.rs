@@ -40,7 +40,7 @@ pub(crate) enum HttpFailure {
     /// The call of the guest failed.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// Each run ended in a conflict: other handlers changed keys that it had read.
+    /// The call ended in a conflict in each run: other handlers changed keys that it had read.
     #[error("{0}")]
     Conflict(String),
     /// The effects could not be committed.
@@ -200,6 +200,7 @@ async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> B
             end = Some(ready);
         }
         match Pin::new(&mut receiver).poll(cx) {
+            // Polled after the guest in the same turn: a guest that ended has often set its head in this very poll.
             Poll::Ready(head) => Poll::Ready(head.ok()),
             Poll::Pending if end.is_some() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
@@ -258,6 +259,7 @@ impl Lease {
         B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
     {
         let mut result = self.instance().serve_http(request, work, time, sender).await;
+        // Read before the lease is finished below, after which the instance may belong to another call.
         let cpu = self.instance().cpu();
         let broken_off = matches!(result, Err(Fault::Reserved(_))).then(|| Box::new(self.instance().take_effects()));
         // A guest that returned without a complete response may be in an undefined state, and is not reused.

@@ -235,6 +235,7 @@ impl Drop for OpenBody {
         // Stops the caller's clock: the reader takes no more.
         self.caller.asks();
         let mut listener = EndListener(self.listener.0.take());
+        // The runtime is gone when the host ends, and the guest ends with it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.length == Some(self.read) {
             // The reader has the whole response. The guest finishes its work within its time.

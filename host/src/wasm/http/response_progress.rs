@@ -27,6 +27,7 @@ impl ResponseProgress {
         }
         // The guest is not called to finish an empty body.
         let finished = if response.body().is_end_stream() { FINISHED } else { 0 };
+        // Relaxed: set within a poll of the guest, and read after it by the same task.
         self.0.fetch_or(SENT | finished, Ordering::Relaxed);
     }
 

@@ -1,4 +1,4 @@
-//! Eviction of idle instances when another pool needs a slot.
+//! The eviction of idle instances when another pool needs a slot.
 //!
 //! A pool is listed when an instance of it becomes idle, and delisted when it is asked for one. So finding a victim
 //! takes the same time for any number of agents, and a pool whose instance is used again and again is listed once.
@@ -36,6 +36,7 @@ pub(in crate::wasm) struct Listing {
 impl Listing {
     /// Marks the pool as used.
     pub(in crate::wasm) fn mark_used(&self) {
+        // Relaxed: a mark that is seen late costs one eviction that was not the best.
         self.used.store(true, Ordering::Relaxed);
     }
 
@@ -46,6 +47,7 @@ impl Listing {
 
     /// Returns `true` if the pool has to be added to the list, and marks it as listed.
     pub(in crate::wasm) fn try_list(&self) -> bool {
+        // The load in front keeps a pool that is used again and again from contending for the cache line.
         !self.is_listed.load(Ordering::SeqCst) && !self.is_listed.swap(true, Ordering::SeqCst)
     }
 
@@ -85,6 +87,7 @@ impl EvictableList {
                 continue;
             };
             if skipped < MAX_SKIPPED && pool.listing().was_used() {
+                // The mark was cleared by the question, so that a pool is skipped once for each use.
                 skipped += 1;
                 continue;
             }

@@ -18,9 +18,9 @@ use crate::wasm::pool::{Memory, Pool};
 /// The reason why there is no instance for a call.
 #[derive(Debug)]
 pub(crate) enum NoInstance {
-    /// Earlier instances failed, and none is started before this time, in milliseconds of the steady clock.
+    /// The pause after failures: none is started before this time, in milliseconds of the steady clock.
     Pausing(u64),
-    /// Another fault.
+    /// A fault of another kind.
     Fault(Fault),
 }
 
@@ -41,6 +41,7 @@ impl Pool {
 
     async fn obtain(self: &Arc<Self>, deadline: Instant, waits: bool) -> Result<Lease, NoInstance> {
         let overloaded = |_| NoInstance::Fault(Fault::Overloaded);
+        // The permit first: without one, an instance would be taken from the idle ones and only wait.
         let permit = self.permits.take_by(deadline).await.map_err(overloaded)?;
         let warm = self.take_idle();
         let held = match warm {
@@ -75,6 +76,7 @@ impl Pool {
         let now = clock::steady_ms();
         let Some(at) = self.supervision.lock().may_start(now) else { return Ok(()) };
         let pause = Duration::from_millis(at.saturating_sub(now));
+        // A pause beyond the deadline is reported now, so that the caller need not wait in vain.
         if !waits || Instant::now() + pause >= deadline {
             return Err(NoInstance::Pausing(at));
         }
@@ -96,6 +98,7 @@ impl Pool {
     }
 
     fn lease_last(self: &Arc<Self>, permit: CallPermit, age: Duration) -> Option<Lease> {
+        // With the permit in hand no call can start, so that the age cannot change meanwhile.
         let mut idle = self.idle.lock();
         idle.last().filter(|last| last.since.elapsed() >= age)?;
         let last = idle.pop()?;
@@ -165,6 +168,7 @@ impl Lease {
             FaultHistory::First => InstanceFailure::Trap,
             FaultHistory::Repeated => InstanceFailure::TrapAgain,
         };
+        // The lease is dropped at the end of this function, which ends the instance.
         self.pool.failed(failure, fault);
     }
 
@@ -205,6 +209,7 @@ impl Drop for HeldLease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.held.take().is_some() {
+            // The condition has dropped the instance and its slot, so that `refill` finds the slot free.
             self.pool.ended();
             self.pool.refill();
         }

@@ -39,19 +39,19 @@ pub(crate) struct Pool {
     /// The identity of the instances.
     pub(crate) who: Arc<Identity>,
     pub(in crate::wasm) environment: Environment,
-    /// IdleInstance instances. The one used last is taken first, so that the others age and can be trimmed.
+    /// The idle instances. The one used last is taken first, so that the others age and can be trimmed.
     pub(in crate::wasm) idle: Mutex<Vec<IdleInstance>>,
     /// The state of the pool in the list of evictable pools.
     pub(in crate::wasm) listing: Listing,
     /// The permits for calls.
     permits: Arc<CallPermits>,
-    /// The number of calls for which an instance is used. A reload may change it in slot.
+    /// The number of calls for which an instance is used. A reload may change it in place.
     reuse: AtomicU32,
     /// The number of instances to keep warm, as far as there are slots.
     pub(in crate::wasm) min: AtomicU32,
     /// Set while a task replaces ended instances.
     pub(in crate::wasm) refilling: AtomicBool,
-    /// Live instances: idle or in a call.
+    /// The number of live instances: idle or in a call.
     pub(in crate::wasm) live: AtomicU32,
     started: AtomicU32,
     failures: AtomicU32,
@@ -68,9 +68,9 @@ pub(crate) struct Pool {
 pub(in crate::wasm) enum Memory<'a> {
     /// The latest snapshot.
     Saved,
-    /// This snapshot.
+    /// The given snapshot.
     Given(&'a [u8]),
-    /// None.
+    /// An empty state.
     None,
 }
 
@@ -117,6 +117,7 @@ impl Pool {
     /// memory of other instances, and do not delay other calls.
     pub(crate) fn for_copies(&self, host: Arc<dyn GuestHost>) -> Arc<Self> {
         let copies = Self::new(&self.runtime, Arc::clone(&self.program), Arc::clone(&self.who), host, 1);
+        // The reuse may have been changed by a reload since the revision began.
         copies.reuse.store(self.reuse.load(Ordering::Relaxed), Ordering::Relaxed);
         copies
     }
@@ -146,9 +147,11 @@ impl Pool {
     /// others after their call.
     pub(crate) fn set_reuse(&self, said: Option<u32>) {
         let reuse = self.program.summary.reuse(said);
+        // A larger bound wears no instance out.
         if self.reuse.swap(reuse, Ordering::SeqCst) <= reuse {
             return;
         }
+        // Collected, so that the instances end after the lock is released.
         let worn: Vec<IdleInstance> = self.idle.lock().extract_if(.., |idle| idle.instance.uses() >= reuse).collect();
         self.live.fetch_sub(u32::try_from(worn.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
@@ -185,6 +188,7 @@ impl Pool {
 
     /// Returns the end of the pause after failures, by the steady clock, if no instance is idle.
     pub(crate) fn pausing(&self) -> Option<u64> {
+        // An idle instance needs no start, so that the pause does not matter to a call.
         let is_troubled = self.is_troubled.load(Ordering::Relaxed) && self.idle.lock().is_empty();
         if is_troubled { self.supervision.lock().may_start(clock::steady_ms()) } else { None }
     }
@@ -210,10 +214,12 @@ impl Pool {
     pub(in crate::wasm) fn failed(&self, kind: InstanceFailure, fault: &Fault) {
         self.is_troubled.store(true, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
+        // A random part spreads the restarts of many agents that failed for one cause.
         let verdict = self.supervision.lock().failed(clock::steady_ms(), rand::random(), kind);
         match verdict {
             RestartDecision::Replace { .. } => {}
             RestartDecision::GiveUp => {
+                // The first reason stays: later failures follow from it.
                 drop(self.given_up.set(format!("its instances fail to start again and again: {fault}")));
             }
         }
@@ -238,8 +244,10 @@ impl Pool {
                 Memory::Given(saved) => instance.restore(saved).await,
                 Memory::None => Ok(()),
             };
+            // An instance without its state must not serve: it would answer as if it remembered nothing.
             restored.inspect_err(|fault| self.environment.host.not_restored(&self.who.revision, fault))?;
         }
+        // Counted only now: an instance that failed to restore never lived.
         self.live.fetch_add(1, Ordering::Relaxed);
         self.started.fetch_add(1, Ordering::Relaxed);
         Ok(instance)
@@ -252,6 +260,7 @@ impl Pool {
 
     /// Ends idle instances now, and all others with their calls.
     pub(crate) fn close(&self) {
+        // Before the idle ones are ended, so that none that comes back afterwards is kept.
         self.closed.store(true, Ordering::SeqCst);
         self.trim(0, Duration::ZERO);
     }
@@ -274,6 +283,7 @@ impl Pool {
 
     /// Takes an instance back after a call, or ends it.
     pub(in crate::wasm) fn give_back(self: &Arc<Self>, mut instance: Box<Instance>, slot: InstanceSlot, well: bool) {
+        // The flag in front of the lock keeps the usual success free of it.
         if well && self.is_troubled.swap(false, Ordering::Relaxed) {
             self.supervision.lock().succeeded();
         }

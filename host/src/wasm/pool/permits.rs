@@ -15,7 +15,7 @@ pub(in crate::wasm) struct CallPermits {
     awaited: AtomicU32,
 }
 
-/// One permit or several. Dropping it passes it to the next waiter.
+/// A permit, or several at once. Dropping it passes it to the next waiter.
 pub(in crate::wasm) type CallPermit = OwnedSemaphorePermit;
 
 impl CallPermits {
@@ -48,6 +48,7 @@ impl CallPermits {
     /// Waits for a permit until `deadline`.
     pub(in crate::wasm) async fn take_by(&self, deadline: Instant) -> Result<CallPermit, Elapsed> {
         match self.take() {
+            // The usual case sets no timer.
             Some(permit) => Ok(permit),
             None => tokio::time::timeout_at(deadline.into(), self.wait()).await,
         }
@@ -59,6 +60,7 @@ impl CallPermits {
     }
 
     async fn wait_for(&self, count: u32) -> CallPermit {
+        // A guard, because the caller may drop this future at its deadline.
         let _awaited = Awaited::new(&self.awaited);
         Arc::clone(&self.free).acquire_many_owned(count).await.expect("the semaphore is never closed")
     }
@@ -70,6 +72,7 @@ impl CallPermits {
 
     /// Returns `true` if a caller waits for a permit.
     pub(in crate::wasm) fn have_waiters(&self) -> bool {
+        // The semaphore does not tell its number of waiters.
         self.awaited.load(Ordering::SeqCst) > 0
     }
 }

@@ -1,4 +1,4 @@
-//! Warm instances: starting them ahead of calls, and ending idle ones.
+//! The warm instances of a pool: started ahead of calls, and ended when idle for long.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,11 +53,13 @@ impl Pool {
             return;
         }
         let Ok(runtime) = Handle::try_current() else {
+            // Without a runtime the process ends, and nothing needs to be warm.
             return self.refilling.store(false, Ordering::SeqCst);
         };
         let pool = Arc::clone(self);
         runtime.spawn(async move {
             let filled = pool.fill(pool.min.load(Ordering::Relaxed)).await;
+            // Before the next `refill`, which would find its own task in the way.
             pool.refilling.store(false, Ordering::SeqCst);
             match filled {
                 // No free slots; the next sweep tries again.
@@ -102,6 +104,7 @@ impl Pool {
 
     /// Starts an instance without a snapshot, runs its health check, and ends it.
     pub(crate) async fn try_out(&self) -> Result<(), Fault> {
+        // The trial counts against the host's bound as any instance, and not against `instances.max`.
         let _slot = self.runtime.slot().await;
         let mut instance = Instance::start(&self.program, &self.environment).await?;
         check(&mut instance).await

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// One in this many slots is kept free of instances that wait for an answer. Otherwise all slots could belong to agents
-/// that ask, the agents they ask would find none, and all would wait until their deadlines.
+/// The share of slots that is kept free of instances that wait for an answer. Otherwise all slots could belong to
+/// agents that ask, the agents they ask would find none, and all would wait until their deadlines.
 const RESERVED_SHARE: u32 = 8;
 
 /// The slots of a runtime.
@@ -27,10 +27,10 @@ pub(in crate::wasm) struct InstanceSlots {
     blocked: AtomicU32,
 }
 
-/// Both queues are in order of arrival. Waiters may have left.
+/// The free slots and the waiters. Both queues are in order of arrival, and their waiters may have left.
 struct SlotsState {
     free: u32,
-    /// Starved waiters: woken once without success, and handed the next slot.
+    /// The starved waiters: woken once without success, and handed the next slot.
     starved: VecDeque<oneshot::Sender<Wakeup>>,
     /// Waiters to be woken.
     queue: VecDeque<oneshot::Sender<Wakeup>>,
@@ -46,7 +46,7 @@ pub(crate) struct InstanceSlot {
 pub(in crate::wasm) enum Wakeup {
     /// The slot is the waiter's.
     Granted(InstanceSlot),
-    /// There may be a free slot, or an idle instance to evict.
+    /// A hint that there may be a free slot, or an idle instance to evict.
     Retry(RetryToken),
 }
 
@@ -92,6 +92,7 @@ impl RetryToken {
 
     /// Drops the wake-up without waking the next waiter.
     pub(in crate::wasm) fn done(mut self) {
+        // Its drop would wake the next waiter, for which there is no slot.
         self.slots = None;
     }
 }
@@ -133,6 +134,7 @@ impl InstanceSlots {
 
     /// Returns the number of instances that may wait for answers at once.
     pub(in crate::wasm) fn max_blocked(&self) -> u32 {
+        // Rounded in favour of the reserve, so that the smallest host has one slot for answers as well.
         self.total - self.total.div_ceil(RESERVED_SHARE)
     }
 
@@ -169,6 +171,7 @@ impl InstanceSlots {
                 // A starved waiter that left must not block those behind it.
                 state.starved.retain(|waits| !waits.is_closed());
                 if !state.starved.is_empty() {
+                    // An instance given to a waiter of the ordinary queue would pass the starved one by.
                     return false;
                 }
                 let next = state.queue.pop_front();
@@ -190,6 +193,7 @@ impl InstanceSlots {
             let next = {
                 let mut state = self.state.lock();
                 let next = state.starved.pop_front();
+                // A slot that is handed over never becomes free, so that no running caller can take it.
                 state.free += u32::from(next.is_none());
                 self.count(&state);
                 next

@@ -30,7 +30,7 @@ static CONTRACT: LazyLock<(Resolve, PackageId)> = LazyLock::new(|| {
 pub(crate) struct Guest<'a> {
     /// The world: `message`, `stateful`, `healthy`, `migrating` or `remembering`.
     pub(crate) world: &'a str,
-    /// Initial pages of its memory.
+    /// The initial pages of its memory.
     pub(crate) pages: u32,
     /// Imports, as text.
     pub(crate) imports: &'a str,

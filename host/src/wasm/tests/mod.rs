@@ -36,7 +36,7 @@ use crate::message::{
 };
 use crate::wasm::ProgramError;
 
-/// Enough for a call that ends by itself, even on a busy machine.
+/// The limit for a call that ends by itself: enough even on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
 
 /// An engine with a cache of its own, and the world of its guests.
@@ -144,7 +144,7 @@ pub(crate) fn this_program() -> Vec<OsString> {
     vec![program.into(), "--exact".into(), "wasm::tests::the_compiler".into()]
 }
 
-/// Not a test, but the child process that compiles for the others. The harness takes the arguments after its name for
+/// The child process that compiles for the others, and not a test. The harness takes the arguments after its name for
 /// names of tests that do not exist.
 #[test]
 fn the_compiler() {
@@ -178,7 +178,7 @@ impl GuestHost for World {
         Ok(Outgoing::new(Arc::new(Nowhere(Arc::clone(&self.places))), Box::new(envelope)))
     }
 
-    /// No request is ever answered.
+    /// A request that is never answered.
     fn request<'a>(
         &'a self,
         _: &'a Identity,

@@ -10,7 +10,7 @@ use super::guests::{COUNT, Guest, counts, handles};
 use super::{Bench, HeldLease, LONG, Pool, call, call_kept};
 use crate::message::Fault;
 
-/// Enough to see that an event does not occur.
+/// The wait that is enough to see that an event does not occur.
 const SHORT: Duration = Duration::from_millis(30);
 
 async fn lease(pool: &Arc<Pool>, patience: Duration) -> Result<super::super::Lease, Fault> {
@@ -265,7 +265,7 @@ async fn instances_are_bounded_by_the_machine() {
     assert!((64..=16_384).contains(&bench.runtime.instances()), "{}", bench.runtime.instances());
 }
 
-/// With one more thread: while it is busy, a woken waiter does not get to its slot.
+/// The runtime has one more thread: while that is busy, a woken waiter does not get to its slot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn no_more_instances_are_evicted_than_needed() {
     let bench = Bench::with_instances(4);

@@ -7,7 +7,7 @@ use super::guests::Guest;
 use super::{Bench, call};
 use crate::message::Fault;
 
-/// Larger than the code of any guest here.
+/// A size above that of the code of any guest here.
 const CODE: u64 = 10_000;
 
 /// Returns DWARF sections as text: all code is the function `name` in `guest.c`, at line 7.

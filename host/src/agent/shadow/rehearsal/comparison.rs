@@ -9,8 +9,8 @@
 //! ```
 //! An answer that equals the original one proves little by itself. A revision that cannot read the present state starts
 //! with an empty one, and the rehearsed messages, which once built the state, build it again: every answer equals the
-//! original, although the revision has lost all data. In a second round such a revision answers differently, because its
-//! state then has these messages, while a revision whose answers do not depend on the state answers the same.
+//! original, although the revision has lost all data. In a second round such a revision answers differently, because
+//! its state then has these messages, while a revision whose answers do not depend on the state answers the same.
 //!
 //! Only answers are compared, not writes and sends: a revision that stores its state in a new format, which is when a
 //! rehearsal matters most, writes differently on purpose.
@@ -97,6 +97,7 @@ impl Comparison {
 
     /// Adds the answers to one message; `None` if the running revision has none.
     pub(super) fn add(&mut self, index: usize, candidate: Answer, stable: Option<Answer>) {
+        // The first comparison sets the start, because the clock's tick counts from the oldest answer.
         self.began.get_or_insert_with(Instant::now);
         let mismatch = Mismatch { index, candidate, stable, is_controlled: false, is_as_given: false };
         if mismatch.is_settled(&self.ignore) {
@@ -113,8 +114,8 @@ impl Comparison {
         self.mismatches.push(mismatch);
     }
 
-    /// Finds the paths that differ by nature with further runs of the running revision. `control` creates one on a fresh
-    /// copy.
+    /// Finds the paths that differ by nature with further runs of the running revision. `control` creates one on a
+    /// fresh copy.
     pub(super) async fn learn(
         &mut self,
         messages: &[RecentMessage],
@@ -138,6 +139,7 @@ impl Comparison {
                 match control.run_to_end(&messages[..=mismatch.index], Some(until)).await {
                     Some(RunOutcome::Answered(again)) => {
                         mismatch.is_controlled = true;
+                        // Bounded: answers with random keys would add paths for ever.
                         if self.result.by_nature.len() < MAX_LEARNED {
                             let differences = compare(stable, &again, &self.ignore);
                             let new = learn(&mut self.ignore, &differences);

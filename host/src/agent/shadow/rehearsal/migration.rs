@@ -8,8 +8,9 @@ use crate::agent::state::migrate::migrate;
 use crate::message::{CommitFailure, Effects, GuestHost};
 
 impl Runner {
-    /// Lets the revision migrate the copy of the state from version `from`, in steps as it would migrate the state itself.
-    /// If the migrated state exceeds the bound of the copy, the runner is exhausted: that says nothing about the revision.
+    /// Lets the revision migrate the copy of the state from version `from`, in steps as it would migrate the state
+    /// itself. If the migrated state exceeds the bound of the copy, the runner is exhausted: that says nothing about
+    /// the revision.
     ///
     /// # Errors
     /// The reason why the migration failed, for a person.

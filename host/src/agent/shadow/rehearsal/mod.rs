@@ -36,16 +36,16 @@ pub(in crate::agent) use stored_answer::encode_answer;
 const MAX_FAILED: usize = 100;
 /// The longest reason of a failure, in characters. A trap of a guest may have a message of any length.
 const MAX_REASON: usize = 1_000;
-/// The time for which the running revision handles messages for the comparison. Well below the five minutes that a rollout
-/// gives the host for its work by default.
+/// The time for which the running revision handles messages for the comparison. Well below the five minutes that a
+/// rollout gives the host for its work by default.
 const COMPARE_TIME: Duration = Duration::from_secs(60);
-/// The times in an undo, which is urgent: for the candidate's messages, for those of the running revision, which may hang,
-/// and for all.
+/// The times in an undo, which is urgent: for the candidate's messages, for those of the running revision, which may
+/// hang, and for all.
 const UNDO_CANDIDATE_TIME: Duration = Duration::from_secs(10);
 const UNDO_STABLE_TIME: Duration = Duration::from_secs(5);
 const UNDO_TIME: Duration = Duration::from_secs(15);
-/// The most messages of the history that an undo searches if the agent keeps none for rehearsals: the history has no index
-/// by agent, and may have millions.
+/// The most messages of the history that an undo searches if the agent keeps none for rehearsals: the history has no
+/// index by agent, and may have millions.
 const UNDO_SEARCH: u32 = 100_000;
 /// The time for a running revision that is undone to save its memory for the comparison.
 const UNDO_SAVE_TIME: Duration = Duration::from_secs(2);
@@ -57,8 +57,8 @@ pub(crate) struct RehearsalReport {
     pub(crate) messages: u32,
     /// The number of messages that the candidate handled.
     pub(crate) passed: u32,
-    /// The number of messages that say nothing about the candidate: the running revision fails at them as well, or the time
-    /// was over.
+    /// The number of messages that say nothing about the candidate: the running revision fails at them as well, or the
+    /// time was over.
     pub(crate) set_aside: u32,
     /// The ids of the first messages that failed, with the reason.
     pub(crate) failed: Vec<(String, String)>,
@@ -151,7 +151,8 @@ impl Agent {
     /// Lets a candidate handle the latest messages on a copy of the state.
     ///
     /// # Errors
-    /// The reason why the rehearsal could not take place or was interrupted. A failure of the candidate is in the report.
+    /// The reason why the rehearsal could not take place or was interrupted. A failure of the candidate is in the
+    /// report.
     pub(crate) async fn rehearse(&self, rehearsal: RehearsalJob) -> Result<RehearsalReport, String> {
         let stop = rehearsal.stop.clone();
         tokio::select! {
@@ -257,6 +258,7 @@ impl Agent {
             return Ok(stored.map(|snapshot| snapshot.data));
         };
         let (lease, saved) = self.save(stable, lease).await?;
+        // The live instance goes on: a save changes nothing in its memory.
         lease.finish(true);
         Ok(saved.map(|snapshot| snapshot.data.clone()))
     }
@@ -270,6 +272,7 @@ fn explain(outcome: &Outcome) -> String {
     {
         why.push_str(&format!(" at {first}"));
     }
+    // By characters, because a cut within one would panic.
     why.chars().take(MAX_REASON).collect()
 }
 
@@ -308,6 +311,7 @@ impl RehearsalRun<'_> {
                         self.report.set_aside += 1;
                         continue;
                     }
+                    // The rest is neither passed nor set aside, so that the report still tells that it failed.
                     if self.report.failed.len() < MAX_FAILED {
                         self.report.failed.push((message.envelope.message.id.clone(), explain(&outcome)));
                     }
@@ -332,8 +336,8 @@ impl RehearsalRun<'_> {
         }
     }
 
-    /// Returns `true` if the running revision, after the messages before, fails in the same way, or has no time left in an
-    /// undo: the failure then does not count against the candidate.
+    /// Returns `true` if the running revision, after the messages before, fails in the same way, or has no time left in
+    /// an undo: the failure then does not count against the candidate.
     async fn stable_fails_like(&mut self, at: usize, outcome: &Outcome) -> bool {
         let Some(stable) = &mut self.stable else { return false };
         match stable.run_to_end(&self.messages[..=at], self.deadlines.stable).await {

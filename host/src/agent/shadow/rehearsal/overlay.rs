@@ -56,6 +56,7 @@ impl StateOverlay {
         for (key, value) in writes.into_iter().chain(added) {
             written.bytes += key.len() + size(&value);
             let length = key.len();
+            // The bound is for what is in memory now, and not for the sum of all writes.
             if let Some(before) = written.keys.insert(key, value) {
                 written.bytes -= length + size(&before);
             }
@@ -88,6 +89,7 @@ impl GuestHost for StateOverlay {
             let there = written.as_ref().filter(|value| value.is_there(clock::now_ms()));
             let what =
                 there.map(|value| Read { value: value.bytes.to_vec(), version: 0, expires_at: value.expires_at() });
+            // Nothing leaves a rehearsal, so that nothing has to wait for the disk.
             return Ok(Seen { what, durable: true });
         }
         self.directory.read(agent, key)

@@ -20,8 +20,8 @@ pub(super) struct Runner {
     pub(super) overlay: Arc<StateOverlay>,
     /// The number of messages handled.
     handled: usize,
-    /// Set once it handles no more: it was interrupted in the middle of a message, or its writes exceed their bound. Its
-    /// state is then not the one that the next message has to find.
+    /// Set once it handles no more: it was interrupted in the middle of a message, or its writes exceed their bound.
+    /// Its state is then not the one that the next message has to find.
     pub(super) is_exhausted: bool,
 }
 

@@ -34,6 +34,7 @@ impl StoredReply<'_> {
     fn encode(self) -> Vec<u8> {
         const WRITTEN: &str = "a vector takes whatever is written";
         let whole = postcard::to_allocvec(&StoredAnswer::Whole(self)).expect(WRITTEN);
+        // Measured after encoding, because the head and the content type count as well.
         if whole.len() <= MAX_BYTES {
             return whole;
         }
