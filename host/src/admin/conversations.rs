@@ -25,7 +25,7 @@ const SHORT: usize = 1_024;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// Only conversations with this participant: an agent, or a sender outside.
+    /// Selects conversations with this participant: an agent, or a sender outside.
     participant: Option<String>,
     /// The most to return: 50 by default, 1000 at most.
     limit: Option<u32>,

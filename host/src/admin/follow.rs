@@ -34,9 +34,9 @@ const LINES: u32 = 100;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EventParams {
-    /// Only events of this agent.
+    /// Selects events of this agent.
     agent: Option<String>,
-    /// Only events after this id, the oldest first. Without it, the newest.
+    /// Selects events after this id, the oldest first. Without it, the newest are returned.
     #[serde(default)]
     after: i64,
     /// The most to return: 100 by default, 1000 at most.
@@ -51,7 +51,7 @@ pub(super) struct EventParams {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LogParams {
-    /// Only lines of this agent.
+    /// Selects lines of this agent.
     agent: Option<String>,
     /// The number of newest lines to return: 100 by default, 0 to 1000.
     tail: Option<u32>,

@@ -173,7 +173,7 @@ pub(super) const COMMANDS: [(&str, RolloutCommand); 6] = [
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct To {
-    /// For `undo`: the number of the revision to go back to; by default the one that ran before.
+    /// The number of the revision to go back to, for `undo`; by default the one that ran before.
     to: Option<u64>,
     /// For `undo`: whether that revision handles the last messages on a copy first, and is refused if it fails at one
     /// (true).
