@@ -175,10 +175,10 @@ pub(super) const COMMANDS: [(&str, RolloutCommand); 6] = [
 pub(super) struct To {
     /// The number of the revision to go back to, for `undo`; by default the one that ran before.
     to: Option<u64>,
-    /// For `undo`: whether that revision handles the last messages on a copy first, and is refused if it fails at one
-    /// (true).
+    /// Set if that revision handles the last messages on a copy first, for `undo`, which is refused if it fails at
+    /// one message. `true`, unless given.
     rehearse: Option<bool>,
-    /// For `undo`: whether the state is to be as it was when a revision of another format followed, without what was
+    /// Set if the state is to be as it was when a revision of another format followed, for `undo`, without what was
     /// written since, which is kept in turn. Such an undo is not rehearsed. `false`, unless given.
     #[serde(rename = "restore-state")]
     #[param(rename = "restore-state")]

@@ -34,10 +34,10 @@ const MAX_KEY: usize = 1_024;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct KeyParams {
-    /// Only keys with this prefix.
+    /// Selects keys with this prefix.
     #[serde(default)]
     prefix: String,
-    /// Only keys after this one, in byte order.
+    /// Selects keys after this one, in byte order.
     after: Option<String>,
     /// The most to return: 100 by default, 1000 at most.
     limit: Option<u32>,

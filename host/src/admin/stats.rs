@@ -17,7 +17,7 @@ pub(crate) struct HostStats {
     pub(crate) at: u64,
     /// Counts and rates.
     pub(crate) messages: MessageStats,
-    /// Failed attempts and calls by code, the most frequent first.
+    /// The failed attempts and calls by code, the most frequent first.
     pub(crate) failures: Vec<FailureCount>,
     /// Durations of deliveries.
     pub(crate) delivery: DeliveryStats,
@@ -25,7 +25,7 @@ pub(crate) struct HostStats {
     pub(crate) mailboxes: Vec<MailboxStatus>,
     /// Conversations.
     pub(crate) conversations: ConversationFigures,
-    /// Dead letters by agent and reason.
+    /// The dead letters by agent and reason.
     pub(crate) dead_letters: Vec<DeadCount>,
     /// The store.
     pub(crate) store: StoreFigures,

@@ -24,7 +24,7 @@ const PAGE: u32 = 100;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TimerParams {
-    /// Only timers after this position, the `next` of the previous page.
+    /// Selects timers after this position, the `next` of the previous page.
     #[param(pattern = "^[0-9]{1,18}-[0-9]{1,18}$")]
     after: Option<String>,
     /// The most to return: 100 by default, 1000 at most.
@@ -49,7 +49,7 @@ pub(crate) struct TimerStatus {
 /// A page of timers.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct TimerPage {
-    /// In order of their due times.
+    /// The timers in order of their due times.
     pub(crate) timers: Vec<TimerStatus>,
     /// The value of `after` for the next page; null on the last page.
     pub(crate) next: Option<String>,

@@ -14,11 +14,11 @@ use crate::wasm::machine_instances;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
-    /// In order.
+    /// The finding is in order.
     Ok,
-    /// Missing, and needed only for some purposes.
+    /// A part is missing that is needed only for some purposes.
     Warn,
-    /// Missing, and a host does not run without it.
+    /// A part is missing without which a host does not run.
     Fail,
 }
 

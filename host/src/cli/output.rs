@@ -1,4 +1,4 @@
-//! Output and exit codes of commands.
+//! The output and the exit codes of commands.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use crate::telemetry::logging;
 pub(super) enum Exit {
     /// The command failed.
     Failed = 1,
-    /// Wrong usage, or a configuration with errors.
+    /// The exit code for wrong usage, or a configuration with errors.
     Usage = 2,
     /// The object of the command does not exist.
     NotFound = 3,
@@ -37,7 +37,7 @@ pub(super) struct CliError {
     pub(super) exit: Exit,
     /// The error and a suggestion. `None` if it was printed already, or there is no reader.
     pub(super) message: Option<String>,
-    /// Further details, for programs.
+    /// The further details, for programs.
     details: Option<Box<Value>>,
     reader_gone: bool,
 }
@@ -138,13 +138,13 @@ pub(super) fn say(text: &str) {
 /// A colour by its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// In order.
+    /// A state in order.
     Good,
     /// Needs attention.
     Warn,
-    /// Wrong.
+    /// A failure.
     Bad,
-    /// Less important.
+    /// A detail of less importance.
     Dim,
     /// A heading.
     Head,

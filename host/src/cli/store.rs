@@ -78,9 +78,9 @@ pub(super) enum StoreCommand {
 
 /// The access to a store.
 enum Place {
-    /// Through a running host.
+    /// A store that is reached through a running host.
     Host(Box<Client>),
-    /// Directly. Hosts cannot start on it meanwhile.
+    /// A store that is opened directly. Hosts cannot start on it meanwhile.
     Store(OfflineStore),
 }
 

@@ -1,4 +1,4 @@
-//! Precedence of file, environment and command line, key by key.
+//! The precedence of file, environment and command line, key by key.
 //!
 //! figment merges the layers. Each merged value carries the tag of its provider, which leads back to the original node
 //! with its place.

@@ -1,4 +1,4 @@
-//! Loading: from a file, the environment and the command line to [`Desired`].
+//! The loading of settings: from a file, the environment and the command line to [`Desired`].
 //!
 //! ```text
 //! caxton.toml --syntax, toml--.

@@ -1,4 +1,4 @@
-//! All syntax errors of a TOML file at once.
+//! The syntax errors of a TOML file, all at once.
 //!
 //! toml_edit stops at the first error. Errors of the grammar come from its parser, which goes on with the next line. A
 //! key that is set twice leaves the rest readable: it is renamed in a copy of the text without moving other bytes, and

@@ -1,4 +1,4 @@
-//! Golden tests of whole files: the meaning of each, or the exact errors.
+//! The golden tests of whole files: the meaning of each, or the exact errors.
 //!
 //! `# env NAME=VALUE` and `# flag KEY=VALUE` at the head of a file set a variable and a flag.
 
@@ -136,7 +136,7 @@ fn rest_of_the_file(text: &str) -> Vec<(String, String)> {
     rest
 }
 
-/// Each block of TOML in the documentation is a file or a piece of one, unless it says of what other file it is.
+/// Checks that each block of TOML in the documentation is a file or a piece of one, unless it names another file.
 #[test]
 fn pieces_of_the_file_on_the_pages_are_right() {
     let (mut wrong, mut pieces) = (String::new(), 0);

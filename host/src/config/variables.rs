@@ -32,7 +32,7 @@ pub(super) struct Setting {
 /// The settings of the environment, with errors and warnings.
 #[derive(Debug, Default)]
 pub(super) struct Variables {
-    /// In order of the variables' names.
+    /// The settings in order of the variables' names.
     pub(super) settings: Vec<Setting>,
     /// Errors that refuse the configuration.
     pub(super) errors: Vec<ConfigError>,

@@ -38,7 +38,7 @@ const INTERRUPTED: u8 = 130;
 pub(crate) enum StartError {
     /// The declaration has errors.
     Config(ConfigErrors),
-    /// Any other failure.
+    /// A failure of another kind.
     Other(anyhow::Error),
 }
 

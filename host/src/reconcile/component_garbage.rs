@@ -1,4 +1,4 @@
-//! Removal of component bytes and compiled code that no revision needs any more.
+//! The removal of component bytes and compiled code that no revision needs any more.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -23,7 +23,7 @@ pub(super) struct DeclarationFile {
     /// The digest of its bytes when it was last read for a wake-up; the inner `None` is a file that is missing. `None` if it
     /// was read for another reason since.
     pub(super) read: Option<Option<Digest>>,
-    /// Its bytes when it was last read, to recognise a truncated file.
+    /// The bytes when the file was last read, to recognise a truncated one.
     pub(super) text: Vec<u8>,
     /// The time since which it lacks agents.
     pub(super) lacks: Option<Instant>,
@@ -35,7 +35,7 @@ pub(super) struct DeclarationFile {
 
 /// A request that needs the complete file.
 pub(super) enum DeferredRequest {
-    /// To read everything again.
+    /// A request to read everything again.
     All,
     /// A request to the reconciler.
     Request(Request),

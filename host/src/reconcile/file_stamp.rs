@@ -1,4 +1,4 @@
-//! Detection of changed files and of files that are still being written.
+//! The detection of changed files and of files that are still being written.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};

@@ -1,4 +1,4 @@
-//! Handoff: the memory of a stateful agent moves from one revision to another.
+//! The handoff: the memory of a stateful agent moves from one revision to another.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -119,9 +119,9 @@ async fn discard(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Res
 
 /// The memory that a revision hands over.
 enum SavedMemory {
-    /// Saved just now.
+    /// The memory that was saved just now.
     Memory(Arc<Snapshot>),
-    /// Saved earlier, when its instance ended.
+    /// The memory that was saved earlier, when the instance ended.
     Before,
     /// The revision has no memory.
     Nothing,

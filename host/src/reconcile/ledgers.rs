@@ -1,4 +1,4 @@
-//! Persistence of the agents' ledgers of rollouts.
+//! The persistence of the agents' ledgers of rollouts.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Rehearsal of a component on request, beside what runs.
+//! The rehearsal of a component on request, beside what runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Reading the declaration and the components again.
+//! The reload of the declaration and of the components.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! Registration and removal of agents, and the messages that a removal leaves behind.
+//! The registration and removal of agents, and the messages that a removal leaves behind.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Conversion of an agent's state to another format while its mailbox is paused.
+//! The conversion of an agent's state to another format while its mailbox is paused.
 //!
 //! ```text
 //! copy the state (unfinished) --> migrate, or restore an earlier state --> hand off the memory --> finished

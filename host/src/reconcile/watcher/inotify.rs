@@ -1,4 +1,4 @@
-//! Change events of the kernel (inotify).
+//! The change events of the kernel (inotify).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -40,7 +40,7 @@ impl WatchMask {
 pub(super) enum FileEvent {
     /// An entry of a folder changed.
     Entry {
-        /// All watched paths that lead to this folder.
+        /// The watched paths that lead to this folder.
         folders: Vec<PathBuf>,
         /// The entry's file name.
         name: OsString,
@@ -56,9 +56,9 @@ pub(super) enum FileEvent {
 /// The state of writing that an event implies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteState {
-    /// It was written to and may still be open.
+    /// The file was written to and may still be open.
     Written,
-    /// It was closed after a write, replaced or removed.
+    /// The file was closed after a write, replaced or removed.
     Closed,
     /// The entry is a folder, or only its metadata changed.
     Neither,
