@@ -178,6 +178,7 @@ impl ConfigErrors {
         if let Some(span) = self.span(&at.source) {
             let line = self.line(span.start);
             json["line"] = json!(line + 1);
+            // In characters, as editors count them.
             json["column"] = json!(self.text[self.lines[line]..span.start].chars().count() + 1);
         }
         json
