@@ -59,6 +59,7 @@ impl Group {
         if self.is_there() {
             self.signal(Signal::KILL);
         }
+        // The id may be given to other processes from now on.
         self.0 = None;
     }
 }
@@ -83,11 +84,13 @@ pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> 
     let mut child = shell
         .args(["-c", command])
         .current_dir(dir)
+        // A build that asks a question would otherwise wait for ever, or read from the host's terminal.
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         // A group of its own, so that the processes started by the shell can be ended with it.
         .process_group(0)
+        // In addition to the group, whose id may be unknown.
         .kill_on_drop(true)
         .spawn()
         .map_err(start)?;
@@ -98,6 +101,7 @@ pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> 
     let status = loop {
         tokio::select! {
             status = child.wait() => break status.map_err(start)?,
+            // Read while it runs: a full pipe would block the build.
             _ = &mut words, if !silent => silent = true,
             () = stop.cancelled() => {
                 group.end(&mut child).await;

@@ -17,6 +17,7 @@ impl Reconciler {
     /// nothing is being loaded yet.
     pub(super) fn collect_garbage(&mut self, starting: bool) {
         self.garbage_collected_at = Instant::now();
+        // Collected on this task, which alone changes the revisions.
         let used = self.used();
         self.archive.retain(&used, starting);
         let runtime = Arc::clone(&self.runtime);

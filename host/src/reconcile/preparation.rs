@@ -50,6 +50,7 @@ impl Reconciler {
         let agent = Arc::clone(&managed.agent);
         let alone = self.ledgers.get(&revision.agent).is_none_or(|ledger| ledger.open().is_none());
         let Some(record) = managed.revision_mut(revision.number) else { return };
+        // Until the task reports: the plan would start another preparation otherwise.
         record.busy = true;
         let (spec, digest) = (Arc::clone(&record.spec), record.digest);
         let preparation = Preparation {
@@ -89,8 +90,10 @@ impl Reconciler {
 impl Preparation {
     /// Validates and compiles the component, unless its code is cached.
     async fn load(&self) -> Result<Arc<Program>, String> {
+        // First: the number must be durable before anything can carry it.
         self.keep().await?;
         let shown = self.spec.component.as_str();
+        // Before it is compiled, so that an undo has the bytes even if the file changes meanwhile.
         let path = tokio::task::block_in_place(|| self.archive.keep(self.digest, &self.path));
         let began = Instant::now();
         let mut compiling = false;
@@ -117,6 +120,7 @@ impl Preparation {
     /// Persists the number, digest and settings of the revision, so that the number is never used for another.
     async fn keep(&self) -> Result<(), String> {
         let last = self.context.store.last_revision(self.id.agent.as_str())?;
+        // A restarted host prepares revisions that the store knows already.
         if self.ran || last.is_some_and(|(number, ..)| number >= self.id.number) {
             return Ok(());
         }
@@ -139,6 +143,7 @@ impl Preparation {
             state_bytes: Arc::clone(self.agent.state_bytes()),
             peak_memory: Arc::default(),
         });
+        // As a trait object, because the guest's side knows nothing of the directory.
         let outside = Arc::clone(&self.directory) as Arc<dyn crate::message::GuestHost>;
         let instances = &self.spec.instances;
         let pool = Pool::new(&self.runtime, program, who, outside, instances.max);

@@ -99,11 +99,13 @@ impl Reconciler {
         if let Some(record) = managed.revision_mut(id.number) {
             record.busy = false;
         }
+        // The task has ended: there is nothing left to break off.
         managed.conversion_stop = None;
         managed.conversion_unfinished = result.as_ref().is_err_and(|failed| failed.unfinished);
         let (unfinished, retired) = (managed.conversion_unfinished, managed.retired.is_some());
         match result {
             Ok(()) => {
+                // Before the mailbox resumes, so that the next message goes to the new revision.
                 if self.switch(id) {
                     self.publish();
                 }
@@ -169,6 +171,7 @@ impl Reconciler {
         }
         match result {
             Ok(()) => managed.state_saved_for = Some(rollout),
+            // Not a failure of the rollout: the plan asks for the copy again.
             Err(why) => tracing::error!(agent = %id.agent, "{why}; the rollout waits for it"),
         }
     }
