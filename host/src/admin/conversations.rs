@@ -87,12 +87,14 @@ pub(super) async fn show(
     let found = tokio::task::spawn_blocking(move || {
         let conversation = match store.conversations.get(&id) {
             Some(record) => Some(status(on_wall(&record).into_owned(), None)),
+            // Open conversations are in memory, ended ones only in the store.
             None => store.ended_conversation(&id)?.map(|(record, at)| status(record, Some(at))),
         };
         // One more than asked for tells whether there are older ones.
         let mut messages = store.thread(&id, limit + 1)?;
         let more = messages.len() > limit as usize;
         if more {
+            // The oldest: the newest are asked for, and the list is in order of time.
             messages.remove(0);
         }
         Ok((id, conversation, messages, more))

@@ -147,6 +147,7 @@ pub(super) async fn list(
     let DeadParams { agent, reason, after, .. } = params;
     let after = bounded("after", after)?;
     let filter = DeadFilter { agent, reason, after, ..DeadFilter::default() };
+    // On a blocking thread: a filter may search many records for few results.
     let dead_letters = api.read(move |store| store.dead(&filter, limit)).await?;
     // A page that is not full is the last one.
     let full = u32::try_from(dead_letters.len()).is_ok_and(|count| count == limit);
@@ -183,6 +184,7 @@ pub(super) async fn redeliver_one(
 ) -> Result<Json<RedeliverResult>, Problem> {
     let dead = find(&api, &number).await?.dead;
     let revision = params.revision.as_deref().map(revision).transpose()?;
+    // Refused instead of redelivering nothing, which would look like success.
     of_one_agent(revision.as_ref(), &dead.agent)?;
     let filter = DeadFilter { agent: Some(dead.agent), ..DeadFilter::one(dead.number) };
     let result = change(api, who, filter, revision).await?;
@@ -212,6 +214,7 @@ pub(super) async fn redeliver_some(
         of_one_agent(Some(revision), agent)?;
     }
     if let Some(revision) = &revision {
+        // Letters of other agents would run on revisions that the caller did not name.
         filter.agent = Some(revision.agent.to_string());
     }
     Ok(Json(change(api, who, filter, revision).await?))
@@ -229,6 +232,7 @@ pub(super) async fn drop_one(
     Named(number): Named<String>,
 ) -> Result<Json<DropResult>, Problem> {
     let dead = find(&api, &number).await?.dead;
+    // Another request may have been faster since it was found.
     let dropped = api.context.store.forget_dead(DeadFilter::one(dead.number)).await?;
     if dropped == 0 {
         return Err(not_there(&number));

@@ -82,6 +82,7 @@ pub(super) async fn events(
         let events = api.context.store.events(&filter).map_err(problem::host_error)?;
         return Ok(Json(events.iter().map(entry).collect::<Vec<_>>()).into_response());
     }
+    // Takes precedence over `after`: a client that reconnects repeats the query of its first request.
     if let Some(last) = headers.get(HeaderName::from_static("last-event-id")) {
         let last = last.to_str().ok().and_then(|last| last.parse().ok());
         filter.after =
@@ -137,9 +138,11 @@ pub(super) async fn logs(
     Params(params): Params<LogParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    // A misspelt name would otherwise give an empty stream.
     if let Some(agent) = &params.agent {
         api.agent(agent).await?;
     }
+    // `page_size` refuses 0, which is useful here: only new lines.
     let count = match params.tail {
         Some(0) => 0,
         tail => page_size(tail, LINES)? as usize,
@@ -208,6 +211,7 @@ impl<T: Clone, W: FnMut(&T) -> bool> Follow<T, W> {
             match received {
                 Ok(one) if (self.wanted)(&one) => return Some(StreamItem::This(one)),
                 Ok(_) => {}
+                // Reported instead of ended: the rest is still of use, and the client knows of the gap.
                 Err(RecvError::Lagged(missed)) => return Some(StreamItem::Missed(missed)),
                 Err(RecvError::Closed) => return None,
             }

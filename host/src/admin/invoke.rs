@@ -76,6 +76,7 @@ pub(super) async fn invoke(
             insert(response.headers_mut(), HeaderName::from_static("caxton-performative"), performative);
             response
         }
+        // Failures became problems above, so that the message was handled without a reply.
         _ => StatusCode::NO_CONTENT.into_response(),
     };
     let headers = response.headers_mut();
@@ -143,6 +144,7 @@ impl<S: Send + Sync> FromRequest<S> for Draft {
         let Ok(Extension(who)) = Extension::<Who>::from_request_parts(&mut parts, state).await else {
             return Err(problem::unauthorised());
         };
+        // The message continues the trace of the request, which the outermost layer has set.
         let trace = parts.extensions.get::<Trace>().cloned();
         let content_type = match parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) {
             None => UNKNOWN_TYPE.to_owned(),

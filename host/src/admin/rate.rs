@@ -25,8 +25,10 @@ impl RequestRate {
         let mut bucket = self.0.lock();
         let (left, since) = *bucket;
         let passed = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        // Refilled by the time that has passed, so that no timer is needed.
         let left = (left + passed.as_secs_f64() * RATE).min(BURST);
         if left < 1.0 {
+            // A refused request takes nothing, or clients that try again would never get through.
             *bucket = (left, Some(now));
             return Err(Duration::from_secs_f64((1.0 - left) / RATE));
         }

@@ -106,11 +106,14 @@ fn unusable(file: &Path) -> Vec<Checked> {
 fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
     let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<Problem>>>> = HashMap::new();
     let mut sources = HashMap::new();
+    // The ledgers tell which revision an agent would follow; a first start has none.
     let data = loaded.dir.join(&loaded.desired.store.path);
     let ledgers = Ledgers::read(&data).unwrap_or_else(|why| {
+        // A note and no error: everything else can be checked without it.
         say(&format!("note: what ran before is not known, and so whether it can be followed: {why}"));
         Ledgers::default()
     });
+    // The same exclusions as in the host, so that the note tells what it would see.
     let excluded = WatchSet::new(&loaded.dir, &loaded.dir, &data, &loaded.desired).excluded();
     loaded
         .desired

@@ -112,6 +112,7 @@ pub(super) fn folder(data: &Path) -> Finding {
     const WHAT: &str = "data folder";
     // The folder need not exist yet: then its nearest parent decides.
     let there = data.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    // The ancestors of a relative path end with an empty one.
     let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
     match tempfile::tempfile_in(there) {
         Ok(_) if there == data => Finding::ok(WHAT, format!("{} can be written to", data.display())),
@@ -126,6 +127,7 @@ pub(super) fn folder(data: &Path) -> Finding {
 
 /// Checks if a port is free.
 pub(super) fn port(what: &'static str, flag: &str, address: SocketAddr) -> Finding {
+    // Bound for a moment, because only that shows whether the system allows it.
     match TcpListener::bind(address) {
         Ok(_) => Finding::ok(what, format!("{address} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => Finding::fail(

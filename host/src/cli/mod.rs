@@ -80,6 +80,7 @@ pub(crate) fn main() -> ExitCode {
 /// Returns `true` if arguments that do not parse ask for JSON.
 fn asks_for_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
     let arguments: Vec<_> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+    // Searched by hand: arguments that do not parse have no parsed format.
     let joined = ["-ojson", "-o=json", "--output=json"];
     arguments.iter().any(|argument| joined.contains(&argument.as_str()))
         || arguments.windows(2).any(|pair| ["-o", "--output"].contains(&pair[0].as_str()) && pair[1] == "json")
@@ -154,6 +155,7 @@ fn version(out: &mut Out) -> Result<(), CliError> {
 }
 
 fn compile_component(compile: &CompileComponentArgs) -> ExitCode {
+    // This process is the child of a host: a crash, or too much memory, ends only the one compilation.
     match crate::wasm::compile_child(&compile.input, &compile.output, compile.engine == "fuel") {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {

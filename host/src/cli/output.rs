@@ -73,6 +73,7 @@ impl CliError {
         if self.reader_gone {
             return ExitCode::SUCCESS;
         }
+        // On stderr, so that a script that reads results never parses an error.
         if let Some(message) = &self.message {
             say(&format!("{} {message}", paint("caxton:", Style::Bad, std::io::stderr().is_terminal())));
         }
@@ -121,6 +122,7 @@ impl From<anyhow::Error> for CliError {
 /// Wraps errors of standard output. A closed pipe (`| head`) is not a failure.
 impl From<std::io::Error> for CliError {
     fn from(error: std::io::Error) -> Self {
+        // The startup code of Rust ignores SIGPIPE, so that a closed pipe is an error of the write.
         let gone = error.kind() == std::io::ErrorKind::BrokenPipe;
         Self { reader_gone: gone, ..Self::new(Exit::Failed, format!("writing the output: {error}")) }
     }
@@ -328,11 +330,13 @@ impl Table {
         let line = |cells: Vec<(&str, Option<Style>)>| {
             let mut text = String::new();
             for (column, (cell, style)) in cells.into_iter().enumerate() {
+                // Padded outside of the colours, whose codes would count as characters.
                 let gap = " ".repeat(widths[column] - width(cell));
                 let cell = style.map_or_else(|| cell.to_owned(), |style| paint(cell, style, colours));
                 let (before, after) = if right[column] { (gap, String::new()) } else { (String::new(), gap) };
                 text.push_str(&format!("{before}{cell}{after}  "));
             }
+            // Spaces at the end of a line would wrap in a narrow terminal.
             text.trim_end().to_owned()
         };
         let mut lines = vec![line(heads.iter().map(|head| (*head, Some(Style::Head))).collect())];

@@ -111,6 +111,7 @@ fn place(args: &HostArgs) -> Result<Place, CliError> {
     }
     match OfflineStore::open(&args.data) {
         Ok(store) => Ok(Place::Store(store)),
+        // The lock tells for sure whether a host runs; its file may be left over from one that was killed.
         Err(StoreError::InUse { .. }) => Client::find(args).map(|client| Place::Host(Box::new(client))),
         Err(error) => Err(error.into()),
     }
@@ -151,6 +152,7 @@ async fn backup(file: &Path, force: bool, host: &HostArgs, out: &mut Out) -> Res
         return Err(CliError::new(Exit::Conflict, message));
     }
     let wrong = |error: std::io::Error| CliError::new(Exit::Failed, format!("writing {}: {error}", file.display()));
+    // A bare file name has an empty parent, which is no folder to create a file in.
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Written beside the target and renamed, so that the file is complete or absent.
     let mut temporary = tempfile::Builder::new().prefix(".caxton-backup-").tempfile_in(folder).map_err(wrong)?;
@@ -217,6 +219,7 @@ async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
             }
         }
     }
+    // Quiet, since the defects were printed already.
     if checked.ok { Ok(()) } else { Err(CliError::quiet(Exit::Failed)) }
 }
 

@@ -126,7 +126,6 @@ pub(super) async fn start(
     let directory = create_directory(store, workers, desired, &data)?;
     let context = Arc::clone(&directory.context);
     let stops = Stops::default();
-    // Bounded: callers wait for a busy reconciler instead of filling the memory.
     let (request_sender, requests) = mpsc::channel(64);
     let (wake_sender, wakes) = mpsc::channel(64);
     let (ready_sender, ready) = watch::channel(Readiness::default());
