@@ -46,6 +46,7 @@ pub(crate) struct StoreFigures {
 #[utoipa::path(get, path = "/v1/stats", tag = "host", responses((status = 200, body = HostStats)))]
 pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Problem> {
     let figures = &api.context.host_stats;
+    // From the store and not from counters, so that letters of removed agents are included.
     let dead_letters = api.read(|store| store.dead_counts(&DeadFilter::default())).await?;
     Ok(Json(HostStats {
         at: crate::clock::now_ms(),

@@ -80,6 +80,7 @@ async fn post(
 /// parse as JSON, and is more likely text.
 fn detect(body: &[u8]) -> &'static str {
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    // Parsed as a whole: text may begin with a bracket.
     let json = matches!(first, Some(b'{' | b'[')) && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
     match (json, std::str::from_utf8(body)) {
         (true, _) => "application/json",
@@ -112,6 +113,7 @@ fn reply(response: &Response<Bytes>) -> Value {
         // No reply at all, as opposed to an empty one.
         _ if header(headers, "caxton-performative").is_none() => rendered["content"] = Value::Null,
         (Some(Ok(value)), _) => rendered["content"] = value,
+        // Also for JSON that does not parse, so that nothing of the reply is lost.
         (_, Ok(text)) => rendered["content"] = text.into(),
         (_, Err(_)) => {
             rendered["content_hex"] = body.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();

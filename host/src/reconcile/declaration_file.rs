@@ -50,6 +50,7 @@ impl DeclarationFile {
     /// Forgets the history of the file, because it is being loaded as it is now.
     pub(super) fn reset(&mut self) {
         (self.lacks, self.again, self.read) = (None, None, None);
+        // A load by request accepts the file as it is, and makes no prefix of it suspect.
         self.text.clear();
     }
 

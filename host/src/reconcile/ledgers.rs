@@ -20,6 +20,7 @@ impl Reconciler {
         for name in changed {
             let Some(wanted) = self.wanted.get(name) else { continue };
             let Some(ledger) = self.ledgers.get_mut(name) else { continue };
+            // Here, because a ledger grows only when it changes.
             let gone = ledger.expire(wanted.spec.rollout.rollback.rules.keep);
             let record = serde_json::to_string(ledger).expect("a ledger is text and numbers");
             self.context.store.keep_ledger(name.shared(), Some(record));
@@ -30,6 +31,7 @@ impl Reconciler {
             }
             let Some(rollout) = ledger.rollouts.last() else { continue };
             let Some(managed) = self.managed.get_mut(name) else { continue };
+            // Noted for all writes, so that the timed ones skip what was persisted for another reason.
             managed.persisted_stats = Some((Instant::now(), rollout.stats));
             let before = managed.reported.replace(ReportedProgress::of(rollout));
             emit_progress(&self.context, rollout, before.as_ref());

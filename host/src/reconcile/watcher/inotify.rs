@@ -26,6 +26,7 @@ impl WatchMask {
             | WatchFlags::CREATE
             | WatchFlags::DELETE
             | WatchFlags::MOVE
+            // A folder that is replaced keeps its watch on the old one, which reports nothing any more.
             | WatchFlags::DELETE_SELF
             | WatchFlags::MOVE_SELF;
         match self {
@@ -79,6 +80,7 @@ impl Inotify {
         reason = "its replacement is unsafe because a borrowed descriptor may be closed; this one is owned"
     )]
     pub(super) fn open() -> std::io::Result<Self> {
+        // Not blocking, since reads wait for readiness; closed on exec, since builds must not inherit it.
         let events = AsyncFd::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)?;
         Ok(Self { events, folders: HashMap::new(), warned: false })
     }
@@ -130,6 +132,7 @@ impl Inotify {
             let mut ready = self.events.readable().await?;
             let events = self.read()?;
             if events.is_empty() {
+                // Cleared only when all was read, so that no event is left without a wake-up.
                 ready.clear_ready();
             } else {
                 return Ok(events);

@@ -90,6 +90,7 @@ pub(crate) async fn run(setup: WatcherSetup, wakes: mpsc::Sender<Wake>, stop: Ca
                 Ok(events) => schedule.hint(watched.hints(events.iter())),
                 Err(error) => {
                     tracing::warn!(%error, "the system reports no more changes of files (inotify); files are scanned every few seconds instead");
+                    // The periodic scans go on without it.
                     inotify = None;
                 }
             },
@@ -100,6 +101,7 @@ pub(crate) async fn run(setup: WatcherSetup, wakes: mpsc::Sender<Wake>, stop: Ca
             }
         }
         if building.is_none()
+            // One at a time: builds use all cores, and may write to the same folder.
             && let Some(command) = watched.next_build()
         {
             building = Some(start(command, watched.dir(), ended_sender.clone(), stop.clone()));
