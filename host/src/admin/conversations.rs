@@ -139,6 +139,7 @@ fn message(found: Threaded) -> ThreadMessage {
         Some((_, number)) => ("handled", Some(format!("{}@{number}", message.receiver)), None),
     };
     let bytes = message.content.len() as u64;
+    // A list of a thousand messages with large contents would be of no use to a reader.
     let short = message.content.len() <= SHORT;
     ThreadMessage {
         id: message.id,

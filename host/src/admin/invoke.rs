@@ -117,6 +117,7 @@ pub(super) async fn send(
 /// Returns the agent of this name, unless it is an HTTP agent.
 async fn taker(api: &Api, name: &str) -> Result<Arc<Agent>, Problem> {
     let agent = api.agent(name).await?;
+    // An agent that was never ready may turn out to take messages, so that its mailbox accepts them.
     if agent.current().is_some_and(|current| current.kind() == Kind::Http) {
         let detail = format!("`{name}` is an HTTP agent and takes no messages; call it by one of its routes");
         return Err(Problem::new(StatusCode::CONFLICT, "http-agent", detail));

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Requests per second that are allowed on average, and in a burst. Far above what operators and dashboards need: it stops
-/// a script in a loop from starving the agents.
+/// Requests per second that are allowed on average, and in a burst. Far above what operators and dashboards need: it
+/// stops a script in a loop from starving the agents.
 pub(super) const RATE: f64 = 1_000.0;
 const BURST: f64 = 2_000.0;
 

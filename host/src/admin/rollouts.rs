@@ -47,8 +47,8 @@ pub(super) struct Which {
     rollout: Option<u64>,
 }
 
-/// Returns the first differences of a rollout between answers of two revisions: to copies of live messages (`parallel`),
-/// and in its rehearsal.
+/// Returns the first differences of a rollout between answers of two revisions: to copies of live messages
+/// (`parallel`), and in its rehearsal.
 #[utoipa::path(
     get, path = "/v1/rollouts/{agent}/differences", tag = "rollouts",
     params(("agent" = String, Path, description = "The agent's name"), Which),

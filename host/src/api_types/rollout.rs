@@ -76,8 +76,8 @@ pub(crate) struct RolloutStatus {
     /// Messages of the rehearsal that were answered alike.
     #[serde(default)]
     pub(crate) rehearsed_alike: u64,
-    /// Messages of the rehearsal that were handled without a comparison of answers: the answer that was given is unknown, or
-    /// the running revision fails at them now.
+    /// Messages of the rehearsal that were handled without a comparison of answers: the answer that was given is
+    /// unknown, or the running revision fails at them now.
     #[serde(default)]
     pub(crate) rehearsed_not_compared: u64,
 }

@@ -73,7 +73,8 @@ fn conclude(
     out: &Out,
 ) -> Result<ExitCode, CliError> {
     let went_back = |rollout: &&RolloutStatus| rollout.ended && rollout.status != "completed";
-    // A rollout that failed earlier and is still declared is as bad as one that fails now, unless another has begun since.
+    // A rollout that failed earlier and is still declared is as bad as one that fails now, unless another has begun
+    // since.
     let is_last = |b: &&RolloutStatus| !rollouts.iter().any(|rollout| rollout.agent == b.agent);
     let refused = before.iter().filter(|b| is_last(b) && applied.waiting.iter().any(|w| w.agent == b.agent));
     let bad: Vec<&RolloutStatus> = rollouts.iter().chain(refused).filter(went_back).collect();
@@ -96,6 +97,7 @@ fn conclude(
     }
     match (settled || goes_on, bad.is_empty()) {
         (true, _) => Ok(ExitCode::SUCCESS),
+        // Told apart from other failures, so that a deployment script can react to a refused revision.
         (false, false) => Err(CliError::quiet(Exit::RolledBack)),
         (false, true) => Err(CliError::quiet(Exit::Failed)),
     }

@@ -130,6 +130,7 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
                 agent.findings.push(Problem { code: "format", message: why.to_string(), help });
             }
             for written in spec.build.iter().flat_map(|build| &build.watch) {
+                // Agents often share a pattern, whose search may read many folders.
                 let told = sources.entry(written).or_insert_with(|| pattern(written, &loaded.dir, &excluded));
                 match told.clone() {
                     Some(Err(wrong)) => agent.findings.push(wrong),
@@ -166,6 +167,7 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<Problem>>>) -> C
     if let Some(Err(message)) = summary.map(|summary| check_settings(spec, summary)) {
         findings.push(Problem { code: "settings", message, help: "change the setting, or the component".to_owned() });
     }
+    // The file alone does not tell whether an agent is stateful, so that loading it cannot check this.
     if summary.is_some_and(|summary| summary.kind == Kind::Stateful) {
         let (deploy, reload) = spec.rollout.settings(spec.reload.drain);
         for (table, settings) in [("deploy", deploy), ("reload", reload)] {
@@ -244,6 +246,7 @@ fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> 
         let kind = match (&agent.kind, agent.findings.is_empty()) {
             (Some(kind), true) => Cell::new(kind.to_string()),
             (_, true) => Cell::new("-"),
+            // In place of the kind, which may not be known.
             (_, false) => Cell::styled("error", Style::Bad),
         };
         table.row(vec![

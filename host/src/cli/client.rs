@@ -183,6 +183,7 @@ impl Client {
         self.http.request(request).await.map_err(|error| {
             // A refused connection means that no host is there; anything else, that it ended meanwhile.
             let why = if error.is_connect() { "does not answer" } else { "broke off" };
+            // The error of the client itself says only that the connection failed.
             let source = std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
             CliError::new(Exit::Failed, format!("the host at {} {why}{source}; {}", self.base, self.hint))
         })

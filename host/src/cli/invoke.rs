@@ -20,6 +20,7 @@ const UNHAPPY: [&str; 3] = ["failure", "refuse", "not-understood"];
 pub(super) async fn invoke(invoke: &InvokeArgs, out: &mut Out) -> Result<ExitCode, CliError> {
     let client = Client::find(&invoke.host)?;
     let response = post(&client, &invoke.message, "invoke", Some(&invoke.timeout)).await?;
+    // Without a performative the agent has given no reply, as opposed to an empty one.
     let act = header(response.headers(), "caxton-performative").map(str::to_owned);
     match out.format() {
         Format::Json => out.json(&reply(&response))?,
@@ -32,12 +33,14 @@ pub(super) async fn invoke(invoke: &InvokeArgs, out: &mut Out) -> Result<ExitCod
         }
     }
     match act {
+        // The reply was printed above; the exit code tells a script that the agent did not do it.
         Some(act) if UNHAPPY.contains(&act.as_str()) => {
             say(&format!("{} answered with `{act}`", invoke.message.agent));
             Err(CliError::quiet(Exit::Failed))
         }
         Some(_) => Ok(ExitCode::SUCCESS),
         None => {
+            // JSON tells it already: `performative` is null.
             if out.format() == Format::Text {
                 say(&format!("{} handled the message without an answer", invoke.message.agent));
             }

@@ -95,6 +95,7 @@ pub(super) fn open_files() -> Finding {
     match getrlimit(Resource::Nofile).current {
         None => Finding::ok(WHAT, "not bounded"),
         Some(count) if count >= FILES => Finding::ok(WHAT, format!("{count} (ulimit -n)")),
+        // A warning: the listener waits for free files, so that the host runs with fewer connections.
         Some(count) => Finding::warn(
             WHAT,
             format!("{count} (ulimit -n), each connection is one"),

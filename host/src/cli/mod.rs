@@ -66,6 +66,7 @@ pub(crate) fn main() -> ExitCode {
             // An error of stderr cannot be reported anywhere.
             let _ = error.print();
             let format = if asks_for_json(std::env::args_os().skip(1)) { Format::Json } else { Format::Text };
+            // Printed by clap already, so that only programs still need the text.
             let details = serde_json::json!({ "text": error.render().to_string() });
             return CliError::quiet(Exit::Usage).with_details(details).report(&mut Out::new(format));
         }

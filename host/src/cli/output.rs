@@ -77,6 +77,7 @@ impl CliError {
         if let Some(message) = &self.message {
             say(&format!("{} {message}", paint("caxton:", Style::Bad, std::io::stderr().is_terminal())));
         }
+        // One value on stdout at most: a second one would not parse as JSON.
         if out.format == Format::Json && !out.printed && self.exit != Exit::Interrupted {
             // A reader that has closed stdout does not miss it.
             let _ = out.line(&self.to_json().to_string());
@@ -115,6 +116,7 @@ impl Exit {
 
 impl From<anyhow::Error> for CliError {
     fn from(error: anyhow::Error) -> Self {
+        // With all causes, since a command has no log to look into.
         Self::new(Exit::Failed, format!("{error:#}"))
     }
 }

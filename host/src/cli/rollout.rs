@@ -81,8 +81,8 @@ pub(super) enum RolloutCommand {
         /// Go back at once, without letting that revision handle the last messages on a copy first
         #[arg(long)]
         no_rehearse: bool,
-        /// Go back to the state as it was when a revision of another format followed; what was written since is kept for
-        /// another undo
+        /// Go back to the state as it was when a revision of another format followed; what was written since is kept
+        /// for another undo
         #[arg(long)]
         restore_state: bool,
     },

@@ -226,6 +226,7 @@ async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
 /// Refuses a store of another version. A damaged one is left to the check.
 fn store_is_current(store: &OfflineStore) -> Result<(), CliError> {
     match store.current() {
+        // Its tables are others, so that the check would find defects where there are none.
         Err(error @ (StoreError::Newer { .. } | StoreError::Older { .. })) => Err(error.into()),
         Ok(()) | Err(_) => Ok(()),
     }

@@ -107,8 +107,8 @@ fn errors_as_json_name_the_line_or_the_variable() {
     assert_eq!(json, expected);
 }
 
-/// Settings that a piece of a file on a page leaves to the rest of the file: the components of the agents that it names, and
-/// agents for those that it sends to. Given as variables, so that errors keep their lines.
+/// Settings that a piece of a file on a page leaves to the rest of the file: the components of the agents that it
+/// names, and agents for those that it sends to. Given as variables, so that errors keep their lines.
 fn rest_of_the_file(text: &str) -> Vec<(String, String)> {
     let Ok(piece) = text.parse::<toml_edit::DocumentMut>() else { return Vec::new() };
     let variable = |agent: &str, key: &str| format!("CAXTON_AGENTS__{}__{key}", agent.to_uppercase().replace('-', "_"));

@@ -51,9 +51,9 @@ impl From<anyhow::Error> for StartError {
 
 /// Runs a host until it is asked to stop.
 pub(crate) fn run(options: UpOptions) -> Result<ExitCode, StartError> {
-    // Two runtimes: HTTP calls and the host's own tasks never queue behind the handlers of thousands of mailboxes. Each has
-    // a thread for each core, and the system shares the cores out.
-    // The workers record most statistics, so that they take the first shards and rarely share one.
+    // Two runtimes: HTTP calls and the host's own tasks never queue behind the handlers of thousands of mailboxes. Each
+    // has a thread for each core, and the system shares the cores out. The workers record most statistics, so that they
+    // take the first shards and rarely share one.
     let workers = threads("caxton-work", histogram::take_shard)?;
     let runtime = threads("caxton", || ())?;
     let code = runtime.block_on(up(options, workers.handle().clone()));

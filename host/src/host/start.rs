@@ -174,7 +174,8 @@ fn emit_started(context: &HostContext, file: &Path) {
     context.events.emit(None, "host.started", data);
 }
 
-/// Runs the first builds if `--build` is set. Returns the files to follow, and the state of the sources before the builds.
+/// Runs the first builds if `--build` is set. Returns the files to follow, and the state of the sources before the
+/// builds.
 async fn first_builds(
     options: &UpOptions,
     source: &DeclarationSource,

@@ -244,8 +244,8 @@ impl ReplyBody {
     }
 }
 
-/// A response body that holds the guard of its request, and reports to the connection when hyper asks for data and when it
-/// got some.
+/// A response body that holds the guard of its request, and reports to the connection when hyper asks for data and when
+/// it got some.
 pub(super) struct GuardedBody {
     body: ReplyBody,
     guard: RequestGuard,

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::limits::ConnectionLimits;
 
-/// The time after which an idle connection is closed. Longer than common clients and proxies keep theirs, so that it is
-/// them who close, and no request is lost on a connection that closes under it.
+/// The time after which an idle connection is closed. Longer than common clients and proxies keep theirs, so that
+/// they close it themselves, and no request is lost on a connection that closes under it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// The time past its deadline after which a call's connection is closed. By then the call has ended by itself, unless
 /// its client reads none of it.

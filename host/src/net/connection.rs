@@ -71,7 +71,8 @@ fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// The future of a connection, which obeys the shutdown that its activity is asked for and ends when the client is gone.
+/// The future of a connection, which obeys the shutdown that its activity is asked for and ends when the client is
+/// gone.
 struct Connection<'a, C> {
     /// The connection as hyper serves it.
     inner: Pin<&'a mut C>,

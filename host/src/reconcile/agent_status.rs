@@ -47,8 +47,8 @@ impl Reconciler {
         }
     }
 
-    /// Returns the status of an agent that is declared or still drains. `turn` is the reason given for a rollout that is
-    /// queued behind others.
+    /// Returns the status of an agent that is declared or still drains. `turn` is the reason given for a rollout that
+    /// is queued behind others.
     pub(super) fn agent_status(&self, name: &str, turn: &str) -> Option<AgentStatus> {
         let managed = self.managed.get(name);
         let spec = self.wanted.get(name).map(|wanted| Arc::clone(&wanted.spec));

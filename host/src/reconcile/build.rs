@@ -14,8 +14,8 @@ use crate::systemd;
 
 /// The time between `SIGTERM` and `SIGKILL` for a build that is ended.
 pub(crate) const TERMINATION_TIMEOUT: Duration = Duration::from_secs(1);
-/// The time for reading the output after the end of a build: a process that it leaves behind, such as a compiler's server,
-/// may hold the pipe open.
+/// The time for reading the output after the end of a build: a process that it leaves behind, such as a compiler's
+/// server, may hold the pipe open.
 const OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The failure of a build.
@@ -70,8 +70,8 @@ impl Drop for Group {
     }
 }
 
-/// Runs a build command in the folder of the declaration and logs its output. All its processes are ended when `stop` is
-/// cancelled or the future is dropped.
+/// Runs a build command in the folder of the declaration and logs its output. All its processes are ended when `stop`
+/// is cancelled or the future is dropped.
 pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> Result<(), BuildError> {
     let began = Instant::now();
     tracing::info!("building: {command}");

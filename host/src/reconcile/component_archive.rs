@@ -1,7 +1,7 @@
 //! Copies of the bytes of revisions that are kept, since their files may hold others by now.
 //!
-//! The name of a copy is the digest of its bytes. A copy gets its name once all of it is on disk, so that one that exists is
-//! complete.
+//! The name of a copy is the digest of its bytes. A copy gets its name once all of it is on disk, so that one that
+//! exists is complete.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -27,8 +27,8 @@ impl ComponentArchive {
         self.0.join(format!("{digest}.wasm"))
     }
 
-    /// Returns a path to the bytes with this digest: the copy, which is made if the file still holds them, or else the file.
-    /// Blocks.
+    /// Returns a path to the bytes with this digest: the copy, which is made if the file still holds them, or else the
+    /// file. Blocks.
     pub(super) fn keep(&self, of: Digest, file: &Path) -> PathBuf {
         let kept = self.path(of);
         if kept.exists() {

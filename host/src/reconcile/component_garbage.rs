@@ -13,8 +13,8 @@ use super::reconciler::Reconciler;
 const GARBAGE_INTERVAL: Duration = Duration::from_secs(3_600);
 
 impl Reconciler {
-    /// Removes the bytes and the compiled code that no revision needs. With `starting`, temporary files are removed too:
-    /// nothing is being loaded yet.
+    /// Removes the bytes and the compiled code that no revision needs. With `starting`, temporary files are removed
+    /// too: nothing is being loaded yet.
     pub(super) fn collect_garbage(&mut self, starting: bool) {
         self.garbage_collected_at = Instant::now();
         // Collected on this task, which alone changes the revisions.

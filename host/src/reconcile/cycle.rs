@@ -39,8 +39,8 @@ impl Reconciler {
                 Some(request) = self.requests.recv() => self.handle_request(request),
                 Some(wake) = self.wakes.recv() => self.wake(wake),
                 _ = self.reports.1.recv_many(&mut reports, MAX_REPORTS) => {
-                    // When thousands of agents start at once, many reports arrive together: one pass and one snapshot of
-                    // the routes then serve them all.
+                    // When thousands of agents start at once, many reports arrive together: one pass and one snapshot
+                    // of the routes then serve them all.
                     if self.summary.unserved.len() > BATCH_THRESHOLD {
                         tokio::time::sleep(BATCH_PAUSE).await;
                         while let Ok(report) = self.reports.1.try_recv() {

@@ -11,8 +11,8 @@ use super::handle::Request;
 use crate::api_types::FileError;
 use crate::config::{self, ConfigErrors, Loaded};
 
-/// The time for which a file has to lack agents before they are removed: a program that writes the file in several steps
-/// may close it in between.
+/// The time for which a file has to lack agents before they are removed: a program that writes the file in several
+/// steps may close it in between.
 const REMOVAL_DELAY: Duration = Duration::from_secs(2);
 
 /// The state of the declaration file at the last look.
@@ -20,8 +20,8 @@ const REMOVAL_DELAY: Duration = Duration::from_secs(2);
 pub(super) struct DeclarationFile {
     pub(super) settle: StabilityCheck<FileStamp>,
     began: Option<Instant>,
-    /// The digest of its bytes when it was last read for a wake-up; the inner `None` is a file that is missing. `None` if it
-    /// was read for another reason since.
+    /// The digest of its bytes when it was last read for a wake-up; the inner `None` is a file that is missing. `None`
+    /// if it was read for another reason since.
     pub(super) read: Option<Option<Digest>>,
     /// The bytes when the file was last read, to recognise a truncated one.
     pub(super) text: Vec<u8>,
@@ -70,8 +70,8 @@ impl DeclarationFile {
         verdict
     }
 
-    /// Returns the rest of the time for which a file that lacks agents is not applied; `None` if it lacks none, or that time
-    /// has passed.
+    /// Returns the rest of the time for which a file that lacks agents is not applied; `None` if it lacks none, or that
+    /// time has passed.
     pub(super) fn removal_delay(&mut self, text: &[u8], before: &Desired, now: &Desired) -> Option<Duration> {
         let lacks = before.agents.keys().any(|name| !now.agents.contains_key(name));
         // A file that is written from its beginning is a prefix of the last one for a moment.

@@ -20,8 +20,8 @@ enum DeclaredState {
 }
 
 impl Reconciler {
-    /// Returns the changes that a declaration would make, including those of components in their files. Obstacles are the
-    /// same as in the status, the probe and the metrics.
+    /// Returns the changes that a declaration would make, including those of components in their files. Obstacles are
+    /// the same as in the status, the probe and the metrics.
     pub(super) fn changes_with(&mut self, desired: &Desired) -> Vec<PlannedChange> {
         let needs_restart = |change: &PlannedChange| change.change == diff::ChangeKind::RestartNeeded.as_str();
         // The settings of the host itself are compared with those of its start, which are in force until a restart.

@@ -14,8 +14,8 @@ const STATS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const STATS_PERSIST_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Reconciler {
-    /// Persists the ledgers of these agents and emits the progress of their rollouts. Has to come before any action that
-    /// follows from a ledger.
+    /// Persists the ledgers of these agents and emits the progress of their rollouts. Has to come before any action
+    /// that follows from a ledger.
     pub(super) fn persist<'a>(&mut self, changed: impl IntoIterator<Item = &'a AgentName>) {
         for name in changed {
             let Some(wanted) = self.wanted.get(name) else { continue };

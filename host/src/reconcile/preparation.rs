@@ -35,7 +35,8 @@ struct Preparation {
     archive: ComponentArchive,
     /// The number of instances to start; with 0 one is started on trial and ended.
     instances: u32,
-    /// Set if no other revision of the agent takes part in a rollout, so that this one has the memory of a stateful agent.
+    /// Set if no other revision of the agent takes part in a rollout, so that this one has the memory of a stateful
+    /// agent.
     alone: bool,
     /// Set if the revision ran before. Then the store knows it, and its settings are not checked again.
     ran: bool,
@@ -109,8 +110,8 @@ impl Preparation {
         if compiling {
             tracing::info!(agent = %self.id.agent, "compiled {shown} in {:.1} s", began.elapsed().as_secs_f64());
         }
-        // A revision that ran before had valid settings. Those changed in place since are checked once it runs: failing an
-        // undo for them would leave the callers without any revision.
+        // A revision that ran before had valid settings. Those changed in place since are checked once it runs: failing
+        // an undo for them would leave the callers without any revision.
         if !self.ran {
             check_settings(&self.spec, &program.summary)?;
         }
@@ -147,8 +148,8 @@ impl Preparation {
         let outside = Arc::clone(&self.directory) as Arc<dyn crate::message::GuestHost>;
         let instances = &self.spec.instances;
         let pool = Pool::new(&self.runtime, program, who, outside, instances.max);
-        // During a rollout another revision has the memory until the handoff. Without one, an instance is started even if
-        // none is asked for, to see that it can restore the memory.
+        // During a rollout another revision has the memory until the handoff. Without one, an instance is started even
+        // if none is asked for, to see that it can restore the memory.
         let count = if stateful { u32::from(self.alone) } else { self.instances };
         let stand = async { if count == 0 { pool.try_out().await } else { pool.warm(count).await } };
         match tokio::time::timeout(START_TIMEOUT, stand).await {

@@ -95,8 +95,8 @@ impl Reconciler {
     /// Publishes the readiness if it may have changed, and answers pending applies once nothing more can be done.
     pub(super) fn publish_readiness(&mut self) {
         let settled = self.summary.unsettled.is_empty() && self.files.again().is_none();
-        // Neither a file with errors nor a rollout under way makes the host unready: it still serves, so that it must not
-        // be taken out of rotation. Both are among the reasons.
+        // Neither a file with errors nor a rollout under way makes the host unready: it still serves, so that it must
+        // not be taken out of rotation. Both are among the reasons.
         let ready = self.summary.unserved.is_empty() && self.summary.obstructed.is_empty() && !self.file_is_gone();
         // Only the reasons are held back: a change of `ready` itself is published at once.
         let recent = self.summary.published_at.is_some_and(|at| at.elapsed() < REASONS_INTERVAL);

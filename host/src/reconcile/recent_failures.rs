@@ -1,5 +1,5 @@
-//! The recent failures of running revisions. They are kept in the ledgers, because a candidate that replaces the running
-//! revision at once is compared with them.
+//! The recent failures of running revisions. They are kept in the ledgers, because a candidate that replaces the
+//! running revision at once is compared with them.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;

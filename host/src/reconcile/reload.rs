@@ -87,8 +87,8 @@ impl Reconciler {
         if is_due(self.declaration.again) {
             self.reload_if_changed();
         }
-        // A wake-up may have caused a look meanwhile, so that none is due. A file that only lacks agents is complete, so that
-        // requests do not wait for it.
+        // A wake-up may have caused a look meanwhile, so that none is due. A file that only lacks agents is complete,
+        // so that requests do not wait for it.
         let is_waited_for =
             self.declaration.again.is_some_and(|at| at > Instant::now()) && self.declaration.lacks.is_none();
         if !self.declaration.deferred.is_empty() && !is_waited_for && self.is_complete() {

@@ -14,8 +14,8 @@ use crate::context::HostContext;
 use crate::directory::{bury_orphan_timers, bury_orphans, waiting_for_others};
 use crate::store::DeadFilter;
 
-/// The time for which messages for an undeclared agent are kept at the start before they become dead letters: the default
-/// drain of a removal. So a host that ended during a removal, or during an edit of the file, loses nothing.
+/// The time for which messages for an undeclared agent are kept at the start before they become dead letters: the
+/// default drain of a removal. So a host that ended during a removal, or during an edit of the file, loses nothing.
 const ORPHAN_RETENTION: Duration = Duration::from_secs(60);
 
 /// The reason of dead letters of a removed agent.
@@ -25,8 +25,8 @@ pub(super) const REMOVED: &str = "agent-removed";
 const MAX_SINGLE_COUNTS: usize = 32;
 
 impl Reconciler {
-    /// Registers declared agents that are new, so that callers learn that they are not ready rather than unknown. Returns
-    /// `true` if there were any.
+    /// Registers declared agents that are new, so that callers learn that they are not ready rather than unknown.
+    /// Returns `true` if there were any.
     pub(super) fn register(&mut self, names: &BTreeSet<AgentName>) -> bool {
         let mut come = BTreeSet::new();
         for (name, wanted) in names.iter().filter_map(|name| self.wanted.get_key_value(name)) {
@@ -76,8 +76,8 @@ impl Reconciler {
         true
     }
 
-    /// Reverts a removal: draining revisions serve again, with the mailbox as it is. A revision that is stopping already
-    /// ends, and the next pass starts another.
+    /// Reverts a removal: draining revisions serve again, with the mailbox as it is. A revision that is stopping
+    /// already ends, and the next pass starts another.
     pub(super) fn restore(&mut self, name: &AgentName) -> bool {
         let Some(managed) = self.managed.get_mut(name) else { return false };
         managed.retired = None;

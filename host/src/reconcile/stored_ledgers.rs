@@ -43,7 +43,8 @@ pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
 }
 
 /// Returns the agents whose rollouts go on with a conversion of the state that the last host left unfinished. All other
-/// unfinished conversions are undone here, before any agent uses the state or a ledger removes its copy. Blocks meanwhile.
+/// unfinished conversions are undone here, before any agent uses the state or a ledger removes its copy. Blocks
+/// meanwhile.
 pub(super) fn unfinished_conversions(
     store: &Store,
     ledgers: &BTreeMap<AgentName, Ledger>,
