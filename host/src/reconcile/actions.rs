@@ -76,7 +76,7 @@ impl Reconciler {
                 // Dropping it resumes the checkpoints, which only the paused mailbox had to be spared.
                 managed.checkpoint_pause = None;
             }
-            // A handoff waits until the revision is idle, and learns of that by a wake-up only.
+            // A handoff waits until the revision is idle, which wakes nothing unless it is asked to.
             if let Some(current) = managed.agent.current() {
                 current.wake_when_idle(paused);
             }

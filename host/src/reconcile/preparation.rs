@@ -144,7 +144,6 @@ impl Preparation {
             state_bytes: Arc::clone(self.agent.state_bytes()),
             peak_memory: Arc::default(),
         });
-        // As a trait object, because the guest's side knows nothing of the directory.
         let outside = Arc::clone(&self.directory) as Arc<dyn crate::message::GuestHost>;
         let instances = &self.spec.instances;
         let pool = Pool::new(&self.runtime, program, who, outside, instances.max);

@@ -99,7 +99,6 @@ impl Reconciler {
         if let Some(record) = managed.revision_mut(id.number) {
             record.busy = false;
         }
-        // The task has ended: there is nothing left to break off.
         managed.conversion_stop = None;
         managed.conversion_unfinished = result.as_ref().is_err_and(|failed| failed.unfinished);
         let (unfinished, retired) = (managed.conversion_unfinished, managed.retired.is_some());
