@@ -56,6 +56,7 @@ pub(super) async fn list_revisions(
 /// Returns all agents with the number of their dead letters, in order of name.
 pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
     let mut agents = api.reconciler.agents().await?;
+    // Counted here and not by the reconciler, which must not wait for the store.
     let dead: HashMap<String, u64> = api.read(Store::dead_by_agent).await?.into_iter().collect();
     for agent in &mut agents {
         agent.dead_letters = dead.get(&agent.name).copied().unwrap_or(0);

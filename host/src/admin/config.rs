@@ -40,6 +40,7 @@ pub(super) async fn apply(
     Extension(who): Extension<Who>,
     Params(params): Params<ApplyParams>,
 ) -> Result<Json<ApplyResult>, Problem> {
+    // Before the event: a request that is refused is no apply.
     let timeout = parse_timeout(params.timeout.as_deref().unwrap_or("5m"))?;
     // Recorded before the outcome is known, because an apply may take an hour.
     api.context.events.emit(None, "config.apply", json!({ "by": who.to_string() }));

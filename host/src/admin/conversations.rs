@@ -25,7 +25,7 @@ const SHORT: usize = 1_024;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ConversationListParams {
-    /// Only conversations with this participant: an agent, or a sender outside.
+    /// Selects conversations with this participant: an agent, or a sender outside.
     participant: Option<String>,
     /// The most to return: 50 by default, 1000 at most.
     limit: Option<u32>,
@@ -87,12 +87,14 @@ pub(super) async fn show(
     let found = tokio::task::spawn_blocking(move || {
         let conversation = match store.conversations.get(&id) {
             Some(record) => Some(status(on_wall(&record).into_owned(), None)),
+            // Open conversations are in memory, ended ones only in the store.
             None => store.ended_conversation(&id)?.map(|(record, at)| status(record, Some(at))),
         };
         // One more than asked for tells whether there are older ones.
         let mut messages = store.thread(&id, limit + 1)?;
         let more = messages.len() > limit as usize;
         if more {
+            // The oldest: the newest are asked for, and the list is in order of time.
             messages.remove(0);
         }
         Ok((id, conversation, messages, more))
@@ -137,6 +139,7 @@ fn message(found: Threaded) -> ThreadMessage {
         Some((_, number)) => ("handled", Some(format!("{}@{number}", message.receiver)), None),
     };
     let bytes = message.content.len() as u64;
+    // A list of a thousand messages with large contents would be of no use to a reader.
     let short = message.content.len() <= SHORT;
     ThreadMessage {
         id: message.id,

@@ -32,11 +32,11 @@ const PAGE: u32 = 100;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeadParams {
-    /// Only those of this agent, which need not be declared any more.
+    /// Selects those of this agent, which need not be declared any more.
     agent: Option<String>,
-    /// Only those with this reason, such as `attempts-exhausted`.
+    /// Selects those with this reason, such as `attempts-exhausted`.
     reason: Option<String>,
-    /// Only those after this number.
+    /// Selects those after this number.
     #[serde(default)]
     after: u64,
     /// The most to return: 100 by default, 1000 at most.
@@ -46,7 +46,7 @@ pub(super) struct DeadParams {
 /// A page of dead letters.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct DeadPage {
-    /// In order of their numbers, which is that of giving up.
+    /// The dead letters in order of their numbers, which is the order in which they were given up.
     pub(crate) dead_letters: Vec<Dead>,
     /// The value of `after` for the next page; null on the last page.
     pub(crate) next: Option<u64>,
@@ -58,7 +58,7 @@ pub(crate) struct DeadShown {
     /// The summary.
     #[serde(flatten)]
     pub(crate) dead: Dead,
-    /// All attempts, in order.
+    /// The attempts, in order.
     pub(crate) attempts: Vec<Attempt>,
     /// The headers of the message, as pairs of name and value.
     pub(crate) headers: Vec<(String, String)>,
@@ -73,14 +73,14 @@ pub(crate) struct DeadShown {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RedeliverParams {
-    /// Only those of this agent.
+    /// Selects those of this agent.
     agent: Option<String>,
-    /// Only those with this reason.
+    /// Selects those with this reason.
     reason: Option<String>,
-    /// All of them. Excludes `agent` and `reason`.
+    /// Selects all of them. Excludes `agent` and `reason`.
     #[serde(default)]
     all: bool,
-    /// Only if this revision runs, such as `triage@7`, and only those of its agent.
+    /// Requires that this revision runs, such as `triage@7`, and selects those of its agent.
     revision: Option<String>,
 }
 
@@ -89,7 +89,7 @@ pub(super) struct RedeliverParams {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RedeliverOneParams {
-    /// Only if this revision runs, such as `triage@7`.
+    /// Requires that this revision runs, such as `triage@7`.
     revision: Option<String>,
 }
 
@@ -98,11 +98,11 @@ pub(super) struct RedeliverOneParams {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DropParams {
-    /// Only those of this agent.
+    /// Selects those of this agent.
     agent: Option<String>,
-    /// Only those with this reason.
+    /// Selects those with this reason.
     reason: Option<String>,
-    /// All of them. Excludes `agent` and `reason`.
+    /// Selects all of them. Excludes `agent` and `reason`.
     #[serde(default)]
     all: bool,
 }
@@ -112,11 +112,11 @@ pub(super) struct DropParams {
 pub(crate) struct RedeliverResult {
     /// The number that wait in their agents' mailboxes again.
     pub(crate) redelivered: u64,
-    /// Those that remain dead letters.
+    /// The dead letters that remain.
     pub(crate) left: Vec<DeadLeft>,
 }
 
-/// Dead letters of an agent that could not be redelivered.
+/// The dead letters of an agent that could not be redelivered.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct DeadLeft {
     /// The agent's name.
@@ -147,6 +147,7 @@ pub(super) async fn list(
     let DeadParams { agent, reason, after, .. } = params;
     let after = bounded("after", after)?;
     let filter = DeadFilter { agent, reason, after, ..DeadFilter::default() };
+    // On a blocking thread: a filter may search many records for few results.
     let dead_letters = api.read(move |store| store.dead(&filter, limit)).await?;
     // A page that is not full is the last one.
     let full = u32::try_from(dead_letters.len()).is_ok_and(|count| count == limit);
@@ -183,6 +184,7 @@ pub(super) async fn redeliver_one(
 ) -> Result<Json<RedeliverResult>, Problem> {
     let dead = find(&api, &number).await?.dead;
     let revision = params.revision.as_deref().map(revision).transpose()?;
+    // Refused instead of redelivering nothing, which would look like success.
     of_one_agent(revision.as_ref(), &dead.agent)?;
     let filter = DeadFilter { agent: Some(dead.agent), ..DeadFilter::one(dead.number) };
     let result = change(api, who, filter, revision).await?;
@@ -212,6 +214,7 @@ pub(super) async fn redeliver_some(
         of_one_agent(Some(revision), agent)?;
     }
     if let Some(revision) = &revision {
+        // Letters of other agents would run on revisions that the caller did not name.
         filter.agent = Some(revision.agent.to_string());
     }
     Ok(Json(change(api, who, filter, revision).await?))
@@ -229,6 +232,7 @@ pub(super) async fn drop_one(
     Named(number): Named<String>,
 ) -> Result<Json<DropResult>, Problem> {
     let dead = find(&api, &number).await?.dead;
+    // Another request may have been faster since it was found.
     let dropped = api.context.store.forget_dead(DeadFilter::one(dead.number)).await?;
     if dropped == 0 {
         return Err(not_there(&number));

@@ -85,6 +85,7 @@ pub(super) async fn body_within(request: Request, bound: u64, too_large: Problem
         }
         // Frees what was read: the rest is only drained.
         all = Vec::new();
+        // Drained up to a bound: a client that sends without end is cut off.
         dropped += data.len() as u64;
         if dropped > LINGER {
             break;
@@ -105,6 +106,7 @@ impl<S: Send + Sync> FromRequest<S> for RequestContent {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection {
+            // Any other failure is one of the connection.
             BytesRejection::FailedToBufferBody(failed) if failed.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 Problem::new(
                     StatusCode::PAYLOAD_TOO_LARGE,

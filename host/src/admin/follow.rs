@@ -34,9 +34,9 @@ const LINES: u32 = 100;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EventParams {
-    /// Only events of this agent.
+    /// Selects events of this agent.
     agent: Option<String>,
-    /// Only events after this id, the oldest first. Without it, the newest.
+    /// Selects events after this id, the oldest first. Without it, the newest are returned.
     #[serde(default)]
     after: i64,
     /// The most to return: 100 by default, 1000 at most.
@@ -51,7 +51,7 @@ pub(super) struct EventParams {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LogParams {
-    /// Only lines of this agent.
+    /// Selects lines of this agent.
     agent: Option<String>,
     /// The number of newest lines to return: 100 by default, 0 to 1000.
     tail: Option<u32>,
@@ -82,6 +82,7 @@ pub(super) async fn events(
         let events = api.context.store.events(&filter).map_err(problem::host_error)?;
         return Ok(Json(events.iter().map(entry).collect::<Vec<_>>()).into_response());
     }
+    // Takes precedence over `after`: a client that reconnects repeats the query of its first request.
     if let Some(last) = headers.get(HeaderName::from_static("last-event-id")) {
         let last = last.to_str().ok().and_then(|last| last.parse().ok());
         filter.after =
@@ -137,9 +138,11 @@ pub(super) async fn logs(
     Params(params): Params<LogParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    // A misspelt name would otherwise give an empty stream.
     if let Some(agent) = &params.agent {
         api.agent(agent).await?;
     }
+    // `page_size` refuses 0, which is useful here: only new lines.
     let count = match params.tail {
         Some(0) => 0,
         tail => page_size(tail, LINES)? as usize,
@@ -208,6 +211,7 @@ impl<T: Clone, W: FnMut(&T) -> bool> Follow<T, W> {
             match received {
                 Ok(one) if (self.wanted)(&one) => return Some(StreamItem::This(one)),
                 Ok(_) => {}
+                // Reported instead of ended: the rest is still of use, and the client knows of the gap.
                 Err(RecvError::Lagged(missed)) => return Some(StreamItem::Missed(missed)),
                 Err(RecvError::Closed) => return None,
             }

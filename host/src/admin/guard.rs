@@ -31,6 +31,7 @@ impl fmt::Display for Who {
 /// The outermost layer: adds the trace, and writes the body of problems.
 pub(super) async fn enter(mut request: Request, next: Next) -> Response {
     let trace = trace(request.headers());
+    // Kept for the log, because the handlers consume the request.
     let asked = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(trace.clone());
     let response = next.run(request).await;
@@ -81,6 +82,7 @@ pub(super) async fn authorise(State(api): State<Api>, mut request: Request, next
         let detail = format!("more than {RATE} requests in a second; wait a moment");
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail).with_retry_after(wait)
     })?;
+    // Part of the name of the caller only: nothing is allowed because of it.
     let cli = request.headers().get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(CLI_AGENT.as_bytes()));
     let way = if cli { "cli" } else { "api" };
     request.extensions_mut().insert(Who(format!("{way}:{}", api.token.fingerprint())));

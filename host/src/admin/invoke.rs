@@ -76,6 +76,7 @@ pub(super) async fn invoke(
             insert(response.headers_mut(), HeaderName::from_static("caxton-performative"), performative);
             response
         }
+        // Failures became problems above, so that the message was handled without a reply.
         _ => StatusCode::NO_CONTENT.into_response(),
     };
     let headers = response.headers_mut();
@@ -116,6 +117,7 @@ pub(super) async fn send(
 /// Returns the agent of this name, unless it is an HTTP agent.
 async fn taker(api: &Api, name: &str) -> Result<Arc<Agent>, Problem> {
     let agent = api.agent(name).await?;
+    // An agent that was never ready may turn out to take messages, so that its mailbox accepts them.
     if agent.current().is_some_and(|current| current.kind() == Kind::Http) {
         let detail = format!("`{name}` is an HTTP agent and takes no messages; call it by one of its routes");
         return Err(Problem::new(StatusCode::CONFLICT, "http-agent", detail));
@@ -143,6 +145,7 @@ impl<S: Send + Sync> FromRequest<S> for SubmissionDraft {
         let Ok(Extension(who)) = Extension::<Who>::from_request_parts(&mut parts, state).await else {
             return Err(problem::unauthorised());
         };
+        // The message continues the trace of the request, which the outermost layer has set.
         let trace = parts.extensions.get::<Trace>().cloned();
         let content_type = match parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) {
             None => UNKNOWN_TYPE.to_owned(),

@@ -26,6 +26,7 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<MailboxStatu
 pub(super) fn all(api: &Api) -> Vec<MailboxStatus> {
     let routes = api.directory.routes.load_full();
     let mut mailboxes: Vec<MailboxStatus> = routes.agents().filter(|agent| takes_messages(agent)).map(status).collect();
+    // The routes have no order of their own.
     mailboxes.sort_by(|a, b| a.agent.cmp(&b.agent));
     mailboxes
 }
@@ -83,6 +84,7 @@ async fn hold(api: Api, who: Who, name: &str, held: bool) -> Result<Json<Mailbox
 }
 
 fn takes_messages(agent: &Agent) -> bool {
+    // Counts as one that takes messages until its first revision shows its kind.
     agent.current().is_none_or(|current| current.kind() != Kind::Http)
 }
 

@@ -5,9 +5,10 @@
 //!   invoke: query + body -> Submission -> ask (wait for the answer) | enqueue (202)
 //!   problem: any error as problem details
 //! ```
-//! Nothing here changes what runs: handlers ask the reconciler through [`ReconcilerHandle`](crate::reconcile::handle::ReconcilerHandle). `/healthz`, `/readyz` and
-//! `/metrics` need no token, and can have a listener of their own. A page in a browser cannot reach the API: there is
-//! no CORS, and foreign host names are refused. `openapi` describes every path, and a test compares it with the router.
+//! Nothing here changes what runs: handlers ask the reconciler through
+//! [`ReconcilerHandle`](crate::reconcile::handle::ReconcilerHandle). `/healthz`, `/readyz` and `/metrics` need no
+//! token, and can have a listener of their own. A page in a browser cannot reach the API: there is no CORS, and foreign
+//! host names are refused. `openapi` describes every path, and a test compares it with the router.
 
 mod agents;
 mod api;

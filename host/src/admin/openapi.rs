@@ -83,6 +83,7 @@ impl Modify for Common {
             .build();
         for path in document.paths.paths.values_mut() {
             for operation in [&mut path.get, &mut path.put, &mut path.post, &mut path.delete].into_iter().flatten() {
+                // Every operation may fail in the layers that it shares with the others.
                 operation.responses.responses.insert("default".to_owned(), problem.clone().into());
             }
         }

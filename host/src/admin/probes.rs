@@ -44,6 +44,7 @@ pub(super) struct Ready {
 )]
 pub(super) async fn healthz(State(api): State<Api>) -> Response {
     let (tasks, store) = (&api.context.tasks, &api.context.store);
+    // The loss of the store comes first: tasks may have failed because of it.
     let reason = store.lost().or_else(|| tasks.failed()).map(|why| why.to_string());
     let (status, code) = match reason.is_none() && tasks.are_well() {
         true => ("ok", StatusCode::OK),
@@ -83,8 +84,10 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
     // A reconciler that is stuck must not hide the metrics that would show it.
     let agents = tokio::time::timeout(AGENTS_TIMEOUT, agents::all(&api)).await;
+    // Left out on any failure: the other metrics are worth more than an error.
     let agents = agents.ok().and_then(Result::ok);
     let mut agent_metrics: Vec<(Arc<str>, AgentMetrics)> = {
+        // In a block, so that the snapshot is not held while the text is made.
         let routes = api.directory.routes.load();
         routes.all().filter_map(|agent| Some((agent.name().shared(), agent.stats().metrics()?))).collect()
     };

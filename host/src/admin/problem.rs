@@ -59,6 +59,7 @@ pub(super) fn host_error(detail: impl Into<Cow<'static, str>>) -> Problem {
 /// Creates the problem of an unknown agent, with the nearest of the known names as a suggestion.
 pub(super) fn no_agent<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Problem {
     let mut known: Vec<&str> = known.into_iter().collect();
+    // Sorted, so that the same one of several near names is suggested each time.
     known.sort_unstable();
     let hint = match caxton_control::config::nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -127,6 +128,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status();
+        // Passed in the extensions, because the layer outside alone knows the trace.
         response.extensions_mut().insert(self);
         response
     }

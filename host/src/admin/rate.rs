@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Requests per second that are allowed on average, and in a burst. Far above what operators and dashboards need: it stops
-/// a script in a loop from starving the agents.
+/// Requests per second that are allowed on average, and in a burst. Far above what operators and dashboards need: it
+/// stops a script in a loop from starving the agents.
 pub(super) const RATE: f64 = 1_000.0;
 const BURST: f64 = 2_000.0;
 
@@ -25,8 +25,10 @@ impl RequestRate {
         let mut bucket = self.0.lock();
         let (left, since) = *bucket;
         let passed = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        // Refilled by the time that has passed, so that no timer is needed.
         let left = (left + passed.as_secs_f64() * RATE).min(BURST);
         if left < 1.0 {
+            // A refused request takes nothing, or clients that try again would never get through.
             *bucket = (left, Some(now));
             return Err(Duration::from_secs_f64((1.0 - left) / RATE));
         }

@@ -47,6 +47,7 @@ pub(super) async fn rehearse(
     let agent = api.agent(&name).await?;
     let declared = agent.spec().rollout.rollback.rehearse;
     let messages = messages.unwrap_or(if declared > 0 { declared } else { MESSAGES });
+    // Each message may be handled by two revisions while the request waits.
     if messages == 0 || messages > MAX_MESSAGES {
         return Err(Problem::bad_request(format!("`messages` is from 1 to {MAX_MESSAGES}; {messages} is not")));
     }

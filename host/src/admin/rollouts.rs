@@ -47,8 +47,8 @@ pub(super) struct Which {
     rollout: Option<u64>,
 }
 
-/// Returns the first differences of a rollout between answers of two revisions: to copies of live messages (`parallel`),
-/// and in its rehearsal.
+/// Returns the first differences of a rollout between answers of two revisions: to copies of live messages
+/// (`parallel`), and in its rehearsal.
 #[utoipa::path(
     get, path = "/v1/rollouts/{agent}/differences", tag = "rollouts",
     params(("agent" = String, Path, description = "The agent's name"), Which),
@@ -70,12 +70,14 @@ pub(super) async fn differences(
     };
     let rollout = match found.map_err(problem::host_error)? {
         Some(rollout) => rollout,
+        // No rollout has differences; the newest one is then shown with none.
         None => api.reconciler.rollouts(Some(name)).await?.first().map_or(0, |newest| newest.rollout),
     };
     let mut told =
         AnswerDifferences { agent: agent.name().to_string(), rollout, by_nature: Vec::new(), messages: Vec::new() };
     for (number, record) in store.differences(&told.agent, rollout).map_err(problem::host_error)? {
         let read = match number {
+            // Number 0 holds the paths that differ by nature; messages are numbered from 1.
             0 => serde_json::from_str(&record).map(|paths| told.by_nature = paths),
             _ => serde_json::from_str(&record).map(|message| told.messages.push(message)),
         };
@@ -109,6 +111,7 @@ pub(super) async fn follow(State(api): State<Api>, Named(name): Named<String>) -
 }
 
 /// The interval at which a followed rollout is polled.
+// Polled, because the figures of a rollout change with every message and cause no event.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A follower of a rollout.
@@ -143,6 +146,7 @@ impl Following {
                     self.api.reconciler.rollouts(Some(self.name.clone())).await.ok()?.into_iter().next()?
                 }
             };
+            // The search for lost messages ends after the rollout, and its result belongs to the last event.
             let counts = self.api.context.store.keeps_messages() && now.ended && now.lost_messages.is_none();
             if counts && self.holds > 0 {
                 self.holds -= 1;
@@ -173,12 +177,12 @@ pub(super) const COMMANDS: [(&str, RolloutCommand); 6] = [
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct To {
-    /// For `undo`: the number of the revision to go back to; by default the one that ran before.
+    /// The number of the revision to go back to, for `undo`; by default the one that ran before.
     to: Option<u64>,
-    /// For `undo`: whether that revision handles the last messages on a copy first, and is refused if it fails at one
-    /// (true).
+    /// Set if that revision handles the last messages on a copy first, for `undo`, which is refused if it fails at
+    /// one message. `true`, unless given.
     rehearse: Option<bool>,
-    /// For `undo`: whether the state is to be as it was when a revision of another format followed, without what was
+    /// Set if the state is to be as it was when a revision of another format followed, for `undo`, without what was
     /// written since, which is kept in turn. Such an undo is not rehearsed. `false`, unless given.
     #[serde(rename = "restore-state")]
     #[param(rename = "restore-state")]

@@ -17,7 +17,7 @@ use crate::problem::Problem;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ScheduleListParams {
-    /// Only schedules of this agent.
+    /// Selects schedules of this agent.
     agent: Option<String>,
 }
 

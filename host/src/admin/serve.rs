@@ -34,11 +34,13 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
         let mut interval = tokio::time::interval(UPKEEP);
         loop {
             interval.tick().await;
+            // Without scrapes the samples of histograms would pile up in memory.
             metrics.upkeep();
         }
     };
     tokio::select! {
         () = connections(listener, router(api), stop) => {}
+        // Never ends; it is dropped with the connections.
         () = upkeep => {}
     }
 }

@@ -34,10 +34,10 @@ const MAX_KEY: usize = 1_024;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct KeyParams {
-    /// Only keys with this prefix.
+    /// Selects keys with this prefix.
     #[serde(default)]
     prefix: String,
-    /// Only keys after this one, in byte order.
+    /// Selects keys after this one, in byte order.
     after: Option<String>,
     /// The most to return: 100 by default, 1000 at most.
     limit: Option<u32>,
@@ -75,6 +75,7 @@ pub(super) async fn list_keys(
         .into_iter()
         .map(|entry| StateKey { key: entry.key, bytes: entry.bytes, expires_at: entry.expires_at })
         .collect();
+    // A page that is not full is the last one.
     let next = keys.last().filter(|_| full).map(|entry| entry.key.clone());
     Ok(Json(StatePage { keys, next, bytes: agent.state_bytes().load(Ordering::Relaxed) }))
 }
@@ -131,6 +132,7 @@ pub(super) async fn put_value(
     if key.len() > MAX_KEY {
         return Err(Problem::bad_request(format!("the key has {} bytes; {MAX_KEY} is the most", key.len())));
     }
+    // The smaller bound is reported: it is the one that the caller can act on.
     let quota = agent.spec().limits.state_bytes;
     let too_large = if quota <= MAX_VALUE {
         CommitError::Quota(quota).into()
@@ -169,6 +171,7 @@ pub(super) async fn delete_value(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let agent = api.agent(&name).await?;
+    // Checked for the status only: removing a missing key would do nothing.
     if find(&api, &name, &key)?.is_none() {
         return Err(no_key(&name, &key));
     }
@@ -217,6 +220,7 @@ async fn write(api: &Api, agent: &Agent, key: &str, value: Option<Value>, header
             let detail = "the key has another version than If-Match asks for; read it again";
             return Err(Problem::new(StatusCode::CONFLICT, "conflict", detail));
         }
+        // The commit fails if the key changes between this check and the write.
         reads.insert(key.to_owned(), version);
     }
     let change = StateChange {

@@ -17,7 +17,7 @@ pub(crate) struct HostStats {
     pub(crate) at: u64,
     /// Counts and rates.
     pub(crate) messages: MessageStats,
-    /// Failed attempts and calls by code, the most frequent first.
+    /// The failed attempts and calls by code, the most frequent first.
     pub(crate) failures: Vec<FailureCount>,
     /// Durations of deliveries.
     pub(crate) delivery: DeliveryStats,
@@ -25,7 +25,7 @@ pub(crate) struct HostStats {
     pub(crate) mailboxes: Vec<MailboxStatus>,
     /// Conversations.
     pub(crate) conversations: ConversationFigures,
-    /// Dead letters by agent and reason.
+    /// The dead letters by agent and reason.
     pub(crate) dead_letters: Vec<DeadCount>,
     /// The store.
     pub(crate) store: StoreFigures,
@@ -46,6 +46,7 @@ pub(crate) struct StoreFigures {
 #[utoipa::path(get, path = "/v1/stats", tag = "host", responses((status = 200, body = HostStats)))]
 pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Problem> {
     let figures = &api.context.host_stats;
+    // From the store and not from counters, so that letters of removed agents are included.
     let dead_letters = api.read(|store| store.dead_counts(&DeadFilter::default())).await?;
     Ok(Json(HostStats {
         at: crate::clock::now_ms(),

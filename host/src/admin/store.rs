@@ -49,6 +49,7 @@ pub(super) async fn backup(State(api): State<Api>, Extension(who): Extension<Who
     let made = tokio::task::spawn_blocking(move || store.copy()).await;
     let copy = made.map_err(|error| problem::host_error(error.to_string()))??;
     let bytes = copy.metadata().map_err(|error| problem::host_error(error.to_string()))?.len();
+    // Emitted once the copy is made; whether the client receives all of it cannot be known here.
     api.context.events.emit(None, "store.backup", json!({ "by": who.to_string(), "bytes": bytes }));
     let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(copy), CHUNK);
     // The permit lives as long as the stream: the copy's space is freed after the last chunk, or when the client has
@@ -56,6 +57,7 @@ pub(super) async fn backup(State(api): State<Api>, Extension(who): Extension<Who
     let chunks = chunks.inspect(move |_| {
         let _: &OwnedSemaphorePermit = &one;
     });
+    // The length lets the client notice a copy that was cut off.
     let headers = [(CONTENT_TYPE, "application/vnd.sqlite3".to_owned()), (CONTENT_LENGTH, bytes.to_string())];
     Ok((headers, Body::from_stream(chunks)).into_response())
 }

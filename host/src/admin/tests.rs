@@ -47,7 +47,7 @@ pub(crate) struct Bench {
 pub(crate) enum File {
     Good,
     Bad,
-    /// Never answers.
+    /// A request that never answers.
     Slow,
 }
 

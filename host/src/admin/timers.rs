@@ -24,7 +24,7 @@ const PAGE: u32 = 100;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TimerParams {
-    /// Only timers after this position, the `next` of the previous page.
+    /// Selects timers after this position, the `next` of the previous page.
     #[param(pattern = "^[0-9]{1,18}-[0-9]{1,18}$")]
     after: Option<String>,
     /// The most to return: 100 by default, 1000 at most.
@@ -49,7 +49,7 @@ pub(crate) struct TimerStatus {
 /// A page of timers.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct TimerPage {
-    /// In order of their due times.
+    /// The timers in order of their due times.
     pub(crate) timers: Vec<TimerStatus>,
     /// The value of `after` for the next page; null on the last page.
     pub(crate) next: Option<String>,
@@ -77,6 +77,7 @@ pub(super) async fn list(
     let limit = page_size(params.limit, PAGE)?;
     let after = params.after.as_deref().map_or(Ok((0, 0)), place)?;
     let timers = api.context.store.waiting_timers(&name, after, limit).map_err(problem::host_error)?;
+    // A page that is not full is the last one.
     let full = u32::try_from(timers.len()).is_ok_and(|count| count == limit);
     let next = timers.last().filter(|_| full).map(|timer| format!("{}-{}", timer.place.0, timer.place.1));
     Ok(Json(TimerPage { timers: timers.into_iter().map(TimerStatus::from).collect(), next }))
@@ -85,6 +86,7 @@ pub(super) async fn list(
 /// Parses a position of [`TimerPage::next`].
 fn place(text: &str) -> Result<(u64, u64), Problem> {
     let parsed = text.split_once('-').and_then(|(due, seq)| Some((due.parse().ok()?, seq.parse().ok()?)));
+    // A pair, because several timers may be due in the same millisecond.
     parsed.ok_or_else(|| {
         let detail = format!("after=`{}`: it has to be `next` of the page before", text.escape_debug());
         Problem::bad_request(detail)
@@ -130,6 +132,7 @@ pub(super) async fn cancel(
         );
         return Err(Problem::new(StatusCode::CONFLICT, "unclear", detail));
     }
+    // It may have come due since it was found.
     if !api.context.store.cancel_timer(found.sender.clone(), found.id.clone()).await? {
         return Err(missing());
     }

@@ -78,6 +78,7 @@ pub(crate) fn read_token(path: &Path) -> Result<String, TokenError> {
         return Err(TokenError::Open { path: path.to_owned() });
     }
     let text = fs::read_to_string(path).map_err(wrong)?;
+    // An editor may have added a line feed.
     let token = text.trim();
     if token.len() < MIN_LENGTH || !token.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Err(TokenError::Broken { path: path.to_owned() });
@@ -95,11 +96,13 @@ pub(super) fn load_or_make(data: &Path) -> Result<Token, TokenError> {
 }
 
 fn make(data: &Path, path: &Path) -> std::io::Result<()> {
+    // 256 bits, beyond any guess. As hex digits they fit into a header and a shell without quotes.
     let bytes: [u8; 32] = rand::random();
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     // Replaced as a whole, and from the start readable by its owner only.
     let mut file = tempfile::NamedTempFile::new_in(data)?;
     writeln!(file, "{text}")?;
+    // A token that is lost in a power cut would lock out the clients that have read it.
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())

@@ -11,7 +11,7 @@ pub(crate) struct ConversationStatus {
     pub(crate) state: String,
     /// The sender of its first message.
     pub(crate) initiator: String,
-    /// All senders and receivers of its messages, in order of name.
+    /// The senders and receivers of its messages, in order of name.
     pub(crate) participants: Vec<String>,
     /// The protocol of its latest message that names one.
     pub(crate) protocol: Option<String>,

@@ -19,7 +19,7 @@ pub(crate) use task::TaskStatus;
 /// The host as a whole.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct HostStatus {
-    /// Version of the program.
+    /// The version of the program.
     pub(crate) version: String,
     /// The declaration file.
     pub(crate) file: String,
@@ -37,7 +37,7 @@ pub(crate) struct HostStatus {
     pub(crate) file_errors: Vec<FileError>,
     /// The agents that are not as declared yet, with the reason.
     pub(crate) waiting: Vec<WaitingAgent>,
-    /// Live instances.
+    /// The number of live instances.
     pub(crate) instances: u32,
     /// The bound of live instances on this machine.
     pub(crate) max_instances: u32,
@@ -81,7 +81,7 @@ pub(crate) struct AgentStatus {
     pub(crate) kind: Option<String>,
     /// The path of the component, as declared.
     pub(crate) component: String,
-    /// Live instances.
+    /// The number of live instances.
     pub(crate) instances: u32,
     /// The bound of live instances.
     pub(crate) max_instances: u32,
@@ -124,7 +124,7 @@ pub(crate) struct AgentStatus {
     /// The failure that opened the breaker last; null while it is closed.
     #[serde(default)]
     pub(crate) opening: Option<BreakerOpening>,
-    /// Its dead letters that are kept.
+    /// The number of its dead letters that are kept.
     pub(crate) dead_letters: u64,
     /// The size of its state in bytes.
     pub(crate) state_bytes: u64,
@@ -296,21 +296,21 @@ pub(crate) struct Quantiles {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = MessageFigures)]
 pub(crate) struct MessageStats {
-    /// Handled or failed for good per second, over the last five seconds.
+    /// The number handled or failed for good per second, over the last five seconds.
     pub(crate) per_second: f64,
     /// The most in any second since the host started.
     pub(crate) peak_per_second: f64,
-    /// Accepted into mailboxes since the host started.
+    /// The number accepted into mailboxes since the host started.
     pub(crate) accepted: u64,
-    /// Handled since the host started, calls of HTTP agents included.
+    /// The number handled since the host started, calls of HTTP agents included.
     pub(crate) handled: u64,
-    /// Failed for good since the host started.
+    /// The number that failed for good since the host started.
     pub(crate) failed: u64,
     /// Attempts that failed and were followed by another.
     pub(crate) retried: u64,
-    /// Refused because the mailbox was full or the breaker open.
+    /// The number refused because the mailbox was full or the breaker open.
     pub(crate) refused: u64,
-    /// Returned to their senders because their agent ended.
+    /// The number returned to their senders because their agent ended.
     pub(crate) dropped: u64,
     /// Runs of handlers: those that were handled, failed or retried, and those that ended in a conflict.
     #[serde(default)]
@@ -320,7 +320,7 @@ pub(crate) struct MessageStats {
     pub(crate) conflicts: u64,
 }
 
-/// Failed attempts and calls with the same code since the host started.
+/// The number of failed attempts and calls with the same code since the host started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct FailureCount {
     /// A stable code, such as `trap` or `deadline-exceeded`.
@@ -335,15 +335,15 @@ pub(crate) struct FailureCount {
 pub(crate) struct DeliveryStats {
     /// Times of the last 50 to 60 seconds; null if nothing was delivered.
     pub(crate) last_minute: Option<Quantiles>,
-    /// All times; null if nothing was delivered.
+    /// The times since the host started; null if nothing was delivered.
     pub(crate) since_start: Option<Quantiles>,
 }
 
-/// Memory and CPU use of the host's process.
+/// The memory and CPU use of the host's process.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = ProcessFigures)]
 pub(crate) struct ProcessStats {
-    /// Resident memory in bytes; null where the system does not report it.
+    /// The resident memory in bytes; null where the system does not report it.
     pub(crate) resident_bytes: Option<u64>,
     /// CPU time on all cores since it started, in seconds.
     pub(crate) cpu_seconds: f64,
@@ -362,13 +362,13 @@ pub(crate) struct StoreStatus {
     pub(crate) bytes: u64,
     /// The size of its write-ahead log in bytes, which is copied into the database from time to time.
     pub(crate) log_bytes: u64,
-    /// Free bytes within the database: reused, or returned to the system by `caxton store compact`.
+    /// The free bytes within the database: reused, or returned to the system by `caxton store compact`.
     pub(crate) free_bytes: u64,
     /// Messages that wait or are being handled.
     pub(crate) queued: u64,
-    /// Handled messages that are kept.
+    /// The number of handled messages that are kept.
     pub(crate) handled: u64,
-    /// Dead letters that are kept.
+    /// The number of dead letters that are kept.
     pub(crate) dead: u64,
     /// Records of each agent, including those that are not declared any more.
     pub(crate) agents: Vec<AgentRecords>,
@@ -384,9 +384,9 @@ pub(crate) struct AgentRecords {
     pub(crate) agent: String,
     /// Messages that wait or are being handled.
     pub(crate) queued: u64,
-    /// Handled messages.
+    /// The number of handled messages.
     pub(crate) handled: u64,
-    /// Dead letters.
+    /// The number of dead letters.
     pub(crate) dead: u64,
     /// The size of its state in bytes.
     pub(crate) state_bytes: u64,
@@ -431,7 +431,7 @@ pub(crate) struct AcceptedMessage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Diff)]
 pub(crate) struct DeclarationDiff {
-    /// Empty if the running state matches the declaration.
+    /// The differences between the running state and the declaration; empty if they match.
     pub(crate) changes: Vec<PlannedChange>,
 }
 

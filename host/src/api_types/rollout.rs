@@ -55,8 +55,8 @@ pub(crate) struct RolloutStatus {
     /// The figures that the judgement is based on: of the old revision, and of the new one. Null once the rollout has
     /// ended.
     pub(crate) measured: Option<[SideStatus; 2]>,
-    /// Active conversations since the present weight began that stay with the old revision although they belong to the
-    /// share of the new one. `why` says on what they wait.
+    /// The number of active conversations since the present weight began that stay with the old revision although they
+    /// belong to the share of the new one. `why` gives the reason.
     #[serde(default)]
     pub(crate) held_conversations: u64,
     /// The longest time for which the mailbox was held for a handoff, in milliseconds.
@@ -76,8 +76,8 @@ pub(crate) struct RolloutStatus {
     /// Messages of the rehearsal that were answered alike.
     #[serde(default)]
     pub(crate) rehearsed_alike: u64,
-    /// Messages of the rehearsal that were handled without a comparison of answers: the answer that was given is unknown, or
-    /// the running revision fails at them now.
+    /// Messages of the rehearsal that were handled without a comparison of answers: the answer that was given is
+    /// unknown, or the running revision fails at them now.
     #[serde(default)]
     pub(crate) rehearsed_not_compared: u64,
 }
@@ -101,7 +101,7 @@ pub(crate) struct RolloutRequest {
     /// The agent's name.
     pub(crate) agent: String,
     pub(crate) command: caxton_control::rollout::RolloutCommand,
-    /// For `undo`, the revision to go back to and the way to do so.
+    /// The revision to go back to and the way to do so, for `undo`.
     pub(crate) undo: caxton_control::rollout::UndoOptions,
     /// The operator, for the event and the log.
     pub(crate) who: String,

@@ -31,6 +31,7 @@ pub(super) async fn diff(diff: &DiffArgs, out: &mut Out) -> Result<(), CliError>
 pub(super) async fn apply(apply: &ApplyArgs, out: &mut Out) -> Result<ExitCode, CliError> {
     let began = Instant::now();
     let timeout =
+        // Parsed before anything is sent, so that the message names the flag.
         parse_duration(&apply.timeout).map_err(|error| CliError::new(Exit::Usage, format!("--timeout: {error}")))?;
     let client = Client::find(&apply.host)?;
     if out.format() == Format::Text && out.is_terminal() {
@@ -72,7 +73,8 @@ fn conclude(
     out: &Out,
 ) -> Result<ExitCode, CliError> {
     let went_back = |rollout: &&RolloutStatus| rollout.ended && rollout.status != "completed";
-    // A rollout that failed earlier and is still declared is as bad as one that fails now, unless another has begun since.
+    // A rollout that failed earlier and is still declared is as bad as one that fails now, unless another has begun
+    // since.
     let is_last = |b: &&RolloutStatus| !rollouts.iter().any(|rollout| rollout.agent == b.agent);
     let refused = before.iter().filter(|b| is_last(b) && applied.waiting.iter().any(|w| w.agent == b.agent));
     let bad: Vec<&RolloutStatus> = rollouts.iter().chain(refused).filter(went_back).collect();
@@ -95,6 +97,7 @@ fn conclude(
     }
     match (settled || goes_on, bad.is_empty()) {
         (true, _) => Ok(ExitCode::SUCCESS),
+        // Told apart from other failures, so that a deployment script can react to a refused revision.
         (false, false) => Err(CliError::quiet(Exit::RolledBack)),
         (false, true) => Err(CliError::quiet(Exit::Failed)),
     }
@@ -136,12 +139,15 @@ impl StartedRollouts {
 
     /// Returns `true` if the command should wait for the rollout.
     fn is_under_way(&self, rollout: &RolloutStatus) -> bool {
+        // A rollout with all traffic may wait for hours until the old revision has drained.
         let is_observed = self.moved.get(&rollout.agent).is_some_and(|since| since.elapsed() >= OBSERVED_FOR);
+        // A paused one goes on only when a person says so.
         !rollout.ended && rollout.status != "paused" && !is_observed
     }
 
     fn tell(&mut self, now: &[RolloutStatus]) {
         for rollout in now {
+            // Figures are left out, since they change with every poll.
             let place = format!("{} {} {}", rollout.rollout, rollout.step, rollout.status);
             if self.printed.insert(rollout.agent.clone(), place.clone()) != Some(place) {
                 say(&rollout_watch::line(rollout));

@@ -106,11 +106,14 @@ fn unusable(file: &Path) -> Vec<Checked> {
 fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
     let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<CheckProblem>>>> = HashMap::new();
     let mut sources = HashMap::new();
+    // The ledgers tell which revision an agent would follow; a first start has none.
     let data = loaded.dir.join(&loaded.desired.store.path);
     let ledgers = Ledgers::read(&data).unwrap_or_else(|why| {
+        // A note and no error: everything else can be checked without it.
         say(&format!("note: what ran before is not known, and so whether it can be followed: {why}"));
         Ledgers::default()
     });
+    // The same exclusions as in the host, so that the note tells what it would see.
     let excluded = WatchSet::new(&loaded.dir, &loaded.dir, &data, &loaded.desired).excluded();
     loaded
         .desired
@@ -127,6 +130,7 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
                 agent.findings.push(CheckProblem { code: "format", message: why.to_string(), help });
             }
             for written in spec.build.iter().flat_map(|build| &build.watch) {
+                // Agents often share a pattern, whose search may read many folders.
                 let told = sources.entry(written).or_insert_with(|| pattern(written, &loaded.dir, &excluded));
                 match told.clone() {
                     Some(Err(wrong)) => agent.findings.push(wrong),
@@ -167,6 +171,7 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<CheckProblem>>>)
             help: "change the setting, or the component".to_owned(),
         });
     }
+    // The file alone does not tell whether an agent is stateful, so that loading it cannot check this.
     if summary.is_some_and(|summary| summary.kind == Kind::Stateful) {
         let (deploy, reload) = spec.rollout.settings(spec.reload.drain);
         for (table, settings) in [("deploy", deploy), ("reload", reload)] {
@@ -245,6 +250,7 @@ fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> 
         let kind = match (&agent.kind, agent.findings.is_empty()) {
             (Some(kind), true) => Cell::new(kind.to_string()),
             (_, true) => Cell::new("-"),
+            // In place of the kind, which may not be known.
             (_, false) => Cell::styled("error", Style::Bad),
         };
         table.row(vec![

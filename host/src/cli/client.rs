@@ -51,6 +51,7 @@ pub(super) fn host_file(data: &Path) -> Result<Option<HostFile>, CliError> {
             let message = format!("{} does not say where a host is: {error}; start the host again", path.display());
             CliError::new(Exit::Failed, message)
         }),
+        // No host has run on this folder, or the last one stopped in order and removed its file.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(CliError::new(Exit::Failed, format!("{}: {error}", path.display()))),
     }
@@ -182,6 +183,7 @@ impl Client {
         self.http.request(request).await.map_err(|error| {
             // A refused connection means that no host is there; anything else, that it ended meanwhile.
             let why = if error.is_connect() { "does not answer" } else { "broke off" };
+            // The error of the client itself says only that the connection failed.
             let source = std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
             CliError::new(Exit::Failed, format!("the host at {} {why}{source}; {}", self.base, self.hint))
         })
@@ -207,6 +209,7 @@ fn base(url: &str) -> Result<String, CliError> {
 }
 
 async fn collect(body: Incoming) -> Result<Bytes, CliError> {
+    // Another program at this address could send without end.
     let body = Limited::new(body, MAX_ANSWER).collect().await;
     Ok(body.map_err(broken_off)?.to_bytes())
 }
@@ -216,6 +219,7 @@ fn broken_off(error: impl std::fmt::Display) -> CliError {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CliError> {
+    // Unknown members are ignored, so that only a missing or changed one fails.
     serde_json::from_slice(body).map_err(|error| {
         let message = format!("the answer is not what this version expects ({error}); is the host of another version?");
         CliError::new(Exit::Failed, message)

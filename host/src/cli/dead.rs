@@ -226,6 +226,7 @@ async fn redeliver(
             }
         }
     }
+    // Some were left as they are, which the exit code has to tell.
     if result.left.is_empty() { Ok(()) } else { Err(CliError::quiet(Exit::Conflict)) }
 }
 
@@ -252,6 +253,7 @@ async fn drop_them(which: &DeadSelection, host: &HostArgs, out: &mut Out) -> Res
 /// Adds to an error the number of dead letters that were done before it.
 fn after(done: u64, error: CliError) -> CliError {
     match error.message {
+        // What was done before the error cannot be undone, so that it is told.
         Some(message) if done > 0 => CliError::new(error.exit, format!("{} done, then: {message}", letters(done))),
         _ => error,
     }

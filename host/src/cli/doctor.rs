@@ -21,6 +21,7 @@ pub(super) fn run(doctor: &DoctorArgs, out: &mut Out) -> Result<ExitCode, CliErr
     let data = match (&doctor.data, &desired) {
         (Some(data), _) => absolute(data)?,
         (None, Some((desired, folder))) => folder.join(&desired.store.path),
+        // The default of `store.path`.
         (None, None) => PathBuf::from(".caxton"),
     };
     findings.push(machine::folder(&data));
@@ -58,13 +59,11 @@ pub(super) fn run(doctor: &DoctorArgs, out: &mut Out) -> Result<ExitCode, CliErr
 fn file(doctor: &DoctorArgs, findings: &mut Vec<MachineFinding>) -> Result<Option<(Desired, PathBuf)>, CliError> {
     let shown = doctor.file.file.display();
     if !doctor.file.file.exists() {
-        findings.push(MachineFinding::warn(
-            "file",
-            format!("{shown} does not exist"),
-            "name it with `-f FILE`, or write one",
-        ));
+        // A warning: a machine may be checked before there is a declaration.
+        findings.push(MachineFinding::warn("file", format!("{shown} does not exist"), "name it with `-f FILE`, or write one"));
         return Ok(None);
     }
+    // As in `caxton up`, where the flag overrides the file.
     let flags = match &doctor.data {
         Some(data) => vec![("store.path", absolute(data)?.to_string_lossy().into_owned())],
         None => Vec::new(),
@@ -91,6 +90,7 @@ fn file(doctor: &DoctorArgs, findings: &mut Vec<MachineFinding>) -> Result<Optio
 fn answers(address: &str) -> bool {
     let address = address.parse().ok();
     address.is_some_and(|address| {
+        // On the same machine a connection takes no time; a second is for one under heavy load.
         std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(1)).is_ok()
     })
 }

@@ -60,6 +60,7 @@ async fn show<T: DeserializeOwned + Serialize>(
     }
     client
         .follow(path, |frame| {
+            // Said on stderr, so that the output has lines of one form only.
             if frame.event == "missed" {
                 let missed = serde_json::from_str::<Value>(&frame.data).ok();
                 let missed = missed.and_then(|data| data["missed"].as_u64()).unwrap_or_default();
@@ -69,6 +70,7 @@ async fn show<T: DeserializeOwned + Serialize>(
             print(&serde_json::from_str(&frame.data).map_err(anyhow::Error::from)?)
         })
         .await?;
+    // A stream ends with its host, never by itself.
     say("the host ended");
     Ok(())
 }

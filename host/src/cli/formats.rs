@@ -31,6 +31,7 @@ impl Ledgers {
     /// # Errors
     /// A revision would meet data that it cannot read.
     pub(super) fn check(&self, spec: &AgentSpec, summary: Option<&Summary>) -> Result<(), Incompatible> {
+        // Cloned, because the open rollout is settled below as the host would do it.
         let Some(mut ledger) = self.0.get(spec.name.as_str()).cloned() else { return Ok(()) };
         if let Some(rollout) = ledger.open_mut().filter(|rollout| rollout.has_moved()) {
             // The revision that has the traffic is the one to follow.
@@ -38,9 +39,11 @@ impl Ledgers {
             rollout.supersede("a newer change", now);
             ledger.settle(now);
         }
+        // The first revision of an agent follows none.
         let Some(current) = ledger.current() else { return Ok(()) };
         let (deploy, reload) = spec.rollout.settings(spec.reload.drain);
         let settings = spec.revision_settings();
+        // Equal settings mean that only the component has changed, which is a reload.
         let by = if current.settings == settings { reload } else { deploy };
         let stateful = summary.is_some_and(|summary| summary.kind == Kind::Stateful);
         let migrates = summary.map(|summary| summary.migrates);

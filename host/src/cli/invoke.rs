@@ -20,6 +20,7 @@ const UNHAPPY: [&str; 3] = ["failure", "refuse", "not-understood"];
 pub(super) async fn invoke(invoke: &InvokeArgs, out: &mut Out) -> Result<ExitCode, CliError> {
     let client = Client::find(&invoke.host)?;
     let response = post(&client, &invoke.message, "invoke", Some(&invoke.timeout)).await?;
+    // Without a performative the agent has given no reply, as opposed to an empty one.
     let act = header(response.headers(), "caxton-performative").map(str::to_owned);
     match out.format() {
         Format::Json => out.json(&reply(&response))?,
@@ -32,12 +33,14 @@ pub(super) async fn invoke(invoke: &InvokeArgs, out: &mut Out) -> Result<ExitCod
         }
     }
     match act {
+        // The reply was printed above; the exit code tells a script that the agent did not do it.
         Some(act) if UNHAPPY.contains(&act.as_str()) => {
             say(&format!("{} answered with `{act}`", invoke.message.agent));
             Err(CliError::quiet(Exit::Failed))
         }
         Some(_) => Ok(ExitCode::SUCCESS),
         None => {
+            // JSON tells it already: `performative` is null.
             if out.format() == Format::Text {
                 say(&format!("{} handled the message without an answer", invoke.message.agent));
             }
@@ -80,6 +83,7 @@ async fn post(
 /// parse as JSON, and is more likely text.
 fn detect(body: &[u8]) -> &'static str {
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    // Parsed as a whole: text may begin with a bracket.
     let json = matches!(first, Some(b'{' | b'[')) && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
     match (json, std::str::from_utf8(body)) {
         (true, _) => "application/json",
@@ -112,6 +116,7 @@ fn reply(response: &Response<Bytes>) -> Value {
         // No reply at all, as opposed to an empty one.
         _ if header(headers, "caxton-performative").is_none() => rendered["content"] = Value::Null,
         (Some(Ok(value)), _) => rendered["content"] = value,
+        // Also for JSON that does not parse, so that nothing of the reply is lost.
         (_, Ok(text)) => rendered["content"] = text.into(),
         (_, Err(_)) => {
             rendered["content_hex"] = body.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();

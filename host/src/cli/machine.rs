@@ -14,11 +14,11 @@ use crate::wasm::machine_instances;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
-    /// In order.
+    /// The finding is in order.
     Ok,
-    /// Missing, and needed only for some purposes.
+    /// A part is missing that is needed only for some purposes.
     Warn,
-    /// Missing, and a host does not run without it.
+    /// A part is missing without which a host does not run.
     Fail,
 }
 
@@ -95,6 +95,7 @@ pub(super) fn open_files() -> MachineFinding {
     match getrlimit(Resource::Nofile).current {
         None => MachineFinding::ok(WHAT, "not bounded"),
         Some(count) if count >= FILES => MachineFinding::ok(WHAT, format!("{count} (ulimit -n)")),
+        // A warning: the listener waits for free files, so that the host runs with fewer connections.
         Some(count) => MachineFinding::warn(
             WHAT,
             format!("{count} (ulimit -n), each connection is one"),
@@ -112,6 +113,7 @@ pub(super) fn folder(data: &Path) -> MachineFinding {
     const WHAT: &str = "data folder";
     // The folder need not exist yet: then its nearest parent decides.
     let there = data.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    // The ancestors of a relative path end with an empty one.
     let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
     match tempfile::tempfile_in(there) {
         Ok(_) if there == data => MachineFinding::ok(WHAT, format!("{} can be written to", data.display())),
@@ -126,6 +128,7 @@ pub(super) fn folder(data: &Path) -> MachineFinding {
 
 /// Checks if a port is free.
 pub(super) fn port(what: &'static str, flag: &str, address: SocketAddr) -> MachineFinding {
+    // Bound for a moment, because only that shows whether the system allows it.
     match TcpListener::bind(address) {
         Ok(_) => MachineFinding::ok(what, format!("{address} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => MachineFinding::fail(

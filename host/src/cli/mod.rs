@@ -66,6 +66,7 @@ pub(crate) fn main() -> ExitCode {
             // An error of stderr cannot be reported anywhere.
             let _ = error.print();
             let format = if asks_for_json(std::env::args_os().skip(1)) { Format::Json } else { Format::Text };
+            // Printed by clap already, so that only programs still need the text.
             let details = serde_json::json!({ "text": error.render().to_string() });
             return CliError::quiet(Exit::Usage).with_details(details).report(&mut Out::new(format));
         }
@@ -80,6 +81,7 @@ pub(crate) fn main() -> ExitCode {
 /// Returns `true` if arguments that do not parse ask for JSON.
 fn asks_for_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
     let arguments: Vec<_> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+    // Searched by hand: arguments that do not parse have no parsed format.
     let joined = ["-ojson", "-o=json", "--output=json"];
     arguments.iter().any(|argument| joined.contains(&argument.as_str()))
         || arguments.windows(2).any(|pair| ["-o", "--output"].contains(&pair[0].as_str()) && pair[1] == "json")
@@ -154,6 +156,7 @@ fn version(out: &mut Out) -> Result<(), CliError> {
 }
 
 fn compile_component(compile: &CompileComponentArgs) -> ExitCode {
+    // This process is the child of a host: a crash, or too much memory, ends only the one compilation.
     match crate::wasm::compile_child(&compile.input, &compile.output, compile.engine == "fuel") {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {

@@ -48,6 +48,7 @@ pub(super) struct HostArgs {
     pub(super) admin: Option<String>,
     /// The token's file, in place of the one in the data folder
     #[arg(long, env = "CAXTON_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    // A file and not the token itself: arguments are visible to all users of a machine.
     pub(super) token_file: Option<PathBuf>,
 }
 

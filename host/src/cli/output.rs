@@ -1,4 +1,4 @@
-//! Output and exit codes of commands.
+//! The output and the exit codes of commands.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use crate::telemetry::logging;
 pub(super) enum Exit {
     /// The command failed.
     Failed = 1,
-    /// Wrong usage, or a configuration with errors.
+    /// The exit code for wrong usage, or a configuration with errors.
     Usage = 2,
     /// The object of the command does not exist.
     NotFound = 3,
@@ -37,7 +37,7 @@ pub(super) struct CliError {
     pub(super) exit: Exit,
     /// The error and a suggestion. `None` if it was printed already, or there is no reader.
     pub(super) message: Option<String>,
-    /// Further details, for programs.
+    /// The further details, for programs.
     details: Option<Box<Value>>,
     reader_gone: bool,
 }
@@ -73,9 +73,11 @@ impl CliError {
         if self.reader_gone {
             return ExitCode::SUCCESS;
         }
+        // On stderr, so that a script that reads results never parses an error.
         if let Some(message) = &self.message {
             say(&format!("{} {message}", paint("caxton:", Style::Bad, std::io::stderr().is_terminal())));
         }
+        // One value on stdout at most: a second one would not parse as JSON.
         if out.format == Format::Json && !out.printed && self.exit != Exit::Interrupted {
             // A reader that has closed stdout does not miss it.
             let _ = out.line(&self.to_json().to_string());
@@ -114,6 +116,7 @@ impl Exit {
 
 impl From<anyhow::Error> for CliError {
     fn from(error: anyhow::Error) -> Self {
+        // With all causes, since a command has no log to look into.
         Self::new(Exit::Failed, format!("{error:#}"))
     }
 }
@@ -121,6 +124,7 @@ impl From<anyhow::Error> for CliError {
 /// Wraps errors of standard output. A closed pipe (`| head`) is not a failure.
 impl From<std::io::Error> for CliError {
     fn from(error: std::io::Error) -> Self {
+        // The startup code of Rust ignores SIGPIPE, so that a closed pipe is an error of the write.
         let gone = error.kind() == std::io::ErrorKind::BrokenPipe;
         Self { reader_gone: gone, ..Self::new(Exit::Failed, format!("writing the output: {error}")) }
     }
@@ -138,13 +142,13 @@ pub(super) fn say(text: &str) {
 /// A colour by its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// In order.
+    /// A state in order.
     Good,
     /// Needs attention.
     Warn,
-    /// Wrong.
+    /// A failure.
     Bad,
-    /// Less important.
+    /// A detail of less importance.
     Dim,
     /// A heading.
     Head,
@@ -328,11 +332,13 @@ impl Table {
         let line = |cells: Vec<(&str, Option<Style>)>| {
             let mut text = String::new();
             for (column, (cell, style)) in cells.into_iter().enumerate() {
+                // Padded outside of the colours, whose codes would count as characters.
                 let gap = " ".repeat(widths[column] - width(cell));
                 let cell = style.map_or_else(|| cell.to_owned(), |style| paint(cell, style, colours));
                 let (before, after) = if right[column] { (gap, String::new()) } else { (String::new(), gap) };
                 text.push_str(&format!("{before}{cell}{after}  "));
             }
+            // Spaces at the end of a line would wrap in a narrow terminal.
             text.trim_end().to_owned()
         };
         let mut lines = vec![line(heads.iter().map(|head| (*head, Some(Style::Head))).collect())];

@@ -134,6 +134,7 @@ fn imbalance_hints(agents: &[AgentStatus]) -> Vec<String> {
     let running = || agents.iter().filter(|agent| agent.state == "running");
     let names: BTreeSet<&String> = running().flat_map(|agent| &agent.capabilities).collect();
     let hint = |name: &&String| {
+        // Agents that do not run receive nothing, so that they would look neglected.
         let able: Vec<_> = running().filter(|agent| agent.capabilities.contains(name)).collect();
         let sum: u64 = able.iter().map(|agent| agent.accepted).sum();
         let most = able.iter().max_by_key(|agent| agent.accepted)?;

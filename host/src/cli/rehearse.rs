@@ -66,6 +66,7 @@ pub(super) async fn run(rehearse: &RehearseArgs, out: &mut Out) -> Result<(), Cl
         Format::Text => print(&done, out)?,
     }
     match (done.passed, done.messages, &done.unready) {
+        // Success would look like a component that was tried.
         (true, 0, None) => {
             let why = format!(
                 "there is no message to rehearse with; `agents.{}.rollback.rehearse = 100` keeps the last 100",
@@ -74,6 +75,7 @@ pub(super) async fn run(rehearse: &RehearseArgs, out: &mut Out) -> Result<(), Cl
             Err(CliError::new(Exit::NotFound, why))
         }
         (true, ..) => Ok(()),
+        // Quiet, because the failures were printed above.
         (false, ..) => Err(CliError::quiet(Exit::Failed)),
     }
 }
@@ -87,6 +89,7 @@ fn print(done: &RehearsalResult, out: &mut Out) -> Result<(), CliError> {
     if !done.differences.is_empty() {
         out.line(&differences_table(&done.differences).render(out.is_terminal()))?;
     }
+    // A component that did not start has handled nothing that could be counted.
     if let Some(why) = &done.unready {
         say(&format!("it did not start: {why}"));
         return Ok(());

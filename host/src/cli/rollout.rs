@@ -81,8 +81,8 @@ pub(super) enum RolloutCommand {
         /// Go back at once, without letting that revision handle the last messages on a copy first
         #[arg(long)]
         no_rehearse: bool,
-        /// Go back to the state as it was when a revision of another format followed; what was written since is kept for
-        /// another undo
+        /// Go back to the state as it was when a revision of another format followed; what was written since is kept
+        /// for another undo
         #[arg(long)]
         restore_state: bool,
     },
@@ -101,6 +101,7 @@ pub(super) async fn run(command: RolloutCommand, out: &mut Out) -> Result<(), Cl
                 CliError::new(Exit::NotFound, format!("{} has had no rollout: its first revision runs", of.agent))
             })?;
             show(&newest, out)?;
+            // For scripts, which ask whether a deployment has come through.
             if newest.status == "rolled-back" { Err(CliError::quiet(Exit::RolledBack)) } else { Ok(()) }
         }
         RolloutCommand::Differences { of, rollout } => differences(&of, rollout, out).await,
@@ -149,6 +150,7 @@ async fn act(of: &AgentArgs, what: &str, query: &str, out: &mut Out) -> Result<(
 
 /// Parses the number of a revision, also in the form in which revisions are shown.
 fn revision_number(given: &str) -> Result<u64, String> {
+    // Both forms are taken, since other commands print `triage@3`.
     let number = given.rsplit_once('@').map_or(given, |(_, number)| number);
     number
         .parse()

@@ -11,6 +11,7 @@ use crate::api_types::{DifferingMessage, EventEntry, RolloutStatus};
 /// Returns the sentence for an event of a rollout; `None` for other events, which are shown as pairs.
 pub(super) fn sentence(event: &EventEntry) -> Option<String> {
     let agent = event.agent.as_deref()?;
+    // On one line, since a log of events has one for each.
     let text = |key: &str| event.data[key].as_str().map(|text| printable(text).replace('\n', " "));
     let number = |key: &str| event.data[key].as_u64();
     let revision = |key: &str| number(key).map(|number| format!("{agent}@{number}"));
@@ -78,6 +79,7 @@ pub(super) fn stats_line(rollout: &RolloutStatus) -> String {
     let pause = ago(Duration::from_millis(rollout.longest_pause_ms));
     let lost = match rollout.lost_messages {
         Some(lost) => format!("{} lost", count_of(lost, "message", "messages")),
+        // Without a history of handled messages they cannot be counted.
         None if rollout.ended => "lost messages not counted".to_owned(),
         None => "lost messages are counted at the end".to_owned(),
     };

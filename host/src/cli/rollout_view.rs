@@ -21,6 +21,7 @@ impl TerminalSize {
     /// Returns the size of the terminal of stdout; 80 by 24 if it is unknown.
     pub(super) fn now() -> Self {
         let told = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+        // Some terminals report 0 by 0.
         let known = |number: u16, else_number: usize| if number == 0 { else_number } else { usize::from(number) };
         told.map_or(Self { columns: 80, rows: 24 }, |told| Self {
             columns: known(told.ws_col, 80),
@@ -110,6 +111,7 @@ fn parts(text: &str) -> impl Iterator<Item = (bool, &str)> {
         let (is_colour, length) = match rest.find("\x1b[") {
             None if rest.is_empty() => return None,
             None => (false, rest.len()),
+            // Every sequence here sets colours and ends with `m`: other control characters were escaped.
             Some(0) => (true, rest.find('m').map_or(rest.len(), |end| end + 1)),
             Some(at) => (false, at),
         };
@@ -138,6 +140,7 @@ fn cut(line: &str, columns: usize) -> String {
         }
         for c in part.chars() {
             let wide = c.width().unwrap_or(0);
+            // A wide character that does not fit is left out as a whole.
             if wide > left {
                 shown.push('…');
                 return if coloured { shown + PLAIN } else { shown };

@@ -14,6 +14,7 @@ use crate::api_types::RolloutStatus;
 /// is a line.
 pub(super) async fn watch(of: &AgentArgs, out: &mut Out) -> Result<(), CliError> {
     let client = Client::find(&of.host)?;
+    // A reader that has left ends the command: it has nothing else to do.
     out.follow();
     let mut progress = WatchProgress::default();
     let path = format!("/v1/rollouts/{}/events", encode(&of.agent));
@@ -26,12 +27,13 @@ pub(super) async fn watch(of: &AgentArgs, out: &mut Out) -> Result<(), CliError>
         .map_err(CliError::of_outcome)?;
     match progress.last {
         Some(last) if last.ended && last.status == "completed" => Ok(()),
+        // Quiet, because its last line has the reason.
         Some(last) if last.ended => Err(CliError::quiet(Exit::RolledBack)),
         Some(_) | None => Err(CliError::new(Exit::Failed, "the host ended before the rollout did")),
     }
 }
 
-/// The state that was progress last.
+/// The state that was shown last.
 #[derive(Default)]
 struct WatchProgress {
     last: Option<RolloutStatus>,

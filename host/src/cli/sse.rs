@@ -23,6 +23,7 @@ impl SseReader {
         let mut frames = Vec::new();
         let mut start = 0;
         while let Some(length) = self.bytes[start..].iter().position(|byte| *byte == b'\n') {
+            // Decoded line by line, because a chunk may end within a character.
             let line = String::from_utf8_lossy(&self.bytes[start..start + length]).into_owned();
             start += length + 1;
             frames.extend(self.line(line.trim_end_matches('\r')));
@@ -41,6 +42,7 @@ impl SseReader {
             return (!frame.data.is_empty()).then_some(frame);
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        // One space only: further ones belong to the value.
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "event" => value.clone_into(&mut self.frame.event),

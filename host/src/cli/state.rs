@@ -111,6 +111,7 @@ fn show(key: &str, response: Response<Bytes>, out: &mut Out) -> Result<(), CliEr
     let value = response.into_body();
     if out.format() == Format::Text {
         out.bytes(&value)?;
+        // Only on a terminal: a pipe gets the bytes of the value and nothing else.
         if out.is_terminal() && !value.ends_with(b"\n") {
             out.bytes(b"\n")?;
         }
@@ -122,6 +123,7 @@ fn show(key: &str, response: Response<Bytes>, out: &mut Out) -> Result<(), CliEr
     let mut shown = json!({ "key": key, "bytes": value.len() });
     match std::str::from_utf8(&value) {
         Ok(text) => shown["value"] = text.into(),
+        // JSON has no bytes.
         Err(_) => shown["value_hex"] = value.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
     }
     if let Some(at) = expires_at {
@@ -153,6 +155,7 @@ async fn list(agent: &str, prefix: &str, host: &HostArgs, out: &mut Out) -> Resu
         let query = query(&[("prefix", Some(prefix)), ("after", after.as_deref()), ("limit", Some("1000"))]);
         let page: StatePage = client.get(&format!("/v1/agents/{}/state{query}", encode(agent))).await?;
         keys.extend(page.keys);
+        // All pages are read, because the total and a table need every key.
         after = page.next;
         if after.is_none() {
             break page.bytes;

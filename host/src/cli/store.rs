@@ -78,9 +78,9 @@ pub(super) enum StoreCommand {
 
 /// The access to a store.
 enum StoreSource {
-    /// Through a running host.
+    /// A store that is reached through a running host.
     Host(Box<Client>),
-    /// Directly. Hosts cannot start on it meanwhile.
+    /// A store that is opened directly. Hosts cannot start on it meanwhile.
     Store(OfflineStore),
 }
 
@@ -111,6 +111,7 @@ fn place(args: &HostArgs) -> Result<StoreSource, CliError> {
     }
     match OfflineStore::open(&args.data) {
         Ok(store) => Ok(StoreSource::Store(store)),
+        // The lock tells for sure whether a host runs; its file may be left over from one that was killed.
         Err(StoreError::InUse { .. }) => Client::find(args).map(|client| StoreSource::Host(Box::new(client))),
         Err(error) => Err(error.into()),
     }
@@ -151,6 +152,7 @@ async fn backup(file: &Path, force: bool, host: &HostArgs, out: &mut Out) -> Res
         return Err(CliError::new(Exit::Conflict, message));
     }
     let wrong = |error: std::io::Error| CliError::new(Exit::Failed, format!("writing {}: {error}", file.display()));
+    // A bare file name has an empty parent, which is no folder to create a file in.
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Written beside the target and renamed, so that the file is complete or absent.
     let mut temporary = tempfile::Builder::new().prefix(".caxton-backup-").tempfile_in(folder).map_err(wrong)?;
@@ -217,12 +219,14 @@ async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
             }
         }
     }
+    // Quiet, since the defects were printed already.
     if checked.ok { Ok(()) } else { Err(CliError::quiet(Exit::Failed)) }
 }
 
 /// Refuses a store of another version. A damaged one is left to the check.
 fn store_is_current(store: &OfflineStore) -> Result<(), CliError> {
     match store.current() {
+        // Its tables are others, so that the check would find defects where there are none.
         Err(error @ (StoreError::Newer { .. } | StoreError::Older { .. })) => Err(error.into()),
         Ok(()) | Err(_) => Ok(()),
     }

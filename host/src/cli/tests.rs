@@ -99,7 +99,7 @@ fn commands_have_help_and_examples() {
     }
 }
 
-/// Every command in the documentation and in examples of the help has to parse.
+/// Checks that every command in the documentation and in examples of the help parses.
 #[test]
 fn commands_on_the_pages_are_taken() {
     let (mut wrong, mut taken) = (Vec::new(), 0);

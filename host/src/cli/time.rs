@@ -13,6 +13,7 @@ pub(super) fn rfc3339(ms: u64) -> String {
 /// Converts days since 1970-01-01 to a date. Years start in March, so that leap days come last; an era is 400 years of
 /// 146,097 days in total.
 fn date(days: u64) -> (u64, u64, u64) {
+    // The days from 0000-03-01 to 1970-01-01.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -39,6 +40,7 @@ pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;
+    // From 1,000 and not 1,024, so that no value takes four digits.
     while value >= 1_000.0 && unit + 1 < UNITS.len() {
         value /= 1_024.0;
         unit += 1;

@@ -12,6 +12,7 @@ use crate::telemetry::logging;
 
 /// Runs a host until it is stopped.
 pub(super) fn run(up: UpArgs, out: &mut Out) -> Result<ExitCode, CliError> {
+    // First, because everything after it may log.
     logging::start(&up.log).map_err(|error| CliError::new(Exit::Usage, error.to_string()))?;
     let mut flags = Vec::new();
     flags.extend(up.listen.map(|address| ("http.listen".to_owned(), address)));
@@ -44,6 +45,7 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, CliError> {
 
 /// Prints the errors of a configuration with their lines, and returns the error of the command.
 pub(super) fn config_errors(errors: &ConfigErrors) -> CliError {
+    // Of stderr, where they are printed: stdout may be a file.
     let colours = std::io::stderr().is_terminal() && super::output::colours_wanted();
     let text = if colours { errors.coloured() } else { errors.plain() };
     say(text.trim_end());

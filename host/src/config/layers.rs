@@ -1,4 +1,4 @@
-//! Precedence of file, environment and command line, key by key.
+//! The precedence of file, environment and command line, key by key.
 //!
 //! figment merges the layers. Each merged value carries the tag of its provider, which leads back to the original node
 //! with its place.
@@ -31,6 +31,7 @@ pub(super) fn merge(file: Node, variables: Vec<Setting>, flags: &[(&str, String)
     }
     let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
     let merged = figment.data().ok().and_then(|mut data| data.remove(&Profile::Default)).unwrap_or_default();
+    // A tag of figment leads to the name of its provider only.
     let by_name: HashMap<&str, &Layer> = layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
     let owner = |tag: Tag| figment.get_metadata(tag).and_then(|metadata| by_name.get(metadata.name.as_ref()).copied());
     let merged_layers = MergedLayers { file: &layers[0], owner: &owner };

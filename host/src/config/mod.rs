@@ -1,4 +1,4 @@
-//! Loading: from a file, the environment and the command line to [`Desired`].
+//! The loading of settings: from a file, the environment and the command line to [`Desired`].
 //!
 //! ```text
 //! caxton.toml --syntax, toml--.
@@ -90,6 +90,7 @@ pub(crate) fn components(
 
 /// Returns the absolute folder of a file.
 fn folder(path: &Path) -> PathBuf {
+    // Not canonical: paths start from the folder as it was named, even if that is behind a link.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute.parent().unwrap_or(Path::new("/")).to_owned()
 }
@@ -104,6 +105,7 @@ fn parse(
     let file = match syntax::parse(text) {
         Ok(file) => file,
         Err(mut broken) => {
+            // Reported together, although the settings of a broken file cannot be checked yet.
             broken.append(&mut errors);
             return Err(broken);
         }

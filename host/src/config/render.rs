@@ -1,4 +1,4 @@
-//! Rendering of configuration errors: with the lines of the file for people, as JSON for programs.
+//! The rendering of configuration errors: with the lines of the file for people, as JSON for programs.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// The distance in lines up to which two places of one error are shown in one excerpt.
 const NEAR_LINES: usize = 8;
 
-/// All errors of a configuration, with the text to show them in.
+/// The errors of a configuration, with the text to show them in.
 ///
 /// `Display` is [`Self::plain`].
 #[derive(Debug, Clone)]
@@ -178,6 +178,7 @@ impl ConfigErrors {
         if let Some(span) = self.span(&at.source) {
             let line = self.line(span.start);
             json["line"] = json!(line + 1);
+            // In characters, as editors count them.
             json["column"] = json!(self.text[self.lines[line]..span.start].chars().count() + 1);
         }
         json

@@ -1,4 +1,4 @@
-//! All syntax errors of a TOML file at once.
+//! The syntax errors of a TOML file, all at once.
 //!
 //! toml_edit stops at the first error. Errors of the grammar come from its parser, which goes on with the next line. A
 //! key that is set twice leaves the rest readable: it is renamed in a copy of the text without moving other bytes, and
@@ -136,6 +136,7 @@ fn repair(text: &str, events: &[Event], first: &toml_edit::TomlError) -> Vec<Con
         let is_key = keys.get(&span.start) == Some(&span.end) && renamed.len() < MAX_ERRORS;
         let Some(stand_in) = stand_in(span.len(), &mut taken).filter(|_| is_key) else {
             let at = Location { key: String::new(), source: in_file(span) };
+            // Anything but a duplicate cannot be repaired, so that later errors stay hidden.
             other = Some(ConfigError::Syntax { at, reason: error.message().to_owned() });
             break;
         };
@@ -156,6 +157,7 @@ fn repair(text: &str, events: &[Event], first: &toml_edit::TomlError) -> Vec<Con
 /// Returns a name of this length that does not occur in the text, so that no byte of the copy moves.
 fn stand_in(length: usize, taken: &mut BTreeSet<String>) -> Option<String> {
     let number = |n: u32| format!("{n:->length$x}");
+    // Bounded, because a short name has few: one of a single byte has ten.
     let free = (0..4096).map(number).find(|name| name.len() == length && !taken.contains(name))?;
     taken.insert(free.clone());
     Some(free)

@@ -1,4 +1,4 @@
-//! Golden tests of whole files: the meaning of each, or the exact errors.
+//! The golden tests of whole files: the meaning of each, or the exact errors.
 //!
 //! `# env NAME=VALUE` and `# flag KEY=VALUE` at the head of a file set a variable and a flag.
 
@@ -107,8 +107,8 @@ fn errors_as_json_name_the_line_or_the_variable() {
     assert_eq!(json, expected);
 }
 
-/// Settings that a piece of a file on a page leaves to the rest of the file: the components of the agents that it names, and
-/// agents for those that it sends to. Given as variables, so that errors keep their lines.
+/// Settings that a piece of a file on a page leaves to the rest of the file: the components of the agents that it
+/// names, and agents for those that it sends to. Given as variables, so that errors keep their lines.
 fn rest_of_the_file(text: &str) -> Vec<(String, String)> {
     let Ok(piece) = text.parse::<toml_edit::DocumentMut>() else { return Vec::new() };
     let variable = |agent: &str, key: &str| format!("CAXTON_AGENTS__{}__{key}", agent.to_uppercase().replace('-', "_"));
@@ -136,7 +136,7 @@ fn rest_of_the_file(text: &str) -> Vec<(String, String)> {
     rest
 }
 
-/// Each block of TOML in the documentation is a file or a piece of one, unless it says of what other file it is.
+/// Checks that each block of TOML in the documentation is a file or a piece of one, unless it names another file.
 #[test]
 fn pieces_of_the_file_on_the_pages_are_right() {
     let (mut wrong, mut pieces) = (String::new(), 0);

@@ -1,4 +1,4 @@
-//! Conversion of TOML documents to [`Node`]s.
+//! The conversion of TOML documents to [`Node`]s.
 
 use std::ops::Range;
 

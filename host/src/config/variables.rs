@@ -32,7 +32,7 @@ pub(super) struct Setting {
 /// The settings of the environment, with errors and warnings.
 #[derive(Debug, Default)]
 pub(super) struct Variables {
-    /// In order of the variables' names.
+    /// The settings in order of the variables' names.
     pub(super) settings: Vec<Setting>,
     /// Errors that refuse the configuration.
     pub(super) errors: Vec<ConfigError>,
@@ -50,6 +50,7 @@ pub(super) fn read(env: impl Iterator<Item = (OsString, OsString)>) -> Variables
     for (name, value) in ours {
         // `shown` is only for messages: a name that is not UTF-8 cannot be a setting.
         let shown = name.to_string_lossy().into_owned();
+        // Read by the command line itself, and no settings.
         if COMMAND_LINE.contains(&shown.as_str()) {
             continue;
         }
@@ -103,6 +104,7 @@ fn is_of_service(name: &str, value: &str) -> bool {
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
         || (name.ends_with("_PORT") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme)))
+        // Docker links pass on the environment of the other container under this prefix.
         || name.starts_with("CAXTON_ENV_")
 }
 

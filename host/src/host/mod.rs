@@ -29,6 +29,7 @@ use crate::systemd::{self, Supervisor};
 use crate::telemetry::histogram;
 
 /// Agents whose routes are logged at the start.
+// A host may have thousands, whose routes would fill the log.
 const MAX_LOGGED_AGENTS: usize = 20;
 /// The exit code of a program that was ended by SIGINT, as shells report it.
 const INTERRUPTED: u8 = 130;
@@ -38,7 +39,7 @@ const INTERRUPTED: u8 = 130;
 pub(crate) enum StartError {
     /// The declaration has errors.
     Config(ConfigErrors),
-    /// Any other failure.
+    /// A failure of another kind.
     Other(anyhow::Error),
 }
 
@@ -50,9 +51,9 @@ impl From<anyhow::Error> for StartError {
 
 /// Runs a host until it is asked to stop.
 pub(crate) fn run(options: UpOptions) -> Result<ExitCode, StartError> {
-    // Two runtimes: HTTP calls and the host's own tasks never queue behind the handlers of thousands of mailboxes. Each has
-    // a thread for each core, and the system shares the cores out.
-    // The workers record most statistics, so that they take the first shards and rarely share one.
+    // Two runtimes: HTTP calls and the host's own tasks never queue behind the handlers of thousands of mailboxes. Each
+    // has a thread for each core, and the system shares the cores out. The workers record most statistics, so that they
+    // take the first shards and rarely share one.
     let workers = threads("caxton-work", histogram::take_shard)?;
     let runtime = threads("caxton", || ())?;
     let code = runtime.block_on(up(options, workers.handle().clone()));
@@ -72,9 +73,11 @@ fn threads(name: &str, start: fn()) -> anyhow::Result<tokio::runtime::Runtime> {
 async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError> {
     let supervisor = Supervisor::of_process();
     let mut signals = Signals::listen().context("listening to signals")?;
+    // Absolute, because the watcher follows the path from the root.
     let at = std::path::absolute(&options.file).unwrap_or_else(|_| options.file.clone());
     let source = DeclarationSource { file: options.file.clone(), at, flags: options.flags.clone() };
     tokio::select! {
+        // An editor or a deployment may be writing the file at this moment.
         () = source.until_complete() => {}
         () = signals.stop() => return Ok(ExitCode::from(INTERRUPTED)),
     }
@@ -84,10 +87,12 @@ async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError>
     let mut starting = std::pin::pin!(start(&options, source, loaded, workers, &building));
     let host = tokio::select! {
         host = &mut starting => host?,
+        // Compiling many components may take longer than the service manager allows for a start.
         never = supervisor.extend_start() => match never {},
         // Nothing runs yet that would have to be drained.
         () = signals.stop() => {
             building.cancel();
+            // Polled on, so that a build under way ends its processes. Twice their time, as a margin.
             let _ = tokio::time::timeout(build::TERMINATION_TIMEOUT * 2, starting).await;
             return Ok(ExitCode::from(INTERRUPTED));
         }
@@ -99,6 +104,7 @@ async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError>
     let code = tokio::select! {
         code = stop(host, &end) => code,
         never = supervisor.watch(&context.tasks) => match never {},
+        // A second signal asks not to wait for the drain.
         () = signals.stop() => {
             tracing::warn!("stopping now; what was in hand is given up");
             ExitCode::from(INTERRUPTED)
@@ -174,6 +180,7 @@ async fn serve(
 async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver<bool>) -> anyhow::Result<()> {
     let probes = host.ports.probes.map_or_else(String::new, |probes| format!("   probes: http://{probes}"));
     tracing::info!("calls: http://{}   management: http://{}{probes}", host.ports.http, host.ports.admin);
+    // The reconciler has ended; the failure of its task says why.
     if settled.wait_for(|settled| *settled).await.is_err() {
         return Ok(());
     }
@@ -186,6 +193,7 @@ async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver
             tracing::info!("  {route} -> {}", agent.name);
         }
     }
+    // Last: a script that waits for this file may call the agents at once.
     if let Some(path) = &options.ports_file {
         let text = serde_json::to_string(&host.ports)?;
         write_private(path, &text).with_context(|| format!("writing {}", path.display()))?;

@@ -36,7 +36,7 @@ pub(super) struct Stops {
     pub(super) probing: CancellationToken,
 }
 
-/// Bound listeners that do not accept connections yet.
+/// The bound listeners, which do not accept connections yet.
 pub(super) struct Sockets {
     http: TcpListener,
     admin: TcpListener,

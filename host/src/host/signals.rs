@@ -16,8 +16,8 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    /// Handled only to suppress its default, which ends the process. A write beyond the limit of file sizes (`ulimit
-    /// -f`) then fails like one to a full disk.
+    /// The signal SIGXFSZ, handled only to suppress its default, which ends the process. A write beyond the limit of
+    /// file sizes (`ulimit -f`) then fails like one to a full disk.
     _too_large: Signal,
 }
 

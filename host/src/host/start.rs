@@ -82,6 +82,7 @@ async fn open_store(data: &Path, settings: &desired::StoreSpec) -> Result<Arc<St
                 if !std::mem::replace(&mut logged, true) {
                     tracing::info!("waits for another host to end, which had another folder at {}", data.display());
                 }
+                // Polled, because the release of a lock sends no event.
                 tokio::time::sleep(LOCK_TIMEOUT / 100).await;
             }
             Err(StoreError::InUse { pid, .. }) if began.elapsed() < LOCK_TIMEOUT => {
@@ -108,6 +109,7 @@ pub(super) async fn start(
     let data = options.data.clone().unwrap_or_else(|| loaded.dir.join(&desired.store.path));
     // First, because values recorded before the recorder is installed are lost.
     let metrics = metrics::install();
+    // Before anything writes into the folder, which may still belong to another host.
     let store = open_store(&data, &desired.store).await?;
     let (cache, shared_cache) = cache_folder(&data);
     let runtime = Runtime::new(RuntimeOptions {
@@ -172,7 +174,8 @@ fn emit_started(context: &HostContext, file: &Path) {
     context.events.emit(None, "host.started", data);
 }
 
-/// Runs the first builds if `--build` is set. Returns the files to follow, and the state of the sources before the builds.
+/// Runs the first builds if `--build` is set. Returns the files to follow, and the state of the sources before the
+/// builds.
 async fn first_builds(
     options: &UpOptions,
     source: &DeclarationSource,
@@ -240,6 +243,7 @@ fn cache_folder(data: &Path) -> (PathBuf, bool) {
 
 /// Returns the content of [`HOST_FILE`].
 fn host_file(ports: &Ports) -> String {
+    // The process id lets a command name the host that does not answer.
     let mut host = serde_json::json!({ "http": ports.http, "admin": ports.admin, "pid": std::process::id() });
     if let Some(probes) = ports.probes {
         host["probes"] = probes.to_string().into();
@@ -254,6 +258,7 @@ pub(super) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;
+    // Before the rename: after a power cut the name must not lead to an empty file.
     file.sync_all()?;
     std::fs::rename(temporary, path)
 }

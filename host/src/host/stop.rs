@@ -28,9 +28,11 @@ pub(super) enum EndReason {
 
 /// Stops a host: refuses new calls, drains work in hand for at most `host.drain`, saves memories, and closes the store.
 pub(super) async fn stop(host: Host, end: &EndReason) -> ExitCode {
+    // First, so that no calls arrive while the agents drain.
     host.stops.closing.cancel();
     host.stops.stop.cancel();
     let mut deadline = Instant::now();
+    // Before the drain: until it has ended, the reconciler may still start revisions and handoffs.
     let drained = host.reconciler_task.await.ok().flatten();
     let limit = drained.as_ref().map_or(host.drain, |drained| drained.limit);
     let agents = match &drained {
@@ -49,17 +51,20 @@ pub(super) async fn stop(host: Host, end: &EndReason) -> ExitCode {
         deadline += limit;
         (left, unsaved) = drain(&host.context, &agents, deadline).await;
     }
+    // Only now: during the drain, the probes tell load balancers that the host is stopping.
     host.stops.probing.cancel();
     // Messages that were given up are answered at once. A client that does not read its answer is not waited for.
     let until = Instant::now().max(deadline) + CLOSE_TIMEOUT;
     for listener in host.listeners {
         let _ = tokio::time::timeout_at(until.into(), listener).await;
     }
+    // Neither the event nor a flush may go into a folder that is lost.
     if let EndReason::StoreLost(_) = end {
         return ExitCode::FAILURE;
     }
     let data = serde_json::json!({ "given_up": left, "not_saved": unsaved });
     host.context.events.emit(None, "host.stopped", data);
+    // After the event, which is one of the last writes.
     if let Err(error) = host.context.store.flush().await {
         tracing::error!(%error, "the store did not take the last writes");
         return ExitCode::FAILURE;
@@ -114,6 +119,7 @@ async fn drain(context: &HostContext, agents: &Draining, deadline: Instant) -> (
         agent.close("the host is stopping");
         for revision in revisions {
             left += revision.in_flight();
+            // After the drain, so that the memory includes the last message.
             if let Err(why) = agent.save_now(revision).await {
                 tracing::error!(agent = %agent.name(), "{why}");
                 unsaved.push(agent.name().to_string());

@@ -151,6 +151,7 @@ impl RequestBody {
     /// Drains the rest in the background, so that the client can read the response before the connection closes.
     fn linger(&mut self) {
         let Some(mut inner) = self.inner.take() else { return };
+        // A client that waits for `100 Continue` has sent nothing that could be drained.
         if !self.lingers || self.waits || inner.is_end_stream() {
             return;
         }
@@ -178,8 +179,10 @@ impl Body for RequestBody {
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
+                // Any frame ends the pause: silence is bounded here, not the whole time of an upload.
                 self.pausing = false;
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                // Counted, because a chunked body announces no length.
                 match self.left.checked_sub(length) {
                     Some(left) => self.left = left,
                     None => {
@@ -241,8 +244,8 @@ impl ReplyBody {
     }
 }
 
-/// A response body that holds the guard of its request, and reports to the connection when hyper asks for data and when it
-/// got some.
+/// A response body that holds the guard of its request, and reports to the connection when hyper asks for data and when
+/// it got some.
 pub(super) struct GuardedBody {
     body: ReplyBody,
     guard: RequestGuard,
@@ -275,6 +278,7 @@ impl Body for GuardedBody {
             ReplyBody::Empty | ReplyBody::Unseen => Poll::Ready(None),
             ReplyBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             ReplyBody::Whole(bytes) => {
+                // In HTTP/1.1 the socket shows the progress, so that the whole body is handed over at once.
                 let length = if guard.is_multiplexed() { bytes.len().min(MAX_CHUNK) } else { bytes.len() };
                 Poll::Ready(Some(Ok(Frame::data(bytes.split_to(length)))))
             }
@@ -289,6 +293,7 @@ impl Body for GuardedBody {
     fn is_end_stream(&self) -> bool {
         match &self.body {
             ReplyBody::Empty => true,
+            // Makes hyper keep the `content-length` of the head.
             ReplyBody::Unseen => false,
             ReplyBody::Whole(bytes) => bytes.is_empty(),
             ReplyBody::Agent(body) => body.is_end_stream(),

@@ -22,12 +22,14 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpRepl
     let details = may_show_details(settings.details, connection.activity.is_local(), &head.headers);
     let about = ProblemContext { agent: Some(agent.name().as_str()), message: None, trace: Some(&trace), details };
     let bounds = BodyLimits { limit: settings.max_body_bytes, stall: settings.stall_timeout };
+    // Not held during the call, which may take as long as a stream.
     drop(settings);
     let body = match RequestBody::new(body, &head, bounds) {
         Ok(body) => body,
         Err(error) => return problem::respond(problem::of_body(&error, "http.max-body"), &about).into(),
     };
     let broken = body.broken();
+    // After the body is wrapped, so that dropping it drains what the client still sends.
     let conversation = match conversation {
         Ok(conversation) => conversation,
         Err(problem) => return problem::respond(problem, &about).into(),
@@ -70,6 +72,7 @@ fn remove_connection_headers(head: &mut request::Parts, address: &str) {
             head.headers.remove(name);
         }
     }
+    // Concerns one connection even if `connection` does not name it.
     head.headers.remove(TE);
     let named = head.headers.get(HOST).is_some_and(|host| !host.is_empty());
     if let (false, None, Ok(host)) = (named, head.uri.authority(), HeaderValue::from_str(address)) {

@@ -49,6 +49,7 @@ pub(super) async fn answer(
     let trace = request_head::trace(&head.headers);
     let origin = head.headers.get(ORIGIN).cloned();
     let Answered { agent, shared, mut reply } = reply(&connection, head, body, trace).await;
+    // After the agent has answered, so that its own headers of these names are replaced.
     if shared {
         cors::share(&connection.listener.settings.load().cors, origin.as_ref(), reply.response.headers_mut());
     }
@@ -184,6 +185,7 @@ fn strip(response: &mut Response<ReplyBody>, multiplexed: bool) {
     let body = std::mem::replace(response.body_mut(), ReplyBody::Empty);
     match response.status() {
         StatusCode::NO_CONTENT => {
+            // Forbidden with 204, also in the response to HEAD.
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         StatusCode::NOT_MODIFIED => {

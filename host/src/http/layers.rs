@@ -33,6 +33,7 @@ pub(super) fn layers(
     TowerToHyperService::new(
         ServiceBuilder::new()
             .map_request(move |request: Request<Incoming>| {
+                // Before anything can wait, so that a stop counts the request from its first moment.
                 (connection.activity.begin_request(request.version() == Version::HTTP_2), request)
             })
             .service_fn(move |(guard, request)| ingress::answer(Arc::clone(&inner), guard, request)),

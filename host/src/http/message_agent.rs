@@ -100,6 +100,7 @@ fn respond(
     let message = if let Outcome::Reply(message) = outcome { Some(*message) } else { None };
     reply::answered(message).unwrap_or_else(|error| {
         if let Some(revision) = revision {
+            // In the agent's own log, because its author has to mend the reply.
             connection.listener.directory.context.note_line(
                 revision,
                 "error",
@@ -114,6 +115,7 @@ fn respond(
 fn sender(head: &request::Parts, route: &str) -> String {
     let method = head.method.as_str();
     let mut sender = String::with_capacity("http: ".len() + method.len() + route.len());
+    // In one allocation: this runs for each message.
     for part in ["http:", method, " ", route] {
         sender.push_str(part);
     }
@@ -129,6 +131,7 @@ fn describe(
     let mut headers = Vec::with_capacity(3 + params.len() + fields.passed.len());
     let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
     add("http-method", head.method.as_str());
+    // As the client wrote it: the normal form is for routing only.
     add("http-path", head.uri.path());
     if let Some(query) = head.uri.query() {
         add("http-query", query);

@@ -5,8 +5,8 @@
 //!   message_agent: head + body -> Submission -> ask (wait for the reply) | enqueue (202)
 //!   http_agent:    the request itself, both bodies streamed
 //! ```
-//! All error codes and their status are in `crate::problem`. There is no policy on agents here: which messages are allowed and
-//! how large they may be is decided where a message is admitted, for every source of messages alike.
+//! All error codes and their status are in `crate::problem`. There is no policy on agents here: which messages are
+//! allowed and how large they may be is decided where a message is admitted, for every source of messages alike.
 
 mod body;
 mod call;

@@ -18,6 +18,7 @@ pub(super) fn normal(path: &str) -> Cow<'_, str> {
         match encoded(*byte, tail) {
             Some(byte) => {
                 rest = &tail[2..];
+                // Reserved characters stay encoded: `%2F` is part of a segment and separates nothing.
                 if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
                     text.push(char::from(byte));
                 } else {
@@ -25,6 +26,7 @@ pub(super) fn normal(path: &str) -> Cow<'_, str> {
                 }
             }
             None if byte.is_ascii() => text.push(char::from(*byte)),
+            // Not allowed in a URI, but sent by some clients as it is.
             None => encode(*byte, &mut text),
         }
     }

@@ -111,6 +111,7 @@ pub(super) fn respond(problem: Problem, context: &ProblemContext<'_>) -> Respons
         log: fault.and(context.agent).map(|agent| format!("caxton logs {agent}")),
     };
     let mut body = serde_json::to_vec(&details).expect("texts and numbers can be written");
+    // Keeps the prompt of a terminal off the line of the body.
     body.push(b'\n');
     let mut response = Response::new(ReplyBody::Whole(Bytes::from(body)));
     *response.status_mut() = status;

@@ -43,6 +43,7 @@ fn asked_status(headers: &[(String, String)]) -> Result<Option<StatusCode>, BadS
     let number = value.parse().ok().filter(|number| digits && (200..600).contains(number));
     match number.and_then(|number| StatusCode::from_u16(number).ok()) {
         Some(status) => Ok(Some(status)),
+        // Escaped and cut: the text is the agent's, and goes into a log and a response.
         None => Err(BadStatus(value.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect())),
     }
 }
@@ -117,6 +118,7 @@ pub(super) fn answered(reply: Option<Message>) -> Result<Response<ReplyBody>, Ba
 /// Returns `true` if an agent's reply may set this header: neither one of the framing nor one of the host.
 fn is_agents(name: &HeaderName) -> bool {
     let framing = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+    // `http-` are parts of a request in a message, `keep-alive` and `proxy-` concern one connection.
     let prefixes = ["caxton-", "http-", "proxy-", "keep-alive", "trace"];
     !framing.contains(name) && !prefixes.iter().any(|prefix| name.as_str().starts_with(prefix))
 }
@@ -139,6 +141,7 @@ pub(super) fn json_response(status: StatusCode, body: &serde_json::Value) -> Res
     let mut response = Response::new(ReplyBody::Whole(Bytes::from(format!("{body}\n"))));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // These responses describe a message on its way, so that a stored one would soon be wrong.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

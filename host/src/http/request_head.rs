@@ -54,6 +54,7 @@ pub(super) fn check_host(head: &request::Parts) -> Result<(), Problem> {
         (Some(_), Some(_)) => Err(Problem::bad_request("the header host is there twice")),
         (Some(host), None) if host.as_bytes().iter().all(u8::is_ascii_graphic) => Ok(()),
         (Some(_), None) => Err(Problem::bad_request("the header host names no host")),
+        // HTTP/1.0 does not have the header, and HTTP/2 has `:authority` in its place.
         (None, _) if head.version <= Version::HTTP_10 || head.uri.authority().is_some() => Ok(()),
         (None, _) => Err(Problem::bad_request("the header host is missing")),
     }

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::limits::ConnectionLimits;
 
-/// The time after which an idle connection is closed. Longer than common clients and proxies keep theirs, so that it is
-/// them who close, and no request is lost on a connection that closes under it.
+/// The time after which an idle connection is closed. Longer than common clients and proxies keep theirs, so that
+/// they close it themselves, and no request is lost on a connection that closes under it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// The time past its deadline after which a call's connection is closed. By then the call has ended by itself, unless
 /// its client reads none of it.
@@ -40,6 +40,7 @@ pub(super) enum Shutdown {
 pub(crate) struct ConnectionActivity {
     /// The start of time for all timestamps here, which are milliseconds since then plus one.
     origin: Instant,
+    // An atomic, because it is read at each poll of the connection.
     shutdown: AtomicU8,
     /// The task of the connection.
     task: AtomicWaker,
@@ -59,6 +60,7 @@ pub(crate) struct ConnectionActivity {
     /// The time of the order to finish.
     finishing_since: AtomicU64,
     /// The response bodies sent in several chunks, by number.
+    // Locked to add or remove one body and by the check, never across a wait.
     bodies: Mutex<HashMap<u64, Arc<BodyProgress>>>,
     next_body: AtomicU64,
 }
@@ -124,6 +126,7 @@ impl ConnectionActivity {
 
     /// Notes that the client took bytes, or that there are none to send.
     pub(super) fn sent(&self) {
+        // Loaded first: an unconditional store would write to a shared cache line with each write to the socket.
         if self.blocked_since.load(Ordering::Relaxed) != UNSET {
             self.blocked_since.store(UNSET, Ordering::Relaxed);
         }
@@ -131,6 +134,7 @@ impl ConnectionActivity {
 
     /// Notes that the client accepts no bytes at the moment.
     pub(super) fn blocked(&self) {
+        // The first refusal counts: the timeout is for the whole time without progress.
         if self.blocked_since.load(Ordering::Relaxed) == UNSET {
             self.blocked_since.store(self.now(), Ordering::Relaxed);
         }
@@ -145,6 +149,7 @@ impl ConnectionActivity {
         }
         // Relaxed: only the checking task reads it, at intervals.
         self.requests.fetch_add(1, Ordering::Relaxed);
+        // The head is complete: what follows is bounded by the limits of the body.
         self.head_since.store(UNSET, Ordering::Relaxed);
         RequestGuard { activity: Arc::clone(self), progress: None }
     }
@@ -162,9 +167,11 @@ impl ConnectionActivity {
 
     /// Asks for a shutdown, unless a more urgent one was asked for before.
     pub(super) fn request_shutdown(&self, shutdown: Shutdown) {
+        // The first order counts: a repeated one must not extend the time to finish.
         if shutdown == Shutdown::Graceful && self.finishing_since.load(Ordering::Relaxed) == UNSET {
             self.finishing_since.store(self.now(), Ordering::Relaxed);
         }
+        // Woken only by a change: the check repeats its order at every interval.
         if self.shutdown.fetch_max(shutdown as u8, Ordering::AcqRel) < shutdown as u8 {
             self.task.wake();
         }
@@ -194,6 +201,7 @@ impl ConnectionActivity {
             since != UNSET && now.saturating_sub(since) > age
         };
         let late = |progress: &BodyProgress| now > progress.deadline || older(&progress.stalled_since, stall);
+        // Immediate: a graceful shutdown would wait for the very client that accepts nothing.
         if older(&self.blocked_since, stall) || self.bodies.lock().values().any(|progress| late(progress)) {
             return self.request_shutdown(Shutdown::Immediate);
         }
@@ -203,6 +211,7 @@ impl ConnectionActivity {
         }
         if self.finishing_since.load(Ordering::Relaxed) != UNSET {
             let finish = millis(FINISH_TIMEOUT);
+            // Both times: the last request may have ended just now, and its client needs the time as well.
             if self.is_idle() && older(&self.finishing_since, finish) && older(&self.idle_since, finish) {
                 self.request_shutdown(Shutdown::Immediate);
             }
@@ -215,6 +224,7 @@ impl ConnectionActivity {
         } else if !self.multiplexed.load(Ordering::Relaxed) && older(&self.head_since, head) {
             self.request_shutdown(Shutdown::Immediate);
         } else if older(&self.idle_since, millis(IDLE_TIMEOUT)) {
+            // Graceful: a request may be on its way at this moment, and is still answered.
             self.request_shutdown(Shutdown::Graceful);
         }
     }
@@ -240,6 +250,7 @@ impl RequestGuard {
     /// Starts to check that the response's body makes progress and is complete at `deadline`.
     pub(crate) fn watch_body(&mut self, deadline: Option<Instant>) {
         let deadline = deadline.map_or(u64::MAX, |deadline| self.activity.at(deadline + DEADLINE_GRACE));
+        // Stalled from the beginning: hyper may never ask for the first chunk.
         let progress = Arc::new(BodyProgress { stalled_since: AtomicU64::new(self.activity.now()), deadline });
         let number = self.activity.next_body.fetch_add(1, Ordering::Relaxed);
         self.activity.bodies.lock().insert(number, Arc::clone(&progress));

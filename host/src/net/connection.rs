@@ -20,6 +20,7 @@ use super::limits::ConnectionLimits;
 use super::socket::{Socket, wait_for_reset};
 
 /// The most concurrent requests of one HTTP/2 connection; the client has to queue more.
+// Not below the 100 that RFC 9113 recommends as the least (section 6.5.2).
 const MAX_STREAMS: u32 = 128;
 /// The bytes of one HTTP/2 stream that may be buffered for sending.
 const SEND_BUFFER: usize = 128 << 10;
@@ -39,6 +40,7 @@ pub(super) async fn serve_connection<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let builder = builder(limits);
+    // Shared, because a reset is awaited while hyper owns the socket.
     let stream = Arc::new(stream);
     let connection = builder.serve_connection(TokioIo::new(Socket::new(Arc::clone(&stream), activity)), service);
     let inner = std::pin::pin!(connection);
@@ -63,12 +65,14 @@ fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
         // More than one stream's window, so that one stalled stream does not block the others.
         .initial_connection_window_size(4 * RECEIVE_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
+        // A client that vanished without closing would otherwise keep its streams.
         .keep_alive_interval(limits.stall_timeout)
         .keep_alive_timeout(limits.head_timeout);
     builder
 }
 
-/// The future of a connection, which obeys the shutdown that its activity is asked for and ends when the client is gone.
+/// The future of a connection, which obeys the shutdown that its activity is asked for and ends when the client is
+/// gone.
 struct Connection<'a, C> {
     /// The connection as hyper serves it.
     inner: Pin<&'a mut C>,

@@ -106,6 +106,7 @@ where
             () = stop.cancelled() => {}
             () = self.accept(&socket) => {}
         }
+        // Closed at once: clients are then refused instead of waiting in the backlog.
         drop(socket);
         std::future::pending::<()>().await;
     }
@@ -126,6 +127,7 @@ where
                     if !std::mem::replace(&mut is_short, true) {
                         tracing::warn!(%error, "no connection can be accepted; trying again as others end");
                     }
+                    // Ends early with any connection, since that frees a descriptor.
                     self.wait_for_close(OUT_OF_FILES_PAUSE).await;
                 }
             }
@@ -162,6 +164,7 @@ where
             return;
         }
         let activity = ConnectionActivity::new(self.origin);
+        // Canonical, because a dual-stack socket reports 127.0.0.1 as ::ffff:127.0.0.1.
         if stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()) {
             activity.set_local();
         }
@@ -180,6 +183,7 @@ where
         tokio::spawn(async move {
             let service = (entry.listener.make_service)(Arc::clone(&activity));
             serve_connection(stream, &activity, service, &(entry.listener.limits)()).await;
+            // Owned by the task, so that the entry is removed even if the connection panics.
             drop(entry);
         });
     }
@@ -201,6 +205,7 @@ where
                 () = self.stopping.notified() => stopping = true,
             }
             let now = Instant::now();
+            // Held for comparisons of atomics only, so that the accept loop is not delayed.
             for activity in self.connections.lock().open.values() {
                 activity.check_timeouts(&limits, now);
             }
@@ -214,6 +219,7 @@ where
         for activity in connections.open.values() {
             activity.request_shutdown(Shutdown::Graceful);
         }
+        // Kept for a check that is not waiting at the moment.
         self.stopping.notify_one();
     }
 }

@@ -5,9 +5,9 @@
 //!            '-- activity: one task compares all connections with their limits, and shuts down the stalled and idle ones
 //! ```
 //! Both faces of the host, `http/` and `admin/`, are served here, so that both have the same protection, and TLS would
-//! have one place. An end of input cancels no call: a client may close its sending side once its request is sent. A reset
-//! or a failed write does. A stop waits for requests whose head has arrived, and for nothing else. No timer is set for a
-//! single request: that would cost more than the request on a busy listener.
+//! have one place. An end of input cancels no call: a client may close its sending side once its request is sent. A
+//! reset or a failed write does. A stop waits for requests whose head has arrived, and for nothing else. No timer is
+//! set for a single request: that would cost more than the request on a busy listener.
 
 mod activity;
 mod bind;

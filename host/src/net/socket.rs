@@ -34,6 +34,7 @@ impl Socket {
                 return Poll::Pending;
             }
             match write(&self.stream) {
+                // The readiness was stale. It is cleared by now, so that the next turn waits.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => {
                     self.activity.sent();

@@ -34,6 +34,8 @@ where
         let answering = answer(request);
         async move {
             let response = answering.await?;
+            // A full window stops one stream while the socket accepts bytes; in HTTP/1.1 the stall of the socket shows
+            // it.
             if guard.is_multiplexed() {
                 guard.watch_body(None);
             }

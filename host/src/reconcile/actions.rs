@@ -73,8 +73,10 @@ impl Reconciler {
             }
             managed.paused = paused;
             if !paused {
+                // Dropping it resumes the checkpoints, which only the paused mailbox had to be spared.
                 managed.checkpoint_pause = None;
             }
+            // A handoff waits until the revision is idle, which wakes nothing unless it is asked to.
             if let Some(current) = managed.agent.current() {
                 current.wake_when_idle(paused);
             }
@@ -89,6 +91,7 @@ impl Reconciler {
         let Some(live) = record.live.clone() else {
             // It was never started, so that there is nothing to stop.
             let to = if record.state.can_stop() { RevisionState::Stopped } else { RevisionState::failed("superseded") };
+            // A state that cannot stop has to fail, since the states allow no other end.
             self.transition(revision, to, Some("superseded"));
             self.forget_revision(revision);
             return false;
@@ -170,6 +173,7 @@ impl Reconciler {
                 let id = RevisionId { agent, number };
                 if let Some(record) = self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(number)) {
                     record.busy = false;
+                    // Never lowered: idle instances that ended since were started nevertheless.
                     record.started = record.started.max(instances);
                     record.failures += u64::from(result.is_err());
                 }
@@ -181,6 +185,7 @@ impl Reconciler {
                 let now = self.now();
                 if let Some(record) = self.managed.get_mut(&agent).and_then(|managed| managed.revision_mut(number)) {
                     record.busy = false;
+                    // Counted even if no instance was free, so that the next probe keeps its interval.
                     record.count_probe(passed, now);
                 }
             }
@@ -203,6 +208,7 @@ impl Reconciler {
                 self.transition(&id, RevisionState::Stopped, None);
                 if let Some(record) = self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(number)) {
                     record.busy = false;
+                    // Kept until the report, because the task saves the memory of its instance.
                     record.live = None;
                 }
             }
@@ -248,6 +254,7 @@ impl Reconciler {
         let any = !given_up.is_empty();
         for (id, why) in given_up {
             self.standing.mark(&id.agent);
+            // Before the failure ends the revision, so that no message is routed to it in between.
             self.withdraw_traffic(&id);
             self.fail(&id, &why);
         }

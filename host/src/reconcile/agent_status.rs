@@ -17,6 +17,7 @@ impl Reconciler {
     fn only_finishes(&self, name: &str) -> bool {
         let open = self.ledgers.get(name).and_then(Ledger::open);
         let reasons = self.standing.waiting().get(name).map_or(0, Vec::len);
+        // Any second reason is a difference of its own.
         reasons == 1 && open.is_some_and(|rollout| rollout.status == Status::InProgress && rollout.has_moved())
     }
 
@@ -46,8 +47,8 @@ impl Reconciler {
         }
     }
 
-    /// Returns the status of an agent that is declared or still drains. `turn` is the reason given for a rollout that is
-    /// queued behind others.
+    /// Returns the status of an agent that is declared or still drains. `turn` is the reason given for a rollout that
+    /// is queued behind others.
     pub(super) fn agent_status(&self, name: &str, turn: &str) -> Option<AgentStatus> {
         let managed = self.managed.get(name);
         let spec = self.wanted.get(name).map(|wanted| Arc::clone(&wanted.spec));
@@ -117,6 +118,7 @@ fn state(managed: Option<&ManagedAgent>, runs: bool) -> &'static str {
         Some(managed) if managed.revisions.last().is_some_and(|r| matches!(r.state, RevisionState::Failed { .. })) => {
             "failed"
         }
+        // Its component is missing or was refused before there was a revision.
         Some(managed) if managed.revisions.is_empty() => "failed",
         Some(_) => "starting",
         None => "failed",

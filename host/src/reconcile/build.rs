@@ -14,8 +14,8 @@ use crate::systemd;
 
 /// The time between `SIGTERM` and `SIGKILL` for a build that is ended.
 pub(crate) const TERMINATION_TIMEOUT: Duration = Duration::from_secs(1);
-/// The time for reading the output after the end of a build: a process that it leaves behind, such as a compiler's server,
-/// may hold the pipe open.
+/// The time for reading the output after the end of a build: a process that it leaves behind, such as a compiler's
+/// server, may hold the pipe open.
 const OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The failure of a build.
@@ -59,6 +59,7 @@ impl Group {
         if self.is_there() {
             self.signal(Signal::KILL);
         }
+        // The id may be given to other processes from now on.
         self.0 = None;
     }
 }
@@ -69,8 +70,8 @@ impl Drop for Group {
     }
 }
 
-/// Runs a build command in the folder of the declaration and logs its output. All its processes are ended when `stop` is
-/// cancelled or the future is dropped.
+/// Runs a build command in the folder of the declaration and logs its output. All its processes are ended when `stop`
+/// is cancelled or the future is dropped.
 pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> Result<(), BuildError> {
     let began = Instant::now();
     tracing::info!("building: {command}");
@@ -83,11 +84,13 @@ pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> 
     let mut child = shell
         .args(["-c", command])
         .current_dir(dir)
+        // A build that asks a question would otherwise wait for ever, or read from the host's terminal.
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         // A group of its own, so that the processes started by the shell can be ended with it.
         .process_group(0)
+        // In addition to the group, whose id may be unknown.
         .kill_on_drop(true)
         .spawn()
         .map_err(start)?;
@@ -98,6 +101,7 @@ pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> 
     let status = loop {
         tokio::select! {
             status = child.wait() => break status.map_err(start)?,
+            // Read while it runs: a full pipe would block the build.
             _ = &mut words, if !silent => silent = true,
             () = stop.cancelled() => {
                 group.end(&mut child).await;

@@ -1,7 +1,7 @@
 //! Copies of the bytes of revisions that are kept, since their files may hold others by now.
 //!
-//! The name of a copy is the digest of its bytes. A copy gets its name once all of it is on disk, so that one that exists is
-//! complete.
+//! The name of a copy is the digest of its bytes. A copy gets its name once all of it is on disk, so that one that
+//! exists is complete.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -27,8 +27,8 @@ impl ComponentArchive {
         self.0.join(format!("{digest}.wasm"))
     }
 
-    /// Returns a path to the bytes with this digest: the copy, which is made if the file still holds them, or else the file.
-    /// Blocks.
+    /// Returns a path to the bytes with this digest: the copy, which is made if the file still holds them, or else the
+    /// file. Blocks.
     pub(super) fn keep(&self, of: Digest, file: &Path) -> PathBuf {
         let kept = self.path(of);
         if kept.exists() {
@@ -49,6 +49,7 @@ impl ComponentArchive {
 
     fn write(&self, kept: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::create_dir_all(&self.0)?;
+        // Unique, because two revisions with the same bytes may be kept at the same time.
         let temporary = self.0.join(format!("{}.tmp", uuid::Uuid::now_v7()));
         let written = OpenOptions::new().write(true).create_new(true).open(&temporary).and_then(|mut file| {
             file.write_all(bytes)?;
@@ -56,9 +57,11 @@ impl ComponentArchive {
         });
         let named = written.and_then(|()| fs::rename(&temporary, kept));
         if named.is_err() {
+            // The disk may be full, and the part of a copy would take up room for nothing.
             let _ = fs::remove_file(&temporary);
         }
         named?;
+        // The name is durable only with its folder.
         File::open(&self.0)?.sync_all()
     }
 
@@ -68,6 +71,7 @@ impl ComponentArchive {
         let Ok(files) = fs::read_dir(&self.0) else { return };
         for file in files.flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
+            // With `all` nothing is being written yet.
             let unfinished = name.ends_with(".tmp") && all;
             if unfinished || (name.ends_with(".wasm") && !names.contains(&name)) {
                 // A file that cannot be removed now is found again at the next start.

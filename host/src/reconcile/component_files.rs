@@ -89,6 +89,7 @@ impl ComponentFiles {
             let mut known = self.known.remove(path).unwrap_or_default();
             if let Some(wait) = self.examine(path, shown, &mut known) {
                 let at = Instant::now() + wait;
+                // The earliest of all files: one look serves those that are due later.
                 self.again = Some(self.again.map_or(at, |soonest| soonest.min(at)));
             }
             self.known.insert(path.to_owned(), known);
@@ -107,9 +108,11 @@ impl ComponentFiles {
         if known.settle.is_late(now) {
             log_late_write(shown);
         }
+        // What the file held before stays in force meanwhile.
         if let FileReadiness::Wait(time) = verdict {
             return Some(time);
         }
+        // Reading and digesting every component at each scan would cost seconds with thousands of agents.
         if known.component.is_some() && stamp == known.stamp && known.certain {
             return None;
         }
@@ -129,6 +132,7 @@ impl ComponentFiles {
             known.settle.forget();
             return Some(RECHECK_INTERVAL);
         }
+        // A missing file is certain, since creating it gives it a stamp.
         let certain = age.is_some_and(|age| age >= TIMESTAMP_GRANULARITY) || stamp.is_none();
         (known.component, known.stamp, known.certain, known.truncated_since) = (Some(component), stamp, certain, None);
         None
@@ -157,6 +161,7 @@ fn read(path: &Path, shown: &str) -> FileContent {
     if !metadata.is_file() {
         return unusable(format!("the component {shown} is not a file"));
     }
+    // Checked before it is read: a file of any size would go into memory.
     if metadata.len() > MAX_COMPONENT {
         return unusable(format!("the component {shown} has {} bytes, more than {MAX_COMPONENT}", metadata.len()));
     }

@@ -1,4 +1,4 @@
-//! Removal of component bytes and compiled code that no revision needs any more.
+//! The removal of component bytes and compiled code that no revision needs any more.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use super::reconciler::Reconciler;
 const GARBAGE_INTERVAL: Duration = Duration::from_secs(3_600);
 
 impl Reconciler {
-    /// Removes the bytes and the compiled code that no revision needs. With `starting`, temporary files are removed too:
-    /// nothing is being loaded yet.
+    /// Removes the bytes and the compiled code that no revision needs. With `starting`, temporary files are removed
+    /// too: nothing is being loaded yet.
     pub(super) fn collect_garbage(&mut self, starting: bool) {
         self.garbage_collected_at = Instant::now();
+        // Collected on this task, which alone changes the revisions.
         let used = self.used();
         self.archive.retain(&used, starting);
         let runtime = Arc::clone(&self.runtime);

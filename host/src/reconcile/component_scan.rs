@@ -26,6 +26,7 @@ impl Reconciler {
     pub(super) fn scan_components(&mut self, all: bool) {
         let mut wanted = BTreeMap::new();
         self.files.begin(all);
+        // Set again by the files that are still being written.
         self.files.again = None;
         // A request that met files in writing is still open for them.
         let all = all || self.files.all;
@@ -58,6 +59,7 @@ impl Reconciler {
         }
         self.files.all = all && self.files.again.is_some();
         let before = std::mem::replace(&mut self.wanted, wanted);
+        // Agents that are not wanted any more have to be planned for once more, to be removed.
         let gone = before.keys().filter(|name| !self.wanted.contains_key(*name));
         gone.for_each(|name| self.standing.mark(name));
     }

@@ -30,6 +30,7 @@ impl Reconciler {
         loop {
             self.recheck_unsettled_files();
             self.reconcile();
+            // After the pass: one that hangs must show as a stall.
             self.context.tasks.beat(RECONCILER);
             let next_pass = self.next_pass_in();
             tokio::select! {
@@ -38,8 +39,8 @@ impl Reconciler {
                 Some(request) = self.requests.recv() => self.handle_request(request),
                 Some(wake) = self.wakes.recv() => self.wake(wake),
                 _ = self.reports.1.recv_many(&mut reports, MAX_REPORTS) => {
-                    // When thousands of agents start at once, many reports arrive together: one pass and one snapshot of
-                    // the routes then serve them all.
+                    // When thousands of agents start at once, many reports arrive together: one pass and one snapshot
+                    // of the routes then serve them all.
                     if self.summary.unserved.len() > BATCH_THRESHOLD {
                         tokio::time::sleep(BATCH_PAUSE).await;
                         while let Ok(report) = self.reports.1.try_recv() {
@@ -55,6 +56,7 @@ impl Reconciler {
                 () = tokio::time::sleep(next_pass.min(BEAT)) => {}
             }
         }
+        // Persisted at intervals only, so that the last of them would be lost.
         self.persist_failures();
         self.facts.stopping = true;
         AgentsToDrain { managed: self.managed, limit: self.declared.desired.host.drain }
@@ -77,6 +79,7 @@ impl Reconciler {
 
     /// Makes a pass over the agents that change with time alone, so that a status is current.
     pub(super) fn reconcile_timed(&mut self) {
+        // Only these can have changed without a mark of their own.
         self.standing.mark_timed();
         self.reconcile();
     }
@@ -89,6 +92,7 @@ impl Reconciler {
     /// Returns the time until the next pass is due without any event.
     fn next_pass_in(&self) -> Duration {
         let now = self.now();
+        // On the steady clock: setting the wall clock must not delay a pass.
         let due = self.standing.recheck_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         let all = FULL_PASS_INTERVAL.saturating_sub(self.full_pass_at.elapsed());
         let readiness = self.summary.stale_since.map(|since| REASONS_INTERVAL.saturating_sub(since.elapsed()));
@@ -116,14 +120,17 @@ impl Reconciler {
             if names.is_empty() {
                 break;
             }
+            // Before the plan, which can act on registered agents only.
             if self.register(&names) {
                 self.publish();
             }
+            // Before the observation, which reads the windows that are started here.
             self.update_measurements(&names);
             self.record_failures(&names);
             let actual = self.observe(&names);
             let plan = plan::plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
             self.standing.update(&names, &plan, now);
+            // The plan has judged them as gone; a ledger left behind would apply to a later agent of the same name.
             plan.gone.iter().for_each(|name| self.forget_ledger(name));
             self.record_start_positions(&names);
             // Before the actions: after a crash the host must know what it had begun.
@@ -135,12 +142,14 @@ impl Reconciler {
             if routes_changed {
                 self.publish();
             }
+            // After the actions, which may have ended a rollout.
             self.start_loss_checks(&names);
             self.update_summary(&names);
         }
         self.persist_stats();
         self.record_all_failures();
         self.collect_garbage_if_due();
+        // Last, so that it tells the result of all of this pass.
         self.publish_readiness();
     }
 

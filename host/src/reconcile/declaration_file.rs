@@ -11,8 +11,8 @@ use super::handle::Request;
 use crate::api_types::FileError;
 use crate::config::{self, ConfigErrors, Loaded};
 
-/// The time for which a file has to lack agents before they are removed: a program that writes the file in several steps
-/// may close it in between.
+/// The time for which a file has to lack agents before they are removed: a program that writes the file in several
+/// steps may close it in between.
 const REMOVAL_DELAY: Duration = Duration::from_secs(2);
 
 /// The state of the declaration file at the last look.
@@ -20,10 +20,10 @@ const REMOVAL_DELAY: Duration = Duration::from_secs(2);
 pub(super) struct DeclarationFile {
     pub(super) settle: StabilityCheck<FileStamp>,
     began: Option<Instant>,
-    /// The digest of its bytes when it was last read for a wake-up; the inner `None` is a file that is missing. `None` if it
-    /// was read for another reason since.
+    /// The digest of its bytes when it was last read for a wake-up; the inner `None` is a file that is missing. `None`
+    /// if it was read for another reason since.
     pub(super) read: Option<Option<Digest>>,
-    /// Its bytes when it was last read, to recognise a truncated file.
+    /// The bytes when the file was last read, to recognise a truncated one.
     pub(super) text: Vec<u8>,
     /// The time since which it lacks agents.
     pub(super) lacks: Option<Instant>,
@@ -35,7 +35,7 @@ pub(super) struct DeclarationFile {
 
 /// A request that needs the complete file.
 pub(super) enum DeferredRequest {
-    /// To read everything again.
+    /// A request to read everything again.
     All,
     /// A request to the reconciler.
     Request(Request),
@@ -50,6 +50,7 @@ impl DeclarationFile {
     /// Forgets the history of the file, because it is being loaded as it is now.
     pub(super) fn reset(&mut self) {
         (self.lacks, self.again, self.read) = (None, None, None);
+        // A load by request accepts the file as it is, and makes no prefix of it suspect.
         self.text.clear();
     }
 
@@ -69,8 +70,8 @@ impl DeclarationFile {
         verdict
     }
 
-    /// Returns the rest of the time for which a file that lacks agents is not applied; `None` if it lacks none, or that time
-    /// has passed.
+    /// Returns the rest of the time for which a file that lacks agents is not applied; `None` if it lacks none, or that
+    /// time has passed.
     pub(super) fn removal_delay(&mut self, text: &[u8], before: &Desired, now: &Desired) -> Option<Duration> {
         let lacks = before.agents.keys().any(|name| !now.agents.contains_key(name));
         // A file that is written from its beginning is a prefix of the last one for a moment.

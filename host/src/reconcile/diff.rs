@@ -20,8 +20,8 @@ enum DeclaredState {
 }
 
 impl Reconciler {
-    /// Returns the changes that a declaration would make, including those of components in their files. Obstacles are the
-    /// same as in the status, the probe and the metrics.
+    /// Returns the changes that a declaration would make, including those of components in their files. Obstacles are
+    /// the same as in the status, the probe and the metrics.
     pub(super) fn changes_with(&mut self, desired: &Desired) -> Vec<PlannedChange> {
         let needs_restart = |change: &PlannedChange| change.change == diff::ChangeKind::RestartNeeded.as_str();
         // The settings of the host itself are compared with those of its start, which are in force until a restart.
@@ -29,6 +29,7 @@ impl Reconciler {
         all.retain(needs_restart);
         all.extend(declared_changes(&self.as_it_runs(), desired).into_iter().filter(|change| !needs_restart(change)));
         let mut changes = all;
+        // An operator asks, so that files count in the state that they have now.
         self.files.begin(true);
         for (name, spec) in &desired.agents {
             let path = self.declared.dir.join(&spec.component);
@@ -45,6 +46,8 @@ impl Reconciler {
             let Some(managed) = self.managed.get(name) else { continue };
             let Some(running) = managed.agent.current() else { continue };
             let applied = managed.agent.spec();
+            // Settings that apply in place are those of the agent; the others are those that the running revision was
+            // made with.
             *spec = if applied.same_settings(&running.spec) {
                 applied
             } else {

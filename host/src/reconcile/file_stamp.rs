@@ -1,4 +1,4 @@
-//! Detection of changed files and of files that are still being written.
+//! The detection of changed files and of files that are still being written.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
@@ -21,6 +21,7 @@ pub(crate) struct FileStamp {
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
+    // Programs can set the modification time, but not this one.
     changed: (i64, i64),
 }
 
@@ -44,6 +45,7 @@ impl FileStamp {
     /// Returns the time since the file was written or replaced, by the clock of its file system; `None` if that is
     /// ahead of the host's.
     pub(crate) fn age(&self) -> Option<Duration> {
+        // The later of both: a rename into place changes only the second, and some tools set the first back.
         let (seconds, nanos) = self.modified.max(self.changed);
         let at = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds.try_into().ok()?, nanos.try_into().ok()?))?;
         SystemTime::now().duration_since(at).ok()
@@ -123,6 +125,7 @@ fn open_for_writing() -> HashSet<(u64, u64)> {
     let mut open = HashSet::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes.filter(|process| process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)) {
+        // A process of another user, or one that has ended meanwhile.
         let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
         for descriptor in descriptors.flatten().map(|descriptor| descriptor.path()) {
             // The mode of the link shows how the file was opened.

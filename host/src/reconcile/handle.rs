@@ -146,6 +146,7 @@ impl ReconcilerHandle {
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ReconcilerError> {
         let (sender, answer) = oneshot::channel();
         self.requests.send(request(sender)).await.map_err(|_| ReconcilerError::Stopping)?;
+        // A dropped sender means that the reconciler ended before it answered.
         answer.await.map_err(|_| ReconcilerError::Stopping)
     }
 }

@@ -1,4 +1,4 @@
-//! Handoff: the memory of a stateful agent moves from one revision to another.
+//! The handoff: the memory of a stateful agent moves from one revision to another.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +15,7 @@ use crate::wasm::Lease;
 pub(super) async fn take_back(agent: &Agent, old: Option<&Arc<Revision>>, new: &Arc<Revision>) -> Result<(), String> {
     let old = old.filter(|old| !Arc::ptr_eq(old, new));
     let handed = agent.handed_over(new.id.number)?;
+    // First: until the new instance runs, the old revision can go on as it was.
     start_with(new, handed.as_deref()).await?;
     if let Some(old) = old {
         // The messages that it is handling are handled again by the new revision.
@@ -76,6 +77,7 @@ async fn migrate(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Res
             SavedMemory::Before | SavedMemory::Nothing => new.pool.warm(1).await,
         }
     };
+    // At the same time: the mailbox is paused until both are done.
     let (kept, stands) = tokio::join!(keep(agent, old, &given), tokio::time::timeout(START_TIMEOUT, stands));
     let stands = match stands {
         Ok(stands) => stands.map_err(|fault| fault.to_string()),
@@ -104,6 +106,7 @@ async fn discard(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Res
         }
     }
     let stands = async {
+        // Started before the memory is discarded: a candidate that does not start must not cost it.
         new.pool.begin_anew().await.map_err(|fault| fault.to_string())?;
         agent.discard().await.map_err(|error| format!("the old memory could not be discarded: {error}"))
     };
@@ -119,9 +122,9 @@ async fn discard(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Res
 
 /// The memory that a revision hands over.
 enum SavedMemory {
-    /// Saved just now.
+    /// The memory that was saved just now.
     Memory(Arc<Snapshot>),
-    /// Saved earlier, when its instance ended.
+    /// The memory that was saved earlier, when the instance ended.
     Before,
     /// The revision has no memory.
     Nothing,

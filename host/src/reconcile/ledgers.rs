@@ -1,4 +1,4 @@
-//! Persistence of the agents' ledgers of rollouts.
+//! The persistence of the agents' ledgers of rollouts.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,13 @@ const STATS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const STATS_PERSIST_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Reconciler {
-    /// Persists the ledgers of these agents and emits the progress of their rollouts. Has to come before any action that
-    /// follows from a ledger.
+    /// Persists the ledgers of these agents and emits the progress of their rollouts. Has to come before any action
+    /// that follows from a ledger.
     pub(super) fn persist<'a>(&mut self, changed: impl IntoIterator<Item = &'a AgentName>) {
         for name in changed {
             let Some(wanted) = self.wanted.get(name) else { continue };
             let Some(ledger) = self.ledgers.get_mut(name) else { continue };
+            // Here, because a ledger grows only when it changes.
             let gone = ledger.expire(wanted.spec.rollout.rollback.rules.keep);
             let record = serde_json::to_string(ledger).expect("a ledger is text and numbers");
             self.context.store.keep_ledger(name.shared(), Some(record));
@@ -30,6 +31,7 @@ impl Reconciler {
             }
             let Some(rollout) = ledger.rollouts.last() else { continue };
             let Some(managed) = self.managed.get_mut(name) else { continue };
+            // Noted for all writes, so that the timed ones skip what was persisted for another reason.
             managed.persisted_stats = Some((Instant::now(), rollout.stats));
             let before = managed.reported.replace(ReportedProgress::of(rollout));
             emit_progress(&self.context, rollout, before.as_ref());

@@ -34,6 +34,7 @@ impl Reconciler {
             let uncounted: Vec<(u64, u64)> =
                 ledger.uncounted().filter(|(rollout, _)| *rollout > managed.loss_checked_to).collect();
             for (rollout, after) in uncounted {
+                // Before the search ends, so that the next pass does not start it again.
                 managed.loss_checked_to = managed.loss_checked_to.max(rollout);
                 let (agent, reports) = (Arc::clone(&managed.agent), self.reports.0.clone());
                 tokio::spawn(async move {
@@ -52,6 +53,7 @@ impl Reconciler {
     pub(super) fn take_loss_check(&mut self, agent: &AgentName, rollout: u64, lost: Option<Vec<u64>>) {
         let (Some(lost), Some(ledger)) = (lost, self.ledgers.get_mut(agent)) else { return };
         let count = lost.len() as u64;
+        // The rollout was removed from the ledger meanwhile, or is counted already.
         if !ledger.count_lost(rollout, count) {
             return;
         }

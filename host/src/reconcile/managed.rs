@@ -150,6 +150,7 @@ impl ManagedAgent {
             live.pool.set_max(record.cap.map_or(max, |cap| cap.min(max)).max(1));
             live.pool.set_reuse(instances.reuse.value());
             if let Some(cap) = record.cap {
+                // A lower bound alone keeps idle instances until their timeout, and the other side needs the room.
                 live.pool.trim(cap, Duration::ZERO);
             }
         }
@@ -201,6 +202,7 @@ impl ManagedRevision {
         let probes = self.probes.get_or_insert_with(ProbeResults::default);
         match passed {
             Some(passed) => probes.count(passed, now),
+            // A busy revision has neither passed nor failed.
             None => probes.skip(now),
         }
     }

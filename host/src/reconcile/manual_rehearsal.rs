@@ -1,4 +1,4 @@
-//! Rehearsal of a component on request, beside what runs.
+//! The rehearsal of a component on request, beside what runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -72,11 +72,13 @@ impl ManualRehearsal {
         let spec = agent.spec();
         let digest = digest(&request.component);
         let program = {
+            // A file, because the child process that compiles reads from a path.
             let file = tempfile::Builder::new().prefix("rehearse-").suffix(".tmp").tempfile_in(folder).map_err(host)?;
             tokio::fs::write(file.path(), &request.component).await.map_err(host)?;
             let program = runtime.program(file.path(), digest, spec.limits.fuel.is_some(), |_| ()).await;
             program.map_err(|error| unusable(error.to_string()))?
         };
+        // Checked before the settings, whose errors would miss the point.
         if program.summary.kind == Kind::Http {
             let why = "it is an HTTP agent, whose calls are not kept: there is nothing to rehearse with";
             return Err(unusable(why.to_owned()));
@@ -104,6 +106,7 @@ impl ManualRehearsal {
             migrate_from,
             // A person wants to see all failures.
             until_first: false,
+            // The answers of the running revision are needed, so that the rehearsal ends with it.
             stop: stable.interrupted(),
         };
         let done = agent.rehearse(rehearsal).await.map_err(RehearsalError::Host)?;

@@ -9,7 +9,7 @@ pub(super) struct Measurement {
     pub(super) rollout: u64,
     /// The step that the window began with: see [`Rollout::window`](caxton_control::rollout::Rollout::window).
     pub(super) window: usize,
-    /// Stable and the candidate. Each stays here after it has ended, since its answers still count.
+    /// The stable revision and the candidate. Each stays here after it has ended, since its answers still count.
     pub(super) sides: [Option<MeasuredRevision>; 2],
 }
 

@@ -35,7 +35,8 @@ struct Preparation {
     archive: ComponentArchive,
     /// The number of instances to start; with 0 one is started on trial and ended.
     instances: u32,
-    /// Set if no other revision of the agent takes part in a rollout, so that this one has the memory of a stateful agent.
+    /// Set if no other revision of the agent takes part in a rollout, so that this one has the memory of a stateful
+    /// agent.
     alone: bool,
     /// Set if the revision ran before. Then the store knows it, and its settings are not checked again.
     ran: bool,
@@ -50,6 +51,7 @@ impl Reconciler {
         let agent = Arc::clone(&managed.agent);
         let alone = self.ledgers.get(&revision.agent).is_none_or(|ledger| ledger.open().is_none());
         let Some(record) = managed.revision_mut(revision.number) else { return };
+        // Until the task reports: the plan would start another preparation otherwise.
         record.busy = true;
         let (spec, digest) = (Arc::clone(&record.spec), record.digest);
         let preparation = Preparation {
@@ -89,8 +91,10 @@ impl Reconciler {
 impl Preparation {
     /// Validates and compiles the component, unless its code is cached.
     async fn load(&self) -> Result<Arc<Program>, String> {
+        // First: the number must be durable before anything can carry it.
         self.keep().await?;
         let shown = self.spec.component.as_str();
+        // Before it is compiled, so that an undo has the bytes even if the file changes meanwhile.
         let path = tokio::task::block_in_place(|| self.archive.keep(self.digest, &self.path));
         let began = Instant::now();
         let mut compiling = false;
@@ -106,8 +110,8 @@ impl Preparation {
         if compiling {
             tracing::info!(agent = %self.id.agent, "compiled {shown} in {:.1} s", began.elapsed().as_secs_f64());
         }
-        // A revision that ran before had valid settings. Those changed in place since are checked once it runs: failing an
-        // undo for them would leave the callers without any revision.
+        // A revision that ran before had valid settings. Those changed in place since are checked once it runs: failing
+        // an undo for them would leave the callers without any revision.
         if !self.ran {
             check_settings(&self.spec, &program.summary)?;
         }
@@ -117,6 +121,7 @@ impl Preparation {
     /// Persists the number, digest and settings of the revision, so that the number is never used for another.
     async fn keep(&self) -> Result<(), String> {
         let last = self.context.store.last_revision(self.id.agent.as_str())?;
+        // A restarted host prepares revisions that the store knows already.
         if self.ran || last.is_some_and(|(number, ..)| number >= self.id.number) {
             return Ok(());
         }
@@ -142,8 +147,8 @@ impl Preparation {
         let outside = Arc::clone(&self.directory) as Arc<dyn crate::message::GuestHost>;
         let instances = &self.spec.instances;
         let pool = Pool::new(&self.runtime, program, who, outside, instances.max);
-        // During a rollout another revision has the memory until the handoff. Without one, an instance is started even if
-        // none is asked for, to see that it can restore the memory.
+        // During a rollout another revision has the memory until the handoff. Without one, an instance is started even
+        // if none is asked for, to see that it can restore the memory.
         let count = if stateful { u32::from(self.alone) } else { self.instances };
         let stand = async { if count == 0 { pool.try_out().await } else { pool.warm(count).await } };
         match tokio::time::timeout(START_TIMEOUT, stand).await {

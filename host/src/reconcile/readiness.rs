@@ -72,6 +72,7 @@ impl Reconciler {
             let turn = self.turns().waits();
             let waits = |name: &AgentName| WaitingAgent { agent: name.to_string(), why: turn.clone(), obstacle: None };
             all.extend(self.standing.queued().iter().map(waits));
+            // Two sorted lists were joined; a status is read by name.
             all.sort_by(|one, other| one.agent.cmp(&other.agent));
         }
         all.extend(self.managed.iter().filter_map(|(name, managed)| {
@@ -94,20 +95,23 @@ impl Reconciler {
     /// Publishes the readiness if it may have changed, and answers pending applies once nothing more can be done.
     pub(super) fn publish_readiness(&mut self) {
         let settled = self.summary.unsettled.is_empty() && self.files.again().is_none();
-        // Neither a file with errors nor a rollout under way makes the host unready: it still serves, so that it must not
-        // be taken out of rotation. Both are among the reasons.
+        // Neither a file with errors nor a rollout under way makes the host unready: it still serves, so that it must
+        // not be taken out of rotation. Both are among the reasons.
         let ready = self.summary.unserved.is_empty() && self.summary.obstructed.is_empty() && !self.file_is_gone();
+        // Only the reasons are held back: a change of `ready` itself is published at once.
         let recent = self.summary.published_at.is_some_and(|at| at.elapsed() < REASONS_INTERVAL);
         if self.summary.stale_since.is_some() && (!recent || settled || ready != self.ready.borrow().ready) {
             (self.summary.stale_since, self.summary.published_at) = (None, Some(Instant::now()));
             let waiting = self.waiting();
             let now = Readiness { ready, in_sync: self.is_in_sync(&waiting), reasons: self.reasons(waiting) };
+            // Probes and followers must not wake up for an equal value.
             self.ready.send_if_modified(|before| {
                 let changed = *before != now;
                 *before = now;
                 changed
             });
         }
+        // Applies are answered only when nothing more will happen by itself.
         if !settled {
             return;
         }
@@ -132,6 +136,7 @@ impl Reconciler {
         let mut reasons: Vec<String> =
             self.file_errors.iter().map(|e| format!("{}: {}: {}", e.place, e.key, e.message)).collect();
         if !reasons.is_empty() {
+            // First, because it explains all others.
             reasons.insert(0, format!("{} has errors, so what runs differs from it", self.source.file.display()));
         }
         reasons.extend(

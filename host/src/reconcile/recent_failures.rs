@@ -1,5 +1,5 @@
-//! The recent failures of running revisions. They are kept in the ledgers, because a candidate that replaces the running
-//! revision at once is compared with them.
+//! The recent failures of running revisions. They are kept in the ledgers, because a candidate that replaces the
+//! running revision at once is compared with them.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -31,6 +31,7 @@ impl Reconciler {
             let Some((number, counters)) = managed.agent.current().map(|live| (live.id.number, live.tally())) else {
                 continue;
             };
+            // The counters of another revision start anew and cannot be continued.
             let known = managed.recent_failures.take_if(|(of, _)| *of == number);
             let mut recent = known.map_or_else(
                 || RecentFailures::new(ledger.recent_failures(number), counters, now),
@@ -54,7 +55,7 @@ impl Reconciler {
         let names: Vec<AgentName> = self.managed.keys().cloned().collect();
         let news = self.record_failures(&names);
         let from = self.failures_persisted_to.clone().map_or(Bound::Unbounded, Bound::Excluded);
-        // InitialMemory after the last agent of the previous turn and wraps around.
+        // Begins after the last agent of the previous turn and wraps around.
         let behind = news.range((from, Bound::Unbounded));
         let turn: Vec<AgentName> = behind.chain(&news).take(MAX_PERSISTED.min(news.len())).cloned().collect();
         if let Some(last) = turn.last() {

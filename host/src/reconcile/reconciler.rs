@@ -58,6 +58,7 @@ pub(crate) struct Reconciler {
     pub(super) source: DeclarationSource,
     pub(super) declared: Loaded,
     /// The declaration at the start of the host: settings of listeners and the store stay as they were then.
+    // Kept beside the declaration in force, to tell which changes need a restart.
     pub(super) started_with: Desired,
     pub(super) http: Arc<ArcSwap<HttpSpec>>,
     pub(super) file_errors: Vec<FileError>,
@@ -160,7 +161,9 @@ impl Reconciler {
             facts: setup.facts,
             orphans_until: None,
         };
+        // The first pass plans from the components, so that they are read before it.
         reconciler.scan_components(true);
+        // After the declared agents are known: all other receivers in the store are orphans.
         reconciler.announce_orphans();
         reconciler.mark_all();
         // Before the first pass, which starts to load components: then nothing that is being written can be removed.
@@ -180,6 +183,7 @@ impl Reconciler {
             let selected = self.managed.iter().filter(move |(_, managed)| managed.retired.is_some() == retired);
             selected.map(|(name, managed)| (name.clone(), Arc::clone(&managed.agent)))
         };
+        // Retiring agents have no routes any more, and still receive messages of open conversations.
         let routes = Routes::new(&agents(false).collect()).with_retiring(agents(true).collect());
         // Replaced as a whole, so that calls read the routes without a lock.
         self.directory.routes.store(Arc::new(routes));
@@ -191,6 +195,7 @@ impl Reconciler {
             managed.revisions.retain(|record| !matches!(record.state, RevisionState::Failed { .. }));
         }
         self.mark_all();
+        // Otherwise the ledger would refuse the same component and settings for good.
         self.ledgers.values_mut().for_each(Ledger::forget_failures);
     }
 

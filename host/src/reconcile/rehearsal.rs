@@ -50,6 +50,7 @@ impl Reconciler {
             // The rollout would start without memory as well.
             (Strategy::Deploy(_) | Strategy::Reload(_), MemoryHandover::Discard) => InitialMemory::Empty,
         };
+        // A rollout that ends must not wait for the messages that are left.
         let stop = CancellationToken::new();
         managed.running_rehearsal = Some((id, stop.clone()));
         self.work_on(revision, move |live, revision| async move {
@@ -91,6 +92,7 @@ impl Reconciler {
                         tracing::info!(%agent, "{id} handled {passed} of the last {messages} messages on a copy; {answers}");
                     }
                 }
+                // Persisted after a failure as well, since the differences may explain it.
                 persist_differences(&self.context, agent, rollout, &comparison);
                 (failure.map_or(rollout::RehearsalState::Passed(answers), rollout::RehearsalState::Failed), data)
             }

@@ -1,4 +1,4 @@
-//! Reading the declaration and the components again.
+//! The reload of the declaration and of the components.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,10 +16,12 @@ impl Reconciler {
     pub(super) fn wake(&mut self, wake: Wake) {
         match wake {
             Wake::File => self.reload_if_changed(),
+            // Not all: agents that do not watch their file keep the component they have.
             Wake::Components => self.scan_components(false),
             Wake::All => {
                 if self.is_complete_or_defers(DeferredRequest::All) {
                     self.read_declaration();
+                    // An operator who asks again may have fixed the cause outside of the file.
                     self.retry();
                     self.scan_components(true);
                 }
@@ -35,6 +37,7 @@ impl Reconciler {
 
     /// Adopts a declaration that was read, or records its errors.
     pub(super) fn load_declaration(&mut self, loaded: Result<Loaded, ConfigErrors>) {
+        // What was known of the file is out of date, whether it has errors or not.
         self.declaration.reset();
         match loaded {
             Ok(loaded) => {
@@ -48,8 +51,10 @@ impl Reconciler {
                 }
                 self.declared = loaded;
                 self.compare_host_settings();
+                // The listener reads it at each use, so that it applies without a restart.
                 self.http.store(Arc::new(self.declared.desired.http.clone()));
                 self.context.store.conversations.configure(self.declared.desired.conversations.clone());
+                // Before the scan: a file that changes after it is read must cause an event.
                 self.publish_watch_set();
                 self.scan_components(false);
             }
@@ -65,6 +70,7 @@ impl Reconciler {
                     self.context.events.emit(None, "config.refused", serde_json::json!({ "errors": found }));
                 }
                 self.file_errors = found;
+                // The errors are among the reasons of the readiness.
                 self.mark_readiness_stale();
             }
         }
@@ -81,8 +87,8 @@ impl Reconciler {
         if is_due(self.declaration.again) {
             self.reload_if_changed();
         }
-        // A wake-up may have caused a look meanwhile, so that none is due. A file that only lacks agents is complete, so that
-        // requests do not wait for it.
+        // A wake-up may have caused a look meanwhile, so that none is due. A file that only lacks agents is complete,
+        // so that requests do not wait for it.
         let is_waited_for =
             self.declaration.again.is_some_and(|at| at > Instant::now()) && self.declaration.lacks.is_none();
         if !self.declaration.deferred.is_empty() && !is_waited_for && self.is_complete() {
@@ -120,6 +126,7 @@ impl Reconciler {
         let text = std::fs::read(&self.source.at).ok();
         let held = text.as_ref().map(|text| digest(text));
         let same = match self.declaration.read {
+            // The digest and not the stamp, because editors write files without changing them.
             Some(read) => read == held,
             None => self.file_errors.is_empty() && held == Some(self.declared.text_digest),
         };
@@ -138,6 +145,7 @@ impl Reconciler {
             return;
         }
         self.load_declaration(loaded);
+        // After the load, which resets it.
         self.declaration.read = Some(held);
         self.declaration.text = text.unwrap_or_default();
     }

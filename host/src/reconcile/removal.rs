@@ -1,4 +1,4 @@
-//! Registration and removal of agents, and the messages that a removal leaves behind.
+//! The registration and removal of agents, and the messages that a removal leaves behind.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::context::HostContext;
 use crate::directory::{bury_orphan_timers, bury_orphans, waiting_for_others};
 use crate::store::DeadFilter;
 
-/// The time for which messages for an undeclared agent are kept at the start before they become dead letters: the default
-/// drain of a removal. So a host that ended during a removal, or during an edit of the file, loses nothing.
+/// The time for which messages for an undeclared agent are kept at the start before they become dead letters: the
+/// default drain of a removal. So a host that ended during a removal, or during an edit of the file, loses nothing.
 const ORPHAN_RETENTION: Duration = Duration::from_secs(60);
 
 /// The reason of dead letters of a removed agent.
@@ -25,8 +25,8 @@ pub(super) const REMOVED: &str = "agent-removed";
 const MAX_SINGLE_COUNTS: usize = 32;
 
 impl Reconciler {
-    /// Registers declared agents that are new, so that callers learn that they are not ready rather than unknown. Returns
-    /// `true` if there were any.
+    /// Registers declared agents that are new, so that callers learn that they are not ready rather than unknown.
+    /// Returns `true` if there were any.
     pub(super) fn register(&mut self, names: &BTreeSet<AgentName>) -> bool {
         let mut come = BTreeSet::new();
         for (name, wanted) in names.iter().filter_map(|name| self.wanted.get_key_value(name)) {
@@ -56,6 +56,7 @@ impl Reconciler {
         let now = self.now();
         let Some(managed) = self.managed.get_mut(name) else { return false };
         managed.retired = Some(now);
+        // No new conversations are accepted, so that the drain has an end.
         managed.agent.retire("the agent is no longer declared");
         // Trials end here, so that a removal that is reverted does not wait for them.
         managed.end_rehearsals(None);
@@ -75,12 +76,13 @@ impl Reconciler {
         true
     }
 
-    /// Reverts a removal: draining revisions serve again, with the mailbox as it is. A revision that is stopping already
-    /// ends, and the next pass starts another.
+    /// Reverts a removal: draining revisions serve again, with the mailbox as it is. A revision that is stopping
+    /// already ends, and the next pass starts another.
     pub(super) fn restore(&mut self, name: &AgentName) -> bool {
         let Some(managed) = self.managed.get_mut(name) else { return false };
         managed.retired = None;
         managed.agent.reopen();
+        // A busy revision is being stopped by a task, which cannot be taken back.
         let serves = |number: u64| {
             let record = managed.revisions.iter().find(|record| record.number == number);
             record
@@ -107,12 +109,14 @@ impl Reconciler {
             self.context.events.emit(Some(name.as_str()), "agent.removed", serde_json::json!({}));
             tracing::info!(agent = %name, "removed");
         }
+        // A new agent of this name must not continue the rollouts of the removed one.
         self.forget_ledger(name);
     }
 
     /// Logs the messages that wait for undeclared agents, and sets the time at which they become dead letters.
     pub(super) fn announce_orphans(&mut self) {
         for (name, count) in waiting_for_others(&self.directory.shared, |name| self.wanted.contains_key(name)) {
+            // The same time for all, since all are found at the start.
             self.orphans_until = Some(Instant::now() + ORPHAN_RETENTION);
             tracing::warn!(
                 "{count} messages wait for `{name}`, which is not declared; they become dead letters in {} s unless it is",
@@ -126,6 +130,7 @@ impl Reconciler {
         if self.orphans_until.take_if(|until| *until <= Instant::now()).is_some() {
             let orphans = self.directory.shared.backlog.lock().take_others(|name| self.wanted.contains_key(name));
             let mut timers = self.context.store.timers.agents();
+            // Agents that drain are left to their own removal.
             timers.retain(|(name, _)| !self.wanted.contains_key(&**name) && !self.managed.contains_key(&**name));
             let store = Arc::clone(&self.context.store);
             tokio::spawn(async move {

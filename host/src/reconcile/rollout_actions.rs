@@ -56,12 +56,14 @@ impl Reconciler {
         let (spec, state) = match kept {
             Some(kept) if kept.same_settings(&wanted.spec) => (Arc::clone(&wanted.spec), RevisionState::Unloaded),
             Some(kept) => (Arc::new(kept), RevisionState::Unloaded),
+            // Failed and not left out, so that the undo ends with a reason.
             None => (Arc::clone(&wanted.spec), RevisionState::failed("its settings cannot be read by this version")),
         };
         let mut record = ManagedRevision::new(side.number, spec, side.digest, now);
         record.state = state;
         managed.revisions.retain(|record| record.number != revision.number);
         managed.revisions.push(record);
+        // The last record counts as the newest attempt.
         managed.revisions.sort_by_key(|record| record.number);
     }
 
@@ -76,6 +78,7 @@ impl Reconciler {
     /// Calls the `health` of a revision once.
     fn probe(&mut self, revision: &RevisionId) {
         let Some(ledger) = self.ledgers.get(&revision.agent) else { return };
+        // The rollout may have ended since the plan; the probe then only needs some bound.
         let time = ledger.open().map_or(Duration::from_secs(5), |rollout| rollout.settings.probe.timeout);
         self.work_on(revision, move |live, id| async move {
             let answer = live.pool.probe(time).await;
@@ -91,6 +94,7 @@ impl Reconciler {
         let Some(candidate) = self.ledgers.get(name).and_then(Ledger::open).map(Rollout::candidate) else { return };
         let context = Arc::clone(&self.context);
         self.work_on(&candidate, move |_, id| async move {
+            // Awaited in a task: a checkpoint under way may take long, and messages are handled meanwhile.
             let rest = context.store.rest().await;
             TaskReport::CheckpointsPaused { agent: id.agent, number: id.number, rest }
         });
@@ -166,6 +170,7 @@ impl Reconciler {
                 Traffic::parted(stable, candidate, split)
             }),
         };
+        // A side has ended since the plan. The next pass sees that and plans anew.
         let Some(traffic) = traffic else { return false };
         let before = std::mem::take(&mut managed.shares);
         managed.shares = [(stable.number, 100 - percent), (candidate.number, percent)]
@@ -174,6 +179,7 @@ impl Reconciler {
             .collect();
         let (agent, serving) = (Arc::clone(&managed.agent), managed.shares.clone());
         managed.bound_instances();
+        // Read before the traffic is set, which makes a revision the current one.
         let (ran, has_capabilities) = (agent.current().is_some(), !agent.spec().capabilities.is_empty());
         agent.set_traffic(Some(traffic));
         let running: Vec<u64> = managed

@@ -23,6 +23,7 @@ impl ReportedProgress {
 pub(super) fn emit_progress(context: &HostContext, rollout: &Rollout, before: Option<&ReportedProgress>) {
     let (agent, status, why) = (&rollout.agent, rollout.status.as_str(), &rollout.why);
     let strategy = rollout.settings.strategy.as_str();
+    // The progress of an earlier rollout is none of this one.
     let before = before.filter(|before| before.rollout == rollout.id);
     if let (Some(before), Some(step)) = (before, rollout.steps.get(rollout.step))
         && (before.step, before.weight) != (rollout.step, rollout.weight)

@@ -1,4 +1,4 @@
-//! Operators' commands for rollouts, and the status of rollouts.
+//! The operators' commands for rollouts, and the status of rollouts.
 
 use caxton_control::AgentName;
 use caxton_control::rollout::Window;

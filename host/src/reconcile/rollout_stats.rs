@@ -25,6 +25,7 @@ impl Reconciler {
             }
             let Some(rollout) = open else {
                 if managed.measurement.take().is_some() {
+                    // Recording for windows costs time with each message.
                     managed.live_revisions().for_each(|live| live.end_window());
                 }
                 continue;
@@ -32,6 +33,7 @@ impl Reconciler {
             let [stable, candidate] = [rollout.from.number, rollout.to.number].map(|number| managed.live(number));
             let same = managed.measurement.take().filter(|measuring| measuring.rollout == rollout.id);
             if same.is_none() {
+                // Of one rollout only: an earlier one may have paused for longer.
                 managed.longest_pause_ms = 0;
             }
             let (before, window) = (same.as_ref().map(|same| same.window), rollout.window());
@@ -41,6 +43,7 @@ impl Reconciler {
                 let numbers = [rollout.from.number, rollout.to.number];
                 for (side, number) in sides.iter_mut().zip(numbers) {
                     let Some(side) = side else { continue };
+                    // Both sides at the same moment, so that they are compared over the same time.
                     side.live.begin_window();
                     side.probed = managed.probe_counts(number);
                 }

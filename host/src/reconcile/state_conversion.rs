@@ -1,11 +1,11 @@
-//! Conversion of an agent's state to another format while its mailbox is paused.
+//! The conversion of an agent's state to another format while its mailbox is paused.
 //!
 //! ```text
 //! copy the state (unfinished) --> migrate, or restore an earlier state --> hand off the memory --> finished
 //!        '-- any failure, or the end of the host: the copy is restored, and the rollout goes back
 //! ```
-//! Traffic moves only after the end. Until then only the migration writes to the state, so that restoring the copy loses
-//! nothing.
+//! Traffic moves only after the end. Until then only the migration writes to the state, so that restoring the copy
+//! loses nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +104,7 @@ impl Reconciler {
         let (unfinished, retired) = (managed.conversion_unfinished, managed.retired.is_some());
         match result {
             Ok(()) => {
+                // Before the mailbox resumes, so that the next message goes to the new revision.
                 if self.switch(id) {
                     self.publish();
                 }
@@ -113,7 +114,8 @@ impl Reconciler {
         if !unfinished {
             return self.pause(&id.agent, false);
         }
-        // Messages wait until the copy is restored. A rollout plans that; for an agent that is being removed there is none.
+        // Messages wait until the copy is restored. A rollout plans that; for an agent that is being removed there is
+        // none.
         let stable = self.ledgers.get(&id.agent).and_then(Ledger::open).map(Rollout::stable);
         if let (true, Some(stable)) = (retired, stable) {
             self.restore_state(&stable);
@@ -169,6 +171,7 @@ impl Reconciler {
         }
         match result {
             Ok(()) => managed.state_saved_for = Some(rollout),
+            // Not a failure of the rollout: the plan asks for the copy again.
             Err(why) => tracing::error!(agent = %id.agent, "{why}; the rollout waits for it"),
         }
     }
@@ -237,8 +240,8 @@ async fn move_all(
     moved.await.map_err(|why: String| MoveError { why, unfinished })
 }
 
-/// Saves a copy of the state, and migrates the state or restores an earlier one. Sets `unfinished` once the state may have
-/// changed.
+/// Saves a copy of the state, and migrates the state or restores an earlier one. Sets `unfinished` once the state may
+/// have changed.
 async fn convert(
     context: &Arc<HostContext>,
     agent: &Arc<Agent>,

@@ -10,6 +10,7 @@ use crate::store::Store;
 
 /// Reads the persisted ledgers. Each open rollout is notified that the host has restarted.
 pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
+    // The agents run all the same: calls matter more than the history of rollouts.
     let records = store.ledgers().unwrap_or_else(|error| {
         tracing::error!(error, "the rollouts cannot be read; all agents begin with what is declared");
         Vec::new()
@@ -42,7 +43,8 @@ pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
 }
 
 /// Returns the agents whose rollouts go on with a conversion of the state that the last host left unfinished. All other
-/// unfinished conversions are undone here, before any agent uses the state or a ledger removes its copy. Blocks meanwhile.
+/// unfinished conversions are undone here, before any agent uses the state or a ledger removes its copy. Blocks
+/// meanwhile.
 pub(super) fn unfinished_conversions(
     store: &Store,
     ledgers: &BTreeMap<AgentName, Ledger>,
@@ -55,6 +57,7 @@ pub(super) fn unfinished_conversions(
     let mut continued = BTreeSet::new();
     for (agent, copy) in copies {
         let known = ledgers.get_key_value(agent.as_str()).filter(|(name, ledger)| {
+            // Only a declared agent has a rollout that can finish the conversion.
             desired.agents.contains_key(*name) && ledger.open().is_some_and(|rollout| rollout.id == copy.rollout)
         });
         if let Some((name, _)) = known {

@@ -12,9 +12,9 @@ use caxton_control::rollout::Obstacle;
 pub(super) struct ReconcileSummary {
     /// Agents with work under way that will end by itself soon.
     pub(super) unsettled: BTreeSet<AgentName>,
-    /// Declared agents without a revision that takes messages.
+    /// The declared agents without a revision that takes messages.
     pub(super) unserved: BTreeSet<AgentName>,
-    /// Declared agents that are not as declared until a person fixes something.
+    /// The declared agents that are not as declared until a person fixes something.
     pub(super) obstructed: BTreeMap<AgentName, Obstacle>,
     /// Agents with a rollout under way.
     pub(super) rolling_out: BTreeSet<AgentName>,

@@ -13,7 +13,7 @@ pub(super) enum TaskReport {
     Loaded { agent: AgentName, number: u64 },
     /// A revision is ready with this number of instances, or has failed.
     Prepared { agent: AgentName, number: u64, result: Result<(Arc<Revision>, u32), String> },
-    /// More instances of a revision were started, or failed to start.
+    /// A report that more instances of a revision were started, or failed to start.
     InstancesStarted { agent: AgentName, number: u64, instances: u32, result: Result<(), String> },
     /// The `health` of a revision was called; `passed` is `None` if no instance was free for that.
     Probed { agent: AgentName, number: u64, passed: Option<bool> },

@@ -1,4 +1,4 @@
-//! Change events of the kernel (inotify).
+//! The change events of the kernel (inotify).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -26,6 +26,7 @@ impl WatchMask {
             | WatchFlags::CREATE
             | WatchFlags::DELETE
             | WatchFlags::MOVE
+            // A folder that is replaced keeps its watch on the old one, which reports nothing any more.
             | WatchFlags::DELETE_SELF
             | WatchFlags::MOVE_SELF;
         match self {
@@ -40,7 +41,7 @@ impl WatchMask {
 pub(super) enum FileEvent {
     /// An entry of a folder changed.
     Entry {
-        /// All watched paths that lead to this folder.
+        /// The watched paths that lead to this folder.
         folders: Vec<PathBuf>,
         /// The entry's file name.
         name: OsString,
@@ -56,9 +57,9 @@ pub(super) enum FileEvent {
 /// The state of writing that an event implies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteState {
-    /// It was written to and may still be open.
+    /// The file was written to and may still be open.
     Written,
-    /// It was closed after a write, replaced or removed.
+    /// The file was closed after a write, replaced or removed.
     Closed,
     /// The entry is a folder, or only its metadata changed.
     Neither,
@@ -79,6 +80,7 @@ impl Inotify {
         reason = "its replacement is unsafe because a borrowed descriptor may be closed; this one is owned"
     )]
     pub(super) fn open() -> std::io::Result<Self> {
+        // Not blocking, since reads wait for readiness; closed on exec, since builds must not inherit it.
         let events = AsyncFd::new(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?)?;
         Ok(Self { events, folders: HashMap::new(), warned: false })
     }
@@ -130,6 +132,7 @@ impl Inotify {
             let mut ready = self.events.readable().await?;
             let events = self.read()?;
             if events.is_empty() {
+                // Cleared only when all was read, so that no event is left without a wake-up.
                 ready.clear_ready();
             } else {
                 return Ok(events);

@@ -1,4 +1,4 @@
-//! Following files: the declaration, the components, and the sources that components are built from.
+//! The following of files: the declaration, the components, and the sources that components are built from.
 //!
 //! ```text
 //! events of the kernel ---.                       .-> the reconciler is woken
@@ -40,7 +40,7 @@ pub(crate) use watch_set::WatchSet;
 
 /// The interval of full scans, independent of events.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(2);
-/// Full scans take at most one part in this many of the time: with a hundred thousand sources they are less frequent.
+/// The inverse of the largest share of the time that full scans take: with a hundred thousand sources they are rarer.
 const MAX_SCAN_SHARE: u32 = 20;
 
 /// The input of [`run`].
@@ -90,6 +90,7 @@ pub(crate) async fn run(setup: WatcherSetup, wakes: mpsc::Sender<Wake>, stop: Ca
                 Ok(events) => schedule.hint(watched.hints(events.iter())),
                 Err(error) => {
                     tracing::warn!(%error, "the system reports no more changes of files (inotify); files are scanned every few seconds instead");
+                    // The periodic scans go on without it.
                     inotify = None;
                 }
             },
@@ -100,6 +101,7 @@ pub(crate) async fn run(setup: WatcherSetup, wakes: mpsc::Sender<Wake>, stop: Ca
             }
         }
         if building.is_none()
+            // One at a time: builds use all cores, and may write to the same folder.
             && let Some(command) = watched.next_build()
         {
             building = Some(start(command, watched.dir(), ended_sender.clone(), stop.clone()));

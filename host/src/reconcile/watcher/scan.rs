@@ -208,6 +208,7 @@ impl WatchedFiles {
         for folder in places.iter().flat_map(|(names, _)| names.keys()) {
             wanted.insert(folder.clone(), WatchMask::Names);
         }
+        // After the names: a folder with files needs the closer of both masks.
         for folder in places.iter().flat_map(|(_, files)| *files).filter_map(|file| file.parent()) {
             wanted.insert(folder.to_owned(), WatchMask::Content);
         }
@@ -279,6 +280,7 @@ impl BuildSources {
         for (command, patterns) in &self.patterns {
             for alternatives in patterns.chunk_by(|one, other| one.written == other.written) {
                 let known = before.builds.get(command).is_some_and(|known| known.contains(&alternatives[0].written));
+                // Once for each new pattern: a scan every few seconds would repeat the warning.
                 if !known && let Some((message, help)) = no_match_warning(alternatives, &now.dir, &excluded) {
                     tracing::warn!(command, "{message}; {help}");
                 }

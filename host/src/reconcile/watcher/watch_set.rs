@@ -39,6 +39,7 @@ impl WatchSet {
                 followed.made.insert(component);
             }
         }
+        // Without builds no folder is searched for sources.
         if !followed.builds.is_empty() {
             followed.made.insert(data.to_owned());
         }
@@ -50,6 +51,7 @@ impl WatchSet {
         let of = |patterns: &BTreeSet<String>| {
             let parsed = patterns.iter().filter_map(|written| {
                 Pattern::parse(written, &self.dir)
+                    // Not an error of the set: the other patterns are still followed.
                     .inspect_err(|why| tracing::error!("the pattern `{written}` of build.watch is not followed: {why}"))
                     .ok()
             });

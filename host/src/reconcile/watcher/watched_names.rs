@@ -20,10 +20,10 @@ const MAX_LINKS: u32 = 40;
 /// The kind of entry at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum EntryKind {
-    /// Nothing, or something that cannot be read.
+    /// A path with nothing at it, or with something that cannot be read.
     Missing,
     Folder,
-    /// Anything that is neither a folder nor a link.
+    /// An entry that is neither a folder nor a link.
     File,
     /// A symbolic link with its target.
     Link(PathBuf),
