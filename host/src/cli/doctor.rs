@@ -60,7 +60,11 @@ fn file(doctor: &DoctorArgs, findings: &mut Vec<MachineFinding>) -> Result<Optio
     let shown = doctor.file.file.display();
     if !doctor.file.file.exists() {
         // A warning: a machine may be checked before there is a declaration.
-        findings.push(MachineFinding::warn("file", format!("{shown} does not exist"), "name it with `-f FILE`, or write one"));
+        findings.push(MachineFinding::warn(
+            "file",
+            format!("{shown} does not exist"),
+            "name it with `-f FILE`, or write one",
+        ));
         return Ok(None);
     }
     // As in `caxton up`, where the flag overrides the file.
