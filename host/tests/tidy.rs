@@ -172,7 +172,7 @@ fn types_have_names_of_their_own() {
 }
 
 /// The share of doc comments that may begin otherwise, in thousandths.
-const MAX_OTHER_DOCS: usize = 35;
+const MAX_OTHER_DOCS: usize = 10;
 
 /// Returns whether the first line of a doc comment begins with an article or a verb in the third person.
 fn is_doc_line(line: &str, is_help: bool) -> bool {
@@ -243,7 +243,7 @@ fn doc_comments_begin_with_an_article_or_a_verb() {
 }
 
 /// The least share of comment lines that give reasons, of the lines of code, in thousandths.
-const MIN_REASONS: usize = 28;
+const MIN_REASONS: usize = 40;
 
 #[test]
 fn reasons_stand_beside_the_code() {

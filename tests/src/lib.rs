@@ -423,5 +423,6 @@ pub fn pause() {
     // A timed wait on a condition that is never signalled: tests may not sleep.
     let (lock, condition) = (Mutex::new(()), Condvar::new());
     let guard = lock.lock().expect("no other thread has this lock");
+    // Long enough to leave the cores to the host, short beside the steps that tests wait for.
     let _ = condition.wait_timeout(guard, Duration::from_millis(5));
 }

@@ -90,7 +90,7 @@ pub(crate) enum ResponseError {
 }
 
 impl ResponseBody {
-    /// Wraps a body of a guest that has ended, or that is added by [`Open::carry`].
+    /// Wraps a body of a guest that has ended, or that is added by [`OpenBody::carry`].
     pub(in crate::wasm) fn open(body: HyperOutgoingBody) -> Self {
         Self::begun(body, VecDeque::new())
     }
