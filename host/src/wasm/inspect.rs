@@ -29,7 +29,7 @@ pub(crate) enum Kind {
     Message,
     /// Handles messages and keeps state in the memory of its only instance.
     Stateful,
-    /// RequestLog HTTP requests.
+    /// Answers HTTP requests.
     Http,
 }
 

@@ -22,7 +22,7 @@ fn service_variables_of_a_cluster_do_not_stop_the_start() {
     assert_eq!(host.client().post("/echo", "x").text(), "x");
     host.until_output("are of a service of the cluster");
     host.until_output("CAXTON_DTAA sets nothing; did you mean `CAXTON_DATA`?");
-    // SpeechAct once, and not with each look at the file.
+    // Reported once, and not with each scan of the file.
     host.edit(&file(&agent("echo", "echo", "config = { n = \"2\" }")));
     let mut host = host;
     host.until_agent("echo", "the edit is followed", |status| status["revision"] == "echo@2");
