@@ -69,6 +69,13 @@ fn until_handled_by(host: &mut Host, agent: &str, conversation: &str, count: usi
     })
 }
 
+/// Waits until the host's clock shows a later time. A message sent in the same tick as a bound one counts as sent with it.
+fn until_clock_ticks(host: &mut Host) {
+    // The kernel's coarse clock ticks every 10 ms at most.
+    let began = std::time::Instant::now();
+    host.until("the clock ticks", |_| (began.elapsed() > std::time::Duration::from_millis(20)).then_some(()));
+}
+
 /// The instruction to a rogue to send no reply.
 fn no_reply() -> Value {
     json!({ "do": "none" })
@@ -242,6 +249,7 @@ fn a_conversation_stays_until_an_owed_reply_is_sent() {
     let late = request("billing", &no_reply(), &json!({ "performative": "inform", "in-reply-to": "q-1" }));
     assert_eq!(call(&host, "desk", "owed", &late), 1, "who owes it gives it");
     assert_eq!(until_handled_by(&mut host, "billing", "owed", 1), ["billing@1"]);
+    until_clock_ticks(&mut host);
     enqueue(&host, "desk", "owed", &no_reply());
     assert_eq!(until_handled_by(&mut host, "desk", "owed", 3)[2], "desk@2");
 }
@@ -261,6 +269,7 @@ fn a_conversation_stays_until_its_protocol_ends() {
     let informs = json!({ "do": "reply", "text": no_reply().to_string(), "with": { "performative": "inform" } });
     call(&host, "billing", "other", &request("desk", &informs, &accept));
     assert_eq!(until_handled_by(&mut host, "billing", "net", 2).len(), 2, "the result has come");
+    until_clock_ticks(&mut host);
     call(
         &host,
         "billing",
