@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 use super::conversation::Conversations;
 use super::history::History;
 use super::keys::KeyCache;
-use super::record::{OtherRow, Record, StateRow};
+use super::record::{OtherRow, Record, RecordBuffers, StateRow};
 use super::tables::Tables;
 use super::timer::{Counted, Timers};
 
@@ -37,8 +37,8 @@ pub(super) struct Counters {
     pub(super) keys: KeyCache,
     /// The last event's id.
     pub(super) event: i64,
-    /// The buffer of the next record.
-    buffer: Vec<u8>,
+    /// The memory of the next record.
+    buffers: RecordBuffers,
     /// The time at which the transaction began, in milliseconds since 1970.
     pub(super) now: u64,
     /// The encoded records, once a test asks for them.
@@ -84,7 +84,7 @@ impl Counters {
             resized: AHashSet::new(),
             keys: KeyCache::default(),
             event,
-            buffer: Vec::new(),
+            buffers: RecordBuffers::default(),
             now: 0,
             #[cfg(test)]
             captured: None,
@@ -97,9 +97,9 @@ impl Counters {
         self.seq
     }
 
-    /// Returns an empty record, with the buffer of the one before.
+    /// Returns an empty record, in the memory of the one before.
     pub(super) fn new_record<'a>(&mut self) -> Record<'a> {
-        Record::new(std::mem::take(&mut self.buffer))
+        Record::new(std::mem::take(&mut self.buffers))
     }
 
     /// Applies a record.
@@ -110,7 +110,7 @@ impl Counters {
             captured.in_transaction.push(super::record::wire::encode(&record));
         }
         // Also after an error: the allocation is worth keeping.
-        self.buffer = record.into_buffer();
+        self.buffers = record.into_buffers();
         applied
     }
 

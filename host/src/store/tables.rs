@@ -11,6 +11,9 @@ const INSERT_MESSAGE: &str =
 /// A new row is written without reading the one that it replaces.
 const SET_STATE: &str = "REPLACE INTO state (agent, key, value, version, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)";
 
+/// Most commits change the activity of one conversation.
+const SET_ACTIVITY: &str = "INSERT OR REPLACE INTO activity (conversation, last, messages) VALUES (?1, ?2, ?3)";
+
 /// The tables as one transaction writes them.
 pub(super) struct Tables<'t> {
     transaction: &'t Transaction<'t>,
@@ -18,6 +21,7 @@ pub(super) struct Tables<'t> {
     insert_message: Option<CachedStatement<'t>>,
     insert_handled: Option<CachedStatement<'t>>,
     set_state: Option<CachedStatement<'t>>,
+    set_activity: Option<CachedStatement<'t>>,
 }
 
 /// Prepares a statement at its first use.
@@ -34,7 +38,7 @@ fn held<'s, 't>(
 
 impl<'t> Tables<'t> {
     pub(super) fn new(transaction: &'t Transaction<'t>) -> Self {
-        Self { transaction, insert_message: None, insert_handled: None, set_state: None }
+        Self { transaction, insert_message: None, insert_handled: None, set_state: None, set_activity: None }
     }
 
     /// Makes the changes of a record. Decides nothing.
@@ -166,10 +170,10 @@ impl<'t> Tables<'t> {
                     params![id.cast_signed(), name, first, last, messages, record, began],
                 )
             }
-            ConversationRow::Activity { id, last, messages } => self.execute(
-                "INSERT OR REPLACE INTO activity (conversation, last, messages) VALUES (?1, ?2, ?3)",
-                [id, last, messages].map(|number| number.cast_signed()),
-            ),
+            ConversationRow::Activity { id, last, messages } => {
+                let values = [id, last, messages].map(|number| number.cast_signed());
+                held(&mut self.set_activity, self.transaction, SET_ACTIVITY)?.execute(values).map(|_| ())
+            }
             ConversationRow::Ended { id, name, first, last, messages, record, ended, began } => {
                 let times = [first, last, messages, ended, began].map(|number| number.cast_signed());
                 let [first, last, messages, ended, began] = times;

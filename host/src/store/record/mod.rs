@@ -28,16 +28,26 @@ pub(super) struct HeadSpan {
     end: usize,
 }
 
+/// The memory of a record, for the next one.
+#[derive(Debug, Default)]
+pub(super) struct RecordBuffers {
+    rows: Vec<RowChange<'static>>,
+    heads: Vec<u8>,
+}
+
 impl<'a> Record<'a> {
-    /// Returns an empty record. `buffer` is one that a record had before, so that its memory is used again.
-    pub(super) fn new(mut buffer: Vec<u8>) -> Self {
-        buffer.clear();
-        Self { rows: Vec::new(), heads: buffer }
+    /// Returns an empty record in the memory of one before.
+    pub(super) fn new(buffers: RecordBuffers) -> Self {
+        let RecordBuffers { rows, mut heads } = buffers;
+        heads.clear();
+        Self { rows, heads }
     }
 
-    /// Returns the buffer for the next record.
-    pub(super) fn into_buffer(self) -> Vec<u8> {
-        self.heads
+    /// Returns the memory for the next record.
+    pub(super) fn into_buffers(self) -> RecordBuffers {
+        // Keeps none of the rows, which borrow from a commit, but the allocation: the collection is made in place.
+        let rows = self.rows.into_iter().filter_map(|_| None).collect();
+        RecordBuffers { rows, heads: self.heads }
     }
 
     pub(super) fn push(&mut self, row: impl Into<RowChange<'a>>) {

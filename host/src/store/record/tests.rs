@@ -361,3 +361,14 @@ async fn records_of_a_random_run_applied_to_an_empty_store_give_equal_tables() {
 fn decode_all(records: &[Vec<u8>]) -> Vec<RowChange<'_>> {
     records.iter().flat_map(|bytes| decode(bytes).unwrap().rows).collect()
 }
+
+#[test]
+fn the_memory_of_a_record_is_used_again() {
+    let agent = String::from("desk");
+    let mut record = Record::new(RecordBuffers::default());
+    (0..100).for_each(|_| record.push(StateRow::Size { agent: &agent, bytes: 1 }));
+    let (room, rows) = (record.rows.capacity(), record.rows.as_ptr().addr());
+    let buffers = record.into_buffers();
+    assert!(buffers.rows.is_empty());
+    assert_eq!((buffers.rows.capacity(), buffers.rows.as_ptr().addr()), (room, rows), "the same memory, without a row");
+}
