@@ -659,3 +659,71 @@ async fn statistics_are_measured() {
     assert!(stats["store"]["commits"]["count"].as_u64() > Some(0), "{stats}");
     assert_eq!(stats["dead_letters"], json!([]));
 }
+
+/// Returns what a program relies on of the document: operations with their parameters and bodies, and schemas with
+/// their properties. Texts for people are left out.
+fn served_names(document: &Value) -> String {
+    let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut lines = Vec::new();
+    for (path, methods) in object(&document["paths"]) {
+        for (method, operation) in object(&methods) {
+            let parameters = list(&operation["parameters"]).into_iter();
+            let parameters = parameters.map(|parameter| {
+                let must = if parameter["required"] == true { "!" } else { "" };
+                format!("{}{must}", text(&parameter["name"]))
+            });
+            let responses = object(&operation["responses"]).into_iter().map(|(status, response)| {
+                let bodies = object(&response["content"]).into_iter();
+                let bodies: Vec<String> =
+                    bodies.map(|(kind, body)| format!("{kind} {}", shape(&body["schema"]))).collect();
+                format!("{status} {}", bodies.join(" "))
+            });
+            let (parameters, responses): (Vec<_>, Vec<_>) = (parameters.collect(), responses.collect());
+            lines.push(format!("{method} {path} ({}) -> {}", parameters.join(", "), responses.join("; ")));
+        }
+    }
+    for (name, schema) in object(&document["components"]["schemas"]) {
+        lines.push(format!("{name} {}", shape(&schema)));
+    }
+    lines.sort();
+    lines.join("\n") + "\n"
+}
+
+/// Returns a schema without the texts for people.
+fn shape(schema: &Value) -> String {
+    let mut schema = schema.clone();
+    strip_texts(&mut schema);
+    schema.to_string()
+}
+
+fn strip_texts(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            // A property may have the name of a keyword; then it has a schema, and no text.
+            map.retain(|key, value| {
+                !(["description", "summary", "title"].contains(&key.as_str()) && value.is_string())
+            });
+            map.sort_keys();
+            map.values_mut().for_each(strip_texts);
+        }
+        Value::Array(list) => list.iter_mut().for_each(strip_texts),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn served_names_stay_as_they_are() {
+    let bench = Bench::new(File::Good);
+    let actual = served_names(&bench.get("/v1/openapi.json").await.json());
+    let golden = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/served_names.txt"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, &actual).unwrap();
+    }
+    let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+    for (now, before) in actual.lines().zip(expected.lines()) {
+        assert_eq!(now, before, "programs rely on these names (UPDATE_GOLDEN=1 rewrites the file)");
+    }
+    assert!(actual == expected, "the API has other operations or schemas (UPDATE_GOLDEN=1 rewrites the file)");
+}

@@ -123,7 +123,7 @@ pub(crate) struct AnswerDifferences {
 
 /// A message that the two revisions answered differently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(as = DifferingMessage)]
+#[schema(as = Differing)]
 pub(crate) struct DifferingMessage {
     /// The message id.
     pub(crate) message: String,
@@ -138,7 +138,7 @@ pub(crate) struct DifferingMessage {
 
 /// A difference at one path of two answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(as = PathDifference)]
+#[schema(as = PathDiffers)]
 pub(crate) struct PathDifference {
     /// The path, such as `reply.items[0].price`.
     pub(crate) path: String,
