@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::clock;
+use crate::conversation::Conversations;
 use crate::events::Events;
 use crate::logs::{Line, Logs};
 use crate::store::Store;
@@ -22,6 +23,8 @@ use crate::telemetry::host_stats::StatsRecorder;
 /// The handles that all parts of a host share.
 pub(crate) struct HostContext {
     pub(crate) store: Arc<Store>,
+    /// The open conversations.
+    pub(crate) conversations: Arc<Conversations>,
     /// The threads of mailboxes, apart from those of HTTP calls, which therefore never wait behind messages.
     pub(crate) workers: Handle,
     /// The logs of agents.
@@ -92,13 +95,14 @@ impl Throttle {
 
 impl HostContext {
     /// Creates the handles of a host whose mailboxes are worked on by `workers`.
-    pub(crate) fn new(store: Arc<Store>, workers: Handle) -> Arc<Self> {
+    pub(crate) fn new((store, conversations): (Arc<Store>, Arc<Conversations>), workers: Handle) -> Arc<Self> {
         let tasks = Arc::<Tasks>::default();
         Arc::new(Self {
             logs: Logs::new(store.folder().join("logs"), Arc::clone(&tasks)),
             tasks,
             events: Events::new(Arc::clone(&store)),
             store,
+            conversations,
             workers,
             host_stats: Arc::default(),
             chain_ends: Throttle::default(),

@@ -7,6 +7,7 @@ mod cli;
 mod clock;
 mod config;
 mod context;
+mod conversation;
 mod directory;
 mod events;
 mod host;

@@ -41,11 +41,11 @@ pub(super) async fn list(
     Params(params): Params<ConversationListParams>,
 ) -> Result<Json<Vec<ConversationStatus>>, Problem> {
     let limit = page_size(params.limit, PAGE)?;
-    let store = std::sync::Arc::clone(&api.context.store);
+    let context = std::sync::Arc::clone(&api.context);
     // On a blocking thread: participants are not indexed, so that all records are searched.
     let found = tokio::task::spawn_blocking(move || {
         let participant = params.participant.as_deref();
-        Ok((store.conversations.list(participant, limit as usize), store.ended(participant, limit)?))
+        Ok((context.conversations.list(participant, limit as usize), context.store.ended(participant, limit)?))
     });
     let found: Result<_, String> = found.await.map_err(|error| problem::host_error(error.to_string()))?;
     let (open, ended) = found.map_err(problem::host_error)?;
@@ -82,10 +82,11 @@ pub(super) async fn show(
     Params(params): Params<ThreadParams>,
 ) -> Result<Json<ConversationThread>, Problem> {
     let limit = page_size(params.limit, THREAD)?;
-    let store = std::sync::Arc::clone(&api.context.store);
+    let context = std::sync::Arc::clone(&api.context);
     // On a blocking thread: all messages committed since the conversation began are searched.
     let found = tokio::task::spawn_blocking(move || {
-        let conversation = match store.conversations.get(&id) {
+        let store = &context.store;
+        let conversation = match context.conversations.get(&id) {
             Some(record) => Some(status(on_wall(&record).into_owned(), None)),
             // Open conversations are in memory, ended ones only in the store.
             None => store.ended_conversation(&id)?.map(|(record, at)| status(record, Some(at))),

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::api::Api;
 use super::mailboxes;
 use crate::api_types::{DeliveryStats, FailureCount, MailboxStatus, MessageStats, ProcessStats, Quantiles};
+use crate::conversation::ConversationFigures;
 use crate::problem::Problem;
-use crate::store::{ConversationFigures, DeadCount, DeadFilter};
+use crate::store::{DeadCount, DeadFilter};
 
 /// Statistics of the whole host. Every figure is measured; one that was not is null.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -54,7 +55,7 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Prob
         failures: figures.failures(),
         delivery: figures.deliveries(),
         mailboxes: mailboxes::all(&api),
-        conversations: api.context.store.conversations.figures(),
+        conversations: api.context.conversations.figures(),
         dead_letters,
         store: StoreFigures {
             bytes: crate::telemetry::metrics::store_bytes(&api.data),

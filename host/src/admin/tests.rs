@@ -24,6 +24,7 @@ use crate::agent::Agent;
 use crate::api_types::tests::{agent, host};
 use crate::api_types::{ApplyResult, FileError, PlannedChange, RehearsalError};
 use crate::context::HostContext;
+use crate::conversation::Conversations;
 use crate::directory::HostDirectory;
 use crate::directory::routes::Routes;
 use crate::logs::Line;
@@ -105,7 +106,8 @@ async fn answer(mut commands: mpsc::Receiver<ReconcilerRequest>, file: File) {
 impl Bench {
     pub(crate) fn new(file: File) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
+        let store =
+            Store::open(folder.path(), &crate::store::tests::settings(Durability::Os), Conversations::load).unwrap();
         let context = HostContext::new(store, tokio::runtime::Handle::current());
         let directory = HostDirectory::new(Arc::clone(&context)).unwrap();
         let echo = Agent::new(Arc::clone(&declared().agents["echo"]), Arc::clone(&directory) as _);

@@ -208,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::message::new_id;
-    use crate::store::tests::{kept, message, plant, settings};
+    use crate::store::tests::{kept, message, opened, plant, settings};
     use crate::store::{Commit, CommitRequest, DeadLetter};
 
     fn open(receipts: &Arc<Receipts>) -> (String, Waiter) {
@@ -243,7 +243,7 @@ mod tests {
     #[tokio::test]
     async fn why_a_message_was_given_up_is_known_for_as_long_as_its_dead_letter() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
         let receipts = Receipts::default();
         let envelope = kept(&store, message("m-1", "http:POST /", "triage")).await;
         let dead = DeadLetter { envelope: Box::new(envelope), reason: "expired", error: "too late".to_owned(), at: 7 };

@@ -5,10 +5,11 @@ use caxton_control::desired::Durability;
 use super::*;
 use crate::clock;
 use crate::context::HostContext;
+use crate::conversation::{Conversations, speech_act};
 use crate::directory::HostDirectory;
 use crate::message::Envelope;
+use crate::store::Store;
 use crate::store::tests::{kept, message, settings};
-use crate::store::{Store, said};
 
 /// The agent `triage` of a file with these settings of its mailbox, and a store in the folder.
 pub(super) fn agent(folder: &tempfile::TempDir, mailbox: &str) -> Arc<Agent> {
@@ -16,7 +17,7 @@ pub(super) fn agent(folder: &tempfile::TempDir, mailbox: &str) -> Arc<Agent> {
     let path = folder.path().join("caxton.toml");
     std::fs::write(&path, text).unwrap();
     let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
-    let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+    let store = Store::open(folder.path(), &settings(Durability::Os), Conversations::load).unwrap();
     let context = HostContext::new(store, tokio::runtime::Handle::current());
     Agent::new(Arc::clone(&desired.agents["triage"]), HostDirectory::new(context).unwrap())
 }
@@ -34,7 +35,7 @@ async fn an_agent_that_leaves_takes_messages_of_its_open_conversations_only() {
     let agent = agent(&folder, "");
     for (conversation, receiver) in [("own", "triage"), ("others", "desk")] {
         let asked = message("m-1", "manager", receiver);
-        agent.context.store.conversations.judge(conversation, &said(&asked)).unwrap();
+        agent.context.conversations.admit(conversation, &speech_act(&asked)).unwrap();
     }
     let takes = |agent: &Agent| {
         [None, Some("own"), Some("others"), Some("unknown")].map(|name| agent.reserve_place(name).is_ok())

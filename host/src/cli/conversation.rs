@@ -316,9 +316,9 @@ unanswered    triage -> billing (k)
                 at: now - ago,
                 is_call: false,
             };
-            let all = &context.store.conversations;
-            all.judge(name, &speech("triage", "desk", Performative::Inform)).unwrap();
-            all.judge(name, &speech("desk", "triage", Performative::Request)).unwrap();
+            let all = &context.conversations;
+            all.admit(name, &speech("triage", "desk", Performative::Inform)).unwrap();
+            all.admit(name, &speech("desk", "triage", Performative::Request)).unwrap();
         }
         crate::directory::expire_conversations(&bench.directory);
         context.store.flush().await.unwrap();

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::admin::StoreFigures;
     use crate::api_types::{DeliveryStats, FailureCount, MailboxStatus, MessageStats, ProcessStats};
-    use crate::store::ConversationFigures;
+    use crate::conversation::ConversationFigures;
     use crate::store::DeadCount;
 
     #[test]

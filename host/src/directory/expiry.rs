@@ -16,7 +16,7 @@ const AT_ONCE: usize = 1_000;
 
 /// Ends conversations that have timed out, and tells agents that still wait for an answer.
 pub(crate) fn expire_conversations(directory: &HostDirectory) {
-    for expired in directory.context.store.conversations.expire(clock::steady_ms(), AT_ONCE) {
+    for expired in directory.context.conversations.expire(clock::steady_ms(), AT_ONCE) {
         let (name, unanswered) = (&expired.record.name, expired.record.clone().expire());
         let sends: Vec<Outgoing> = unanswered.into_iter().filter_map(|left| failure(directory, name, left)).collect();
         // It was never stored and no agent waits for an answer: removing it from memory was all.
@@ -72,8 +72,9 @@ mod tests {
     use super::*;
     use crate::agent::Agent;
     use crate::context::HostContext;
+    use crate::conversation::{Conversations, speech_act};
     use crate::directory::routes::Routes;
-    use crate::store::{Store, said};
+    use crate::store::Store;
 
     #[tokio::test]
     async fn who_still_waits_for_an_answer_is_told_failure() {
@@ -81,7 +82,8 @@ mod tests {
         let path = folder.path().join("caxton.toml");
         std::fs::write(&path, "caxton = 1\n[agents.triage]\ncomponent = \"triage.wasm\"\n").unwrap();
         let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
-        let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
+        let store =
+            Store::open(folder.path(), &crate::store::tests::settings(Durability::Os), Conversations::load).unwrap();
         let context = HostContext::new(store, tokio::runtime::Handle::current());
         let directory = HostDirectory::new(Arc::clone(&context)).unwrap();
         let agent = Agent::new(Arc::clone(&desired.agents["triage"]), Arc::clone(&directory) as _);
@@ -107,7 +109,7 @@ mod tests {
                 headers: Vec::new(),
             };
             let envelope = Envelope::new(message);
-            store.conversations.judge(conversation, &said(&envelope)).unwrap();
+            context.conversations.admit(conversation, &speech_act(&envelope)).unwrap();
         };
         let minutes = |minutes: u64| minutes * 60_000;
         asked("triage", "old", minutes(31));
@@ -124,6 +126,6 @@ mod tests {
         for other in ["young", "outside", "gone"] {
             assert!(store.thread(other, 10).unwrap().is_empty(), "{other}");
         }
-        assert_eq!(store.conversations.figures().open, 1, "only the young one");
+        assert_eq!(context.conversations.figures().open, 1, "only the young one");
     }
 }

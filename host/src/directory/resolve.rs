@@ -85,7 +85,7 @@ impl HostDirectory {
                 let agent = match able {
                     // With one candidate there is nothing to remember.
                     [] | [_] => None,
-                    _ => self.context.store.conversations.find(conversation, known),
+                    _ => self.context.conversations.find(conversation, known),
                 };
                 return agent
                     .or_else(|| routes.pick(capability, conversation))

@@ -214,6 +214,7 @@ mod tests {
 
     use super::*;
     use crate::context::HostContext;
+    use crate::conversation::Conversations;
     use crate::directory::routes::Routes;
     use crate::store::{EventFilter, Store};
 
@@ -230,7 +231,8 @@ mod tests {
         let path = folder.path().join("caxton.toml");
         std::fs::write(&path, text).unwrap();
         let desired = crate::config::load(&path, std::iter::empty(), &[]).unwrap().desired;
-        let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
+        let store =
+            Store::open(folder.path(), &crate::store::tests::settings(Durability::Os), Conversations::load).unwrap();
         let context = HostContext::new(store, tokio::runtime::Handle::current());
         let directory = HostDirectory::new(context).unwrap();
         let agent = Agent::new(Arc::clone(&desired.agents["clock"]), Arc::clone(&directory) as _);

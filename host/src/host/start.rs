@@ -21,6 +21,7 @@ use crate::agent::forget_unwanted;
 use crate::clock;
 use crate::config::Loaded;
 use crate::context::HostContext;
+use crate::conversation::Conversations;
 use crate::directory::{HostDirectory, idle, schedules, wakeups};
 use crate::reconcile::file_stamp::OpenWrites;
 use crate::reconcile::handle::{Readiness, ReconcilerHandle, Wake};
@@ -71,13 +72,16 @@ pub(super) struct Host {
     pub(super) drain: Duration,
 }
 
+/// The store with the judge of its commits.
+type OpenedStore = (Arc<Store>, Arc<Conversations>);
+
 /// Opens the store. Waits for a host that still has it: one that was killed a moment ago, or that is giving up a folder
 /// which was moved away.
-async fn open_store(data: &Path, settings: &desired::StoreSpec) -> Result<Arc<Store>, StoreError> {
+async fn open_store(data: &Path, settings: &desired::StoreSpec) -> Result<OpenedStore, StoreError> {
     let began = Instant::now();
     let mut logged = false;
     loop {
-        match Store::open(data, settings) {
+        match Store::open(data, settings, Conversations::load) {
             Err(StoreError::PathInUse { .. }) if began.elapsed() < MOVED_FOLDER_TIMEOUT => {
                 if !std::mem::replace(&mut logged, true) {
                     tracing::info!("waits for another host to end, which had another folder at {}", data.display());
@@ -218,7 +222,7 @@ fn start_lasting_tasks(
 
 /// Creates the directory of agents, with the messages that waited in the store for them.
 fn create_directory(
-    store: Arc<Store>,
+    store: OpenedStore,
     workers: Handle,
     desired: &Desired,
     data: &Path,
@@ -227,7 +231,7 @@ fn create_directory(
     let directory = HostDirectory::new(Arc::clone(&context)).map_err(|error| {
         anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged, and if it is, put a backup in its place or move it away", data.display())
     })?;
-    context.store.conversations.configure(desired.conversations.clone());
+    context.conversations.configure(desired.conversations.clone());
     forget_unwanted(&context.store, desired);
     Ok(directory)
 }

@@ -53,7 +53,7 @@ impl Reconciler {
                 self.compare_host_settings();
                 // The listener reads it at each use, so that it applies without a restart.
                 self.http.store(Arc::new(self.declared.desired.http.clone()));
-                self.context.store.conversations.configure(self.declared.desired.conversations.clone());
+                self.context.conversations.configure(self.declared.desired.conversations.clone());
                 // Before the scan: a file that changes after it is read must cause an event.
                 self.publish_watch_set();
                 self.scan_components(false);

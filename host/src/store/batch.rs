@@ -57,7 +57,7 @@ impl Batch {
             Ok(()) => counters.written(),
             Err(_) => {
                 // The last first, as each was taken in on top of those before.
-                self.commits.iter_mut().rev().for_each(|(submission, _)| counters.conversations.forget(submission));
+                self.commits.iter_mut().rev().for_each(|(request, _)| counters.gate.undo(request));
                 counters.undo(before);
             }
         }

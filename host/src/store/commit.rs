@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::conversation::{Closed, Expired, Goes};
+use caxton_control::conversation::Conversation;
+
 use crate::message::Dispatch;
 use crate::message::{Attempt, Envelope, TimerCancel, Value};
 
@@ -34,16 +35,16 @@ pub(crate) struct Commit {
     pub(crate) sends: Vec<Dispatch>,
     /// Timers of the agent that are cancelled, before what is sent.
     pub(crate) cancels: Vec<TimerCancel>,
-    /// The revision that goes on with the conversation of the message that is handled.
-    pub(crate) goes: Option<Goes>,
+    /// The revision that the conversation of the handled message is bound to.
+    pub(crate) binding: Option<RevisionBinding>,
     /// The question that the handled message was, if it got no answer.
-    pub(crate) closes: Option<Box<Closed>>,
+    pub(crate) closes: Option<Box<ClosedQuestion>>,
     /// The client's own name for the message that is accepted.
     pub(crate) key: Option<IdempotencyKey>,
     /// The schedule that fired.
     pub(crate) fired: Option<Fired>,
     /// The conversation that ends.
-    pub(crate) ended: Option<Box<Expired>>,
+    pub(crate) ended: Option<Box<EndedConversation>>,
 }
 
 impl Commit {
@@ -60,13 +61,50 @@ impl Commit {
             state: None,
             sends: Vec::new(),
             cancels: Vec::new(),
-            goes: None,
+            binding: None,
             closes: None,
             key: None,
             fired: None,
             ended: None,
         }
     }
+}
+
+/// The revision that goes on with what the handling of a message leaves open in its conversation.
+#[derive(Debug)]
+pub(crate) struct RevisionBinding {
+    /// The conversation.
+    pub(crate) conversation: String,
+    /// The number of the revision.
+    pub(crate) revision: u64,
+    /// The reference that an answer to the message carries, if it is answered with this.
+    pub(crate) answered: Option<String>,
+    /// Set if the binding is noted although nothing is open: waiting and later messages go to the revision too.
+    pub(crate) anyway: bool,
+}
+
+/// A question that was handled and got no answer.
+#[derive(Debug)]
+pub(crate) struct ClosedQuestion {
+    /// The conversation.
+    pub(crate) conversation: String,
+    /// The agent that asked.
+    pub(crate) from: String,
+    /// The agent that was asked.
+    pub(crate) to: String,
+    /// The reference that an answer would have carried.
+    pub(crate) key: String,
+}
+
+/// A conversation that ended, as it was then.
+#[derive(Debug)]
+pub(crate) struct EndedConversation {
+    /// The row; `None` if it was never written.
+    pub(crate) row: Option<u64>,
+    /// The record as it was at the end.
+    pub(crate) record: Conversation,
+    /// The sequence number before which it has no message; 0 if that is not known.
+    pub(crate) first_seq: u64,
 }
 
 /// A message that is handled.

@@ -17,7 +17,7 @@ pub(crate) struct CommitRequest {
     waiters: Vec<(usize, Waiter)>,
     /// The changes that the messages made to their conversations, as far as they were taken in; `None` for a message
     /// that ends a chain of causes and becomes a dead letter.
-    pub(super) taken: Vec<Option<ConversationChange>>,
+    pub(crate) taken: Vec<Option<ConversationChange>>,
     done: CommitCallback,
 }
 
@@ -54,7 +54,7 @@ impl CommitRequest {
     }
 
     /// Replaces a message that is sent by the answer that it is refused, if its sender has a mailbox.
-    pub(super) fn refuse_send(&mut self, index: usize, why: &str) -> bool {
+    pub(crate) fn refuse_send(&mut self, index: usize, why: &str) -> bool {
         let refused = self.places[index].refuse(&mut self.commit.sends[index], why);
         if refused {
             // The waiter is of the message, and not of the answer.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ahash::{AHashMap, AHashSet};
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use super::conversation::Conversations;
+use super::gate::CommitGate;
 use super::history::History;
 use super::keys::KeyCache;
 use super::record::{OtherRow, Record, RecordBuffers, StateRow};
@@ -23,8 +23,8 @@ pub(super) struct Counters {
     pub(super) keeps_messages: bool,
     /// The handled messages, until they leave.
     pub(super) history: History,
-    /// Conversations that are open.
-    pub(super) conversations: Arc<Conversations>,
+    /// The judge of what commits say.
+    pub(super) gate: Arc<dyn CommitGate>,
     /// Messages that wait for their time.
     pub(super) timers: Arc<Timers>,
     /// The changes of the transaction to their counts, in order.
@@ -61,7 +61,7 @@ impl Counters {
         connection: &Connection,
         keeps_messages: bool,
         history: History,
-        (conversations, timers): (Arc<Conversations>, Arc<Timers>),
+        (gate, timers): (Arc<dyn CommitGate>, Arc<Timers>),
     ) -> rusqlite::Result<Self> {
         let meta = |key: &str| -> rusqlite::Result<u64> {
             let sql = "SELECT value FROM meta WHERE key = ?1";
@@ -71,13 +71,13 @@ impl Counters {
         // Ids are never used twice, also after the newest event was removed.
         let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'event'";
         let event = connection.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(0);
-        conversations.safe_up_to(seq);
+        gate.written(seq);
         Ok(Self {
             seq,
             version: Arc::new(AtomicU64::new(meta("version")?)),
             keeps_messages,
             history,
-            conversations,
+            gate,
             timers,
             counted: Vec::new(),
             sizes: AHashMap::new(),
@@ -124,7 +124,7 @@ impl Counters {
             let bytes = self.sizes.get(agent).copied().unwrap_or(0);
             record.push(StateRow::Size { agent, bytes });
         }
-        self.conversations.push_changed(&mut record);
+        self.gate.push_changed(&mut record);
         // Last, as it counts what the commits of this transaction handled.
         self.history.prune(transaction, &mut record)?;
         self.apply(&mut Tables::new(transaction), record)
@@ -132,7 +132,7 @@ impl Counters {
 
     /// Notes that the transaction is written.
     pub(super) fn written(&mut self) {
-        self.conversations.safe_up_to(self.seq);
+        self.gate.written(self.seq);
         // Not before the commit: agents act on these counts.
         self.timers.apply(&mut self.counted);
         #[cfg(test)]
@@ -150,7 +150,7 @@ impl Counters {
         self.resized.clear();
         self.keys.clear();
         self.counted.clear();
-        self.conversations.undo();
+        self.gate.not_written();
         #[cfg(test)]
         if let Some(captured) = &mut self.captured {
             captured.in_transaction.clear();

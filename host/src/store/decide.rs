@@ -8,7 +8,7 @@ use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
 
 use super::commit::{Add, Commit, CommitError, StateChange, TOO_MANY_HOPS, Writes, beyond};
 use super::commit_request::CommitRequest;
-use super::conversation::{is_named, push_end};
+use super::conversations::{is_named, push_end};
 use super::counters::Counters;
 use super::keys::Known;
 use super::message_row::{push_dead, push_message, push_timer};
@@ -89,14 +89,14 @@ impl<'t> Decider<'t> {
             None => false,
         };
         // The last that may refuse, as it notes what it takes in: from here on all of the commit is made.
-        if let Err(why) = counters.conversations.check(submission) {
+        if let Err(why) = counters.gate.check(submission) {
             return Ok(Err(CommitError::Illegal(why)));
         }
         let commit = &mut submission.commit;
         // After the gate, which may have put an answer in place of a timer.
         timer::find_replaced(self.transaction, commit, &mut cancelled)?;
         for found in &cancelled {
-            counters.conversations.close_question(&found.closed);
+            counters.gate.close_question(&found.closed);
         }
         let dead = number(counters, commit);
         Ok(Ok(CommitDecision { state, cancelled, dead, is_named }))
@@ -316,7 +316,7 @@ fn push_sends<'a>(counters: &mut Counters, record: &mut Record<'a>, commit: &'a 
     for (index, sent) in commit.sends.iter().enumerate().filter(|(_, sent)| sent.ends.is_none()) {
         let envelope = &*sent.envelope;
         if let Some(found) = timer::replaced_within(&commit.sends[..index], envelope) {
-            counters.conversations.close_question(&found.closed);
+            counters.gate.close_question(&found.closed);
             timer::push_removed(counters, record, &found);
         }
         // Without one it is for its mailbox alone.

@@ -72,12 +72,12 @@ mod tests {
     use caxton_control::desired::Durability;
 
     use super::*;
-    use crate::store::tests::settings;
+    use crate::store::tests::{opened, settings};
 
     #[tokio::test]
     async fn differences_are_kept_as_long_as_their_rollout_is_remembered() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
         let keep = |agent: &str, rollout, number, text: &str| {
             store.keep_difference(agent.into(), rollout, number, text.to_owned());
         };

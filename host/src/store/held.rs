@@ -123,8 +123,8 @@ mod tests {
 
     use caxton_control::desired::Durability;
 
-    use super::super::tests::{kept, message, settings};
-    use super::super::{Store, StoreError};
+    use super::super::StoreError;
+    use super::super::tests::{kept, message, opened, settings};
 
     /// A way to lose a folder.
     type Exchange = fn(&Path);
@@ -167,7 +167,7 @@ mod tests {
             for durability in [Durability::Fsync, Durability::Os] {
                 let parent = tempfile::tempdir().unwrap();
                 let folder = parent.path().join("data");
-                let store = Store::open(&folder, &settings(durability)).unwrap();
+                let store = opened(&folder, &settings(durability)).unwrap();
                 kept(&store, message("m-1", "http:POST /", "desk")).await;
                 assert_eq!(store.lost(), None);
                 exchange(&folder);
@@ -184,7 +184,7 @@ mod tests {
     async fn a_folder_that_is_lost_at_rest_is_noticed() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("data");
-        let store = Store::open(&folder, &settings(Durability::Os)).unwrap();
+        let store = opened(&folder, &settings(Durability::Os)).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(store.until_lost().await.contains("is not there any more"));
     }
@@ -193,12 +193,12 @@ mod tests {
     async fn a_second_store_is_refused_on_the_path_while_the_first_lives() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("data");
-        let first = Store::open(&folder, &settings(Durability::Os)).unwrap();
-        assert!(matches!(Store::open(&folder, &settings(Durability::Os)), Err(StoreError::InUse { .. })));
+        let first = opened(&folder, &settings(Durability::Os)).unwrap();
+        assert!(matches!(opened(&folder, &settings(Durability::Os)), Err(StoreError::InUse { .. })));
         std::fs::remove_dir_all(&folder).unwrap();
-        let second = Store::open(&folder, &settings(Durability::Os));
+        let second = opened(&folder, &settings(Durability::Os));
         assert!(matches!(second, Err(StoreError::PathInUse { .. })), "the first has not noticed yet");
         drop(first);
-        Store::open(&folder, &settings(Durability::Os)).unwrap();
+        opened(&folder, &settings(Durability::Os)).unwrap();
     }
 }

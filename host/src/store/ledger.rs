@@ -65,6 +65,11 @@ impl Store {
         self.pieces.untidy();
     }
 
+    /// Writes conversations that have changed, with the next transaction. Returns before that.
+    pub(crate) fn write_changed(&self) {
+        self.tell_writer(|_| Ok(0));
+    }
+
     /// Queues a change without waiting for it.
     pub(super) fn tell_writer(
         &self,
@@ -125,7 +130,7 @@ mod tests {
 
     use super::*;
     use crate::store::Snapshot;
-    use crate::store::tests::settings;
+    use crate::store::tests::{opened, settings};
 
     fn of(revision: u64, data: &'static [u8]) -> Arc<Snapshot> {
         Arc::new(Snapshot { revision, saved_at: 1, data: data.into() })
@@ -134,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn a_memory_that_was_handed_over_stays_when_the_handoff_leaves() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
         let agent: Arc<str> = "counter".into();
         let memory = || store.snapshot(&agent, 0).unwrap().map(|kept| (kept.revision, kept.data.to_vec()));
         let bytes = || store.size().unwrap().agents.first().map(|kept| kept.snapshot_bytes);
@@ -160,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn a_memory_that_could_not_be_written_is_told_of() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), &settings(Durability::Fsync)).unwrap();
+        let store = opened(folder.path(), &settings(Durability::Fsync)).unwrap();
         store.keep_handoff("counter".into(), of(1, b"one")).await.unwrap();
         let other = rusqlite::Connection::open(folder.path().join("caxton.db")).unwrap();
         other.execute_batch("DROP TABLE handoff").unwrap();

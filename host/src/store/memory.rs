@@ -263,7 +263,7 @@ mod tests {
     use caxton_control::desired::Durability;
 
     use super::*;
-    use crate::store::tests::settings;
+    use crate::store::tests::{opened, settings};
 
     /// Bytes that differ from piece to piece.
     fn bytes(length: usize, salt: u8) -> Bytes {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     fn open(folder: &tempfile::TempDir) -> Arc<Store> {
-        Store::open(folder.path(), &settings(Durability::Fsync)).unwrap()
+        opened(folder.path(), &settings(Durability::Fsync)).unwrap()
     }
 
     /// Numbers of the memories that have pieces, and how many each.

@@ -15,12 +15,13 @@ mod check;
 mod checkpoint;
 mod commit;
 mod commit_request;
-mod conversation;
+mod conversations;
 mod counters;
 mod dead;
 mod decide;
 mod difference;
 mod expired;
+mod gate;
 mod held;
 mod history;
 mod keys;
@@ -63,15 +64,18 @@ use crate::telemetry::histogram::Histogram;
 pub(crate) use backup::CopyError;
 pub(crate) use checkpoint::Rest;
 pub(crate) use commit::{
-    Add, Commit, CommitError, DeadLetter, Failed, Fired, Handled, IdempotencyKey, StateChange, TOO_MANY_HOPS, beyond,
+    Add, ClosedQuestion, Commit, CommitError, DeadLetter, EndedConversation, Failed, Fired, Handled, IdempotencyKey,
+    RevisionBinding, StateChange, TOO_MANY_HOPS, beyond,
 };
 pub(crate) use commit_request::{CommitRequest, Committed};
-pub(crate) use conversation::{Closed, ConversationFigures, Conversations, Goes, on_wall, said};
+pub(crate) use conversations::{ConversationReader, ListedConversation, on_wall};
 pub(crate) use dead::{Dead, DeadCount, DeadFilter, DeadInFull};
+pub(crate) use gate::CommitGate;
 pub(crate) use offline::{OfflineStore, ledgers, restore};
 pub(crate) use query::EventFilter;
 pub(crate) use queue::{Queued, Threaded};
 pub(crate) use recent::RecentMessage;
+pub(crate) use record::{ConversationRow, Record};
 pub(crate) use state_copy::{KeepState, RestoredState, StateCopy};
 pub(crate) use timer::{AgentTimers, Timers, WaitingTimer};
 pub(crate) use types::{Event, RevisionRecord, Snapshot};
@@ -220,8 +224,8 @@ pub(crate) struct Store {
     progress: Arc<sync::Progress>,
     /// Memories of agents that are in pieces.
     pieces: Arc<memory::Pieces>,
-    /// Conversations that are open.
-    pub(crate) conversations: Arc<Conversations>,
+    /// The judge of what commits say.
+    gate: Arc<dyn CommitGate>,
     /// Messages that wait for their time.
     pub(crate) timers: Arc<Timers>,
     /// The durations of commits.
@@ -231,8 +235,13 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens the store in a folder, making both when they are not there.
-    pub(crate) fn open(folder: &Path, settings: &desired::StoreSpec) -> Result<Arc<Self>, StoreError> {
+    /// Opens the store in a folder, making both when they are not there. `load` makes the judge of commits from the
+    /// conversations that are there.
+    pub(crate) fn open<G: CommitGate + 'static>(
+        folder: &Path,
+        settings: &desired::StoreSpec,
+        load: impl FnOnce(ConversationReader) -> rusqlite::Result<G>,
+    ) -> Result<(Arc<Self>, Arc<G>), StoreError> {
         let lock = lock(folder)?;
         // After the lock: before it the unfinished copies may be those of a running host.
         backup::clear(folder);
@@ -249,10 +258,11 @@ impl Store {
         schema::check(&connection, &database)?;
         let wrong = |source| StoreError::of(&database, source);
         let history = History::load(&connection, settings.history, settings.dead_letters).map_err(wrong)?;
-        let conversations = Conversations::load(connect(&database).map_err(wrong)?);
-        let conversations = Arc::new(conversations.map_err(wrong)?);
+        let reader = ConversationReader::new(connect(&database).map_err(wrong)?);
+        let loaded = Arc::new(load(reader.clone()).map_err(wrong)?);
+        let gate: Arc<dyn CommitGate> = Arc::clone(&loaded) as _;
         let timers = Arc::new(Timers::load(&connection).map_err(wrong)?);
-        let shared = (Arc::clone(&conversations), Arc::clone(&timers));
+        let shared = (Arc::clone(&gate), Arc::clone(&timers));
         let counters = Counters::load(&connection, keeps_messages, history, shared).map_err(wrong)?;
         let version = Arc::clone(&counters.version);
         let pieces = Arc::new(memory::Pieces::load(&connection).map_err(wrong)?);
@@ -265,11 +275,11 @@ impl Store {
         }
         let progress = sync::Progress::new(held::Held::new(folder, &lock.file)?);
         let syncing = (log, Arc::clone(&progress));
-        let writer = writer::Writer::start(connection, checkpoints, counters, syncing, Arc::clone(&commits));
+        let writer = writer::Writer::start((connection, reader), checkpoints, counters, syncing, Arc::clone(&commits));
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // Relaxed: only uniqueness matters.
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Self {
+        let store = Arc::new(Self {
             folder: folder.to_owned(),
             database,
             id,
@@ -278,11 +288,12 @@ impl Store {
             keeps_messages,
             progress,
             pieces,
-            conversations,
+            gate,
             timers,
             commits,
             _lock: lock,
-        }))
+        });
+        Ok((store, loaded))
     }
 
     /// A version for a write of state: greater than all before.

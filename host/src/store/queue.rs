@@ -154,7 +154,7 @@ impl Store {
     /// Looks through those that were committed since the conversation began, as far as that is known, and else through
     /// all: an index would cost each message a quarter of the writer's time.
     pub(crate) fn thread(&self, conversation: &str, limit: u32) -> Result<Vec<Threaded>, String> {
-        let began = self.conversations.began(conversation).cast_signed();
+        let began = self.gate.first_seq(conversation).cast_signed();
         self.with_reader(|connection| {
             let mut statement = connection.prepare_cached(&thread_sql())?;
             let rows = statement.query_map(params![conversation, limit, began], |found| {
@@ -222,12 +222,12 @@ mod tests {
     use caxton_control::desired::Durability;
 
     use super::*;
-    use crate::store::tests::{kept, message, settings};
+    use crate::store::tests::{kept, message, opened, settings};
 
     #[tokio::test]
     async fn a_thread_is_read_from_where_its_conversation_began() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
         let in_conversation = |id: &str, from: &str, name: &str| {
             let mut envelope = message(id, from, "desk");
             envelope.message.conversation_id = name.to_owned();
@@ -252,10 +252,10 @@ mod tests {
         };
         let expected = ["m-1 m-5", "m-2 m-6", "m-3 m-7", "m-4", ""];
         assert_eq!(threads(&store), expected);
-        let began = |store: &Store| ["m-1", "m-2", "named", "m-4", "none"].map(|name| store.conversations.began(name));
+        let began = |store: &Store| ["m-1", "m-2", "named", "m-4", "none"].map(|name| store.gate.first_seq(name));
         assert_eq!(began(&store), [1, 2, 0, 4, 0]);
         drop(store);
-        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
         assert_eq!(threads(&store), expected, "after opening again");
         assert_eq!(began(&store), [1, 2, 0, 0, 0], "m-4 had nothing but a message from outside");
         kept(&store, in_conversation("m-8", "desk", "m-4")).await;

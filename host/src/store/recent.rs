@@ -127,12 +127,12 @@ mod tests {
     use caxton_control::desired::Durability;
 
     use super::*;
-    use crate::store::tests::{message, settings};
+    use crate::store::tests::{message, opened, settings};
 
     #[tokio::test]
     async fn the_last_messages_are_those_that_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
         let ids = |store: &Store, limit| -> Vec<String> {
             let found = store.recent("desk", limit, None).unwrap();
             found.into_iter().map(|handled| handled.envelope.message.id).collect()
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(ids(&store, 9), ["m-3", "m-4", "m-5"]);
         assert_eq!(ids(&store, 2), ["m-4", "m-5"]);
         drop(store);
-        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
         let numbers: Vec<u64> = store.recent_sizes("desk").unwrap().into_iter().map(|(seq, _)| seq).collect();
         assert_eq!(numbers, [3, 4, 5], "after opening again");
         let sizes: Vec<usize> = store.recent_sizes("desk").unwrap().into_iter().map(|(_, bytes)| bytes).collect();

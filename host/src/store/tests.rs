@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::api_types::StoreCheck;
 use crate::clock;
+use crate::conversation::Conversations;
 use crate::message::{Deliver, Envelope, Expiry, Message, Outgoing, Value};
 
 /// Settings with this durability and the defaults beside.
@@ -66,8 +67,40 @@ pub(crate) async fn plant(store: &Store, sql: &'static str) {
     store.change(move |transaction, _| transaction.execute_batch(sql)).await.unwrap();
 }
 
+/// Returns the names of the open and of the ended conversations in the database, after a flush.
+pub(crate) async fn conversation_names(store: &Store) -> (Vec<String>, Vec<String>) {
+    store.flush().await.unwrap();
+    store
+        .with_reader(|connection| {
+            let names = |ended: &str| -> rusqlite::Result<Vec<String>> {
+                let sql = format!("SELECT name FROM conversation WHERE ended IS {ended} NULL ORDER BY name");
+                connection.prepare(&sql)?.query_map([], |row| row.get(0))?.collect()
+            };
+            Ok((names("")?, names("NOT")?))
+        })
+        .unwrap()
+}
+
+/// Ends conversations as the host does.
+pub(crate) async fn end_conversations(store: &Store, expired: Vec<EndedConversation>) {
+    for ended in expired {
+        let write = move |transaction: &rusqlite::Transaction<'_>, counters: &mut Counters| {
+            let is_named = conversations::is_named(transaction, &ended)?;
+            let mut record = counters.new_record();
+            conversations::push_end(&mut record, &ended, is_named, 7);
+            counters.apply(&mut tables::Tables::new(transaction), record)
+        };
+        store.change(write).await.unwrap();
+    }
+}
+
+/// Opens a store with the real judge of commits.
+pub(crate) fn opened(folder: &Path, settings: &desired::StoreSpec) -> Result<Arc<Store>, StoreError> {
+    Store::open(folder, settings, Conversations::load).map(|(store, _)| store)
+}
+
 pub(super) fn open(folder: &tempfile::TempDir, durability: Durability) -> Arc<Store> {
-    Store::open(folder.path(), &settings(durability)).unwrap()
+    opened(folder.path(), &settings(durability)).unwrap()
 }
 
 pub(super) fn change(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> StateChange {
@@ -289,7 +322,7 @@ async fn keys_of_the_format_before_times_to_live_stay() {
 fn a_second_host_is_refused_and_told_of_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let _first = open(&folder, Durability::Os);
-    let text = Store::open(folder.path(), &settings(Durability::Os)).err().unwrap().to_string();
+    let text = opened(folder.path(), &settings(Durability::Os)).err().unwrap().to_string();
     assert_eq!(
         text,
         format!(
@@ -306,7 +339,7 @@ fn a_store_of_a_newer_version_is_refused() {
     drop(open(&folder, Durability::Os));
     let database = folder.path().join(DATABASE);
     Connection::open(&database).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let text = Store::open(folder.path(), &settings(Durability::Os)).err().unwrap().to_string();
+    let text = opened(folder.path(), &settings(Durability::Os)).err().unwrap().to_string();
     let known = super::schema::MIGRATIONS.len();
     assert!(
         text.contains(&format!("has format 99, made by a newer version; this one knows formats up to {known}")),
@@ -357,7 +390,7 @@ fn opened_after(change: impl FnOnce(&Path)) -> String {
     let folder = tempfile::tempdir().unwrap();
     drop(open(&folder, Durability::Fsync));
     change(&folder.path().join(DATABASE));
-    let opened = Store::open(folder.path(), &settings(Durability::Fsync));
+    let opened = opened(folder.path(), &settings(Durability::Fsync));
     opened.err().map(|error| error.to_string().replace(&folder.path().display().to_string(), "DIR")).unwrap_or_default()
 }
 

@@ -20,8 +20,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tokio::sync::oneshot;
 
 use super::Store;
-use super::commit::{Commit, CommitError};
-use super::conversation::Closed;
+use super::commit::{ClosedQuestion, Commit, CommitError};
 use super::counters::Counters;
 use super::message_row;
 use super::record::{Record, TimerRow};
@@ -167,7 +166,7 @@ pub(super) struct FoundTimer {
     /// The receiver.
     agent: String,
     /// The question that it asks, which is closed with it.
-    pub(super) closed: Closed,
+    pub(super) closed: ClosedQuestion,
 }
 
 /// Finds a timer of a sender.
@@ -179,7 +178,8 @@ fn find(transaction: &Transaction<'_>, sender: &str, timer: &TimerName) -> rusql
         .query_row(params![sender, value], |found| {
             let (id, agent): (String, String) = (found.get(1)?, found.get(2)?);
             let key = message_row::reply_with(found.get_ref(4)?.as_blob()?).unwrap_or_else(|| id.clone());
-            let closed = Closed { conversation: found.get(3)?, from: sender.to_owned(), to: agent.clone(), key };
+            let closed =
+                ClosedQuestion { conversation: found.get(3)?, from: sender.to_owned(), to: agent.clone(), key };
             Ok(FoundTimer { seq: found.get::<_, i64>(0)?.cast_unsigned(), id, agent, closed })
         })
         .optional()
@@ -232,7 +232,7 @@ pub(super) fn replaced_within(before: &[Dispatch], envelope: &Envelope) -> Optio
     // The last of the name has replaced those before it.
     let replaced = before.iter().rev().filter(|sent| sent.ends.is_none()).find(same)?;
     let (seq, message) = (replaced.seq.filter(|_| replaced.envelope.waits)?, &replaced.envelope.message);
-    let closed = Closed {
+    let closed = ClosedQuestion {
         conversation: message.conversation_id.clone(),
         from: message.sender.clone(),
         to: message.receiver.clone(),
@@ -255,7 +255,7 @@ fn cancel(
     timer: &TimerName,
 ) -> rusqlite::Result<bool> {
     let Some(found) = find(transaction, sender, timer)? else { return Ok(false) };
-    counters.conversations.close_question(&found.closed);
+    counters.gate.close_question(&found.closed);
     let mut record = counters.new_record();
     push_removed(counters, &mut record, &found);
     counters.apply(&mut Tables::new(transaction), record)?;
@@ -407,7 +407,7 @@ mod tests {
     use caxton_control::desired::Durability;
 
     use super::super::schema::MIGRATIONS;
-    use super::super::tests::{message, settings};
+    use super::super::tests::{message, opened, settings};
     use super::*;
 
     /// The last format in which timers were messages like all others.
@@ -432,7 +432,7 @@ mod tests {
                 .execute_batch("INSERT INTO ack VALUES (4, 1, 0); UPDATE meta SET value = 4 WHERE key = 'seq'")
                 .unwrap();
         }
-        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
         let waiting = |store: &Store| {
             let queued = store.queued(&RandomState::new()).unwrap();
             queued.get("desk").map_or_else(Vec::new, |found| found.iter().map(|one| one.seq).collect::<Vec<_>>())
@@ -452,7 +452,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_done_with_many_timers_reads_few() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+        let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
         let plan = |sql: &str| {
             store
                 .with_reader(|connection| {

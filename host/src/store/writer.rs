@@ -14,6 +14,7 @@ use super::batch::Batch;
 use super::checkpoint::Checkpointer;
 use super::commit::CommitError;
 use super::commit_request::CommitRequest;
+use super::conversations::ConversationReader;
 use super::counters::Counters;
 use super::notify::Notifier;
 use super::sync::{Progress, Syncer, WrittenBatch};
@@ -62,11 +63,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. `checkpoints` is the connection of the thread that copies the log into the database;
+    /// Starts the thread. The reader of conversations is closed before its connection is. `checkpoints` is the connection of the thread that copies the log into the database;
     /// `commits` records the duration of each commit. `log` is the database's log, if commits are to reach the disk: it
     /// is synced beside the `connection`, which therefore must not do so itself.
     pub(super) fn start(
-        connection: Connection,
+        (connection, reader): (Connection, ConversationReader),
         checkpoints: Connection,
         counters: Counters,
         (log, progress): (Option<PathBuf>, Arc<Progress>),
@@ -91,7 +92,7 @@ impl Writer {
                     let progress = Arc::clone(&thread.progress);
                     progress.run("writer", || thread.run(&queue));
                     // The last connection to close empties the log, which one that only reads cannot do.
-                    thread.counters.conversations.close();
+                    reader.close();
                 })
                 .expect("the system can start a thread")
         };

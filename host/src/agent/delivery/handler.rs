@@ -15,10 +15,11 @@ use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::shadow::Recorder;
 use crate::agent::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
+use crate::conversation::closed_question;
 use crate::message::{
     Answer, CallContext, CommitMode, Deliver, Effects, Envelope, Failure, Fault, Outcome, Outgoing, Reply,
 };
-use crate::store::{Closed, Commit, CommitError, CommitRequest, Committed};
+use crate::store::{Commit, CommitError, CommitGate as _, CommitRequest, Committed};
 use crate::wasm::{HeldLease, Kind, Lease};
 
 /// The time for a call.
@@ -98,7 +99,7 @@ impl Agent {
         };
         if !envelope.is_call() {
             // So that the conversation is in memory by the time that the handler's messages are checked against it.
-            self.context.store.conversations.prefetch(&envelope.message.conversation_id);
+            self.context.conversations.prefetch(&envelope.message.conversation_id);
         }
         let mut handling = Handling {
             flight,
@@ -222,8 +223,8 @@ impl Agent {
     fn settle(&self, handling: Handling, envelope: Box<Envelope>, success: HandlerSuccess) -> Option<Arc<Self>> {
         let HandlerSuccess { outcome, mut effects, replied } = success;
         let answers = std::mem::take(&mut effects.requests);
-        let goes = self.goes_on(&handling, &envelope, &effects.sends, replied);
-        let closes = if replied { None } else { Closed::of(&envelope, &effects.sends) };
+        let binding = self.binding(&handling, &envelope, &effects.sends, replied);
+        let closes = if replied { None } else { closed_question(&envelope, &effects.sends) };
         let handled = handling.acknowledges(&envelope);
         // In the same commit: a notice exists if and only if its dead letter does.
         effects.sends.extend(self.notices_of_ends(&effects.sends));
@@ -233,16 +234,16 @@ impl Agent {
         if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
             let sends = check_sends(&self.context, effects.sends);
             if let Some(closed) = closes {
-                self.context.store.conversations.close_question(&closed);
+                self.context.conversations.close_question(&closed);
             }
-            if let Some(goes) = goes {
-                self.context.store.conversations.stay(self.name.as_str(), &goes, clock::steady_ms());
+            if let Some(binding) = binding {
+                self.context.conversations.bind(self.name.as_str(), &binding, clock::steady_ms());
             }
             let now = handling.began + handling.took;
             return self.finish(handling, envelope, outcome, sends, now);
         }
         let (mut commit, mut sends) = (Commit::new(self.name.shared()), Vec::new());
-        (commit.handled, commit.goes, commit.closes) = (handled, goes, closes.map(Box::new));
+        (commit.handled, commit.binding, commit.closes) = (handled, binding, closes.map(Box::new));
         commit.ticket = envelope.conflicts.as_ref().map(|again| again.reservation.ticket);
         commit.within = envelope.caller_tickets.iter().copied().chain(commit.ticket).collect();
         commit.state = self.change(handling.revision(), (&mut sends, &mut commit.cancels), effects);

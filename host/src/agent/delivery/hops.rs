@@ -19,9 +19,10 @@ use crate::agent::mailbox::timers::TimerInbox;
 use crate::agent::{AdmitError, Agent, Outcomes, Revision};
 use crate::clock;
 use crate::context::HostContext;
+use crate::conversation::speech_act;
 use crate::logs::Line;
 use crate::message::{CallContext, Deliver, Envelope, Identity, Outgoing, Refusal};
-use crate::store::{TOO_MANY_HOPS, said};
+use crate::store::TOO_MANY_HOPS;
 
 /// The shortest time between two reports about chains of one agent that ended. Each end has a dead letter of its own,
 /// so nothing is lost by fewer lines.
@@ -107,7 +108,7 @@ impl Deliver for ChainEndInbox {
         let labels = [("agent", receiver.name.to_string()), ("reason", TOO_MANY_HOPS.to_owned())];
         metrics::counter!("caxton_dead_letters_total", &labels).increment(1);
         // No answer to it can come, so that its part of the conversation is over.
-        context.store.conversations.told(&envelope.message.conversation_id, &said(&envelope));
+        context.conversations.record_failure(&envelope.message.conversation_id, &speech_act(&envelope));
         self.ending.tell(context, &envelope, true);
         false
     }

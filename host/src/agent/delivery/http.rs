@@ -405,7 +405,7 @@ impl Agent {
     /// Returns the start of a conversation by the steady clock, and stores it if conversations stay where they began.
     fn note_beginning(&self, name: &str) -> u64 {
         let (store, now) = (&self.context.store, clock::steady_ms());
-        let timeout = store.conversations.timeout();
+        let timeout = self.context.conversations.timeout();
         let (stays, over) = (self.sticky() == Sticky::Conversation, now.saturating_sub(timeout));
         let find = || {
             let kept = stays.then(|| store.beginning(self.name.as_str(), name, over))?;

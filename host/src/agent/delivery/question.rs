@@ -5,8 +5,9 @@ use caxton_control::conversation::{ConversationError, SpeechAct};
 
 use crate::clock;
 use crate::context::HostContext;
+use crate::conversation::speech_act;
 use crate::message::{Envelope, Message, Outgoing};
-use crate::store::{Commit, CommitRequest, Committed, said};
+use crate::store::{Commit, CommitRequest, Committed};
 
 /// A request in a conversation, until it is answered.
 pub(crate) struct Question {
@@ -20,7 +21,7 @@ pub(crate) struct Question {
 /// told.
 pub(in crate::agent) fn check_sends(context: &HostContext, mut sends: Vec<Outgoing>) -> Vec<Outgoing> {
     // One at a time and in order: each may make the next one legal.
-    sends.retain_mut(|sent| context.store.conversations.judge_sent(sent).is_ok());
+    sends.retain_mut(|sent| context.conversations.admit_sent(sent).is_ok());
     let (ending, sends): (Vec<Outgoing>, Vec<Outgoing>) = sends.into_iter().partition(|sent| sent.ends().is_some());
     if !ending.is_empty() {
         // Dead letters are kept also where messages are not.
@@ -41,7 +42,7 @@ impl Question {
     /// The request is illegal in its conversation.
     pub(crate) fn ask(context: &HostContext, envelope: &Envelope) -> Result<Self, ConversationError> {
         let message = &envelope.message;
-        context.store.conversations.judge(&message.conversation_id, &said(envelope))?;
+        context.conversations.admit(&message.conversation_id, &speech_act(envelope))?;
         Ok(Self {
             conversation: message.conversation_id.clone(),
             from: message.sender.clone(),
@@ -70,12 +71,11 @@ impl Question {
         match reply {
             // Only a reply is judged: the failure in its place has to be recorded in any case.
             Some(_) => context
-                .store
                 .conversations
-                .judge(conversation, &said)
+                .admit(conversation, &said)
                 .map_err(|refused| format!("the reply is not legal: {refused}")),
             None => {
-                context.store.conversations.told(conversation, &said);
+                context.conversations.record_failure(conversation, &said);
                 Ok(())
             }
         }

@@ -9,8 +9,8 @@ use crate::agent::delivery::conflict;
 use crate::agent::delivery::hops::{ChainEnd, ChainEndInbox};
 use crate::agent::{AdmitError, Agent, Revision, draft};
 use crate::clock;
+use crate::conversation::speech_act;
 use crate::message::{Cause, Deliver, Envelope, Message, Outcome, Outgoing, Reply, new_id};
-use crate::store::said;
 
 /// The longest reason that a handler gives for its failure, in characters.
 const MAX_REASON: usize = 8_192;
@@ -94,7 +94,7 @@ impl Agent {
     pub(in crate::agent) fn failure_for(&self, envelope: &Envelope, why: &str) -> Option<Outgoing> {
         // A redelivered dead letter causes no second `failure`: that may become a dead letter itself, and there would
         // be one more for each time.
-        if envelope.is_call() || envelope.revived || !said(envelope).is_question() {
+        if envelope.is_call() || envelope.revived || !speech_act(envelope).is_question() {
             return None;
         }
         let (receiver, running) = (&envelope.message.sender, self.current());

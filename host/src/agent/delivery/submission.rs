@@ -99,7 +99,7 @@ impl Agent {
         let mut sent = Outgoing::new(Arc::clone(self) as Arc<dyn Deliver>, envelope);
         // Nothing has to be durable, so the caller does not wait for a commit.
         if !keeps && key.is_none() {
-            self.context.store.conversations.judge_sent(&mut sent).map_err(AdmitError::NotUnderstood)?;
+            self.context.conversations.admit_sent(&mut sent).map_err(AdmitError::NotUnderstood)?;
             sent.deliver();
             return Ok(accepted);
         }

@@ -77,7 +77,7 @@ impl Agent {
             Intake::Draining(why) => {
                 let name = self.name.as_str();
                 let takes_part = |participant: &str| (participant == name).then_some(());
-                let open = conversation.and_then(|name| self.context.store.conversations.find(name, takes_part));
+                let open = conversation.and_then(|name| self.context.conversations.find(name, takes_part));
                 open.ok_or(AdmitError::Unavailable(why))
             }
             Intake::Closed(why) => Err(AdmitError::Unavailable(why)),

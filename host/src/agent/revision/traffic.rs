@@ -15,7 +15,7 @@ use crate::agent::delivery::handling::Handling;
 use crate::agent::{Agent, CONVERSATIONS, InFlight, Revision};
 use crate::clock;
 use crate::message::{Envelope, Fault, Outgoing};
-use crate::store::Goes;
+use crate::store::RevisionBinding;
 use crate::wasm::{Lease, NoInstance};
 
 /// Conversations that are remembered because they stay with stable; further ones are not told of.
@@ -136,7 +136,7 @@ impl Agent {
         let traffic = self.traffic.load();
         let parted = traffic.as_ref().and_then(|traffic| traffic.split.as_ref());
         if let Some(name) = self.kept_conversation(envelope) {
-            self.context.store.keep_conversation(name);
+            self.context.conversations.keep(&self.context.store, name);
         }
         let Some(TrafficSplit { candidate, .. }) = parted else { return (flight, stable) };
         // An attempt before the host started again is known by its record.
@@ -154,7 +154,7 @@ impl Agent {
 
     /// Returns the input of the split from the conversation of a message.
     fn talk<'a>(&self, envelope: &'a Envelope, sticky: Sticky, follows: Option<u64>, since: u64) -> SplitInput<'a> {
-        let (conversations, agent) = (&self.context.store.conversations, self.name.as_str());
+        let (conversations, agent) = (&self.context.conversations, self.name.as_str());
         let message = &envelope.message;
         let name = message.conversation_id.as_str();
         let conversation = (!is_alone(envelope)).then_some(name);
@@ -162,11 +162,11 @@ impl Agent {
         match sticky {
             Sticky::None => SplitInput { conversation, bound_to: None, since },
             Sticky::Idle => {
-                let noted = || conversations.stays_on(conversation?, agent, key, envelope.since);
+                let noted = || conversations.bound_revision(conversation?, agent, key, envelope.since);
                 SplitInput { conversation, bound_to: follows.or_else(noted), since }
             }
             Sticky::Conversation => {
-                let noted = || conversations.where_it_was(conversation?, agent);
+                let noted = || conversations.last_binding(conversation?, agent);
                 let first = conversation.and_then(|name| conversations.first(name));
                 SplitInput { conversation, bound_to: follows.or_else(noted), since: first.unwrap_or(since) }
             }
@@ -180,20 +180,20 @@ impl Agent {
 
     /// Returns the revision with which a conversation goes on after a message was handled that sends these; `None` if
     /// nothing is left open that the store does not know.
-    pub(in crate::agent) fn goes_on(
+    pub(in crate::agent) fn binding(
         &self,
         handling: &Handling,
         envelope: &Envelope,
         sends: &[Outgoing],
         replied: bool,
-    ) -> Option<Goes> {
+    ) -> Option<RevisionBinding> {
         let message = &envelope.message;
         let says = sends.iter().any(|sent| sent.envelope().message.conversation_id == message.conversation_id);
         let asked = !envelope.is_call() && (awaits_answer(message.performative) || message.protocol.is_some());
         // A message that was dealt out leaves its conversation where it was handled, whatever place that has.
         let dealt = is_alone(envelope) && says;
         let anyway = dealt || self.leaves_others(handling, message.conversation_id.as_str());
-        (says || asked || anyway).then(|| Goes {
+        (says || asked || anyway).then(|| RevisionBinding {
             conversation: message.conversation_id.clone(),
             revision: handling.goes_on,
             answered: (replied || envelope.is_call())
@@ -227,7 +227,7 @@ impl Agent {
 
     /// Returns `true` if a message of the conversation would go to stable now.
     fn is_held(&self, name: &str, sticky: Sticky) -> bool {
-        let conversations = &self.context.store.conversations;
+        let conversations = &self.context.conversations;
         match sticky {
             Sticky::None => false,
             Sticky::Conversation if self.is_http() => self.conversation_starts.knows(name),
@@ -235,7 +235,7 @@ impl Agent {
             Sticky::Idle => {
                 self.conversation_starts.is_busy(name)
                     || self.mailbox.is_open(name)
-                    || conversations.owes(name, self.name.as_str())
+                    || conversations.has_open_exchange(name, self.name.as_str())
             }
         }
     }

@@ -14,8 +14,8 @@ use std::borrow::Cow;
 
 /// The rows of one commit, or of another change of the tables, in the order in which they are applied.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Record<'a> {
-    pub(super) rows: Vec<RowChange<'a>>,
+pub(crate) struct Record<'a> {
+    pub(crate) rows: Vec<RowChange<'a>>,
     /// The encoded heads of messages, one after the other. They are made for the record, and one buffer serves all
     /// records.
     heads: Vec<u8>,
@@ -23,53 +23,53 @@ pub(super) struct Record<'a> {
 
 /// The place of an encoded head in its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct HeadSpan {
+pub(crate) struct HeadSpan {
     start: usize,
     end: usize,
 }
 
 /// The memory of a record, for the next one.
 #[derive(Debug, Default)]
-pub(super) struct RecordBuffers {
+pub(crate) struct RecordBuffers {
     rows: Vec<RowChange<'static>>,
     heads: Vec<u8>,
 }
 
 impl<'a> Record<'a> {
     /// Returns an empty record in the memory of one before.
-    pub(super) fn new(buffers: RecordBuffers) -> Self {
+    pub(crate) fn new(buffers: RecordBuffers) -> Self {
         let RecordBuffers { rows, mut heads } = buffers;
         heads.clear();
         Self { rows, heads }
     }
 
     /// Returns the memory for the next record.
-    pub(super) fn into_buffers(self) -> RecordBuffers {
+    pub(crate) fn into_buffers(self) -> RecordBuffers {
         // Keeps none of the rows, which borrow from a commit, but the allocation: the collection is made in place.
         let rows = self.rows.into_iter().filter_map(|_| None).collect();
         RecordBuffers { rows, heads: self.heads }
     }
 
-    pub(super) fn push(&mut self, row: impl Into<RowChange<'a>>) {
+    pub(crate) fn push(&mut self, row: impl Into<RowChange<'a>>) {
         self.rows.push(row.into());
     }
 
     /// Adds a head that `encode` appends to the buffer.
-    pub(super) fn push_head(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> HeadSpan {
+    pub(crate) fn push_head(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> HeadSpan {
         let start = self.heads.len();
         encode(&mut self.heads);
         HeadSpan { start, end: self.heads.len() }
     }
 
     /// Returns an encoded head.
-    pub(super) fn head(&self, head: HeadSpan) -> &[u8] {
+    pub(crate) fn head(&self, head: HeadSpan) -> &[u8] {
         &self.heads[head.start..head.end]
     }
 }
 
 /// A change of one row, or of rows that are named by a bound, by group of tables.
 #[derive(Debug, PartialEq)]
-pub(super) enum RowChange<'a> {
+pub(crate) enum RowChange<'a> {
     State(StateRow<'a>),
     Queue(QueueRow<'a>),
     Timer(TimerRow<'a>),
@@ -80,7 +80,7 @@ pub(super) enum RowChange<'a> {
 
 /// The state of agents.
 #[derive(Debug, PartialEq)]
-pub(super) enum StateRow<'a> {
+pub(crate) enum StateRow<'a> {
     /// Puts a key in place of what it was.
     Set { agent: &'a str, key: &'a str, value: &'a [u8], version: u64, expires_at: Option<u64> },
     /// Removes a key.
@@ -97,7 +97,7 @@ impl<'a> From<StateRow<'a>> for RowChange<'a> {
 
 /// Messages in mailboxes, and what became of them.
 #[derive(Debug, PartialEq)]
-pub(super) enum QueueRow<'a> {
+pub(crate) enum QueueRow<'a> {
     /// Adds a message.
     Message {
         seq: u64,
@@ -130,7 +130,7 @@ impl<'a> From<QueueRow<'a>> for RowChange<'a> {
 
 /// Messages that wait for their time.
 #[derive(Debug, PartialEq)]
-pub(super) enum TimerRow<'a> {
+pub(crate) enum TimerRow<'a> {
     /// Adds a timer.
     Set {
         seq: u64,
@@ -160,7 +160,7 @@ impl<'a> From<TimerRow<'a>> for RowChange<'a> {
 
 /// The dead letters.
 #[derive(Debug, PartialEq)]
-pub(super) enum DeadRow<'a> {
+pub(crate) enum DeadRow<'a> {
     /// Adds a dead letter.
     Set {
         seq: u64,
@@ -187,7 +187,7 @@ impl<'a> From<DeadRow<'a>> for RowChange<'a> {
 
 /// Conversations.
 #[derive(Debug, PartialEq)]
-pub(super) enum ConversationRow<'a> {
+pub(crate) enum ConversationRow<'a> {
     /// Puts a conversation in place of what it was, and of an ended one of its name.
     Set { id: u64, name: Cow<'a, str>, first: u64, last: u64, messages: u64, record: Cow<'a, str>, began: u64 },
     /// Sets the last activity of an open conversation.
@@ -208,7 +208,7 @@ impl<'a> From<ConversationRow<'a>> for RowChange<'a> {
 
 /// The host's own rows.
 #[derive(Debug, PartialEq)]
-pub(super) enum OtherRow<'a> {
+pub(crate) enum OtherRow<'a> {
     /// Sets the last sequence number and the last version of state.
     Counters { seq: u64, version: u64 },
     /// Adds an idempotency key.

@@ -11,13 +11,14 @@ use rusqlite::Connection;
 use super::wire::decode;
 use super::*;
 use crate::clock;
+use crate::conversation::{Conversations, closed_question};
 use crate::message::{Attempt, Deliver, Envelope, Outgoing, TimerCancel, TimerName};
 use crate::store::counters::Captured;
 use crate::store::tables::Tables;
 use crate::store::tests::{change, expiring, message, settings};
 use crate::store::{
-    Add, Closed, Commit, CommitRequest, Committed, DeadFilter, DeadLetter, Event, Failed, Fired, Goes, Handled,
-    IdempotencyKey, RevisionRecord, StateChange, Store, schema,
+    Add, Commit, CommitRequest, Committed, DeadFilter, DeadLetter, Event, Failed, Fired, Handled, IdempotencyKey,
+    RevisionBinding, RevisionRecord, StateChange, Store, schema,
 };
 
 /// A mailbox beside which every agent has one, so that refusals are answered.
@@ -65,6 +66,7 @@ const AGENTS: &[&str] = &["triage", "desk", "ledger"];
 struct RandomRun {
     random: Random,
     store: Arc<Store>,
+    conversations: Arc<Conversations>,
     /// The places of messages that wait.
     waiting: Arc<Mutex<Vec<u64>>>,
     /// The ids of timers with their senders.
@@ -165,7 +167,8 @@ impl RandomRun {
         }
         if self.random.one_in(6) {
             let conversation = format!("c-{}", self.random.below(40));
-            commit.goes = Some(Goes { conversation, revision: self.random.below(9), answered: None, anyway: true });
+            commit.binding =
+                Some(RevisionBinding { conversation, revision: self.random.below(9), answered: None, anyway: true });
         }
         if self.random.one_in(20) {
             commit.fired = Some(Fired { schedule: "daily".to_owned(), at: self.count });
@@ -198,7 +201,7 @@ impl RandomRun {
             2 => {
                 commit.handled = Some(Handled { seq, revision: 3, runs: 2 });
                 commit.closes =
-                    self.store.message(seq).ok().flatten().and_then(|asked| Closed::of(&asked, &[])).map(Box::new);
+                    self.store.message(seq).ok().flatten().and_then(|asked| closed_question(&asked, &[])).map(Box::new);
             }
             _ => commit.handled = Some(Handled { seq, revision: 3, runs: 1 }),
         }
@@ -262,7 +265,7 @@ impl RandomRun {
                 let _ = store.keep_revision(revision).await;
             }
             7 => {
-                for expired in store.conversations.expire(u64::MAX / 2, 5) {
+                for expired in self.conversations.expire(u64::MAX / 2, 5) {
                     let mut commit = Commit::new("".into());
                     commit.ended = Some(Box::new(expired));
                     self.submit(commit, Vec::new());
@@ -304,14 +307,15 @@ async fn records_of_a_random_run_applied_to_an_empty_store_give_equal_tables() {
         let folder = tempfile::tempdir().unwrap();
         // So few that some leave.
         let kept = desired::StoreSpec { history: 1_000, dead_letters: 20, ..settings(Durability::Os) };
-        let store = Store::open(folder.path(), &kept).unwrap();
+        let (store, conversations) = Store::open(folder.path(), &kept, Conversations::load).unwrap();
         let capture = |_: &rusqlite::Transaction<'_>, counters: &mut crate::store::counters::Counters| {
             counters.captured = Some(Captured::default());
             Ok(())
         };
         store.change(capture).await.unwrap();
         let (waiting, timers) = (Arc::default(), Vec::new());
-        let mut run = RandomRun { random: Random(seed), store: Arc::clone(&store), waiting, timers, count: 0 };
+        let mut run =
+            RandomRun { random: Random(seed), store: Arc::clone(&store), conversations, waiting, timers, count: 0 };
         for _ in 0..6_000 {
             match run.random.below(20) {
                 0 => run.other().await,

@@ -4,7 +4,7 @@ use caxton_control::desired::Durability;
 
 use super::*;
 use crate::store::schema::MIGRATIONS;
-use crate::store::tests::{HOUR, change, commit, expiring, open, settings};
+use crate::store::tests::{HOUR, change, commit, expiring, open, opened, settings};
 use crate::store::{DATABASE, OfflineStore, StateChange, restore};
 
 fn counter() -> Arc<str> {
@@ -260,7 +260,7 @@ async fn a_backup_has_the_copies_and_a_store_of_the_format_before_has_none() {
     assert!(at_rest.current().is_err());
     at_rest.copy_to(&folder.path().join("backup.db")).unwrap();
     drop(at_rest);
-    let store = Store::open(folder.path(), &settings(Durability::Os)).unwrap();
+    let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
     assert_eq!(store.state_copies("counter").unwrap(), []);
     assert_eq!(store.keep_state(counter(), copy(1, vec![1], false)).await.unwrap().bytes, 2);
     assert_eq!((put_back(&store, 1, None).await, state(&store)), (Ok((1, 2)), pairs(&[("a", "1")])));

@@ -139,6 +139,7 @@ mod tests {
 
     use super::*;
     use crate::context::HostContext;
+    use crate::conversation::Conversations;
     use crate::directory::HostDirectory;
     use crate::message::Expiry;
     use crate::store::Store;
@@ -146,7 +147,8 @@ mod tests {
     #[tokio::test]
     async fn keys_expire_in_the_copy() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), &crate::store::tests::settings(Durability::Os)).unwrap();
+        let store =
+            Store::open(folder.path(), &crate::store::tests::settings(Durability::Os), Conversations::load).unwrap();
         let context = HostContext::new(store, tokio::runtime::Handle::current());
         let directory: Arc<dyn Directory> = HostDirectory::new(context).unwrap();
         let overlay = StateOverlay::new(&directory, "triage".into());

@@ -7,10 +7,10 @@ use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
 
 use caxton_control::conversation::Conversation;
-use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{Conversations, Expired, MAX_OPEN, OpenConversation, Shard};
+use super::{Conversations, MAX_OPEN, OpenConversation, Shard};
 use crate::clock;
+use crate::store::ListedConversation;
 
 /// The silence in milliseconds after which a conversation leaves memory.
 const QUIET: u64 = 60_000;
@@ -20,7 +20,7 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// The place of a conversation that is in the database alone.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Away {
+pub(super) struct Evicted {
     row: u64,
     last: u64,
     /// The number of messages.
@@ -29,7 +29,7 @@ pub(super) struct Away {
     is_older: bool,
 }
 
-impl Away {
+impl Evicted {
     fn of(open: &OpenConversation) -> Self {
         Self { row: open.row, last: open.record.last, messages: open.record.messages, is_older: open.changed }
     }
@@ -71,21 +71,21 @@ impl Shard {
     }
 
     /// Removes at most `most` that have timed out in the database alone.
-    pub(super) fn end_away(&mut self, now: u64, timeout: u64, most: usize) -> Vec<Away> {
-        let over = |away: &&Away| away.last.saturating_add(timeout) <= now;
+    pub(super) fn end_evicted(&mut self, now: u64, timeout: u64, most: usize) -> Vec<Evicted> {
+        let over = |evicted: &&Evicted| evicted.last.saturating_add(timeout) <= now;
         let over: Vec<u64> =
-            self.away.iter().filter(|(_, away)| over(away)).take(most).map(|(hash, _)| *hash).collect();
-        over.iter().filter_map(|hash| self.away.remove(hash)).collect()
+            self.evicted.iter().filter(|(_, evicted)| over(evicted)).take(most).map(|(hash, _)| *hash).collect();
+        over.iter().filter_map(|hash| self.evicted.remove(hash)).collect()
     }
 
     /// Removes quiet conversations from memory, and the oldest beyond the bounds. Only those leave that transactions up
     /// to `written` have stored. Those without a row, and those beyond the bound in the database, become surplus.
-    pub(super) fn let_go(&mut self, now: u64, written: u64) {
+    pub(super) fn evict(&mut self, now: u64, written: u64) {
         let quiet = |open: &OpenConversation| open.row != 0 && open.record.last.saturating_add(QUIET) <= now;
         let mut bytes: usize = self.open.iter().map(|open| weight(&open.record)).sum();
-        let full = |bytes, open, away| bytes > MAX_BYTES || open + away > MAX_OPEN;
+        let full = |bytes, open, evicted| bytes > MAX_BYTES || open + evicted > MAX_OPEN;
         // The usual case, without sorting.
-        if !full(bytes, self.open.len(), self.away.len()) && !self.open.iter().any(quiet) {
+        if !full(bytes, self.open.len(), self.evicted.len()) && !self.open.iter().any(quiet) {
             return;
         }
         // Neither with unwritten changes nor before their transaction is over: the database has to have all of it.
@@ -94,7 +94,7 @@ impl Shard {
             self.open.iter().filter(|open| may(open)).map(|open| (open.record.last, open.hash)).collect();
         oldest.sort_unstable();
         for (last, hash) in oldest {
-            let full = full(bytes, self.open.len(), self.away.len());
+            let full = full(bytes, self.open.len(), self.evicted.len());
             // The time is compared as well, because another conversation may have the same hash.
             let leaves = |open: &OpenConversation| may(open) && open.record.last == last && (full || quiet(open));
             let Ok(entry) = self.open.find_entry(hash, leaves) else { continue };
@@ -102,21 +102,22 @@ impl Shard {
             bytes = bytes.saturating_sub(weight(&open.record));
             if open.row == 0 {
                 // It has one message, from outside.
-                self.surplus.0.push(Expired::of(open));
+                self.surplus.0.push(open.end());
             } else {
-                self.away.insert(hash, Away::of(&open));
+                self.evicted.insert(hash, Evicted::of(&open));
             }
         }
-        self.bound_away();
+        self.bound_evicted();
     }
 
     /// Makes surplus of what exceeds the bound even in the database.
-    fn bound_away(&mut self) {
-        let surplus = (self.open.len() + self.away.len()).saturating_sub(MAX_OPEN).min(self.away.len());
+    fn bound_evicted(&mut self) {
+        let surplus = (self.open.len() + self.evicted.len()).saturating_sub(MAX_OPEN).min(self.evicted.len());
         if surplus > 0 {
-            let mut oldest: Vec<(u64, u64)> = self.away.iter().map(|(hash, away)| (away.last, *hash)).collect();
+            let mut oldest: Vec<(u64, u64)> =
+                self.evicted.iter().map(|(hash, evicted)| (evicted.last, *hash)).collect();
             oldest.sort_unstable();
-            let surplus = oldest.iter().take(surplus).filter_map(|(_, hash)| self.away.remove(hash));
+            let surplus = oldest.iter().take(surplus).filter_map(|(_, hash)| self.evicted.remove(hash));
             self.surplus.1.extend(surplus);
         }
     }
@@ -124,61 +125,45 @@ impl Shard {
 
 impl Conversations {
     /// Finds those that are open in the database.
-    pub(super) fn find_away(&self) -> rusqlite::Result<()> {
-        let reader = self.reader.lock();
-        let Some(reader) = reader.as_ref() else { return Ok(()) };
-        // Ended ones included: a row is never given twice.
-        let last: Option<i64> = reader.query_row("SELECT max(id) FROM conversation", [], |row| row.get(0))?;
-        self.rows.store(last.unwrap_or(0).cast_unsigned(), Ordering::Relaxed);
-        let mut statement = reader.prepare(
-            "SELECT id, name, activity.last, activity.messages FROM conversation
-             JOIN activity ON activity.conversation = id WHERE ended IS NULL",
-        )?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
-            let away = Away { row: number(0)?, last: number(2)?, messages: number(3)?, is_older: true };
-            let hash = self.hasher.hash_one(row.get_ref(1)?.as_str()?);
-            self.part(hash).lock().away.insert(hash, away);
-        }
-        Ok(())
+    pub(super) fn find_evicted(&self) -> rusqlite::Result<()> {
+        self.rows.store(self.reader.last_row()?, Ordering::Relaxed);
+        self.reader.open(|listed| {
+            let ListedConversation { row, name, last, messages } = listed;
+            let hash = self.hasher.hash_one(name);
+            self.part(hash).lock().evicted.insert(hash, Evicted { row, last, messages, is_older: true });
+        })
     }
 
     /// Reads a conversation back into memory if it is in the database alone.
-    pub(super) fn bring_back(&self, shard: &mut Shard, name: &str, hash: u64) {
-        let Some(away) = shard.away.get(&hash) else { return };
+    pub(super) fn restore(&self, shard: &mut Shard, name: &str, hash: u64) {
+        let Some(evicted) = shard.evicted.get(&hash) else { return };
         // The name is compared, because another conversation may have the same hash.
-        if let Some(open) = self.read(away).filter(|open| open.record.name == name) {
-            shard.away.remove(&hash);
+        if let Some(open) = self.read(evicted).filter(|open| open.record.name == name) {
+            shard.evicted.remove(&hash);
             shard.insert(open);
         }
     }
 
     /// Reads a conversation that is in the database alone; `None` if it cannot be read.
-    pub(super) fn read(&self, away: &Away) -> Option<OpenConversation> {
-        let read = |reader: &Connection| {
-            let sql = "SELECT record, began FROM conversation WHERE id = ?1 AND ended IS NULL";
-            let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
-            reader.prepare_cached(sql)?.query_row([away.row.cast_signed()], read).optional()
-        };
-        let (text, began) = match read(self.reader.lock().as_ref()?) {
+    pub(super) fn read(&self, evicted: &Evicted) -> Option<OpenConversation> {
+        let (text, first_seq) = match self.reader.read(evicted.row) {
             Ok(found) => found?,
             Err(error) => {
-                tracing::error!(%error, row = away.row, "a conversation cannot be read: what is said in it begins anew");
+                tracing::error!(%error, row = evicted.row, "a conversation cannot be read: what is said in it begins anew");
                 return None;
             }
         };
         // None if this version cannot read the record.
         let mut record: Conversation = serde_json::from_str(&text).ok()?;
-        (record.first, record.last, record.messages) = (clock::from_wall(record.first), away.last, away.messages);
-        record.bindings.iter_mut().for_each(|stay| stay.until = clock::from_wall(stay.until));
+        (record.first, record.last, record.messages) = (clock::from_wall(record.first), evicted.last, evicted.messages);
+        record.bindings.iter_mut().for_each(|binding| binding.until = clock::from_wall(binding.until));
         // The callers of the process before are gone: nothing will answer or ask for them.
-        if away.is_older {
+        if evicted.is_older {
             record.drop_calls();
         }
-        let (hash, row, began) = (self.hasher.hash_one(&record.name), away.row, began.cast_unsigned());
+        let (hash, row, first_seq) = (self.hasher.hash_one(&record.name), evicted.row, first_seq);
         // What was lost is written with what is said next.
-        Some(OpenConversation { hash, record, row, began, dirty: false, changed: away.is_older, written: 0 })
+        Some(OpenConversation { hash, record, row, first_seq, dirty: false, changed: evicted.is_older, written: 0 })
     }
 
     /// Returns at most `limit` open conversations with the latest activity first; only those of `participant`, if one
@@ -187,21 +172,24 @@ impl Conversations {
         let takes_part = |record: &Conversation| participant.is_none_or(|name| record.participants.contains(name));
         // Of one tick of the clock that which began last.
         let newest = |open: &OpenConversation| Reverse((open.record.last, open.row));
-        let (mut found, mut away) = (Vec::new(), Vec::new());
+        let (mut found, mut evicted) = (Vec::new(), Vec::new());
         for shard in &self.shards {
             let shard = shard.lock();
             let mut own: Vec<&OpenConversation> = shard.open.iter().filter(|open| takes_part(&open.record)).collect();
             own.sort_unstable_by_key(|open| newest(open));
             // Only those that may be shown are copied: records are long, and the shard is locked.
             found.extend(own.into_iter().take(limit).map(|open| (newest(open), open.record.clone())));
-            away.extend(shard.away.values().copied());
+            evicted.extend(shard.evicted.values().copied());
         }
         found.sort_unstable_by_key(|(newest, _)| *newest);
-        away.sort_unstable_by_key(|away| Reverse((away.last, away.row)));
+        evicted.sort_unstable_by_key(|evicted| Reverse((evicted.last, evicted.row)));
         let beaten = found.get(limit.saturating_sub(1)).map_or(0, |(_, record)| record.last);
         // Only as far as they can be among the newest: each one costs a read of the database.
-        let away = away.iter().take_while(|away| away.last >= beaten).filter_map(|away| self.read(away));
-        found.extend(away.filter(|open| takes_part(&open.record)).take(limit).map(|open| (newest(&open), open.record)));
+        let evicted =
+            evicted.iter().take_while(|evicted| evicted.last >= beaten).filter_map(|evicted| self.read(evicted));
+        found.extend(
+            evicted.filter(|open| takes_part(&open.record)).take(limit).map(|open| (newest(&open), open.record)),
+        );
         found.sort_unstable_by_key(|(newest, _)| *newest);
         found.truncate(limit);
         found.into_iter().map(|(_, record)| record).collect()

@@ -1,13 +1,12 @@
 //! The open conversations: their participants, the states of their protocols, the questions without an answer.
 //!
 //! They are in memory, and written with the messages that change them. One that has nothing but a message from outside
-//! is not written: a restart would lose no more than its count. Those that are silent for a while [leave memory](away)
+//! is not written: a restart would lose no more than its count. Those that are silent for a while [leave memory](eviction)
 //! and come back with their next message. Those that have ended are kept so that operators can look at them.
 
-mod away;
-mod ended;
+mod bindings;
+mod eviction;
 mod sends;
-mod stays;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,22 +18,17 @@ use caxton_control::desired;
 use crossbeam_utils::CachePadded;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
-use rusqlite::Connection;
 
-use self::away::Away;
+use self::eviction::Evicted;
 use crate::message::Envelope;
-use crate::store::prefetch;
-use crate::store::record::{ConversationRow, Record};
+use crate::store::{ConversationReader, ConversationRow, EndedConversation, Record, on_wall, prefetch};
 
 /// The number of shards that conversations are spread over, so that agents seldom wait for each other.
 const SHARDS: usize = 16;
 /// The most open conversations of one shard. Beyond that those end early that were silent for longest.
 const MAX_OPEN: usize = 16_384;
 
-pub(crate) use ended::on_wall;
-pub(super) use ended::{is_named, push_end};
-pub(crate) use sends::Closed;
-pub(crate) use stays::Goes;
+pub(crate) use sends::closed_question;
 
 /// The numbers of conversations.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -54,7 +48,7 @@ const DEFAULT: desired::ConversationsSpec =
     desired::ConversationsSpec { timeout: std::time::Duration::from_secs(30 * 60), participants: 10 };
 
 /// Returns the part of a message that matters to its conversation.
-pub(crate) fn said(envelope: &Envelope) -> SpeechAct<'_> {
+pub(crate) fn speech_act(envelope: &Envelope) -> SpeechAct<'_> {
     let message = &envelope.message;
     SpeechAct {
         from: &message.sender,
@@ -75,12 +69,12 @@ pub(crate) struct Conversations {
     /// The shards, each on cache lines of its own: a write to one must not slow down readers of another.
     shards: [CachePadded<Mutex<Shard>>; SHARDS],
     bounds: ArcSwap<desired::ConversationsSpec>,
-    /// The connection that reads conversations that left memory; `None` once the store is closed.
-    reader: Mutex<Option<Connection>>,
+    /// Reads conversations that left memory.
+    reader: ConversationReader,
     /// The row of the newest one.
     rows: AtomicU64,
     /// The sequence number of the last message that is written.
-    place: AtomicU64,
+    last_seq: AtomicU64,
     /// The number of transactions that wrote conversations, the one in progress included.
     writes: AtomicU64,
     /// The count in `writes` up to which all is in the database.
@@ -95,9 +89,9 @@ struct Shard {
     /// The hashes of those that are to be written: of as many as there are that are [`OpenConversation::dirty`].
     dirty: Vec<u64>,
     /// The open ones that are in the database alone, by the hash of their names.
-    away: AHashMap<u64, Away>,
+    evicted: AHashMap<u64, Evicted>,
     /// The ones beyond the bound, until they are ended: some in memory, some in the database.
-    surplus: (Vec<Expired>, Vec<Away>),
+    surplus: (Vec<EndedConversation>, Vec<Evicted>),
 }
 
 struct OpenConversation {
@@ -106,7 +100,7 @@ struct OpenConversation {
     record: Conversation,
     row: u64,
     /// The sequence number before which it has no message; 0 if that is not known.
-    began: u64,
+    first_seq: u64,
     /// Set if it is in `dirty`.
     dirty: bool,
     /// Set if more than its count and time is to be written.
@@ -115,50 +109,38 @@ struct OpenConversation {
     written: u64,
 }
 
-/// A conversation that ended, as it was then.
-#[derive(Debug)]
-pub(crate) struct Expired {
-    /// The row; `None` if it was never written.
-    pub(crate) row: Option<u64>,
-    /// The record as it was at the end.
-    pub(crate) record: Conversation,
-    /// The sequence number before which it has no message; 0 if that is not known.
-    began: u64,
-}
-
-impl Expired {
-    fn of(open: OpenConversation) -> Self {
-        Self { row: Some(open.row).filter(|row| *row != 0), record: open.record, began: open.began }
+impl OpenConversation {
+    /// Ends it.
+    fn end(self) -> EndedConversation {
+        EndedConversation {
+            row: Some(self.row).filter(|row| *row != 0),
+            record: self.record,
+            first_seq: self.first_seq,
+        }
     }
 }
 
 impl Conversations {
-    /// Loads the places of conversations that are open in the database; each is read with its next message. `reader` is
-    /// a connection for this alone.
-    pub(super) fn load(reader: Connection) -> rusqlite::Result<Self> {
+    /// Loads the list of conversations that are open in the database; each is read with its next message.
+    pub(crate) fn load(reader: ConversationReader) -> rusqlite::Result<Self> {
         let conversations = Self {
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| CachePadded::default()),
             bounds: ArcSwap::from_pointee(DEFAULT),
-            reader: Mutex::new(Some(reader)),
+            reader,
             rows: AtomicU64::new(0),
-            place: AtomicU64::new(0),
+            last_seq: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             written: AtomicU64::new(0),
             illegal: AtomicU64::new(0),
         };
-        conversations.find_away()?;
+        conversations.find_evicted()?;
         Ok(conversations)
     }
 
     /// Returns the time without a message after which a conversation ends, in milliseconds.
     pub(crate) fn timeout(&self) -> u64 {
         u64::try_from(self.bounds.load().timeout.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Closes their connection.
-    pub(super) fn close(&self) {
-        *self.reader.lock() = None;
     }
 
     /// Applies settings in place.
@@ -172,8 +154,8 @@ impl Conversations {
         let hash = self.hasher.hash_one(name);
         let mut shard = self.part(hash).lock();
         // Under the lock of the shard: two callers must not read one record back twice.
-        if !shard.away.is_empty() {
-            self.bring_back(&mut shard, name, hash);
+        if !shard.evicted.is_empty() {
+            self.restore(&mut shard, name, hash);
         }
         (shard, hash)
     }
@@ -199,35 +181,35 @@ impl Conversations {
     }
 
     /// Takes a message that is not kept into its conversation, or refuses it.
-    pub(crate) fn judge(&self, name: &str, said: &SpeechAct<'_>) -> Result<(), ConversationError> {
-        self.take(name, said, false).map(drop)
+    pub(crate) fn admit(&self, name: &str, act: &SpeechAct<'_>) -> Result<(), ConversationError> {
+        self.admit_as(name, act, false).map(drop)
     }
 
     /// Takes a message into its conversation, or refuses it; `kept` if it outlives the host.
-    fn take(&self, name: &str, said: &SpeechAct<'_>, kept: bool) -> Result<ConversationChange, ConversationError> {
+    fn admit_as(&self, name: &str, act: &SpeechAct<'_>, kept: bool) -> Result<ConversationChange, ConversationError> {
         let bound = usize::try_from(self.bounds.load().participants).unwrap_or(usize::MAX);
         let (mut shard, hash) = self.shard(name);
-        let judged = self
-            .change(&mut shard, (name, hash), |record| record.record_reversibly(said, bound))
-            .unwrap_or_else(|| self.begin(&mut shard, (name, hash), said, kept, bound));
-        if judged.is_err() {
+        let admitted = self
+            .change(&mut shard, (name, hash), |record| record.record_reversibly(act, bound))
+            .unwrap_or_else(|| self.begin(&mut shard, (name, hash), act, kept, bound));
+        if admitted.is_err() {
             self.illegal.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("caxton_messages_illegal_total").increment(1);
         }
-        judged
+        admitted
     }
 
-    /// Takes in what the host says in an agent's place, which is never refused. One that has ended does not begin
-    /// again with it.
-    pub(crate) fn told(&self, name: &str, said: &SpeechAct<'_>) -> ConversationChange {
-        self.tell(name, |record| record.record_failure(said))
+    /// Takes in the failure that the host reports in an agent's place, which is never refused. A conversation that has
+    /// ended does not begin again with it.
+    pub(crate) fn record_failure(&self, name: &str, act: &SpeechAct<'_>) -> ConversationChange {
+        self.update(name, |record| record.record_failure(act))
     }
 
     /// Takes in what is never refused; nothing happens if the conversation is not open.
-    fn tell(&self, name: &str, change: impl FnOnce(&mut Conversation) -> ConversationChange) -> ConversationChange {
+    fn update(&self, name: &str, change: impl FnOnce(&mut Conversation) -> ConversationChange) -> ConversationChange {
         let (mut shard, hash) = self.shard(name);
-        let told = self.change(&mut shard, (name, hash), |record| Ok(change(record)));
-        told.and_then(Result::ok).unwrap_or_default()
+        let changed = self.change(&mut shard, (name, hash), |record| Ok(change(record)));
+        changed.and_then(Result::ok).unwrap_or_default()
     }
 
     /// Changes a conversation that is open; none if it is not.
@@ -261,41 +243,35 @@ impl Conversations {
         &self,
         shard: &mut Shard,
         (name, hash): (&str, u64),
-        said: &SpeechAct<'_>,
+        act: &SpeechAct<'_>,
         kept: bool,
         bound: usize,
     ) -> Result<ConversationChange, ConversationError> {
-        let mut record = Conversation::new(name, said.from, said.at);
+        let mut record = Conversation::new(name, act.from, act.at);
         // Before the insertion: a message that is refused begins no conversation.
-        let change = record.record_reversibly(said, bound)?;
+        let change = record.record_reversibly(act, bound)?;
         // Whom an agent began with, what it asked and how far a protocol is must be known when the answer comes, be it
         // after a restart. Names of agents have no colon.
-        let written = kept && (!said.from.contains(':') || !record.runs.is_empty());
+        let written = kept && (!act.from.contains(':') || !record.runs.is_empty());
         let row = if written { self.next_row() } else { 0 };
         // Ids are made by the host and never twice: one that has the name of its first message was not there before.
-        let began = if said.id == name { self.place.load(Ordering::Relaxed) + 1 } else { 0 };
+        let first_seq = if act.id == name { self.last_seq.load(Ordering::Relaxed) + 1 } else { 0 };
         if written {
             shard.dirty.push(hash);
         }
-        shard.insert(OpenConversation { hash, record, row, began, dirty: written, changed: written, written: 0 });
+        shard.insert(OpenConversation { hash, record, row, first_seq, dirty: written, changed: written, written: 0 });
         if shard.open.len() > 2 * MAX_OPEN {
             // New ones come faster than the sweep removes old ones.
-            shard.let_go(said.at, self.written.load(Ordering::Acquire));
+            shard.evict(act.at, self.written.load(Ordering::Acquire));
         }
         Ok(change)
     }
 
-    /// Takes note that all messages up to this place are safe.
-    pub(super) fn safe_up_to(&self, place: u64) {
-        self.place.store(place, Ordering::Relaxed);
-        // Release, for the Acquire before `let_go`: a record leaves memory only once its row can be read.
+    /// Notes that a transaction is written, and all messages up to this sequence number with it.
+    fn note_written(&self, seq: u64) {
+        self.last_seq.store(seq, Ordering::Relaxed);
+        // Release, for the Acquire before `evict`: a record leaves memory only once its row can be read.
         self.written.store(self.writes.load(Ordering::Relaxed), Ordering::Release);
-    }
-
-    /// Returns the sequence number before which an open conversation has no message; 0 if that is not known.
-    pub(super) fn began(&self, name: &str) -> u64 {
-        let (shard, hash) = self.shard(name);
-        shard.get(name, hash).map_or(0, |open| open.began)
     }
 
     fn next_row(&self) -> u64 {
@@ -326,9 +302,9 @@ impl Conversations {
         for shard in &self.shards {
             let shard = shard.lock();
             // One shard at a time: the figures need not be of one moment.
-            open += (shard.open.len() + shard.away.len()) as u64;
+            open += (shard.open.len() + shard.evicted.len()) as u64;
             messages += shard.open.iter().map(|open| open.record.messages).sum::<u64>();
-            messages += shard.away.values().map(|away| away.messages).sum::<u64>();
+            messages += shard.evicted.values().map(|evicted| evicted.messages).sum::<u64>();
         }
         ConversationFigures {
             open,
@@ -341,31 +317,31 @@ impl Conversations {
 
     /// Ends those in which nothing was said for too long, at most so many at once, and those that were too many. Others
     /// leave memory.
-    pub(crate) fn expire(&self, now: u64, most: usize) -> Vec<Expired> {
+    pub(crate) fn expire(&self, now: u64, most: usize) -> Vec<EndedConversation> {
         let timeout = self.timeout();
         let mut expired = Vec::new();
-        let mut away = Vec::new();
+        let mut evicted = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
             // The bound is for all shards together: each end is a commit.
-            let rest = most.saturating_sub(expired.len() + away.len());
-            away.extend(shard.end_away(now, timeout, rest));
-            let most = most.saturating_sub(expired.len() + away.len());
+            let rest = most.saturating_sub(expired.len() + evicted.len());
+            evicted.extend(shard.end_evicted(now, timeout, rest));
+            let most = most.saturating_sub(expired.len() + evicted.len());
             let over = shard.open.extract_if(|open| open.record.expires_at(timeout) <= now).take(most);
-            expired.extend(over.map(Expired::of));
-            shard.let_go(now, self.written.load(Ordering::Acquire));
+            expired.extend(over.map(OpenConversation::end));
+            shard.evict(now, self.written.load(Ordering::Acquire));
             expired.append(&mut shard.surplus.0);
-            away.append(&mut shard.surplus.1);
+            evicted.append(&mut shard.surplus.1);
             // Dirty ones may be among those that ended, and their hashes would stay in the list.
             shard.find_dirty();
         }
         // After the locks are released: reads of the database must not hold up messages.
-        expired.extend(away.iter().filter_map(|away| self.read(away)).map(Expired::of));
+        expired.extend(evicted.iter().filter_map(|evicted| self.read(evicted)).map(OpenConversation::end));
         expired
     }
 
     /// Adds the rows of what has changed since the last call.
-    pub(super) fn push_changed(&self, record: &mut Record<'_>) {
+    fn push_dirty(&self, record: &mut Record<'_>) {
         let written = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -385,7 +361,7 @@ impl Conversations {
                         last,
                         messages,
                         record: Cow::Owned(text),
-                        began: open.began,
+                        began: open.first_seq,
                     });
                 }
                 record.push(ConversationRow::Activity { id, last, messages });
@@ -395,7 +371,7 @@ impl Conversations {
     }
 
     /// Marks all conversations as unwritten after a transaction that failed, so that the next one writes them again.
-    pub(super) fn undo(&self) {
+    fn mark_unwritten(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             // Which of them the transaction wrote is not recorded, and writing one again does no harm.
