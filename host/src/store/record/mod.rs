@@ -46,7 +46,7 @@ impl<'a> Record<'a> {
     /// Returns the memory for the next record.
     pub(crate) fn into_buffers(self) -> RecordBuffers {
         // Keeps none of the rows, which borrow from a commit, but the allocation: the collection is made in place.
-        let rows = self.rows.into_iter().filter_map(|_| None).collect();
+        let rows = self.rows.into_iter().map_while(|_| None).collect();
         RecordBuffers { rows, heads: self.heads }
     }
 
