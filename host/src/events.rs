@@ -23,11 +23,11 @@ impl Events {
     pub(crate) fn emit(&self, agent: Option<&str>, kind: &str, data: Value) {
         // The writer of the store replaces the id: ids are in the order of commits.
         let event = Event { id: 0, at: clock::now_ms(), agent: agent.map(str::to_owned), kind: kind.to_owned(), data };
-        self.store.keep_event(event);
+        self.store.events().keep(event);
     }
 
     /// Subscribes to the events that are committed from now on, with their ids.
     pub(crate) fn follow(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.store.follow_events()
+        self.store.events().follow()
     }
 }

@@ -13,7 +13,6 @@ use super::problem;
 use crate::agent::Agent;
 use crate::api_types::{AgentStatus, HostStatus, RevisionStatus};
 use crate::problem::Problem;
-use crate::store::Store;
 
 /// Returns the state of the host.
 #[utoipa::path(get, path = "/v1/host", tag = "host", responses((status = 200, body = HostStatus)))]
@@ -57,7 +56,7 @@ pub(super) async fn list_revisions(
 pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
     let mut agents = api.reconciler.agents().await?;
     // Counted here and not by the reconciler, which must not wait for the store.
-    let dead: HashMap<String, u64> = api.read(Store::dead_by_agent).await?.into_iter().collect();
+    let dead: HashMap<String, u64> = api.read(|store| store.dead_letters().by_agent()).await?.into_iter().collect();
     for agent in &mut agents {
         agent.dead_letters = dead.get(&agent.name).copied().unwrap_or(0);
     }
@@ -71,7 +70,7 @@ pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
 pub(super) async fn find(api: &Api, name: &str) -> Result<AgentStatus, Problem> {
     match api.reconciler.agent(name).await? {
         Some(mut agent) => {
-            let dead = api.read(Store::dead_by_agent).await?;
+            let dead = api.read(|store| store.dead_letters().by_agent()).await?;
             agent.dead_letters = dead.iter().find(|(name, _)| *name == agent.name).map_or(0, |(_, count)| *count);
             Ok(agent)
         }

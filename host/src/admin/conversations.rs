@@ -45,7 +45,10 @@ pub(super) async fn list(
     // On a blocking thread: participants are not indexed, so that all records are searched.
     let found = tokio::task::spawn_blocking(move || {
         let participant = params.participant.as_deref();
-        Ok((context.conversations.list(participant, limit as usize), context.store.ended(participant, limit)?))
+        Ok((
+            context.conversations.list(participant, limit as usize),
+            context.store.conversations().ended(participant, limit)?,
+        ))
     });
     let found: Result<_, String> = found.await.map_err(|error| problem::host_error(error.to_string()))?;
     let (open, ended) = found.map_err(problem::host_error)?;
@@ -89,10 +92,10 @@ pub(super) async fn show(
         let conversation = match context.conversations.get(&id) {
             Some(record) => Some(status(on_wall(&record).into_owned(), None)),
             // Open conversations are in memory, ended ones only in the store.
-            None => store.ended_conversation(&id)?.map(|(record, at)| status(record, Some(at))),
+            None => store.conversations().ended_conversation(&id)?.map(|(record, at)| status(record, Some(at))),
         };
         // One more than asked for tells whether there are older ones.
-        let mut messages = store.thread(&id, limit + 1)?;
+        let mut messages = store.queue().thread(&id, limit + 1)?;
         let more = messages.len() > limit as usize;
         if more {
             // The oldest: the newest are asked for, and the list is in order of time.

@@ -148,7 +148,7 @@ pub(super) async fn list(
     let after = bounded("after", after)?;
     let filter = DeadFilter { agent, reason, after, ..DeadFilter::default() };
     // On a blocking thread: a filter may search many records for few results.
-    let dead_letters = api.read(move |store| store.dead(&filter, limit)).await?;
+    let dead_letters = api.read(move |store| store.dead_letters().list(&filter, limit)).await?;
     // A page that is not full is the last one.
     let full = u32::try_from(dead_letters.len()).is_ok_and(|count| count == limit);
     let next = dead_letters.last().filter(|_| full).map(|dead| dead.number);
@@ -233,7 +233,7 @@ pub(super) async fn drop_one(
 ) -> Result<Json<DropResult>, Problem> {
     let dead = find(&api, &number).await?.dead;
     // Another request may have been faster since it was found.
-    let dropped = api.context.store.forget_dead(DeadFilter::one(dead.number)).await?;
+    let dropped = api.context.store.dead_letters().forget(DeadFilter::one(dead.number)).await?;
     if dropped == 0 {
         return Err(not_there(&number));
     }
@@ -254,10 +254,10 @@ pub(super) async fn drop_some(
 ) -> Result<Json<DropResult>, Problem> {
     let mut filter = filter(params.agent, params.reason, params.all)?;
     // Bounded to those that exist now: the caller has not seen later ones.
-    filter.up_to = api.context.store.last_dead().map_err(problem::host_error)?;
+    filter.up_to = api.context.store.dead_letters().last().map_err(problem::host_error)?;
     let data = json!({ "by": who.to_string(), "agent": filter.agent, "reason": filter.reason });
     let agent = filter.agent.clone();
-    let dropped = api.context.store.forget_dead(filter).await?;
+    let dropped = api.context.store.dead_letters().forget(filter).await?;
     let mut data = data;
     data["count"] = dropped.into();
     api.context.events.emit(agent.as_deref(), "dead-letter.dropped", data);
@@ -295,7 +295,7 @@ async fn find(api: &Api, number: &str) -> Result<DeadInFull, Problem> {
     let parsed: u64 = number
         .parse()
         .map_err(|_| Problem::bad_request(format!("`{}` is no number of a dead letter", number.escape_debug())))?;
-    let found = api.read(move |store| store.dead_letter(parsed)).await?;
+    let found = api.read(move |store| store.dead_letters().get(parsed)).await?;
     found.ok_or_else(|| not_there(number))
 }
 

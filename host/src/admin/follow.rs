@@ -79,7 +79,7 @@ pub(super) async fn events(
 ) -> Result<Response, Problem> {
     let mut filter = EventFilter { agent: params.agent, after: params.after, limit: page_size(params.limit, EVENTS)? };
     if !params.follow && !wants_stream(&headers) {
-        let events = api.context.store.events(&filter).map_err(problem::host_error)?;
+        let events = api.context.store.events().list(&filter).map_err(problem::host_error)?;
         return Ok(Json(events.iter().map(entry).collect::<Vec<_>>()).into_response());
     }
     // Takes precedence over `after`: a client that reconnects repeats the query of its first request.
@@ -107,7 +107,7 @@ fn catch_up(api: &Api, filter: &mut EventFilter) -> Result<VecDeque<Arc<Event>>,
     let newest_only = filter.after == 0;
     let mut backlog = VecDeque::new();
     loop {
-        let events = api.context.store.events(filter).map_err(problem::host_error)?;
+        let events = api.context.store.events().list(filter).map_err(problem::host_error)?;
         let full = u32::try_from(events.len()).is_ok_and(|count| count == filter.limit);
         filter.after = events.last().map_or(filter.after, |event| event.id);
         backlog.extend(events.into_iter().map(Arc::new));

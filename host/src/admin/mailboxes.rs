@@ -70,7 +70,7 @@ async fn hold(api: Api, who: Who, name: &str, held: bool) -> Result<Json<Mailbox
     // A task of its own: both steps have to be done even if the client disconnects in between.
     let work = async move {
         // Stored first: a mailbox that is paused and not stored would run again after a restart.
-        api.context.store.keep_paused(agent.name().to_string(), held).await?;
+        api.context.store.queue().set_paused(agent.name().to_string(), held).await?;
         let was = agent.mailbox_figures().held;
         agent.set_operator_paused(held);
         // Repeated requests leave one event.

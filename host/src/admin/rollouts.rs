@@ -66,7 +66,7 @@ pub(super) async fn differences(
     store.flush().await.map_err(|error| problem::host_error(error.to_string()))?;
     let found = match rollout {
         Some(rollout) => Ok(Some(rollout)),
-        None => store.newest_difference(agent.name().as_str()),
+        None => store.rollouts().newest_difference(agent.name().as_str()),
     };
     let rollout = match found.map_err(problem::host_error)? {
         Some(rollout) => rollout,
@@ -75,7 +75,7 @@ pub(super) async fn differences(
     };
     let mut told =
         AnswerDifferences { agent: agent.name().to_string(), rollout, by_nature: Vec::new(), messages: Vec::new() };
-    for (number, record) in store.differences(&told.agent, rollout).map_err(problem::host_error)? {
+    for (number, record) in store.rollouts().differences(&told.agent, rollout).map_err(problem::host_error)? {
         let read = match number {
             // Number 0 holds the paths that differ by nature; messages are numbered from 1.
             0 => serde_json::from_str(&record).map(|paths| told.by_nature = paths),

@@ -69,7 +69,8 @@ pub(super) async fn list_keys(
     let agent = api.agent(&name).await?;
     let limit = page_size(params.limit, PAGE)?;
     let store = &api.context.store;
-    let entries = store.entries(&name, &params.prefix, params.after.as_deref(), limit).map_err(problem::host_error)?;
+    let entries =
+        store.state().entries(&name, &params.prefix, params.after.as_deref(), limit).map_err(problem::host_error)?;
     let full = u32::try_from(entries.len()).is_ok_and(|count| count == limit);
     let keys: Vec<StateKey> = entries
         .into_iter()
@@ -191,7 +192,7 @@ fn ttl_ms(text: &str) -> Result<u64, Problem> {
 }
 
 fn find(api: &Api, agent: &str, key: &str) -> Result<Option<Read>, Problem> {
-    api.context.store.read(agent, key).map_err(problem::host_error)
+    api.context.store.state().read(agent, key).map_err(problem::host_error)
 }
 
 fn no_key(agent: &str, key: &str) -> Problem {

@@ -48,7 +48,7 @@ pub(crate) struct StoreFigures {
 pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Problem> {
     let figures = &api.context.host_stats;
     // From the store and not from counters, so that letters of removed agents are included.
-    let dead_letters = api.read(|store| store.dead_counts(&DeadFilter::default())).await?;
+    let dead_letters = api.read(|store| store.dead_letters().counts(&DeadFilter::default())).await?;
     Ok(Json(HostStats {
         at: crate::clock::now_ms(),
         messages: figures.messages(),

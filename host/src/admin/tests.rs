@@ -608,9 +608,9 @@ async fn pausing_a_mailbox_is_recorded() {
     for _ in 0..2 {
         assert_eq!(bench.ask("POST", "/v1/mailboxes/echo/pause", "").await.json()["held"], true);
     }
-    assert_eq!(bench.context.store.paused().unwrap(), ["echo"]);
+    assert_eq!(bench.context.store.queue().paused().unwrap(), ["echo"]);
     assert_eq!(bench.ask("POST", "/v1/mailboxes/echo/resume", "").await.json()["held"], false);
-    assert!(bench.context.store.paused().unwrap().is_empty());
+    assert!(bench.context.store.queue().paused().unwrap().is_empty());
     assert_eq!(bench.ask("POST", "/v1/mailboxes/ecko/pause", "").await.code(), "no-agent");
     assert_eq!(bench.get("/v1/rollouts").await.json(), json!([]));
     for (path, code) in [

@@ -76,7 +76,7 @@ pub(super) async fn list(
     api.agent(&name).await?;
     let limit = page_size(params.limit, PAGE)?;
     let after = params.after.as_deref().map_or(Ok((0, 0)), place)?;
-    let timers = api.context.store.waiting_timers(&name, after, limit).map_err(problem::host_error)?;
+    let timers = api.context.store.timers().waiting(&name, after, limit).map_err(problem::host_error)?;
     // A page that is not full is the last one.
     let full = u32::try_from(timers.len()).is_ok_and(|count| count == limit);
     let next = timers.last().filter(|_| full).map(|timer| format!("{}-{}", timer.place.0, timer.place.1));
@@ -121,7 +121,7 @@ pub(super) async fn cancel(
     let store = Arc::clone(&api.context.store);
     let (of, wanted) = (name.clone(), TimerName::of(timer.clone()));
     // On a blocking thread: a name is searched among all timers of the agent.
-    let found = tokio::task::spawn_blocking(move || store.timers_named(&of, &wanted));
+    let found = tokio::task::spawn_blocking(move || store.timers().named(&of, &wanted));
     let found = found.await.map_err(|error| problem::host_error(error.to_string()))?.map_err(problem::host_error)?;
     let mut found = found.into_iter();
     let (found, other) = (found.next().ok_or_else(missing)?, found.next());
@@ -133,7 +133,7 @@ pub(super) async fn cancel(
         return Err(Problem::new(StatusCode::CONFLICT, "unclear", detail));
     }
     // It may have come due since it was found.
-    if !api.context.store.cancel_timer(found.sender.clone(), found.id.clone()).await? {
+    if !api.context.store.timers().cancel(found.sender.clone(), found.id.clone()).await? {
         return Err(missing());
     }
     // The removal of an agent from the declaration may have waited for its last timer.

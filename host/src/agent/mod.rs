@@ -114,14 +114,14 @@ impl Agent {
     pub(crate) fn new(spec: Arc<AgentSpec>, directory: Arc<dyn Directory>) -> Arc<Self> {
         let shared = Arc::clone(directory.shared());
         let context = Arc::clone(&shared.context);
-        let state_bytes = context.store.state_bytes(spec.name.as_str()).unwrap_or_else(|error| {
+        let state_bytes = context.store.state().bytes(spec.name.as_str()).unwrap_or_else(|error| {
             tracing::error!(agent = %spec.name, error, "the size of an agent's state cannot be read; taken for 0");
             0
         });
         // Taken out of the backlog: an agent of the same name that is declared again later must not get them twice.
         let (waiting, paused) = shared.backlog.lock().take(spec.name.as_str());
         let mailbox = Mailbox::new(&spec, paused);
-        let timers = context.store.timers.of(spec.name.as_str());
+        let timers = context.store.timer_counts.of(spec.name.as_str());
         let stats = Stats::new(spec.name.shared(), Arc::clone(&context.host_stats));
         let agent = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),

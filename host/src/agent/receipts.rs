@@ -109,11 +109,12 @@ impl Receipts {
         if let Some(receipt) = self.get(id) {
             return Some(receipt);
         }
-        let kept = store.kept(id).map_err(unread).ok()??;
+        let kept = store.queue().accepted(id).map_err(unread).ok()??;
         let state = match kept.handled {
             None => ReceiptState::Pending,
             // A message that was given up is taken out as if no revision had handled it.
-            Some((at, 0)) => match store.dead(&DeadFilter::one(kept.seq), 1).map_err(unread).ok()?.pop() {
+            Some((at, 0)) => match store.dead_letters().list(&DeadFilter::one(kept.seq), 1).map_err(unread).ok()?.pop()
+            {
                 Some(dead) => ReceiptState::Failed {
                     at: dead.at,
                     revision: dead.revision.as_deref().and_then(revision).map(Arc::new),
@@ -267,7 +268,7 @@ mod tests {
         plant(&store, "DELETE FROM message").await;
         let found = receipts.find(&store, "m-1").unwrap();
         assert!(matches!(found.state, ReceiptState::Failed { at: 7, .. }), "{:?}", found.state);
-        store.forget_dead(DeadFilter::default()).await.unwrap();
+        store.dead_letters().forget(DeadFilter::default()).await.unwrap();
         assert_eq!(receipts.find(&store, "m-1"), None);
     }
 

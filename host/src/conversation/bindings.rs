@@ -46,7 +46,7 @@ impl Conversations {
             self.write_soon(&mut shard, (name, hash));
             drop(shard);
             // Changed conversations are written with the next transaction.
-            store.write_changed();
+            store.conversations().write_changed();
         }
     }
 

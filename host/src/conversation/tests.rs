@@ -59,10 +59,10 @@ async fn one_in_which_nothing_is_said_ends_with_what_it_owes() {
     let owed: Vec<_> = expired.iter().flat_map(|ended| &ended.record.unanswered).collect();
     assert_eq!((expired.len(), &*owed[0].from, &*owed[0].to, &*owed[0].key), (1, "triage", "desk", "m-1"));
     end(&store, expired).await;
-    let (record, at) = store.ended_conversation("asked").unwrap().unwrap();
+    let (record, at) = store.conversations().ended_conversation("asked").unwrap().unwrap();
     assert_eq!((record.messages, record.unanswered.len(), at), (1, 1, 7), "it is still there for a look");
-    assert_eq!(store.ended(Some("desk"), 10).unwrap().len(), 1);
-    assert_eq!(store.ended(Some("ledger"), 10).unwrap().len(), 0);
+    assert_eq!(store.conversations().ended(Some("desk"), 10).unwrap().len(), 1);
+    assert_eq!(store.conversations().ended(Some("ledger"), 10).unwrap().len(), 0);
     // What the host says of it does not begin it again.
     all.record_failure("asked", &say("desk", "triage", Performative::Failure, 3_000));
     assert_eq!(all.get("asked"), None);
@@ -228,7 +228,7 @@ async fn a_commit_that_is_refused_for_what_it_sends_keeps_nothing() {
     store.submit(CommitRequest::new(commit, sends, Box::new(|done| drop(told.send(done.result)))));
     let result = result.await.unwrap();
     assert!(matches!(result, Err(CommitError::Illegal(_))), "{result:?}");
-    assert_eq!((store.read("web", "key").unwrap(), store.thread("c-1", 9).unwrap().len()), (None, 0));
+    assert_eq!((store.state().read("web", "key").unwrap(), store.queue().thread("c-1", 9).unwrap().len()), (None, 0));
     assert_eq!((all.get("c-2"), all.figures().open), (None, 0));
 }
 

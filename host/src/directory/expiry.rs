@@ -119,12 +119,12 @@ mod tests {
         asked("ledger", "gone", minutes(31));
         expire_conversations(&directory);
         store.flush().await.unwrap();
-        let thread = store.thread("old", 10).unwrap();
+        let thread = store.queue().thread("old", 10).unwrap();
         let told = &thread[0].envelope.message;
         assert_eq!((thread.len(), told.performative), (1, Performative::Failure));
         assert_eq!((&*told.receiver, &*told.sender, told.in_reply_to.as_deref()), ("triage", "desk", Some("of-old")));
         for other in ["young", "outside", "gone"] {
-            assert!(store.thread(other, 10).unwrap().is_empty(), "{other}");
+            assert!(store.queue().thread(other, 10).unwrap().is_empty(), "{other}");
         }
         assert_eq!(context.conversations.figures().open, 1, "only the young one");
     }

@@ -43,7 +43,7 @@ impl GuestHost for HostDirectory {
         if let Some(what) = under_way() {
             return Ok(Seen { what, durable: false });
         }
-        let what = self.context.store.read(agent, key)?;
+        let what = self.context.store.state().read(agent, key)?;
         // Looked up again: a commit that began between the two may be what the store returned.
         let safe = under_way().is_none();
         Ok(Seen { what, durable: safe })
@@ -52,16 +52,16 @@ impl GuestHost for HostDirectory {
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
         match self.routes.load().including_retiring(agent) {
             Some(agent) => agent.keys(prefix, after, limit),
-            None => Ok(Seen { what: self.context.store.keys(agent, prefix, after, limit)?, durable: true }),
+            None => Ok(Seen { what: self.context.store.state().keys(agent, prefix, after, limit)?, durable: true }),
         }
     }
 
     fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String> {
-        Ok(self.context.store.timer(agent, timer)?.map(|(id, _)| id))
+        Ok(self.context.store.timers().get(agent, timer)?.map(|(id, _)| id))
     }
 
     fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String> {
-        Ok(self.context.store.snapshot(revision.agent.as_str(), revision.number)?.map(|snapshot| snapshot.data))
+        Ok(self.context.store.snapshots().get(revision.agent.as_str(), revision.number)?.map(|snapshot| snapshot.data))
     }
 
     fn not_restored(&self, revision: &RevisionId, fault: &Fault) {

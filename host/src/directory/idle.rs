@@ -44,7 +44,7 @@ pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) 
                     .forget_gone(|agent| routes.including_retiring(agent).is_some(), SystemTime::now());
             });
         }
-        if let Err(error) = directory.context.store.tidy_memories().await {
+        if let Err(error) = directory.context.store.snapshots().tidy().await {
             tracing::warn!(%error, "pieces of memories that are nobody's could not be removed; they take room");
         }
         if let Err(error) = remove_expired(&directory).await {
@@ -64,14 +64,20 @@ pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) 
 /// Removes keys whose time is over from the disk.
 async fn remove_expired(directory: &HostDirectory) -> Result<(), String> {
     for _ in 0..EXPIRED_ROUNDS {
-        let expired = directory.context.store.expired(clock::now_ms(), EXPIRED_AT_ONCE)?;
+        let expired = directory.context.store.state().expired(clock::now_ms(), EXPIRED_AT_ONCE)?;
         let found: usize = expired.values().map(Vec::len).sum();
         for (agent, keys) in expired {
             let routes = directory.routes.load_full();
             // That of an agent that is not declared is kept all the same.
             let bytes =
                 routes.including_retiring(&agent).map_or_else(Arc::default, |agent| Arc::clone(agent.state_bytes()));
-            directory.context.store.remove_expired(agent, keys, bytes).await.map_err(|error| error.to_string())?;
+            directory
+                .context
+                .store
+                .state()
+                .remove_expired(agent, keys, bytes)
+                .await
+                .map_err(|error| error.to_string())?;
         }
         if found < EXPIRED_AT_ONCE as usize {
             break;

@@ -17,7 +17,7 @@ pub(crate) fn waiting_for_others(shared: &AgentShared, known: impl Fn(&str) -> b
     let mut waiting: BTreeMap<String, u64> = backlog.waiting().map(|(name, count)| (name.to_owned(), count)).collect();
     // Timers have a lock of their own.
     drop(backlog);
-    for (name, count) in shared.context.store.timers.agents() {
+    for (name, count) in shared.context.store.timer_counts.agents() {
         *waiting.entry(name.to_string()).or_default() += count;
     }
     waiting.retain(|name, _| !known(name));
@@ -30,7 +30,7 @@ pub(crate) async fn bury_orphan_timers(store: &Arc<Store>, agents: Vec<Arc<str>>
         // In portions, until none is left.
         loop {
             // Whenever they are due: nothing would fire them later.
-            let fired = match store.fire_timers(Arc::clone(&agent), u64::MAX, AT_ONCE).await {
+            let fired = match store.timers().fire(Arc::clone(&agent), u64::MAX, AT_ONCE).await {
                 Ok(fired) if fired.is_empty() => break,
                 Ok(fired) => fired,
                 Err(error) => {
@@ -64,7 +64,7 @@ pub(crate) fn bury_orphans(store: &Arc<Store>, orphans: Vec<(String, Vec<Queued>
         );
         let agent: Arc<str> = agent.into();
         for Queued { seq, .. } in waiting {
-            match store.message(seq) {
+            match store.queue().message(seq) {
                 Ok(Some(envelope)) => bury_orphan(store, &agent, envelope),
                 Ok(None) => {}
                 Err(error) => {

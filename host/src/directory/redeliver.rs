@@ -57,7 +57,7 @@ pub(crate) async fn redeliver(
 ) -> Result<Redelivered, RedeliverError> {
     let store = &directory.context.store;
     // What becomes a dead letter again meanwhile has a higher number, and stays.
-    let last = store.last_dead().map_err(RedeliverError::Store)?;
+    let last = store.dead_letters().last().map_err(RedeliverError::Store)?;
     let filter = DeadFilter { up_to: filter.up_to.min(last), ..filter };
     // Before anything is taken out, so that a request for one agent fails as a whole.
     if let Some(name) = &filter.agent {
@@ -84,7 +84,7 @@ pub(crate) async fn redeliver(
 async fn count(store: &Arc<Store>, filter: &DeadFilter) -> Result<Vec<(String, u64)>, RedeliverError> {
     let (store, filter) = (Arc::clone(store), filter.clone());
     // The query reads all dead letters, which would block the runtime.
-    let counts = tokio::task::spawn_blocking(move || store.dead_counts(&filter)).await;
+    let counts = tokio::task::spawn_blocking(move || store.dead_letters().counts(&filter)).await;
     let counts = counts.map_err(|error| RedeliverError::Store(error.to_string()))?.map_err(RedeliverError::Store)?;
     Ok(counts.into_iter().map(|found| (found.agent, found.count)).collect())
 }
@@ -108,7 +108,11 @@ fn taker(directory: &HostDirectory, name: &str, revision: Option<&RevisionId>) -
 async fn redeliver_to(store: &Store, agent: &Arc<Agent>, mut filter: DeadFilter) -> Result<u64, RedeliverError> {
     let mut count = 0;
     loop {
-        let revived = store.revive(filter.clone()).await.map_err(|error| RedeliverError::Store(error.to_string()))?;
+        let revived = store
+            .dead_letters()
+            .revive(filter.clone())
+            .await
+            .map_err(|error| RedeliverError::Store(error.to_string()))?;
         if revived.envelopes.is_empty() {
             return Ok(count);
         }

@@ -68,7 +68,7 @@ pub(crate) fn list(directory: &HostDirectory, agent: Option<&Agent>, now: u64) -
         for schedule in &agent.spec().schedules {
             // Before it fires for the first time the store has since when its times count.
             let fired = |at: &u64| schedule.next_after(at.saturating_sub(1)) == Some(*at);
-            let last = directory.context.store.fired_at(agent.name().as_str(), &schedule.key())?;
+            let last = directory.context.store.queue().fired_at(agent.name().as_str(), &schedule.key())?;
             found.push(ScheduleStatus {
                 agent: agent.name().to_string(),
                 cron: schedule.cron.as_str().to_owned(),
@@ -134,7 +134,7 @@ fn begin(
     now: u64,
     make_up: bool,
 ) -> Option<u64> {
-    let last = match directory.context.store.fired_at(agent.name().as_str(), key) {
+    let last = match directory.context.store.queue().fired_at(agent.name().as_str(), key) {
         Ok(last) => last,
         Err(error) => {
             tracing::error!(agent = %agent.name(), error, "when a schedule fired last cannot be read; what it missed is not made up for");
@@ -243,7 +243,7 @@ mod tests {
     /// The messages that wait, once all is written.
     async fn waiting(directory: &HostDirectory) -> usize {
         directory.context.store.flush().await.unwrap();
-        directory.context.store.queued(&RandomState::new()).unwrap().get("clock").map_or(0, Vec::len)
+        directory.context.store.queue().queued(&RandomState::new()).unwrap().get("clock").map_or(0, Vec::len)
     }
 
     /// Lets go of the folder, which the agents hold as well.
@@ -307,7 +307,7 @@ mod tests {
             assert_eq!(waiting(&directory).await, count, "{}", at.cast_signed() - noon.cast_signed());
         }
         let told: Vec<_> =
-            directory.context.store.events(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
+            directory.context.store.events().list(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
         let told: Vec<_> = told.iter().map(|event| (event.kind.as_str(), event.data["seconds"].as_u64())).collect();
         assert_eq!(told, [("schedule.clock-set-back", Some(62 * 60))]);
     }
@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(waiting(&directory).await, 1);
         assert_eq!(status(&directory, BEGAN).0, Some(BEGAN + MINUTE), "the only one that fired");
         let refused: Vec<_> =
-            directory.context.store.events(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
+            directory.context.store.events().list(&EventFilter { limit: 10, ..EventFilter::default() }).unwrap();
         let times: Vec<_> = refused.iter().map(|event| (event.kind.as_str(), event.data["at"].as_u64())).collect();
         let expected = [2, 3].map(|minute| ("schedule.refused", Some(BEGAN + minute * MINUTE)));
         assert_eq!(times, expected);

@@ -44,7 +44,7 @@ fn look_at_all(directory: &HostDirectory, look: fn(&Agent)) {
 /// Handles a change of the wall clock by this many milliseconds. Things with a date follow it; things that wait for a
 /// duration do not.
 async fn clock_was_set(directory: &HostDirectory, ahead: i64) {
-    if let Err(error) = directory.context.store.redate_timers().await {
+    if let Err(error) = directory.context.store.timers().redate().await {
         tracing::error!(%error, "timers with a date come as if the clock had not been set");
     }
     look_at_all(directory, Agent::follow_clock);

@@ -45,7 +45,7 @@ impl Reconciler {
         let known = self.ledgers.get(name).map_or(0, Ledger::last_number);
         let Some(managed) = self.managed.get_mut(name) else { return };
         let next = managed.next_number.unwrap_or_else(|| {
-            let last = self.context.store.last_revision(name.as_str()).unwrap_or_else(|error| {
+            let last = self.context.store.rollouts().last_revision(name.as_str()).unwrap_or_else(|error| {
                 tracing::error!(agent = %name, error, "an agent's last revision cannot be read; its numbers start at 1 again");
                 None
             });

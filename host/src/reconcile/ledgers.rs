@@ -23,10 +23,10 @@ impl Reconciler {
             // Here, because a ledger grows only when it changes.
             let gone = ledger.expire(wanted.spec.rollout.rollback.rules.keep);
             let record = serde_json::to_string(ledger).expect("a ledger is text and numbers");
-            self.context.store.keep_ledger(name.shared(), Some(record));
+            self.context.store.rollouts().keep_ledger(name.shared(), Some(record));
             if !gone.is_empty() {
-                self.context.store.forget_state_copies(name.shared(), gone.clone());
-                self.context.store.forget_handoffs(name.shared(), gone);
+                self.context.store.state().forget_copies(name.shared(), gone.clone());
+                self.context.store.snapshots().forget_handoffs(name.shared(), gone);
                 self.has_garbage = true;
             }
             let Some(rollout) = ledger.rollouts.last() else { continue };
@@ -63,7 +63,7 @@ impl Reconciler {
     /// Removes the ledger of an agent that is gone.
     pub(super) fn forget_ledger(&mut self, name: &AgentName) {
         self.ledgers.remove(name);
-        self.context.store.keep_ledger(name.shared(), None);
+        self.context.store.rollouts().keep_ledger(name.shared(), None);
         self.has_garbage = true;
     }
 }

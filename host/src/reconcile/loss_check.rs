@@ -23,7 +23,7 @@ impl Reconciler {
         for name in names {
             let open = self.ledgers.get_mut(name).and_then(|ledger| ledger.open_mut());
             let Some(rollout) = open.filter(|rollout| rollout.after_message.is_none()) else { continue };
-            rollout.after_message = now.get_or_insert_with(|| self.context.store.last_place().ok()).to_owned();
+            rollout.after_message = now.get_or_insert_with(|| self.context.store.queue().last_seq().ok()).to_owned();
         }
     }
 

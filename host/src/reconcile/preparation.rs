@@ -120,7 +120,7 @@ impl Preparation {
 
     /// Persists the number, digest and settings of the revision, so that the number is never used for another.
     async fn keep(&self) -> Result<(), String> {
-        let last = self.context.store.last_revision(self.id.agent.as_str())?;
+        let last = self.context.store.rollouts().last_revision(self.id.agent.as_str())?;
         // A restarted host prepares revisions that the store knows already.
         if self.ran || last.is_some_and(|(number, ..)| number >= self.id.number) {
             return Ok(());
@@ -132,7 +132,7 @@ impl Preparation {
             settings: self.spec.revision_settings().to_owned(),
             created_at: clock::now_ms(),
         };
-        self.context.store.keep_revision(record).await.map_err(|error| error.to_string())
+        self.context.store.rollouts().keep_revision(record).await.map_err(|error| error.to_string())
     }
 
     /// Starts the first instances.

@@ -140,11 +140,11 @@ fn persist_differences(context: &HostContext, agent: &AgentName, rollout: u64, c
     };
     // Number 0 is for the paths that differ by nature.
     for (number, record) in (1..).zip(records.take_while(within)) {
-        context.store.keep_difference(agent.shared(), rollout, number, record);
+        context.store.rollouts().keep_difference(agent.shared(), rollout, number, record);
     }
     if !comparison.by_nature.is_empty() {
         let paths = serde_json::to_string(&comparison.by_nature).expect("paths are text");
-        context.store.keep_difference(agent.shared(), rollout, 0, paths);
+        context.store.rollouts().keep_difference(agent.shared(), rollout, 0, paths);
     }
 }
 

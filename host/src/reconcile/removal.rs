@@ -129,7 +129,7 @@ impl Reconciler {
     pub(super) fn bury_orphans(&mut self) {
         if self.orphans_until.take_if(|until| *until <= Instant::now()).is_some() {
             let orphans = self.directory.shared.backlog.lock().take_others(|name| self.wanted.contains_key(name));
-            let mut timers = self.context.store.timers.agents();
+            let mut timers = self.context.store.timer_counts.agents();
             // Agents that drain are left to their own removal.
             timers.retain(|(name, _)| !self.wanted.contains_key(&**name) && !self.managed.contains_key(&**name));
             let store = Arc::clone(&self.context.store);
@@ -152,9 +152,9 @@ async fn log_dead_letters(context: Arc<HostContext>, names: BTreeSet<AgentName>)
     let counted = tokio::task::spawn_blocking(move || {
         let filter = |agent| DeadFilter { agent, reason: Some(REMOVED.to_owned()), ..DeadFilter::default() };
         let counts = if names.len() > MAX_SINGLE_COUNTS {
-            context.store.dead_counts(&filter(None))
+            context.store.dead_letters().counts(&filter(None))
         } else {
-            let each = names.iter().map(|name| context.store.dead_counts(&filter(Some(name.to_string()))));
+            let each = names.iter().map(|name| context.store.dead_letters().counts(&filter(Some(name.to_string()))));
             each.collect::<Result<Vec<_>, _>>().map(|counts| counts.concat())
         };
         counts.map(|counts| counts.into_iter().filter(|count| names.contains(count.agent.as_str())).collect::<Vec<_>>())

@@ -71,9 +71,9 @@ impl Reconciler {
 
 /// Returns the copies of an agent's state that are kept, the newest first. Blocks while it counts later writes.
 fn kept_states(store: &Store, agent: &AgentName) -> Result<Vec<StateCopy>, String> {
-    let copies = store.state_copies(agent.as_str())?;
+    let copies = store.state().copies(agent.as_str())?;
     let kept = copies.into_iter().filter(|copy| !copy.unfinished).map(|copy| {
-        let written_since = store.written_since(agent.as_str(), copy.revision)?;
+        let written_since = store.state().written_since(agent.as_str(), copy.revision)?;
         let (revision, keys) = (copy.revision, copy.keys);
         Ok(StateCopy { revision, state_versions: copy.holds.into_iter().collect(), keys, written_since })
     });

@@ -129,7 +129,7 @@ impl Reconciler {
         let (context, candidate) = (Arc::clone(&self.context), rollout.candidate());
         let keep = KeepState { revision: revision.number, holds, rollout: id, unfinished: false };
         self.work_on(revision, move |_, revision| async move {
-            let kept = context.store.keep_state(revision.agent.shared(), keep).await;
+            let kept = context.store.state().copy(revision.agent.shared(), keep).await;
             let result = kept.map(|copy| emit_state_kept(&context, &revision, &candidate, &copy));
             let result = result.map_err(|error| format!("the state could not be kept: {error}"));
             if result.is_err() {
@@ -234,7 +234,7 @@ async fn move_all(
         }
         let Some(converting) = &converting else { return Ok(()) };
         // Last: until here a restart of the host restores the copy.
-        let finished = context.store.finish_state_copy(agent.name().shared(), converting.stable).await;
+        let finished = context.store.state().finish_copy(agent.name().shared(), converting.stable).await;
         finished.map_err(|error| format!("the end of the conversion could not be kept: {error}"))
     };
     moved.await.map_err(|why: String| MoveError { why, unfinished })
@@ -263,7 +263,7 @@ async fn convert(
         return Ok(());
     }
     if !again {
-        let kept = context.store.keep_state(name.shared(), converting.keeps()).await;
+        let kept = context.store.state().copy(name.shared(), converting.keeps()).await;
         let copy = kept.map_err(|error| format!("the state could not be kept: {error}"))?;
         *unfinished = true;
         emit_state_kept(context, &id, &new.id, &copy);

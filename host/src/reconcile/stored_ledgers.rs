@@ -11,7 +11,7 @@ use crate::store::Store;
 /// Reads the persisted ledgers. Each open rollout is notified that the host has restarted.
 pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
     // The agents run all the same: calls matter more than the history of rollouts.
-    let records = store.ledgers().unwrap_or_else(|error| {
+    let records = store.rollouts().ledgers().unwrap_or_else(|error| {
         tracing::error!(error, "the rollouts cannot be read; all agents begin with what is declared");
         Vec::new()
     });
@@ -21,7 +21,7 @@ pub(super) fn load(store: &Store, now: u64) -> BTreeMap<AgentName, Ledger> {
             Ok(mut ledger) => {
                 if let Some(rollout) = ledger.open_mut() {
                     let consequence = rollout.record_restart(now);
-                    let copies = store.state_copies(&agent).unwrap_or_else(|error| {
+                    let copies = store.state().copies(&agent).unwrap_or_else(|error| {
                         tracing::error!(agent, error, "the states that are kept cannot be read");
                         Vec::new()
                     });
@@ -50,7 +50,7 @@ pub(super) fn unfinished_conversions(
     ledgers: &BTreeMap<AgentName, Ledger>,
     desired: &Desired,
 ) -> BTreeSet<AgentName> {
-    let copies = store.unfinished_state_copies().unwrap_or_else(|error| {
+    let copies = store.state().unfinished_copies().unwrap_or_else(|error| {
         tracing::error!(error, "the states that were being converted cannot be read");
         Vec::new()
     });
@@ -66,7 +66,7 @@ pub(super) fn unfinished_conversions(
         }
         // Blocks on purpose: no agent may be registered before its state is whole.
         let restored = tokio::task::block_in_place(|| {
-            let restored = store.restore_state(agent.as_str().into(), copy.revision, None, Arc::default());
+            let restored = store.state().restore(agent.as_str().into(), copy.revision, None, Arc::default());
             tokio::runtime::Handle::current().block_on(restored)
         });
         match restored {

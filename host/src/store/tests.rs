@@ -1,6 +1,7 @@
 use caxton_control::Performative;
 use caxton_control::mailbox::Priority;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
@@ -8,6 +9,7 @@ use crate::api_types::StoreCheck;
 use crate::clock;
 use crate::conversation::Conversations;
 use crate::message::{Deliver, Envelope, Expiry, Message, Outgoing, Value};
+use rusqlite::Connection;
 
 /// Settings with this durability and the defaults beside.
 pub(crate) fn settings(durability: Durability) -> desired::StoreSpec {
@@ -59,7 +61,7 @@ pub(crate) async fn kept(store: &Store, envelope: Envelope) -> Envelope {
     let sent = Outgoing::new(Arc::new(Anywhere), Box::new(envelope));
     store.submit(CommitRequest::new(Commit::new("".into()), vec![sent], done));
     let seq = receiver.await.unwrap().expect("it has a place");
-    store.message(seq).unwrap().expect("it is kept")
+    store.queue().message(seq).unwrap().expect("it is kept")
 }
 
 /// Changes the database beside all order.
@@ -85,10 +87,10 @@ pub(crate) async fn conversation_names(store: &Store) -> (Vec<String>, Vec<Strin
 pub(crate) async fn end_conversations(store: &Store, expired: Vec<EndedConversation>) {
     for ended in expired {
         let write = move |transaction: &rusqlite::Transaction<'_>, counters: &mut Counters| {
-            let is_named = conversations::is_named(transaction, &ended)?;
+            let is_named = tables::conversations::is_named(transaction, &ended)?;
             let mut record = counters.new_record();
-            conversations::push_end(&mut record, &ended, is_named, 7);
-            counters.apply(&mut tables::Tables::new(transaction), record)
+            tables::conversations::push_end(&mut record, &ended, is_named, 7);
+            counters.apply(&mut writer::apply::Tables::new(transaction), record)
         };
         store.change(write).await.unwrap();
     }
@@ -120,7 +122,7 @@ pub(super) fn change(writes: &[(&str, Option<&str>)], reads: &[(&str, u64)]) -> 
 /// Commits a change of `counter`'s state, and waits. Returns the size of the state.
 pub(super) async fn commit(store: &Store, mut change: StateChange) -> Result<Option<u64>, CommitError> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    change.version = store.next_version();
+    change.version = store.state().next_version();
     let done = Box::new(|committed: Committed| drop(sender.send(committed.result.map(|()| committed.state_bytes))));
     let mut commit = Commit::new("counter".into());
     commit.state = Some(change);
@@ -137,9 +139,9 @@ async fn what_is_committed_is_there_after_opening_again() {
     commit(&store, change(&[("b", None)], &[])).await.unwrap();
     drop(store);
     let store = open(&folder, Durability::Fsync);
-    assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"1");
-    assert_eq!(store.read("counter", "b").unwrap(), None);
-    assert_eq!(store.state_bytes("counter").unwrap(), 2);
+    assert_eq!(store.state().read("counter", "a").unwrap().unwrap().value, b"1");
+    assert_eq!(store.state().read("counter", "b").unwrap(), None);
+    assert_eq!(store.state().bytes("counter").unwrap(), 2);
 }
 
 #[tokio::test]
@@ -150,7 +152,7 @@ async fn a_log_that_is_emptied_leaves_all_in_the_database_itself() {
     let log = folder.path().join(format!("{DATABASE}-wal"));
     assert!(fs::metadata(&log).unwrap().len() > 0);
     // A thread that has read before holds a connection.
-    assert!(store.read("counter", "a").unwrap().is_some());
+    assert!(store.state().read("counter", "a").unwrap().is_some());
     store.empty_log().await.unwrap();
     assert_eq!(fs::metadata(&log).unwrap().len(), 0);
     let copy = folder.path().join("copy.db");
@@ -158,7 +160,7 @@ async fn a_log_that_is_emptied_leaves_all_in_the_database_itself() {
     let found = Connection::open(copy).unwrap().query_row("SELECT value FROM state", [], |row| row.get(0));
     assert_eq!(found, Ok(b"1".to_vec()));
     commit(&store, change(&[("a", Some("2"))], &[])).await.unwrap();
-    assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"2", "it goes on");
+    assert_eq!(store.state().read("counter", "a").unwrap().unwrap().value, b"2", "it goes on");
 }
 
 #[tokio::test]
@@ -183,10 +185,10 @@ async fn what_is_added_is_added_to_what_is_there() {
         let adds = [(key.to_owned(), Add { by, sum })].into();
         StateChange { adds, ..change(&[], &[]) }
     };
-    let kept = || store.read("counter", "n").unwrap().unwrap();
+    let kept = || store.state().read("counter", "n").unwrap().unwrap();
     commit(&store, add("n", 40, 40)).await.unwrap();
     commit(&store, add("n", 2, 42)).await.unwrap();
-    let (first, bytes) = (kept(), store.state_bytes("counter").unwrap());
+    let (first, bytes) = (kept(), store.state().bytes("counter").unwrap());
     assert_eq!((first.value.as_slice(), bytes), (b"42".as_slice(), 3));
     // Foretold from a commit that was refused: who read that sum is in conflict.
     let foretold = first.version + 1;
@@ -204,13 +206,13 @@ async fn a_commit_that_read_what_has_changed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Durability::Os);
     commit(&store, change(&[("n", Some("1"))], &[("n", 0)])).await.unwrap();
-    let seen = store.read("counter", "n").unwrap().unwrap().version;
+    let seen = store.state().read("counter", "n").unwrap().unwrap().version;
     commit(&store, change(&[("n", Some("2"))], &[("n", seen)])).await.unwrap();
     let late = commit(&store, change(&[("n", Some("9"))], &[("n", seen)])).await;
     assert!(matches!(&late, Err(CommitError::Conflict(key)) if key == "n"), "{late:?}");
     let blind = commit(&store, change(&[("m", Some("9"))], &[("n", 0)])).await;
     assert!(matches!(&blind, Err(CommitError::Conflict(_))), "{blind:?}");
-    assert_eq!(store.read("counter", "n").unwrap().unwrap().value, b"2");
+    assert_eq!(store.state().read("counter", "n").unwrap().unwrap().value, b"2");
 }
 
 #[tokio::test]
@@ -219,7 +221,7 @@ async fn keys_come_in_order_a_page_at_a_time() {
     let store = open(&folder, Durability::Os);
     let keys = ["a%", "a/1", "a/2", "a/3", "b", "é", "a\u{10ffff}"];
     commit(&store, change(&keys.map(|key| (key, Some("x"))), &[])).await.unwrap();
-    let page = |prefix, after, limit| store.keys("counter", prefix, after, limit).unwrap();
+    let page = |prefix, after, limit| store.state().keys("counter", prefix, after, limit).unwrap();
     assert_eq!(page("a/", None, 2), ["a/1", "a/2"]);
     assert_eq!(page("a/", Some("a/2"), 2), ["a/3"]);
     assert_eq!(page("a", None, 10), ["a%", "a/1", "a/2", "a/3", "a\u{10ffff}"]);
@@ -245,13 +247,13 @@ async fn a_key_whose_time_is_over_is_read_by_nobody_and_then_removed() {
     let store = open(&folder, Durability::Os);
     commit(&store, expiring(&[("a", HOUR), ("b", -1), ("c", -1)], &[])).await.unwrap();
     commit(&store, change(&[("d", Some("1"))], &[])).await.unwrap();
-    let is_there = |store: &Store, key: &str| store.read("counter", key).unwrap().is_some();
+    let is_there = |store: &Store, key: &str| store.state().read("counter", key).unwrap().is_some();
     assert_eq!(["a", "b", "c", "d"].map(|key| is_there(&store, key)), [true, false, false, true]);
-    assert_eq!(store.keys("counter", "", None, 9).unwrap(), ["a", "d"]);
-    assert_eq!(store.keys("counter", "", None, 1).unwrap(), ["a"], "a page is full of what is there");
-    assert_eq!(store.state_bytes("counter").unwrap(), 8, "until they are removed they take room");
-    let entries = store.entries("counter", "", None, 9).unwrap();
-    assert_eq!(entries[0].expires_at, store.read("counter", "a").unwrap().unwrap().expires_at);
+    assert_eq!(store.state().keys("counter", "", None, 9).unwrap(), ["a", "d"]);
+    assert_eq!(store.state().keys("counter", "", None, 1).unwrap(), ["a"], "a page is full of what is there");
+    assert_eq!(store.state().bytes("counter").unwrap(), 8, "until they are removed they take room");
+    let entries = store.state().entries("counter", "", None, 9).unwrap();
+    assert_eq!(entries[0].expires_at, store.state().read("counter", "a").unwrap().unwrap().expires_at);
     assert!(entries[0].expires_at.is_some() && entries[1].expires_at.is_none());
     // Kept over a restart.
     drop(store);
@@ -259,16 +261,20 @@ async fn a_key_whose_time_is_over_is_read_by_nobody_and_then_removed() {
     assert_eq!(["a", "b", "c", "d"].map(|key| is_there(&store, key)), [true, false, false, true]);
     let now = clock::now_ms();
     let agent: Arc<str> = "counter".into();
-    assert_eq!(store.expired(now, 1).unwrap().into_values().map(|keys| keys.len()).sum::<usize>(), 1, "it is bounded");
-    let found = store.expired(now, 9).unwrap();
+    assert_eq!(
+        store.state().expired(now, 1).unwrap().into_values().map(|keys| keys.len()).sum::<usize>(),
+        1,
+        "it is bounded"
+    );
+    let found = store.state().expired(now, 9).unwrap();
     assert_eq!(found[&agent].len(), 2);
     // One is written meanwhile, and stays.
     commit(&store, change(&[("c", Some("22"))], &[("c", 0)])).await.unwrap();
     let bytes = Arc::new(AtomicU64::new(0));
-    store.remove_expired(Arc::clone(&agent), found[&agent].clone(), Arc::clone(&bytes)).await.unwrap();
+    store.state().remove_expired(Arc::clone(&agent), found[&agent].clone(), Arc::clone(&bytes)).await.unwrap();
     assert_eq!(["a", "b", "c", "d"].map(|key| is_there(&store, key)), [true, false, true, true]);
-    assert_eq!((store.state_bytes("counter").unwrap(), bytes.load(Ordering::Relaxed)), (7, 7));
-    assert!(store.expired(now, 9).unwrap().is_empty());
+    assert_eq!((store.state().bytes("counter").unwrap(), bytes.load(Ordering::Relaxed)), (7, 7));
+    assert!(store.state().expired(now, 9).unwrap().is_empty());
     assert!(store.check().unwrap().ok);
 }
 
@@ -288,7 +294,7 @@ async fn a_key_that_expires_before_the_commit_counts_as_it_was_seen() {
     assert_eq!(late, Err(CommitError::Conflict("a".to_owned())));
     let gone = commit(&store, change(&[("other", Some("3"))], &[("a", 0)])).await;
     assert_eq!(gone, Err(CommitError::Conflict("a".to_owned())));
-    assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"new");
+    assert_eq!(store.state().read("counter", "a").unwrap().unwrap().value, b"new");
     // One that is there is not taken for one that is gone.
     commit(&store, expiring(&[("b", HOUR)], &[])).await.unwrap();
     let blind = commit(&store, change(&[("other", Some("4"))], &[("b", 0)])).await;
@@ -311,10 +317,10 @@ async fn keys_of_the_format_before_times_to_live_stay() {
         .unwrap();
     drop(older);
     let store = open(&folder, Durability::Os);
-    let found = store.read("counter", "a").unwrap().unwrap();
+    let found = store.state().read("counter", "a").unwrap().unwrap();
     assert_eq!((&*found.value, found.version, found.expires_at), (&b"1"[..], 7, None));
     commit(&store, expiring(&[("a", HOUR)], &[("a", 7)])).await.unwrap();
-    assert!(store.read("counter", "a").unwrap().unwrap().expires_at.is_some());
+    assert!(store.state().read("counter", "a").unwrap().unwrap().expires_at.is_some());
     assert!(store.check().unwrap().ok);
 }
 
@@ -351,11 +357,11 @@ fn a_store_of_a_newer_version_is_refused() {
 async fn events_are_told_once_kept_and_read_a_page_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Durability::Os);
-    let mut follow = store.follow_events();
+    let mut follow = store.events().follow();
     for number in 0..5 {
         let agent = if number == 2 { None } else { Some("echo".to_owned()) };
         let data = serde_json::json!({ "number": number });
-        store.keep_event(Event { id: 0, at: 1, agent, kind: "test".to_owned(), data });
+        store.events().keep(Event { id: 0, at: 1, agent, kind: "test".to_owned(), data });
     }
     let told: Vec<i64> = {
         let mut told = Vec::new();
@@ -367,7 +373,7 @@ async fn events_are_told_once_kept_and_read_a_page_at_a_time() {
     assert_eq!(told, [1, 2, 3, 4, 5], "each is committed when it is told, with its id");
     let ids = |agent: Option<&str>, after, limit| -> Vec<i64> {
         let filter = EventFilter { agent: agent.map(str::to_owned), after, limit };
-        store.events(&filter).unwrap().iter().map(|event| event.id).collect()
+        store.events().list(&filter).unwrap().iter().map(|event| event.id).collect()
     };
     assert_eq!(ids(None, 0, 2), [4, 5], "the newest");
     assert_eq!(ids(None, 1, 2), [2, 3], "the next");
@@ -379,10 +385,10 @@ async fn memory_keeps_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Durability::Memory);
     commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
-    assert!(store.read("counter", "a").unwrap().is_some());
+    assert!(store.state().read("counter", "a").unwrap().is_some());
     drop(store);
     let store = open(&folder, Durability::Memory);
-    assert!(store.read("counter", "a").unwrap().is_none());
+    assert!(store.state().read("counter", "a").unwrap().is_none());
 }
 
 /// Returns the error of opening a store whose folder was changed while no host had it.
@@ -498,7 +504,7 @@ async fn a_copy_has_what_was_committed_and_can_be_put_in_its_place() {
     let old = restore(folder.path(), &copy, true).unwrap().unwrap();
     assert_eq!(old, folder.path().join("caxton.db.old"));
     let store = open(&folder, Durability::Fsync);
-    assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"1");
+    assert_eq!(store.state().read("counter", "a").unwrap().unwrap().value, b"1");
     assert!(store.check().unwrap().ok);
     drop(store);
     let old: String = Connection::open(old)
@@ -526,7 +532,7 @@ async fn compacting_gives_back_what_is_free() {
     assert!(before > 500_000 && before - after > 450_000, "{before} {after}");
     assert_eq!((at_rest.size().unwrap().free_bytes, at_rest.size().unwrap().commits), (0, None));
     drop(at_rest);
-    assert_eq!(open(&folder, Durability::Os).read("counter", "b").unwrap().unwrap().value, b"1");
+    assert_eq!(open(&folder, Durability::Os).state().read("counter", "b").unwrap().unwrap().value, b"1");
 }
 
 #[tokio::test]
@@ -550,7 +556,7 @@ async fn what_is_being_written_is_safe_when_it_is_over() {
     assert!(futures::poll!(safe.as_mut()).is_pending());
     other.execute_batch("COMMIT").unwrap();
     safe.await;
-    assert_eq!(store.read("counter", "a").unwrap().unwrap().value, b"2");
+    assert_eq!(store.state().read("counter", "a").unwrap().unwrap().value, b"2");
     committed.await.unwrap().unwrap();
 }
 
@@ -565,7 +571,7 @@ async fn once_its_log_is_gone_nothing_is_committed_or_read() {
         let refused = commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap_err().to_string();
         assert!(refused.contains("`caxton.db-wal` is not there any more"), "{refused}");
     }
-    let unread = store.read("counter", "a").unwrap_err();
+    let unread = store.state().read("counter", "a").unwrap_err();
     assert!(unread.contains("is not there any more"), "{unread}");
     store.wait_durable().await;
 }

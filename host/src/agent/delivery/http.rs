@@ -408,7 +408,7 @@ impl Agent {
         let timeout = self.context.conversations.timeout();
         let (stays, over) = (self.sticky() == Sticky::Conversation, now.saturating_sub(timeout));
         let find = || {
-            let kept = stays.then(|| store.beginning(self.name.as_str(), name, over))?;
+            let kept = stays.then(|| store.conversations().beginning(self.name.as_str(), name, over))?;
             kept.inspect_err(
                 |error| tracing::error!(agent = %self.name, error, "when a conversation began is not known"),
             )
@@ -416,7 +416,7 @@ impl Agent {
         };
         let KnownStart { first, is_news } = self.conversation_starts.note(name, now, timeout, find);
         if stays && is_news {
-            store.keep_beginning(self.name.shared(), name.to_owned(), first, now, over);
+            store.conversations().keep_beginning(self.name.shared(), name.to_owned(), first, now, over);
         }
         first
     }

@@ -30,7 +30,7 @@ impl Agent {
     async fn find_lost_in(self: &Arc<Self>, after: u64, in_hand: Duration) -> Result<Option<Vec<u64>>, String> {
         let agent = Arc::clone(self);
         let mut missing =
-            blocking(move || agent.context.store.unhandled_after(agent.name.as_str(), after, MOST)).await?;
+            blocking(move || agent.context.store.queue().unhandled_after(agent.name.as_str(), after, MOST)).await?;
         // A bound on memory; a mailbox of that length is no sign of a loss.
         if missing.len() == MOST {
             return Err(format!("{MOST} messages or more wait"));
@@ -45,7 +45,7 @@ impl Agent {
             }
             let agent = Arc::clone(self);
             // The store second: a message that was handled between the two looks is found there.
-            missing = blocking(move || agent.context.store.still_unhandled(&missing)).await?;
+            missing = blocking(move || agent.context.store.queue().still_unhandled(&missing)).await?;
             if missing.is_empty() || Instant::now() >= until {
                 return Ok(Some(missing));
             }
@@ -95,7 +95,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let agent = agent(&folder, "");
         let before = sent(&agent, "m-0", 0).await.seq.unwrap();
-        assert_eq!(agent.context.store.last_place(), Ok(before));
+        assert_eq!(agent.context.store.queue().last_seq(), Ok(before));
         let waits = sent(&agent, "m-1", 0).await;
         let in_hand = Duration::from_millis(50);
         agent.mailbox.lock().queue.reserve_beyond();

@@ -19,7 +19,10 @@ pub(crate) struct Backlog {
 /// The store cannot be read.
 pub(crate) fn backlog(store: &Store) -> Result<Backlog, String> {
     // Read at once for all agents: one scan instead of one for each of ten thousand.
-    Ok(Backlog { waiting: store.queued(&*CONVERSATIONS)?, paused: store.paused()?.into_iter().collect() })
+    Ok(Backlog {
+        waiting: store.queue().queued(&*CONVERSATIONS)?,
+        paused: store.queue().paused()?.into_iter().collect(),
+    })
 }
 
 impl Backlog {

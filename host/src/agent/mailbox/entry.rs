@@ -111,7 +111,7 @@ impl Agent {
                 }
                 Ok(envelope)
             }
-            QueuedMessage::Stored(place) => match self.context.store.message(place.seq) {
+            QueuedMessage::Stored(place) => match self.context.store.queue().message(place.seq) {
                 Ok(Some(mut envelope)) => {
                     // The times by the steady clock from before, because the wall clock may have been set meanwhile.
                     envelope.due = envelope.due.map(|_| place.since);

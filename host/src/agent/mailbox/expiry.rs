@@ -190,7 +190,7 @@ mod tests {
         // What is answered second comes after all that the first commits told.
         agent.context.store.flush().await.unwrap();
         agent.context.store.flush().await.unwrap();
-        let dead = agent.context.store.dead(&DeadFilter::default(), 9).unwrap();
+        let dead = agent.context.store.dead_letters().list(&DeadFilter::default(), 9).unwrap();
         dead.into_iter().map(|dead| format!("{} {}", dead.id, dead.reason)).collect()
     }
 

@@ -63,7 +63,7 @@ impl Agent {
             return Ok(());
         }
         let replaces = envelope.timer.as_ref().is_some_and(|name| {
-            let found = self.context.store.timer(&envelope.message.sender, &TimerName::Name(name.clone()));
+            let found = self.context.store.timers().get(&envelope.message.sender, &TimerName::Name(name.clone()));
             matches!(found, Ok(Some((_, receiver))) if receiver == self.name.as_str())
         });
         if replaces {
@@ -100,7 +100,7 @@ impl Agent {
 
     /// Puts timers that are due by `now` into reserved places of the mailbox.
     async fn fire(self: Arc<Self>, now: u64, places: u32) {
-        let (fired, failed) = match self.context.store.fire_timers(self.name.shared(), now, places).await {
+        let (fired, failed) = match self.context.store.timers().fire(self.name.shared(), now, places).await {
             Ok(fired) => (fired, false),
             Err(error) => {
                 tracing::error!(agent = %self.name, %error, "timers that are due stay in the store");
@@ -140,7 +140,7 @@ impl Agent {
         }
         self.context.workers.spawn(async move {
             loop {
-                match agent.context.store.fire_timers(agent.name.shared(), u64::MAX, AT_ONCE).await {
+                match agent.context.store.timers().fire(agent.name.shared(), u64::MAX, AT_ONCE).await {
                     Ok(fired) if fired.is_empty() => return,
                     Ok(fired) => fired.into_iter().for_each(|envelope| agent.bury_timer(envelope, why)),
                     Err(error) => {

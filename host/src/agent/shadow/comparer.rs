@@ -54,6 +54,7 @@ impl Comparer {
         self.stored = self
             .context
             .store
+            .rollouts()
             .differences_size(self.shadow.agent(), self.shadow.rollout())
             .unwrap_or((MAX_STORED, MAX_STORED_BYTES));
         loop {
@@ -127,7 +128,7 @@ impl Comparer {
         self.by_nature.extend(new.iter().map(|path| shortened(path)));
         let paths = serde_json::to_string(&self.by_nature).expect("paths are text");
         // Number 0 is the record of the paths; those of messages begin with 1.
-        self.context.store.keep_difference(Arc::clone(self.shadow.agent()), self.shadow.rollout(), 0, paths);
+        self.context.store.rollouts().keep_difference(Arc::clone(self.shadow.agent()), self.shadow.rollout(), 0, paths);
     }
 
     /// Returns the answer of a revision to a copy; `None` if the host could not provide what it asked for.
@@ -182,7 +183,7 @@ impl Comparer {
         // Counted even if it is too large: a later, smaller one would otherwise appear to be the first.
         self.stored = (messages + 1, bytes + record.len() as u64);
         if bytes + record.len() as u64 <= MAX_STORED_BYTES {
-            self.context.store.keep_difference(
+            self.context.store.rollouts().keep_difference(
                 Arc::clone(self.shadow.agent()),
                 self.shadow.rollout(),
                 messages + 1,

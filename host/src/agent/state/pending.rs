@@ -135,7 +135,7 @@ impl PendingState {
         for (key, add) in &mut state.adds {
             let before = match self.keys.get(key) {
                 Some(newest) => newest.there().cloned(),
-                None => store.read(agent, key).map_err(CommitError::Store)?.map(Value::from),
+                None => store.state().read(agent, key).map_err(CommitError::Store)?.map(Value::from),
             };
             let bytes = before.as_ref().map(|value| &*value.bytes);
             add.sum = sum(bytes, add.by).map_err(|_| CommitError::NotANumber(key.clone()))?;
@@ -143,7 +143,7 @@ impl PendingState {
             sums.push((key.clone(), Some(Value { bytes: add.sum.to_string().into(), expiry })));
         }
         // Under the lock, so that the order of versions is that of the commits in the store.
-        let version = store.next_version();
+        let version = store.state().next_version();
         state.version = version;
         let written = state.writes.iter().map(|(key, value)| (key.clone(), value.clone()));
         for (key, value) in written.chain(sums) {
@@ -314,7 +314,7 @@ impl Agent {
         let removed = own.iter().filter(|(_, there)| !there).count();
         let ask = limit.saturating_add(u32::try_from(removed).unwrap_or(u32::MAX));
         let mut keys: BTreeSet<String> =
-            self.context.store.keys(self.name.as_str(), prefix, after, ask)?.into_iter().collect();
+            self.context.store.state().keys(self.name.as_str(), prefix, after, ask)?.into_iter().collect();
         // Beyond the last one of a full page the store has more, which come with the next.
         let end = if keys.len() >= ask as usize { keys.last().cloned() } else { None };
         for (key, there) in own {

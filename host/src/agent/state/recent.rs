@@ -51,14 +51,14 @@ impl RecentMessages {
 /// Deletes messages that were kept for rehearsals which are not declared any more: of agents that are not declared, or
 /// whose `rehearse` became 0 while no host ran.
 pub(crate) fn forget_unwanted(store: &Store, desired: &Desired) {
-    let agents = store.recent_agents().unwrap_or_else(|error| {
+    let agents = store.recent().agents().unwrap_or_else(|error| {
         tracing::error!(error, "which messages are kept for rehearsals cannot be read; they stay");
         Vec::new()
     });
     let wanted = |name: &String| desired.agents.get(name.as_str()).is_some_and(|spec| rehearsed(spec) > 0);
     for name in agents.into_iter().filter(|name| !wanted(name)) {
         tracing::debug!(agent = name, "the messages that were kept for rehearsals are let go");
-        store.forget_recent(name.into());
+        store.recent().forget(name.into());
     }
 }
 
@@ -84,16 +84,16 @@ impl Agent {
         let bytes = message.content.len() + answer.as_ref().map_or(0, Vec::len);
         let mut recent = self.recent.lock();
         // Read once for each start of the host; afterwards the sizes are known here.
-        let load = || self.context.store.recent_sizes(self.name.as_str()).unwrap_or_default();
+        let load = || self.context.store.recent().sizes(self.name.as_str()).unwrap_or_default();
         let (seq, first) = recent.push(load, bytes, limit as usize);
         // Under the lock: their numbers come to the store in order.
-        self.context.store.keep_recent(seq, first, Box::new(envelope), answer);
+        self.context.store.recent().keep(seq, first, Box::new(envelope), answer);
     }
 
     /// Deletes the kept messages.
     pub(in crate::agent) fn forget_recent(&self) {
         *self.recent.lock() = RecentMessages(None);
-        self.context.store.forget_recent(self.name.shared());
+        self.context.store.recent().forget(self.name.shared());
     }
 }
 

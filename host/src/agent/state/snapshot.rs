@@ -76,7 +76,7 @@ impl Agent {
         let (lease, saved) = self.save(revision, lease).await?;
         let Some(snapshot) = saved else { return Ok(()) };
         // Dropping the lease ends the instance; giving it back keeps what could not be saved.
-        if let Err(error) = self.context.store.save_snapshot(self.name.shared(), snapshot).await {
+        if let Err(error) = self.context.store.snapshots().save(self.name.shared(), snapshot).await {
             lease.finish(true);
             return Err(self.not_saved(revision, &format!("its memory could not be kept: {error}")));
         }
@@ -149,22 +149,22 @@ impl Agent {
 
     /// Stores the snapshot that a stateful agent hands over, also for the revision that made it.
     pub(crate) async fn keep_handoff(&self, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
-        self.context.store.keep_handoff(self.name.shared(), snapshot).await
+        self.context.store.snapshots().keep_handoff(self.name.shared(), snapshot).await
     }
 
     /// Stores the agent's last snapshot, of any revision, as the one that this revision hands over.
     pub(crate) async fn keep_saved_as_handoff(&self, revision: u64) -> Result<(), CommitError> {
-        self.context.store.keep_saved_as_handoff(self.name.shared(), revision).await
+        self.context.store.snapshots().keep_saved_as_handoff(self.name.shared(), revision).await
     }
 
     /// Drops the last snapshot of a stateful agent. Snapshots that revisions handed over stay.
     pub(crate) async fn discard(&self) -> Result<(), CommitError> {
-        self.context.store.discard(self.name.shared()).await
+        self.context.store.snapshots().discard(self.name.shared()).await
     }
 
     /// Returns the snapshot that a revision handed over; `None` if it had none.
     pub(crate) fn handed_over(&self, revision: u64) -> Result<Option<Bytes>, String> {
-        Ok(self.context.store.handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
+        Ok(self.context.store.snapshots().handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
     }
 
     /// Restores the copy of the agent's state that was kept for a revision. `keep` first keeps the present state for
@@ -175,11 +175,11 @@ impl Agent {
         keep: Option<KeepState>,
     ) -> Result<RestoredState, CommitError> {
         let bytes = Arc::clone(&self.state_bytes);
-        self.context.store.restore_state(self.name.shared(), revision, keep, bytes).await
+        self.context.store.state().restore(self.name.shared(), revision, keep, bytes).await
     }
 
     /// Restores the snapshot that a revision handed over as the agent's memory.
     pub(crate) async fn take_back(&self, revision: u64) -> Result<(), CommitError> {
-        self.context.store.take_back(self.name.shared(), revision).await
+        self.context.store.snapshots().restore_handoff(self.name.shared(), revision).await
     }
 }

@@ -13,9 +13,9 @@ use super::*;
 use crate::clock;
 use crate::conversation::{Conversations, closed_question};
 use crate::message::{Attempt, Deliver, Envelope, Outgoing, TimerCancel, TimerName};
-use crate::store::counters::Captured;
-use crate::store::tables::Tables;
 use crate::store::tests::{change, expiring, message, settings};
+use crate::store::writer::apply::Tables;
+use crate::store::writer::counters::Captured;
 use crate::store::{
     Add, Commit, CommitRequest, Committed, DeadFilter, DeadLetter, Event, Failed, Fired, Handled, IdempotencyKey,
     RevisionBinding, RevisionRecord, StateChange, Store, schema,
@@ -148,7 +148,7 @@ impl RandomRun {
             let sum = i64::try_from(self.random.below(30)).unwrap();
             state.adds = BTreeMap::from([("sum".to_owned(), Add { by: 3, sum })]);
         }
-        state.version = self.store.next_version();
+        state.version = self.store.state().next_version();
         state
     }
 
@@ -193,15 +193,21 @@ impl RandomRun {
                 self.waiting.lock().push(seq);
             }
             1 => {
-                let Ok(Some(envelope)) = self.store.message(seq) else { return };
+                let Ok(Some(envelope)) = self.store.queue().message(seq) else { return };
                 let error = "it is given up".to_owned();
                 let dead = DeadLetter { envelope: Box::new(envelope), reason: "expired", error, at: self.count };
                 commit.dead = Some(Box::new(dead));
             }
             2 => {
                 commit.handled = Some(Handled { seq, revision: 3, runs: 2 });
-                commit.closes =
-                    self.store.message(seq).ok().flatten().and_then(|asked| closed_question(&asked, &[])).map(Box::new);
+                commit.closes = self
+                    .store
+                    .queue()
+                    .message(seq)
+                    .ok()
+                    .flatten()
+                    .and_then(|asked| closed_question(&asked, &[]))
+                    .map(Box::new);
             }
             _ => commit.handled = Some(Handled { seq, revision: 3, runs: 1 }),
         }
@@ -231,27 +237,27 @@ impl RandomRun {
         match self.random.below(9) {
             0 => {
                 let until = clock::steady_ms() + self.random.below(1_000_000);
-                if let Ok(fired) = store.fire_timers(agent.into(), until, 9).await {
+                if let Ok(fired) = store.timers().fire(agent.into(), until, 9).await {
                     self.waiting.lock().extend(fired.iter().filter_map(|envelope| envelope.seq));
                 }
             }
             1 => {
                 if let Some((sender, id)) = self.timers.pop() {
-                    let _ = store.cancel_timer(sender, id).await;
+                    let _ = store.timers().cancel(sender, id).await;
                 }
             }
-            2 => drop(store.redate_timers().await),
+            2 => drop(store.timers().redate().await),
             3 => {
                 let filter = DeadFilter { agent: Some(agent.to_owned()), ..DeadFilter::default() };
-                if let Ok(revived) = store.revive(filter).await {
+                if let Ok(revived) = store.dead_letters().revive(filter).await {
                     self.waiting.lock().extend(revived.envelopes.iter().filter_map(|envelope| envelope.seq));
                 }
             }
-            4 if self.random.one_in(3) => drop(store.forget_dead(DeadFilter::default()).await),
+            4 if self.random.one_in(3) => drop(store.dead_letters().forget(DeadFilter::default()).await),
             5 => {
                 let data = serde_json::json!({ "count": self.count });
                 let agent = self.random.one_in(2).then(|| agent.to_owned());
-                store.keep_event(Event { id: 0, at: self.count, agent, kind: "tick".to_owned(), data });
+                store.events().keep(Event { id: 0, at: self.count, agent, kind: "tick".to_owned(), data });
             }
             6 => {
                 let (digest, settings) = ("sha256:1".to_owned(), "{}".to_owned());
@@ -262,7 +268,7 @@ impl RandomRun {
                     settings,
                     created_at: self.count,
                 };
-                let _ = store.keep_revision(revision).await;
+                let _ = store.rollouts().keep_revision(revision).await;
             }
             7 => {
                 for expired in self.conversations.expire(u64::MAX / 2, 5) {
@@ -272,9 +278,9 @@ impl RandomRun {
                 }
             }
             _ => {
-                let expired = store.expired(clock::now_ms(), 9).unwrap();
+                let expired = store.state().expired(clock::now_ms(), 9).unwrap();
                 for (agent, keys) in expired {
-                    let _ = store.remove_expired(agent, keys, Arc::default()).await;
+                    let _ = store.state().remove_expired(agent, keys, Arc::default()).await;
                 }
             }
         }
@@ -308,7 +314,7 @@ async fn records_of_a_random_run_applied_to_an_empty_store_give_equal_tables() {
         // So few that some leave.
         let kept = desired::StoreSpec { history: 1_000, dead_letters: 20, ..settings(Durability::Os) };
         let (store, conversations) = Store::open(folder.path(), &kept, Conversations::load).unwrap();
-        let capture = |_: &rusqlite::Transaction<'_>, counters: &mut crate::store::counters::Counters| {
+        let capture = |_: &rusqlite::Transaction<'_>, counters: &mut crate::store::writer::counters::Counters| {
             counters.captured = Some(Captured::default());
             Ok(())
         };
@@ -332,7 +338,7 @@ async fn records_of_a_random_run_applied_to_an_empty_store_give_equal_tables() {
         }
         store.flush().await.unwrap();
         let (sender, records) = tokio::sync::oneshot::channel();
-        let take = move |_: &rusqlite::Transaction<'_>, counters: &mut crate::store::counters::Counters| {
+        let take = move |_: &rusqlite::Transaction<'_>, counters: &mut crate::store::writer::counters::Counters| {
             sender.send(counters.captured.take().unwrap().kept).unwrap();
             Ok(())
         };

@@ -173,7 +173,8 @@ impl Agent {
         self.context.store.flush().await.map_err(|error| error.to_string())?;
         let (limit, is_undo) = (rehearsal.messages, matches!(rehearsal.memory, InitialMemory::HandedOver(_)));
         let search = is_undo.then_some(UNDO_SEARCH);
-        let messages = tokio::task::block_in_place(|| self.context.store.recent(self.name.as_str(), limit, search))?;
+        let messages =
+            tokio::task::block_in_place(|| self.context.store.recent().list(self.name.as_str(), limit, search))?;
         report.messages = u32::try_from(messages.len()).unwrap_or(u32::MAX);
         // A deploy still has to prove that the candidate starts; an undo has no time for it.
         if messages.is_empty() && is_undo {
@@ -254,7 +255,7 @@ impl Agent {
         }
         // A lease waits for the end of the message in progress, so that the memory is that between two messages.
         let Some(lease) = stable.pool.lease_at_rest().await else {
-            let stored = self.context.store.snapshot(self.name.as_str(), stable.id.number)?;
+            let stored = self.context.store.snapshots().get(self.name.as_str(), stable.id.number)?;
             return Ok(stored.map(|snapshot| snapshot.data));
         };
         let (lease, saved) = self.save(stable, lease).await?;

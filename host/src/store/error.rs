@@ -1,0 +1,130 @@
+//! Errors of a store that cannot be used.
+
+use std::path::{Path, PathBuf};
+
+use super::sqlite::backup::CopyError;
+
+/// The error of a store that cannot be used: what the system or SQLite said, and what to try.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The data folder cannot be made or written to.
+    #[error("the data folder {} cannot be used: {cause}; choose another with `--data DIR` or `store.path`", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The error of the system.
+        cause: std::io::Error,
+    },
+    /// A host that is running has it.
+    #[error("the data folder {} is in use by another host{}; stop that one, or choose another folder with `--data DIR`", path.display(), pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// The other host, as it wrote itself down.
+        pid: Option<u32>,
+    },
+    /// The path is held by another host, for which it led to another folder.
+    #[error("another host still has the path {}, whose folder was removed or exchanged under it; it ends within seconds, start this one then", path.display())]
+    PathInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A newer program made it.
+    #[error("the store {} has format {found}, made by a newer version; this one knows formats up to {known}: use the newer version, or another folder with `--data DIR`", path.display())]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// The format found.
+        found: i64,
+        /// The newest format known.
+        known: i64,
+    },
+    /// An older program made it, and no host of this version has opened it yet.
+    #[error("the store {} has format {found}, made by an older version; a host brings it to format {known} when it starts: start one with `caxton up` first", path.display())]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// The format found.
+        found: i64,
+        /// The format of this version.
+        known: i64,
+    },
+    /// The store does not exist.
+    #[error("there is no store {}; say where it is with `--data DIR`", path.display())]
+    Missing {
+        /// The database.
+        path: PathBuf,
+    },
+    /// A store exists where none was expected.
+    #[error("there is a store {} already; with `--force` it is kept beside the new one", path.display())]
+    Exists {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("{} is not a copy of a store; `caxton store backup FILE` makes one", path.display())]
+    NoStore {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The database is damaged.
+    #[error("the store {} is damaged ({cause}): `caxton store check` says more; put a backup in its place with `caxton store restore FILE --force`, or move it away to begin anew", path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// The error of SQLite.
+        cause: rusqlite::Error,
+    },
+    /// The database or its folder cannot be written to.
+    #[error("the store {} cannot be opened for writing ({cause}): mend the permissions of it and its folder, or choose another with `--data DIR`", path.display())]
+    ReadOnly {
+        /// The database.
+        path: PathBuf,
+        /// The error of SQLite.
+        cause: rusqlite::Error,
+    },
+    /// The disk is full.
+    #[error("there is no room on the disk for the store {} ({cause}): make some, or choose a folder elsewhere with `--data DIR`", path.display())]
+    Full {
+        /// The database.
+        path: PathBuf,
+        /// The error of SQLite.
+        cause: rusqlite::Error,
+    },
+    /// The operation would fill the disk.
+    #[error("this needs {} MiB beside the store {}, where {} MiB are free: make room first", needed >> 20, path.display(), free >> 20)]
+    NoRoom {
+        /// The database.
+        path: PathBuf,
+        /// The bytes that are needed.
+        needed: u64,
+        /// The bytes that are free.
+        free: u64,
+    },
+    /// The store cannot be copied.
+    #[error(transparent)]
+    Copy(CopyError),
+    /// The database cannot be opened or read for another reason.
+    #[error("the store {} cannot be used: {cause}; `caxton store check` says whether it is damaged", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// The error of SQLite.
+        cause: rusqlite::Error,
+    },
+}
+
+impl StoreError {
+    /// Returns the error for what SQLite says of a database.
+    pub(in crate::store) fn of(path: &Path, cause: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, PermissionDenied, ReadOnly};
+
+        let path = path.to_owned();
+        match cause.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { path, cause },
+            Some(ReadOnly | CannotOpen | PermissionDenied) => Self::ReadOnly { path, cause },
+            Some(DiskFull) => Self::Full { path, cause },
+            _ => Self::Database { path, cause },
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The locks that keep other hosts from a data folder.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+
+use crate::store::StoreError;
+use crate::store::sqlite::held;
+
+/// The file by which a host holds the data folder.
+pub(in crate::store) const LOCK: &str = "lock";
+
+/// The locks that keep other hosts from the folder. They end with the process, however that ends.
+pub(in crate::store) struct Lock {
+    pub(in crate::store) file: File,
+    _path: held::Claim,
+}
+
+/// Takes the folder for this process.
+pub(in crate::store) fn lock(folder: &Path) -> Result<Lock, StoreError> {
+    let wrong = |cause| StoreError::Folder { path: folder.to_owned(), cause };
+    if !folder.is_dir() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
+    }
+    // Not truncated before the lock is held: it may name the process of another host.
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(folder.join(LOCK))
+        .map_err(wrong)?;
+    // A lock of the kernel and not a file with a process id, which would outlive `kill -9`.
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut text = String::new();
+        let _ = file.read_to_string(&mut text);
+        return Err(StoreError::InUse { path: folder.to_owned(), pid: text.trim().parse().ok() });
+    }
+    let write = || -> std::io::Result<()> {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(&file, "{}", std::process::id())
+    };
+    let mut write = write;
+    // After the lock, whose holder the file names by its process id.
+    let path = held::Claim::take(folder)?;
+    write().map_err(wrong)?;
+    Ok(Lock { file, _path: path })
+}

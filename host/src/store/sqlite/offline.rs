@@ -1,0 +1,167 @@
+//! A store that no host runs on, as commands open it themselves.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::api_types::{StoreCheck, StoreStatus};
+use crate::store::sqlite::backup::{CopyError, copy_into, free};
+use crate::store::sqlite::lock::{Lock, lock};
+use crate::store::sqlite::size::with_suffix;
+use crate::store::sqlite::{check, schema, size};
+use crate::store::{DATABASE, StoreError};
+
+/// The suffixes of the files that make up a database.
+const BESIDE: [&str; 3] = ["", "-wal", "-shm"];
+
+/// A store that is held against hosts, and not changed unless that is asked for.
+pub(crate) struct OfflineStore {
+    database: PathBuf,
+    connection: Connection,
+    /// Locks the folder until this is dropped.
+    _lock: Lock,
+}
+
+impl OfflineStore {
+    /// Takes the store in a folder, if it is there and no host has it. Whether it can be read is not known then.
+    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
+        let database = folder.join(DATABASE);
+        if !database.is_file() {
+            return Err(StoreError::Missing { path: database });
+        }
+        let lock = lock(folder)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection =
+            Connection::open_with_flags(&database, flags).map_err(|error| StoreError::of(&database, error))?;
+        Ok(Self { database, connection, _lock: lock })
+    }
+
+    /// Returns the connection, for tests that plant defects.
+    #[cfg(test)]
+    pub(in crate::store) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn wrong(&self) -> impl Fn(rusqlite::Error) -> StoreError {
+        |error| StoreError::of(&self.database, error)
+    }
+
+    /// Refuses a store that this version does not know. One that is older is brought up to date by the next host.
+    pub(crate) fn known(&self) -> Result<(), StoreError> {
+        schema::format(&self.connection, &self.database).map(|_| ())
+    }
+
+    /// Refuses a store that is not of this version: one that is older lacks tables that are looked into.
+    pub(crate) fn current(&self) -> Result<(), StoreError> {
+        let found = schema::format(&self.connection, &self.database)?;
+        let known = schema::known();
+        if found < known {
+            return Err(StoreError::Older { path: self.database.clone(), found, known });
+        }
+        Ok(())
+    }
+
+    /// Copies it into a file that is not there, or is empty.
+    pub(crate) fn copy_to(&self, file: &Path) -> Result<(), CopyError> {
+        copy_into(&self.connection, &self.database, file)
+    }
+
+    /// Looks through all of it.
+    pub(crate) fn check(&self) -> StoreCheck {
+        check::check(&self.connection)
+    }
+
+    /// Returns the size of the store by kind of record.
+    pub(crate) fn size(&self) -> Result<StoreStatus, StoreError> {
+        self.current()?;
+        size::size(&self.connection, &self.database).map_err(self.wrong())
+    }
+
+    /// Writes it anew without what is free in it. Returns the bytes before and after.
+    pub(crate) fn compact(&self) -> Result<(u64, u64), StoreError> {
+        let bytes = || self.database.metadata().map_or(0, |metadata| metadata.len());
+        self.known()?;
+        // First, so that the sizes are those of databases without logs.
+        self.empty_log()?;
+        let before = bytes();
+        // The new database is made in a temporary file and in the log before it takes the old one's place.
+        let folder = self.database.parent().unwrap_or(Path::new("."));
+        if let Some(free) = free(folder).filter(|free| *free < 2 * before) {
+            return Err(StoreError::NoRoom { path: self.database.clone(), needed: 2 * before, free });
+        }
+        self.connection.execute_batch("VACUUM").map_err(self.wrong())?;
+        self.empty_log()?;
+        Ok((before, bytes()))
+    }
+
+    /// Copies the whole log into the database.
+    fn empty_log(&self) -> Result<(), StoreError> {
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(self.wrong())
+    }
+}
+
+/// Reads the ledgers in a data folder, by agent, also beside a host that runs on it; none if there is no store. Changes
+/// nothing in the folder.
+pub(crate) fn ledgers(folder: &Path) -> Result<Vec<(String, String)>, StoreError> {
+    let database = folder.join(DATABASE);
+    if !database.is_file() {
+        return Ok(Vec::new());
+    }
+    let wrong = |error| StoreError::of(&database, error);
+    // Without a log no host writes to it, and no file has to be created beside it.
+    let quiet = if with_suffix(&database, "-wal").exists() { "" } else { "&immutable=1" };
+    let escaped: String = database.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(format!("file:{escaped}?mode=ro{quiet}"), flags).map_err(wrong)?;
+    // One of a version before the first rollouts has none.
+    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'ledger')";
+    if !connection.query_row(known, [], |row| row.get::<_, bool>(0)).map_err(wrong)? {
+        return Ok(Vec::new());
+    }
+    let mut ledgers = connection.prepare("SELECT agent, record FROM ledger").map_err(wrong)?;
+    let rows = ledgers.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(wrong)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(wrong)
+}
+
+/// Puts a copy in the place of the store of a folder, which no host may have. A store that is there is kept beside it
+/// if `replace` says so; gives where.
+pub(crate) fn restore(folder: &Path, copy: &Path, replace: bool) -> Result<Option<PathBuf>, StoreError> {
+    let no_store = || StoreError::NoStore { path: copy.to_owned() };
+    if !copy.is_file() {
+        return Err(no_store());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(copy, flags).map_err(|error| StoreError::of(copy, error))?;
+    if schema::format(&connection, copy)? == 0 {
+        return Err(no_store());
+    }
+    let lock = lock(folder)?;
+    let database = folder.join(DATABASE);
+    let old = with_suffix(&database, ".old");
+    let there = database.exists();
+    if there && !replace {
+        return Err(StoreError::Exists { path: database });
+    }
+    // Through SQLite, so that a file that was copied with a log beside it comes whole.
+    let folder_wrong = |cause| StoreError::Folder { path: folder.to_owned(), cause };
+    let temporary = tempfile::Builder::new().prefix("copy-").tempfile_in(folder).map_err(folder_wrong)?;
+    copy_into(&connection, copy, temporary.path()).map_err(StoreError::Copy)?;
+    // Before the rename: after a crash the name could lead to an empty file otherwise.
+    File::open(temporary.path()).and_then(|file| file.sync_all()).map_err(folder_wrong)?;
+    // The log goes with its database: SQLite would take it for that of the new one.
+    for suffix in BESIDE {
+        let (from, to) = (with_suffix(&database, suffix), with_suffix(&old, suffix));
+        // Mostly there is none; other errors show in the rename.
+        let _ = fs::remove_file(&to);
+        if from.exists() {
+            fs::rename(&from, &to).map_err(folder_wrong)?;
+        }
+    }
+    temporary.persist(&database).map_err(|error| folder_wrong(error.error))?;
+    // A rename is durable only once its folder is synced.
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(folder_wrong)?;
+    // Held until the new store is in place: no host may open a mixture of both.
+    drop(lock);
+    Ok(there.then_some(old))
+}

@@ -1,0 +1,164 @@
+//! The last messages of an agent: those that are kept for rehearsals, or else what the history has.
+
+use std::sync::Arc;
+
+use rusqlite::params;
+
+use crate::message::Envelope;
+use crate::store::handles::RecentTable;
+use crate::store::writer::message_row::{self, COLUMNS};
+
+/// A message that was handled well.
+#[derive(Debug)]
+pub(crate) struct RecentMessage {
+    /// The message.
+    pub(crate) envelope: Envelope,
+    /// The answer that was given to it, as the agent encodes it; none if there was none, or it was not kept.
+    pub(crate) answer: Option<Vec<u8>>,
+}
+
+/// The place of the answer, after [`COLUMNS`].
+const ANSWER: usize = 7;
+/// The bytes of messages and answers that are read for one rehearsal.
+const MAX_BYTES: usize = 64 << 20;
+
+impl RecentTable<'_> {
+    /// Keeps a message that was handled well as number `seq` of its agent, and forgets those before `first`. Nobody
+    /// waits: whether it is kept changes nothing of what was told.
+    pub(crate) fn keep(self, seq: u64, first: u64, envelope: Box<Envelope>, answer: Option<Vec<u8>>) {
+        self.0.tell_writer(move |transaction| {
+            let mut head = Vec::new();
+            message_row::encode(&envelope, &mut head);
+            let message = &envelope.message;
+            transaction
+                .prepare_cached("DELETE FROM recent WHERE agent = ?1 AND seq < ?2")?
+                .execute(params![message.receiver, first.cast_signed()])?;
+            transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO recent (agent, seq, conversation, rank, due, head, content, answer)
+                     VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6, ?7)",
+                )?
+                .execute(params![
+                    message.receiver,
+                    seq.cast_signed(),
+                    message.conversation_id,
+                    message.priority as i64,
+                    head,
+                    message.content,
+                    answer,
+                ])
+        });
+    }
+
+    /// Forgets the messages that are kept of an agent.
+    pub(crate) fn forget(self, agent: Arc<str>) {
+        self.0.tell_writer(move |transaction| {
+            transaction.prepare_cached("DELETE FROM recent WHERE agent = ?1")?.execute([&*agent])
+        });
+    }
+
+    /// The agents of which messages are kept. Takes time in proportion to them, and not to their messages.
+    pub(crate) fn agents(self) -> Result<Vec<String>, String> {
+        self.0.with_reader(|connection| {
+            // Jumps from agent to agent in the index, where DISTINCT would read every row.
+            let mut agents = connection.prepare(
+                "WITH RECURSIVE known (agent) AS (
+                     SELECT min(agent) FROM recent
+                     UNION ALL SELECT (SELECT min(agent) FROM recent WHERE agent > known.agent) FROM known
+                     WHERE agent IS NOT NULL
+                 ) SELECT agent FROM known WHERE agent IS NOT NULL",
+            )?;
+            agents.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// The numbers of the messages that are kept of an agent, the oldest first, with the bytes of each
+    /// and of its answer.
+    pub(crate) fn sizes(self, agent: &str) -> Result<Vec<(u64, usize)>, String> {
+        self.0.with_reader(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT seq, length(content) + coalesce(length(answer), 0) FROM recent
+                     WHERE agent = ?1 ORDER BY seq",
+                )?
+                .query_map([agent], |row| {
+                    Ok((row.get::<_, i64>(0)?.cast_unsigned(), usize::try_from(row.get::<_, i64>(1)?).unwrap_or(0)))
+                })?
+                .collect()
+        })
+    }
+
+    /// The last messages that an agent handled well, the oldest first: at most so many, and not more than fit into
+    /// memory. Blocks; without any that are kept for this it looks through the history, or the last `looks` messages of
+    /// all agents in it.
+    pub(crate) fn list(self, agent: &str, limit: u32, looks: Option<u32>) -> Result<Vec<RecentMessage>, String> {
+        let kept = format!("SELECT {COLUMNS}, answer FROM recent WHERE agent = ?1 ORDER BY seq DESC LIMIT ?2");
+        let history = format!(
+            "SELECT {COLUMNS}, NULL FROM message JOIN ack USING (seq)
+             WHERE seq > {} AND agent = ?1 AND ack.revision <> 0 ORDER BY seq DESC LIMIT ?2",
+            looks.map_or("0".to_owned(), |looks| format!("(SELECT max(seq) FROM message) - {looks}"))
+        );
+        self.0.with_reader(|connection| {
+            let read = |sql: &str| -> rusqlite::Result<Vec<RecentMessage>> {
+                let (mut found, mut bytes) = (Vec::new(), 0);
+                let mut statement = connection.prepare_cached(sql)?;
+                let mut rows = statement.query(params![agent, limit])?;
+                while let Some(row) = rows.next()? {
+                    let (envelope, answer) = (message_row::decode(row)?, row.get::<_, Option<Vec<u8>>>(ANSWER)?);
+                    bytes += envelope.message.content.len() + answer.as_ref().map_or(0, Vec::len);
+                    // The whole list is held in memory while the rehearsal runs.
+                    if bytes > MAX_BYTES {
+                        break;
+                    }
+                    found.push(RecentMessage { envelope, answer });
+                }
+                // Read from the newest on, so that the bound on bytes leaves out the oldest.
+                found.reverse();
+                Ok(found)
+            };
+            let found = read(&kept)?;
+            if found.is_empty() { read(&history) } else { Ok(found) }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use caxton_control::desired::Durability;
+
+    use crate::store::Store;
+    use crate::store::tests::{message, opened, settings};
+
+    #[tokio::test]
+    async fn the_last_messages_are_those_that_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
+        let ids = |store: &Store, limit| -> Vec<String> {
+            let found = store.recent().list("desk", limit, None).unwrap();
+            found.into_iter().map(|handled| handled.envelope.message.id).collect()
+        };
+        assert_eq!(ids(&store, 9), Vec::<String>::new());
+        assert_eq!(store.recent().agents(), Ok(Vec::new()));
+        for seq in 1..=5_u64 {
+            let envelope = message(&format!("m-{seq}"), "http:POST /", "desk");
+            store.recent().keep(seq, seq.saturating_sub(2), Box::new(envelope), (seq > 3).then(|| vec![9; 4]));
+        }
+        store.recent().keep(1, 1, Box::new(message("other", "http:POST /", "triage")), None);
+        store.flush().await.unwrap();
+        assert_eq!(store.recent().agents(), Ok(vec!["desk".to_owned(), "triage".to_owned()]));
+        assert_eq!(ids(&store, 9), ["m-3", "m-4", "m-5"]);
+        assert_eq!(ids(&store, 2), ["m-4", "m-5"]);
+        drop(store);
+        let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
+        let numbers: Vec<u64> = store.recent().sizes("desk").unwrap().into_iter().map(|(seq, _)| seq).collect();
+        assert_eq!(numbers, [3, 4, 5], "after opening again");
+        let sizes: Vec<usize> = store.recent().sizes("desk").unwrap().into_iter().map(|(_, bytes)| bytes).collect();
+        assert_eq!(sizes[1], sizes[0] + 4, "with the answers");
+        let answers: Vec<_> =
+            store.recent().list("desk", 9, None).unwrap().into_iter().map(|handled| handled.answer).collect();
+        assert_eq!(answers, [None, Some(vec![9; 4]), Some(vec![9; 4])]);
+        store.recent().forget("desk".into());
+        store.flush().await.unwrap();
+        assert_eq!((ids(&store, 9).len(), store.recent().list("triage", 9, None).unwrap().len()), (0, 1));
+    }
+}

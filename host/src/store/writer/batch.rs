@@ -1,0 +1,196 @@
+//! A transaction of the writer: all jobs that waited when it began.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::store::commit::CommitError;
+use crate::store::commit_request::CommitRequest;
+use crate::store::types::Event;
+use crate::store::writer::apply::Tables;
+use crate::store::writer::counters::Counters;
+use crate::store::writer::decide::{self, Decider};
+use crate::store::writer::other_rows::{push_event, push_revision};
+use crate::store::writer::{Job, ResultSender};
+
+/// A commit with its result: the size of the agent's state, if it changed.
+pub(in crate::store) type DecidedCommit = (Box<CommitRequest>, Result<Option<u64>, CommitError>);
+
+/// Jobs that are written together, with what is to be said of them.
+#[derive(Default)]
+pub(in crate::store) struct Batch {
+    /// The commits, decided.
+    pub(in crate::store) commits: Vec<DecidedCommit>,
+    /// The callers of other jobs.
+    pub(in crate::store) askers: Vec<(ResultSender, Result<(), CommitError>)>,
+    /// The callers that are answered once the transaction is written, before it is durable.
+    pub(in crate::store) early: Vec<ResultSender>,
+    /// The events, with ids.
+    pub(in crate::store) events: Vec<Event>,
+    /// Set if the log is to begin anew.
+    pub(in crate::store) restart: bool,
+    /// The callers that wait for an empty log.
+    pub(in crate::store) emptying: Vec<ResultSender>,
+}
+
+impl Batch {
+    /// Writes jobs in one transaction. After an error nothing of them is kept, and their callers are still to be
+    /// answered.
+    pub(in crate::store) fn write(
+        &mut self,
+        connection: &mut Connection,
+        counters: &mut Counters,
+        jobs: impl Iterator<Item = Job>,
+    ) -> rusqlite::Result<()> {
+        // A transaction that fails gives its numbers back: no row has them.
+        let before = (counters.seq, counters.event);
+        counters.history.begin();
+        // One time for the whole transaction, so that no key expires between its check and its write.
+        counters.now = crate::clock::now_ms();
+        // Immediate: a deferred transaction may fail to get the lock after commits were decided.
+        let written = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+            Ok(transaction) => self.write_all(transaction, counters, jobs),
+            Err(error) => {
+                self.refuse(jobs);
+                Err(error)
+            }
+        };
+        match &written {
+            Ok(()) => counters.written(),
+            Err(_) => {
+                // The last first, as each was taken in on top of those before.
+                self.commits.iter_mut().rev().for_each(|(request, _)| counters.gate.undo(request));
+                counters.undo(before);
+            }
+        }
+        written
+    }
+
+    fn write_all(
+        &mut self,
+        transaction: Transaction<'_>,
+        counters: &mut Counters,
+        jobs: impl Iterator<Item = Job>,
+    ) -> rusqlite::Result<()> {
+        let mut failed = None;
+        {
+            // In a block, because its statements borrow the transaction, which `commit` consumes.
+            let mut writing = Writing::new(&transaction);
+            for job in jobs {
+                // The transaction is rolled back as a whole, so the rest is not tried.
+                if failed.is_some() {
+                    self.set_aside(job);
+                } else {
+                    failed = self.write_job(&mut writing, counters, job).err();
+                }
+            }
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => counters.finish(&transaction).and_then(|()| transaction.commit()),
+        }
+    }
+
+    /// Answers the callers that wait until the transaction is written, and not until it is durable.
+    pub(in crate::store) fn tell_early(&mut self, failed: Option<&rusqlite::Error>) {
+        let result = failed.map_or(Ok(()), |error| Err(CommitError::Store(error.to_string())));
+        for asker in self.early.drain(..) {
+            // The caller may have left.
+            let _ = asker.send(result.clone());
+        }
+    }
+
+    /// Takes in jobs none of which is written, so that their callers are answered.
+    pub(in crate::store) fn refuse(&mut self, jobs: impl Iterator<Item = Job>) {
+        jobs.for_each(|job| self.set_aside(job));
+    }
+
+    /// Takes in a job that is not written, so that its caller is answered.
+    fn set_aside(&mut self, job: Job) {
+        match job {
+            Job::Commit(commit) => self.commits.push((commit, Ok(None))),
+            Job::Revision(_, asker) | Job::Other(_, asker) | Job::Flush(asker) => {
+                self.askers.push((asker, Ok(())));
+            }
+            Job::Early(_, asker) => self.early.push(asker),
+            Job::Event(_) => {}
+            Job::Restart => self.restart = true,
+            Job::Empty(asker) => self.emptying.push(asker),
+        }
+    }
+
+    fn write_job(&mut self, writing: &mut Writing<'_>, counters: &mut Counters, job: Job) -> rusqlite::Result<()> {
+        let transaction = writing.transaction;
+        match job {
+            Job::Commit(mut submission) => {
+                let written = writing.commit(counters, &mut submission);
+                let (result, error) = match written {
+                    Ok(result) => (result, None),
+                    Err(error) => (Ok(None), Some(error)),
+                };
+                // Also after an error: its callback has to run.
+                self.commits.push((submission, result));
+                error.map_or(Ok(()), Err)
+            }
+            Job::Revision(revision, asker) => {
+                // Before the write, so that the caller is answered whether it fails or not.
+                self.askers.push((asker, Ok(())));
+                let mut record = counters.new_record();
+                push_revision(&mut record, &revision);
+                counters.apply(&mut writing.tables, record)
+            }
+            Job::Other(change, asker) => {
+                self.askers.push((asker, Ok(())));
+                change(transaction, counters)
+            }
+            Job::Early(change, asker) => {
+                self.early.push(asker);
+                change(transaction, counters)
+            }
+            Job::Event(event) => {
+                counters.event += 1;
+                let event = Event { id: counters.event, ..event };
+                let mut record = counters.new_record();
+                push_event(&mut record, &event);
+                counters.apply(&mut writing.tables, record)?;
+                self.events.push(event);
+                Ok(())
+            }
+            Job::Flush(asker) => {
+                self.askers.push((asker, Ok(())));
+                Ok(())
+            }
+            Job::Restart | Job::Empty(_) => {
+                // A checkpoint cannot run inside of a transaction: the writer makes it afterwards.
+                self.set_aside(job);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A transaction in progress.
+struct Writing<'t> {
+    transaction: &'t Transaction<'t>,
+    decider: Decider<'t>,
+    tables: Tables<'t>,
+}
+
+impl<'t> Writing<'t> {
+    fn new(transaction: &'t Transaction<'t>) -> Self {
+        Self { transaction, decider: Decider::new(transaction), tables: Tables::new(transaction) }
+    }
+
+    /// Makes one commit; returns the size of the agent's state if it changes, or the reason why nothing is written.
+    fn commit(
+        &mut self,
+        counters: &mut Counters,
+        submission: &mut CommitRequest,
+    ) -> rusqlite::Result<Result<Option<u64>, CommitError>> {
+        let decision = match self.decider.decide(counters, submission)? {
+            Ok(decision) => decision,
+            Err(error) => return Ok(Err(error)),
+        };
+        let record = decide::record(counters, &submission.commit, &decision);
+        counters.apply(&mut self.tables, record)?;
+        Ok(Ok(decision.state_bytes()))
+    }
+}

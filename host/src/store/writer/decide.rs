@@ -1,0 +1,344 @@
+//! Decisions on commits: checks what is asked for, and makes the record of what is done.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
+
+use crate::clock;
+use crate::message::{Expiry, Value, is_as_seen, sum};
+use crate::store::commit::{Add, Commit, CommitError, StateChange, TOO_MANY_HOPS, Writes, beyond};
+use crate::store::commit_request::CommitRequest;
+use crate::store::record::{OtherRow, QueueRow, Record, StateRow};
+use crate::store::tables::conversations::{is_named, push_end};
+use crate::store::tables::timers::{self, Counted, FoundTimer};
+use crate::store::writer::counters::Counters;
+use crate::store::writer::keys::Known;
+use crate::store::writer::message_row::{push_dead, push_message, push_timer};
+use crate::store::writer::other_rows::{KEY_LIFE, find_key};
+
+/// The decision on a commit that is made.
+pub(in crate::store) struct CommitDecision {
+    state: Option<StateDecision>,
+    /// Timers that are cancelled, or replaced by one of their name.
+    cancelled: Vec<FoundTimer>,
+    /// The sequence number of the message that is given up.
+    dead: Option<u64>,
+    /// Set if the conversation that ends still has its name.
+    is_named: bool,
+}
+
+impl CommitDecision {
+    /// Returns the size of the agent's state after the commit, if that changes it.
+    pub(in crate::store) fn state_bytes(&self) -> Option<u64> {
+        self.state.as_ref().map(|state| state.size.max(0).cast_unsigned())
+    }
+}
+
+/// The decision on an agent's state.
+struct StateDecision {
+    /// The numbers that were added to.
+    sums: Writes,
+    /// The version that all keys written have.
+    version: u64,
+    /// The keys that have expired.
+    expired: Vec<String>,
+    /// The size of the state afterwards.
+    size: i64,
+}
+
+/// Decides on the commits of one transaction, each on top of those before.
+pub(in crate::store) struct Decider<'t> {
+    transaction: &'t Transaction<'t>,
+    // Held for the transaction, as a commit may look for many keys.
+    find: Option<CachedStatement<'t>>,
+}
+
+impl<'t> Decider<'t> {
+    pub(in crate::store) fn new(transaction: &'t Transaction<'t>) -> Self {
+        Self { transaction, find: None }
+    }
+
+    /// Decides on a commit, and gives sequence numbers to its messages. Changes no table.
+    pub(in crate::store) fn decide(
+        &mut self,
+        counters: &mut Counters,
+        submission: &mut CommitRequest,
+    ) -> rusqlite::Result<Result<CommitDecision, CommitError>> {
+        let commit = &submission.commit;
+        // First: a repeated request gets its first message's id, whatever would refuse it now.
+        if let Some(key) = &commit.key
+            && let Err(error) = find_key(self.transaction, &commit.agent, key)?
+        {
+            return Ok(Err(error));
+        }
+        let state = match &commit.state {
+            Some(state) => match self.check_state(counters, &commit.agent, state)? {
+                Ok(decided) => Some(decided),
+                Err(error) => return Ok(Err(error)),
+            },
+            None => None,
+        };
+        let mut cancelled = match timers::check_cancels(self.transaction, &commit.agent, &commit.cancels)? {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
+        let is_named = match &commit.ended {
+            Some(ended) => is_named(self.transaction, ended)?,
+            None => false,
+        };
+        // The last that may refuse, as it notes what it takes in: from here on all of the commit is made.
+        if let Err(why) = counters.gate.check(submission) {
+            return Ok(Err(CommitError::Illegal(why)));
+        }
+        let commit = &mut submission.commit;
+        // After the gate, which may have put an answer in place of a timer.
+        timers::find_replaced(self.transaction, commit, &mut cancelled)?;
+        for found in &cancelled {
+            counters.gate.close_question(&found.closed);
+        }
+        let dead = number(counters, commit);
+        Ok(Ok(CommitDecision { state, cancelled, dead, is_named }))
+    }
+
+    /// Checks that what a handler read is as it was, and that its agent does not keep too much.
+    fn check_state(
+        &mut self,
+        counters: &mut Counters,
+        agent: &Arc<str>,
+        state: &StateChange,
+    ) -> rusqlite::Result<Result<StateDecision, CommitError>> {
+        let (sums, version) = match self.add(counters, agent, state)? {
+            Ok(decided) => decided,
+            Err(error) => return Ok(Err(error)),
+        };
+        // The writer is alone: no other commit comes between this check and the write.
+        for (key, seen) in &state.reads {
+            let known = self.find(counters, agent, key)?;
+            if !is_as_seen(*seen, known.version, known.expires_at, counters.now) {
+                return Ok(Err(CommitError::Conflict(key.clone())));
+            }
+        }
+        let bytes = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+        let mut size = counters.size(self.transaction, agent)?;
+        for (key, value) in state.writes.iter().chain(&sums) {
+            // An expired key counts as long as its row is there: the size is that of the rows.
+            let replaced = self.find(counters, agent, key)?.length;
+            size -= replaced.map_or(0, |length| length + bytes(key.len()));
+            size += value.as_ref().map_or(0, |value| bytes(key.len() + value.bytes.len()));
+        }
+        let mut expired = Vec::new();
+        for key in &state.expired {
+            let known = self.find(counters, agent, key)?;
+            // One that was written meanwhile stays.
+            if let Some(length) = known.length.filter(|_| known.is_expired(counters.now)) {
+                size -= length + bytes(key.len());
+                expired.push(key.clone());
+            }
+        }
+        // A commit that only removes keys passes: it is the way back below a limit that was lowered.
+        let grows = !sums.is_empty() || state.writes.values().any(Option::is_some);
+        if grows && size.cast_unsigned() > state.quota {
+            return Ok(Err(CommitError::Quota(state.quota)));
+        }
+        Ok(Ok(StateDecision { sums, version, expired, size }))
+    }
+
+    /// Returns the sums of what is added to numbers, and the version that the keys written have.
+    fn add(
+        &self,
+        counters: &Counters,
+        agent: &Arc<str>,
+        state: &StateChange,
+    ) -> rusqlite::Result<Result<(Writes, u64), CommitError>> {
+        let (mut sums, mut version) = (Writes::new(), state.version);
+        // Most commits add nothing and need no statement.
+        if state.adds.is_empty() {
+            return Ok(Ok((sums, version)));
+        }
+        let mut value =
+            self.transaction.prepare_cached("SELECT value, expires_at FROM state WHERE agent = ?1 AND key = ?2")?;
+        for (key, Add { by, sum: foretold }) in &state.adds {
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<i64>>(1)?));
+            let before = value.query_row(params![&**agent, key], row).optional()?;
+            let before = before.map(|(bytes, at)| (bytes, at.map(i64::cast_unsigned)));
+            // One whose time is over is not there.
+            let before = before.filter(|(_, at)| at.is_none_or(|at| at > counters.now));
+            let Ok(sum) = sum(before.as_ref().map(|(bytes, _)| bytes.as_slice()), *by) else {
+                return Ok(Err(CommitError::NotANumber(key.clone())));
+            };
+            if sum != *foretold && version == state.version {
+                // A commit on which the sum was foretold was refused. Handlers that read the foretold sum must not find
+                // the version that they saw.
+                version = counters.version.fetch_add(1, Ordering::SeqCst) + 1;
+            }
+            // An addition keeps the expiry of the number; only a write sets another.
+            let expiry = before.and_then(|(_, at)| at).map(|at| Expiry { at, given: None });
+            sums.insert(key.clone(), Some(Value { bytes: sum.to_string().into(), expiry }));
+        }
+        Ok(Ok((sums, version)))
+    }
+
+    /// Returns the version, length and expiry of a key.
+    fn find(&mut self, counters: &mut Counters, agent: &Arc<str>, key: &str) -> rusqlite::Result<Known> {
+        if let Some(known) = counters.keys.get(agent, key) {
+            return Ok(known);
+        }
+        let row = |row: &rusqlite::Row<'_>| {
+            let expires_at = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);
+            Ok(Known { version: row.get::<_, i64>(0)?.cast_unsigned(), length: Some(row.get(1)?), expires_at })
+        };
+        // Prepared at its first use: the cache mostly has the answer.
+        let find = match &mut self.find {
+            Some(find) => find,
+            find => find.insert(self.transaction.prepare_cached(
+                "SELECT version, length(value), expires_at FROM state WHERE agent = ?1 AND key = ?2",
+            )?),
+        };
+        let known = find.query_row(params![&**agent, key], row).optional()?.unwrap_or_default();
+        counters.keys.set(agent, key, known);
+        Ok(known)
+    }
+}
+
+/// Gives sequence numbers to the messages of a commit; returns that of the message that is given up.
+fn number(counters: &mut Counters, commit: &mut Commit) -> Option<u64> {
+    for sent in commit.sends.iter_mut().filter(|sent| sent.ends.is_none()) {
+        let envelope = &mut sent.envelope;
+        if envelope.waits && envelope.due.is_some() {
+            // The number is of the timer row alone: the message gets another when it moves to its mailbox.
+            sent.seq = Some(counters.next_seq());
+        } else if counters.keeps_messages {
+            sent.seq = Some(counters.next_seq());
+            envelope.seq = sent.seq;
+        }
+    }
+    for sent in commit.sends.iter_mut().filter(|sent| sent.ends.is_some()) {
+        sent.seq = sent.envelope.seq.or_else(|| Some(counters.next_seq()));
+    }
+    commit.dead.as_ref().map(|dead| dead.envelope.seq.unwrap_or_else(|| counters.next_seq()))
+}
+
+/// Makes the record of a commit that was decided on, and counts what it changes.
+pub(in crate::store) fn record<'a>(
+    counters: &mut Counters,
+    commit: &'a Commit,
+    decision: &'a CommitDecision,
+) -> Record<'a> {
+    let mut record = counters.new_record();
+    if let (Some(change), Some(decided)) = (&commit.state, &decision.state) {
+        push_state(counters, &mut record, &commit.agent, (change, decided));
+    }
+    if let Some(key) = &commit.key {
+        // Old keys leave with each new one, so that no sweep has to look for them.
+        record.push(OtherRow::KeysRemoved { before: key.at.cast_signed() - KEY_LIFE });
+        record.push(OtherRow::Key {
+            agent: &commit.agent,
+            key: &key.key,
+            fingerprint: &key.fingerprint,
+            id: &key.id,
+            conversation: &key.conversation,
+            at: key.at,
+        });
+    }
+    if counters.keeps_messages {
+        if let Some(handled) = commit.handled {
+            push_handled(counters, &mut record, (handled.seq, handled.revision, handled.runs));
+        }
+        if let Some(failed) = &commit.failed {
+            let attempt = serde_json::to_string(&failed.attempt).expect("an attempt is numbers and text");
+            record.push(QueueRow::Attempt {
+                seq: failed.seq,
+                number: failed.attempt.number,
+                // The steady clock of this process means nothing to the next one.
+                again_at: clock::to_wall(failed.again_at),
+                attempt: Cow::Owned(attempt),
+            });
+        }
+    }
+    for found in &decision.cancelled {
+        timers::push_removed(counters, &mut record, found);
+    }
+    push_sends(counters, &mut record, commit);
+    if let (Some(dead), Some(seq)) = (&commit.dead, decision.dead) {
+        if counters.keeps_messages && dead.envelope.seq.is_some() {
+            // Revision 0 marks a message that no revision has handled.
+            push_handled(counters, &mut record, (seq, 0, 0));
+        }
+        push_dead(&mut record, &dead.envelope, seq, (dead.reason, Cow::Borrowed(&dead.error)), dead.at);
+        counters.history.buried();
+    }
+    if let Some(fired) = &commit.fired {
+        record.push(OtherRow::Fired { agent: &commit.agent, schedule: &fired.schedule, at: fired.at });
+    }
+    if let Some(ended) = &commit.ended {
+        push_end(&mut record, ended, decision.is_named, counters.now);
+    }
+    record
+}
+
+fn push_state<'a>(
+    counters: &mut Counters,
+    record: &mut Record<'a>,
+    agent: &'a Arc<str>,
+    (change, decided): (&'a StateChange, &'a StateDecision),
+) {
+    let version = decided.version;
+    for (key, value) in change.writes.iter().chain(&decided.sums) {
+        let known = match value {
+            Some(value) => {
+                let expires_at = value.expires_at();
+                record.push(StateRow::Set { agent, key, value: &value.bytes, version, expires_at });
+                let length = Some(i64::try_from(value.bytes.len()).unwrap_or(i64::MAX));
+                Known { version, length, expires_at }
+            }
+            None => {
+                record.push(StateRow::Removed { agent, key });
+                Known::default()
+            }
+        };
+        counters.keys.set(agent, key, known);
+    }
+    // A key that this commit writes anew is set above and has to stay.
+    for key in decided.expired.iter().filter(|key| !change.writes.contains_key(*key)) {
+        record.push(StateRow::Removed { agent, key });
+        counters.keys.set(agent, key, Known::default());
+    }
+    counters.sizes.insert(Arc::clone(agent), decided.size);
+    // Written once at the end of the transaction, however many of its commits change it.
+    counters.resized.insert(Arc::clone(agent));
+}
+
+fn push_handled(counters: &mut Counters, record: &mut Record<'_>, (seq, revision, runs): (u64, u64, u32)) {
+    record.push(QueueRow::Handled { seq, at: counters.now, revision, runs });
+    counters.history.handled(seq);
+}
+
+/// Adds the messages that are sent: for their mailboxes, for their time, or as dead letters.
+fn push_sends<'a>(counters: &mut Counters, record: &mut Record<'a>, commit: &'a Commit) {
+    for (index, sent) in commit.sends.iter().enumerate().filter(|(_, sent)| sent.ends.is_none()) {
+        let envelope = &*sent.envelope;
+        if let Some(found) = timers::replaced_within(&commit.sends[..index], envelope) {
+            counters.gate.close_question(&found.closed);
+            timers::push_removed(counters, record, &found);
+        }
+        // Without one it is for its mailbox alone.
+        let Some(seq) = sent.seq else { continue };
+        match envelope.due.filter(|_| envelope.waits) {
+            Some(due) => {
+                push_timer(record, envelope, seq, due);
+                counters.counted.push(Counted::Kept(envelope.message.receiver.as_str().into(), due));
+            }
+            None => push_message(record, envelope, seq),
+        }
+    }
+    for sent in &commit.sends {
+        let (Some(limit), Some(seq)) = (sent.ends, sent.seq) else { continue };
+        if counters.keeps_messages && sent.envelope.seq.is_some() {
+            push_handled(counters, record, (seq, 0, 0));
+        }
+        push_dead(record, &sent.envelope, seq, (TOO_MANY_HOPS, Cow::Owned(beyond(limit))), counters.now);
+        counters.history.buried();
+    }
+}

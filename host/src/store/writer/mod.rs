@@ -1,0 +1,254 @@
+//! The one writer: a thread that makes one transaction of all jobs that came while the last one was synced.
+
+pub(super) mod apply;
+pub(super) mod batch;
+pub(super) mod counters;
+pub(super) mod decide;
+pub(super) mod history;
+pub(super) mod keys;
+pub(super) mod message_row;
+pub(super) mod other_rows;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::{broadcast, oneshot};
+
+use crate::store::Store;
+use crate::store::commit::CommitError;
+use crate::store::commit_request::CommitRequest;
+use crate::store::sqlite::checkpoint::Checkpointer;
+use crate::store::sqlite::notify::Notifier;
+use crate::store::sqlite::sync::{Progress, Syncer, WrittenBatch};
+use crate::store::tables::conversations::ConversationReader;
+use crate::store::types::{Event, RevisionRecord};
+use crate::store::writer::batch::Batch;
+use crate::store::writer::counters::Counters;
+use crate::telemetry::histogram::Histogram;
+
+/// The most that one transaction takes up, so that its answers are not held back for too long.
+const MAX_BATCH: usize = 4_096;
+/// The interval at which the data folder is compared with what was opened while nothing is written.
+const LOOK: Duration = Duration::from_secs(1);
+/// Events that a slow follower may be behind before it misses some.
+const FOLLOW: usize = 1_024;
+
+/// The sender of an answer to a caller that waits.
+pub(in crate::store) type ResultSender = oneshot::Sender<Result<(), CommitError>>;
+
+/// A job for the next transaction.
+pub(in crate::store) enum Job {
+    /// A commit.
+    Commit(Box<CommitRequest>),
+    /// A new revision.
+    Revision(RevisionRecord, ResultSender),
+    /// An event. No caller waits.
+    Event(Event),
+    /// A change of another kind, which is seldom.
+    Other(Other, ResultSender),
+    /// The same, answered once it is written: before it is durable, but not before readers see it.
+    Early(Other, ResultSender),
+    /// Writes nothing: it is answered once all jobs before it are safe.
+    Flush(ResultSender),
+    /// Copies the rest of the log, so that it can begin anew.
+    Restart,
+    /// Copies all of the log into the database and empties it.
+    Empty(ResultSender),
+}
+
+/// A change that has no kind of its own.
+pub(in crate::store) type Other =
+    Box<dyn FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send>;
+
+/// The thread that writes.
+pub(in crate::store) struct Writer {
+    jobs: Option<mpsc::Sender<Job>>,
+    pub(in crate::store) follow: broadcast::Sender<Arc<Event>>,
+    thread: Option<JoinHandle<()>>,
+    checkpointer: Option<Checkpointer>,
+}
+
+impl Writer {
+    /// Starts the thread. The reader of conversations is closed before its connection is. `checkpoints` is the connection of the thread that copies the log into the database;
+    /// `commits` records the duration of each commit. `log` is the database's log, if commits are to reach the disk: it
+    /// is synced beside the `connection`, which therefore must not do so itself.
+    pub(in crate::store) fn start(
+        (connection, reader): (Connection, ConversationReader),
+        checkpoints: Connection,
+        counters: Counters,
+        (log, progress): (Option<PathBuf>, Arc<Progress>),
+        commits: Arc<Histogram>,
+    ) -> Self {
+        // Without a bound: `submit` is called from async tasks, which must not block.
+        let (jobs, queue) = mpsc::channel();
+        let follow = broadcast::channel(FOLLOW).0;
+        let restart = jobs.clone();
+        let checkpointer = Checkpointer::start(checkpoints, Arc::clone(&progress), move || {
+            // The writer is gone only when the store closes.
+            let _ = restart.send(Job::Restart);
+        });
+        let thread = {
+            let notifier = Notifier::new(follow.clone(), commits, &progress);
+            let syncer = Syncer::start(log, notifier, Arc::clone(&progress));
+            let mut thread = Thread { connection, counters, progress, syncer, written: checkpointer.written() };
+            std::thread::Builder::new()
+                .name("caxton-store".to_owned())
+                .spawn(move || {
+                    // Cloned, because the closure that may panic borrows the thread mutably.
+                    let progress = Arc::clone(&thread.progress);
+                    progress.run("writer", || thread.run(&queue));
+                    // The last connection to close empties the log, which one that only reads cannot do.
+                    reader.close();
+                })
+                .expect("the system can start a thread")
+        };
+        Self { jobs: Some(jobs), follow, thread: Some(thread), checkpointer: Some(checkpointer) }
+    }
+
+    /// Returns the lock that copying of the log waits for.
+    pub(in crate::store) fn rest(&self) -> Arc<tokio::sync::RwLock<()>> {
+        self.checkpointer.as_ref().expect("it is there until the store closes").rest()
+    }
+
+    pub(in crate::store) fn send(&self, job: Job) {
+        // The thread ends only when the store closes; if it panicked, the answers' senders are gone too.
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // It holds a sender of its own.
+        drop(self.checkpointer.take());
+        // What is queued is written first.
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Store {
+    pub(in crate::store) async fn ask(&self, job: impl FnOnce(ResultSender) -> Job) -> Result<(), CommitError> {
+        let (asker, answer) = oneshot::channel();
+        self.writer.send(job(asker));
+        // A sender is dropped without an answer only if the writer panicked.
+        answer.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
+    }
+
+    /// Commits after everything that was submitted before. The result is passed to the submission's callback once it is
+    /// durable.
+    pub(crate) fn submit(&self, submission: CommitRequest) {
+        self.writer.send(Job::Commit(Box::new(submission)));
+    }
+
+    /// Makes any other change; returns when it is safe.
+    pub(in crate::store) async fn change(
+        &self,
+        change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<(), CommitError> {
+        self.ask(|asker| Job::Other(Box::new(change), asker)).await
+    }
+
+    /// Makes any other change; returns when it is written. Readers see it then, also after `kill -9`, and no later job
+    /// is durable before it is.
+    pub(in crate::store) async fn change_early(
+        &self,
+        change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<(), CommitError> {
+        self.ask(|asker| Job::Early(Box::new(change), asker)).await
+    }
+
+    /// Returns when all that was given before is safe.
+    pub(crate) async fn flush(&self) -> Result<(), CommitError> {
+        self.ask(Job::Flush).await
+    }
+
+    /// Lets all that was given before be in the database itself, and its log be empty: for a host that ends.
+    pub(crate) async fn empty_log(&self) -> Result<(), CommitError> {
+        // SQLite refuses to empty a log that is copied, however long one would wait.
+        let _resting = self.writer.rest().read_owned().await;
+        self.ask(Job::Empty).await
+    }
+
+    /// Queues a change without waiting for it.
+    pub(in crate::store) fn tell_writer(
+        &self,
+        change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static,
+    ) {
+        let other = Box::new(move |transaction: &rusqlite::Transaction<'_>, _: &mut _| change(transaction).map(|_| ()));
+        // The receiver is dropped, so the answer goes nowhere; an error is logged with the transaction.
+        self.writer.send(Job::Other(other, oneshot::channel().0));
+    }
+}
+
+struct Thread {
+    connection: Connection,
+    counters: Counters,
+    progress: Arc<Progress>,
+    syncer: Syncer,
+    written: crate::store::sqlite::checkpoint::CheckpointProgress,
+}
+
+impl Thread {
+    fn run(&mut self, queue: &mpsc::Receiver<Job>) {
+        let mut jobs = Vec::new();
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| self.receive(queue)) {
+            crate::test_hooks::point("store-writer");
+            jobs.push(first);
+            // Without waiting for more: a single job is written at once.
+            jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
+            let began = Instant::now();
+            let mut batch = Batch { commits: Vec::with_capacity(jobs.len()), ..Batch::default() };
+            // Before the write: a reader that sees it can then wait for it (`wait_durable`).
+            self.progress.begin();
+            let mut kept = if let Some(refusal) = self.progress.refusal() {
+                // After a failed sync the content of the log is unknown: a commit on top of it could be lost.
+                batch.refuse(jobs.drain(..));
+                Err(refusal)
+            } else {
+                batch.write(&mut self.connection, &mut self.counters, jobs.drain(..))
+            };
+            self.written.commit();
+            // These are answered without a sync of their own, so the folder is compared here.
+            if !(batch.early.is_empty() && batch.emptying.is_empty()) {
+                self.progress.look();
+                kept = kept.and(self.progress.refusal().map_or(Ok(()), Err));
+            }
+            batch.tell_early(kept.as_ref().err());
+            if batch.restart
+                && let Err(error) = crate::store::sqlite::checkpoint::copy(&self.connection)
+            {
+                tracing::warn!(%error, "the store's log could not be copied; it grows until it can be");
+            }
+            let emptying = std::mem::take(&mut batch.emptying);
+            // Taken before the sync: if nothing waits, syncing on this thread is faster than handing over.
+            next = queue.try_recv().ok();
+            self.syncer.end(WrittenBatch { batch, kept, began }, next.is_none());
+            for asker in emptying {
+                let refused = self.progress.refusal().map(|why| CommitError::Store(why.to_string()));
+                // The caller may have left.
+                let _ =
+                    asker.send(refused.map_or_else(|| crate::store::sqlite::checkpoint::empty(&self.connection), Err));
+            }
+        }
+    }
+
+    /// Returns the next job; `None` once the store closes. Compares the data folder at intervals meanwhile.
+    fn receive(&self, queue: &mpsc::Receiver<Job>) -> Option<Job> {
+        loop {
+            match queue.recv_timeout(LOOK) {
+                Ok(job) => return Some(job),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.progress.look(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+}
