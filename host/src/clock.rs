@@ -81,10 +81,14 @@ pub(crate) fn from_wall(wall: u64) -> u64 {
 /// Converts an instant in the past or the future to a time of the steady clock.
 pub(crate) fn steady_at(instant: Instant) -> u64 {
     let (steady, now) = (steady_ms(), Instant::now());
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     // One of the two is zero.
     let (past, left) = (now.saturating_duration_since(instant), instant.saturating_duration_since(now));
     steady.saturating_add(millis(left)).saturating_sub(millis(past))
+}
+
+/// Returns the whole milliseconds of a duration.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Compares the clocks. Returns the milliseconds by which the wall clock was set ahead since the last call, negative if

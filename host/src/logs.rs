@@ -185,7 +185,7 @@ impl Logs {
     /// system.
     pub(crate) fn forget_gone(&self, present: impl Fn(&str) -> bool, now: SystemTime) {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(RETENTION);
-        let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let since = clock::millis(since);
         self.agents
             .lock()
             .retain(|name, log| present(name) || log.lock().lines.back().is_some_and(|last| last.at > since));

@@ -19,7 +19,7 @@ use super::api::Api;
 use super::extract::{Named, Params, bounded, page_size};
 use super::guard::Who;
 use super::problem;
-use crate::directory::{NotRedelivered, RedeliverError, Redelivered, redeliver};
+use crate::directory::{NotRedelivered, RedeliverError, Redelivered};
 use crate::message::Attempt;
 use crate::problem::Problem;
 use crate::store::{Dead, DeadFilter, DeadInFull};
@@ -313,7 +313,7 @@ async fn change(
 ) -> Result<RedeliverResult, Problem> {
     let work = async move {
         let reason = filter.reason.clone();
-        let Redelivered { agents, left } = redeliver(&api.directory, filter, revision).await?;
+        let Redelivered { agents, left } = api.directory.redeliver(filter, revision).await?;
         let mut redelivered = 0;
         for (agent, count) in agents.into_iter().filter(|(_, count)| *count > 0) {
             redelivered += count;

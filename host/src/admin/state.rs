@@ -184,7 +184,7 @@ pub(super) async fn delete_value(
 /// Returns the milliseconds of a time to live.
 fn ttl_ms(text: &str) -> Result<u64, Problem> {
     let time = parse_duration(text).map_err(|error| Problem::bad_request(format!("ttl=`{text}`: {error}")))?;
-    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let ms = clock::millis(time);
     if ms == 0 {
         return Err(Problem::bad_request(format!("ttl=`{text}`: it has to be at least 1ms")));
     }

@@ -18,24 +18,23 @@
 //! revision runs: the reconciler sets it.
 
 mod code;
+mod conversation_hash;
 mod delivery;
 pub(crate) mod draft;
 mod error;
 mod mailbox;
+mod outcome_text;
 pub(crate) mod receipts;
 mod revision;
 mod shadow;
-mod shared;
 mod state;
 mod stats;
 mod tally;
 mod wakeups;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, LazyLock, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Weak};
 
-use ahash::RandomState;
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use caxton_control::{AgentName, AgentSpec};
 use parking_lot::Mutex;
@@ -44,24 +43,28 @@ use tokio::sync::Notify;
 use self::delivery::conversation_starts::ConversationStarts;
 use self::delivery::outstanding::OutstandingRequests;
 use self::mailbox::Mailbox;
+use self::mailbox::backlog::{Backlog, backlog};
+use self::receipts::Receipts;
 use self::state::pending::Pending;
 use self::state::recent::RecentMessages;
-use self::state::snapshot::Saves;
+use self::state::saves::Saves;
+use self::wakeups::Wakeups;
 use crate::context::HostContext;
+use crate::message::{CallContext, Draft, Envelope, GuestHost, Identity};
 use crate::store::AgentTimers;
 use crate::wasm::Kind;
 
 pub(crate) use code::{MEANINGS, Meaning, meaning};
+pub(crate) use conversation_hash::conversation_hash;
 pub(crate) use delivery::hops::check_hops;
 pub(crate) use delivery::http::HttpError;
 pub(crate) use delivery::question::Question;
-pub(crate) use delivery::reply::{code, describe};
 pub(crate) use delivery::submission::{Accepted, Key, Submission};
 pub(crate) use error::AdmitError;
+pub(crate) use outcome_text::{code, describe};
 pub(crate) use revision::{InFlight, Revision, Traffic};
 pub(crate) use shadow::{AnswerComparison, InitialMemory, RehearsalJob, RehearsalReport, Shadow, ShadowSettings};
-pub(crate) use shared::{AgentShared, Directory};
-pub(crate) use state::recent::forget_unwanted;
+pub(crate) use state::rehearsal::forget_unwanted;
 pub(crate) use stats::{Counts, HttpMetrics, Outcomes, Stats};
 
 /// An agent: the same through all its revisions.
@@ -80,7 +83,7 @@ pub(crate) struct Agent {
     /// The messages that wait for their time.
     timers: Arc<AgentTimers>,
     pending: Pending,
-    outstanding: OutstandingRequests,
+    outstanding: Arc<OutstandingRequests>,
     /// The starts of an HTTP agent's conversations, which have no record.
     conversation_starts: Arc<ConversationStarts>,
     /// The shadow that gets copies of its messages.
@@ -100,13 +103,48 @@ struct CallGate {
     resumed: Notify,
 }
 
-/// The hasher of conversations' names. Two that share a hash are handled in one order, which costs time and nothing
-/// else.
-static CONVERSATIONS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+/// The handles that the agents of a host share.
+pub(crate) struct AgentShared {
+    pub(crate) context: Arc<HostContext>,
+    /// The outcomes of messages for which no caller waits.
+    pub(crate) receipts: Arc<Receipts>,
+    /// The times at which agents look at their mailboxes.
+    pub(crate) wakeups: Wakeups<Agent>,
+    /// The messages that waited when the host started, until their agents take them.
+    pub(crate) backlog: Mutex<Backlog>,
+}
 
-/// Returns the hash by which mailboxes and deadlocks know a conversation.
-pub(crate) fn conversation_hash(name: &str) -> u64 {
-    CONVERSATIONS.hash_one(name)
+impl AgentShared {
+    /// Reads the messages that wait in the store.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn new(context: Arc<HostContext>) -> Result<Self, String> {
+        // Before any agent exists: messages that arrive from now on are not in it.
+        let backlog = Mutex::new(backlog(&context.store)?);
+        Ok(Self { context, receipts: Arc::default(), wakeups: Wakeups::default(), backlog })
+    }
+}
+
+/// The other agents, as an agent reaches them, and the host interface of its guests.
+///
+/// The directory is built of agents, so an agent cannot name it: this trait breaks that circle. It is defined here,
+/// where it is used, because its methods return agents.
+pub(crate) trait Directory: GuestHost {
+    /// Returns the handles that agents share.
+    fn shared(&self) -> &Arc<AgentShared>;
+    /// Returns the agent of a name, be it declared or retiring.
+    fn agent(&self, name: &str) -> Option<Arc<Agent>>;
+    /// Returns the agent of a name if it accepts messages of this conversation; a retiring one accepts those of open
+    /// ones.
+    fn receiver(&self, name: &str, conversation: &str) -> Option<Arc<Agent>>;
+    /// Checks a draft of a guest and finds its receiver. Reserves no place.
+    fn address(
+        &self,
+        who: &Identity,
+        work: &CallContext,
+        draft: Draft,
+    ) -> Result<(Arc<Agent>, Box<Envelope>), AdmitError>;
 }
 
 impl Agent {
@@ -135,7 +173,7 @@ impl Agent {
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
             timers,
             pending: Pending::default(),
-            outstanding: OutstandingRequests::default(),
+            outstanding: Arc::default(),
             conversation_starts: Arc::default(),
             shadow: ArcSwapOption::empty(),
             saves: Mutex::default(),
@@ -249,10 +287,6 @@ impl Agent {
     pub(crate) fn is_http(&self) -> bool {
         self.traffic.load().as_ref().is_some_and(|traffic| traffic.stable().kind() == Kind::Http)
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use caxton_control::RevisionId;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::agent::{Accepted, MEANINGS, code, describe};
+use crate::agent::{MEANINGS, code, describe};
 use crate::clock;
 use crate::message::{Answer, Outcome, Waiter};
 use crate::store::{Dead, DeadFilter, Store};
@@ -72,16 +72,12 @@ struct ReceiptShard {
 }
 
 impl Receipts {
-    /// Opens a receipt. Returns the waiter that closes it with the message's outcome.
-    pub(crate) fn open(self: &Arc<Self>, accepted: &Accepted, agent: Arc<str>, now: u64) -> Waiter {
+    /// Opens the receipt of an accepted message. Returns the waiter that closes it with the message's outcome.
+    pub(crate) fn open(self: &Arc<Self>, id: &str, conversation: &str, agent: Arc<str>, now: u64) -> Waiter {
         // 16 bytes in place of a text of 36, in two collections.
-        let id: Uuid = accepted.id.parse().expect("the host makes ids that are UUIDs");
-        let receipt = Receipt {
-            agent,
-            conversation: accepted.conversation.clone(),
-            accepted_at: now,
-            state: ReceiptState::Pending,
-        };
+        let id: Uuid = id.parse().expect("the host makes ids that are UUIDs");
+        let receipt =
+            Receipt { agent, conversation: conversation.to_owned(), accepted_at: now, state: ReceiptState::Pending };
         {
             let mut shard = self.shard(id).lock();
             // By shard, so that no lock covers all; the sum stays within `KEPT`.
@@ -214,7 +210,7 @@ mod tests {
 
     fn open(receipts: &Arc<Receipts>) -> (String, Waiter) {
         let id = new_id();
-        let waiter = receipts.open(&Accepted { id: id.clone(), conversation: id.clone() }, "triage".into(), 1);
+        let waiter = receipts.open(&id, &id, "triage".into(), 1);
         (id, waiter)
     }
 

@@ -6,26 +6,28 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Agent;
-
 /// The agents to wake, by time.
-#[derive(Default)]
-pub(crate) struct Wakeups {
-    due: Mutex<Due>,
+pub(crate) struct Wakeups<A> {
+    due: Mutex<Due<A>>,
     /// A notification that the first time has become an earlier one.
     sooner: Notify,
 }
 
-#[derive(Default)]
-struct Due {
+struct Due<A> {
     /// The agents by time, and by a number that makes keys of one time different.
-    agents: BTreeMap<(u64, u64), Weak<Agent>>,
+    agents: BTreeMap<(u64, u64), Weak<A>>,
     count: u64,
 }
 
-impl Wakeups {
+impl<A> Default for Wakeups<A> {
+    fn default() -> Self {
+        Self { due: Mutex::new(Due { agents: BTreeMap::new(), count: 0 }), sooner: Notify::new() }
+    }
+}
+
+impl<A> Wakeups<A> {
     /// Registers an agent to be woken at a time of the steady clock.
-    pub(crate) fn wake(&self, at: u64, agent: &Weak<Agent>) {
+    pub(crate) fn wake(&self, at: u64, agent: &Weak<A>) {
         let first = {
             let mut due = self.due.lock();
             let first = due.agents.first_key_value().is_none_or(|((first, _), _)| at < *first);
@@ -43,7 +45,7 @@ impl Wakeups {
     }
 
     /// Removes the agents that are due. Returns them, and the time of the next.
-    pub(crate) fn take_due(&self, now: u64) -> (Vec<Arc<Agent>>, Option<u64>) {
+    pub(crate) fn take_due(&self, now: u64) -> (Vec<Arc<A>>, Option<u64>) {
         let mut due = self.due.lock();
         let later = due.agents.split_off(&(now.saturating_add(1), 0));
         let ready = std::mem::replace(&mut due.agents, later);

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use caxton_control::conversation::Conversation;
 
+use super::evicted::Evicted;
 use super::{Conversations, MAX_OPEN, OpenConversation, Shard};
 use crate::clock;
 use crate::store::ListedConversation;
@@ -18,21 +19,9 @@ const QUIET: u64 = 60_000;
 /// that were silent for longest.
 const MAX_BYTES: usize = 4 << 20;
 
-/// The place of a conversation that is in the database alone.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Evicted {
-    row: u64,
-    last: u64,
-    /// The number of messages.
-    pub(super) messages: u64,
-    /// Set if it is as the host left it that ran before.
-    is_older: bool,
-}
-
-impl Evicted {
-    fn of(open: &OpenConversation) -> Self {
-        Self { row: open.row, last: open.record.last, messages: open.record.messages, is_older: open.changed }
-    }
+/// Returns the place of a conversation that leaves memory.
+fn evicted(open: &OpenConversation) -> Evicted {
+    Evicted { row: open.row, last: open.record.last, messages: open.record.messages, is_older: open.changed }
 }
 
 /// Returns the rough size of a conversation in memory.
@@ -104,7 +93,7 @@ impl Shard {
                 // It has one message, from outside.
                 self.surplus.0.push(open.end());
             } else {
-                self.evicted.insert(hash, Evicted::of(&open));
+                self.evicted.insert(hash, evicted(&open));
             }
         }
         self.bound_evicted();

@@ -5,6 +5,7 @@
 //! and come back with their next message. Those that have ended are kept so that operators can look at them.
 
 mod bindings;
+mod evicted;
 mod eviction;
 mod sends;
 
@@ -19,7 +20,7 @@ use crossbeam_utils::CachePadded;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
-use self::eviction::Evicted;
+use self::evicted::Evicted;
 use crate::message::Envelope;
 use crate::store::{ConversationReader, ConversationRow, EndedConversation, Record, on_wall, prefetch};
 

@@ -22,7 +22,7 @@ impl HostDirectory {
         let routes = self.routes.load();
         let look = || {
             StuckRequests::find(&name, conversation, |name: &Arc<str>| {
-                routes.including_retiring(name).map(|agent| agent.standing())
+                routes.including_retiring(name).map(|agent| agent.waits())
             })
         };
         let mut before = None;

@@ -32,7 +32,7 @@ use crate::message::{CallContext, Draft, Envelope, Identity};
 
 pub(crate) use expiry::expire_conversations;
 pub(crate) use orphans::{bury_orphan_timers, bury_orphans, waiting_for_others};
-pub(crate) use redeliver::{NotRedelivered, RedeliverError, Redelivered, redeliver};
+pub(crate) use redeliver::{NotRedelivered, RedeliverError, Redelivered};
 
 /// The agents of a host.
 pub(crate) struct HostDirectory {

@@ -44,41 +44,59 @@ pub(crate) enum RedeliverError {
     Store(String),
 }
 
-/// Puts dead letters into their agents' mailboxes again. `revision` is the one that has to run; it is of the agent that
-/// `filter` names.
-///
-/// When `filter` names an agent that cannot take them, that is an error; those of agents that it does not name
-/// are left as they are. Must not be dropped before its end: what is taken out of the store has yet to be put into a
-/// mailbox.
-pub(crate) async fn redeliver(
-    directory: &HostDirectory,
-    filter: DeadFilter,
-    revision: Option<RevisionId>,
-) -> Result<Redelivered, RedeliverError> {
-    let store = &directory.context.store;
-    // What becomes a dead letter again meanwhile has a higher number, and stays.
-    let last = store.dead_letters().last().map_err(RedeliverError::Store)?;
-    let filter = DeadFilter { up_to: filter.up_to.min(last), ..filter };
-    // Before anything is taken out, so that a request for one agent fails as a whole.
-    if let Some(name) = &filter.agent {
-        taker(directory, name, revision.as_ref())?;
-    }
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for found in count(store, &filter).await? {
-        *counts.entry(found.0).or_default() += found.1;
-    }
-    let mut redelivered = Redelivered::default();
-    for (name, count) in counts {
-        match taker(directory, &name, revision.as_ref()) {
-            Ok(agent) => {
-                let filter = DeadFilter { agent: Some(name.clone()), ..filter.clone() };
-                let count = redeliver_to(store, &agent, filter).await?;
-                redelivered.agents.insert(name, count);
+impl HostDirectory {
+    /// Puts dead letters into their agents' mailboxes again. `revision` is the one that has to run; it is of the agent
+    /// that `filter` names. Dead letters of agents that `filter` does not name and that cannot take them are left as
+    /// they are. Must not be dropped before its end: what is taken out of the store has yet to be put into a mailbox.
+    ///
+    /// # Errors
+    /// The agent that `filter` names cannot take them, or the store failed.
+    pub(crate) async fn redeliver(
+        &self,
+        filter: DeadFilter,
+        revision: Option<RevisionId>,
+    ) -> Result<Redelivered, RedeliverError> {
+        let store = &self.context.store;
+        // What becomes a dead letter again meanwhile has a higher number, and stays.
+        let last = store.dead_letters().last().map_err(RedeliverError::Store)?;
+        let filter = DeadFilter { up_to: filter.up_to.min(last), ..filter };
+        // Before anything is taken out, so that a request for one agent fails as a whole.
+        if let Some(name) = &filter.agent {
+            self.taker(name, revision.as_ref())?;
+        }
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for found in count(store, &filter).await? {
+            *counts.entry(found.0).or_default() += found.1;
+        }
+        let mut redelivered = Redelivered::default();
+        for (name, count) in counts {
+            match self.taker(&name, revision.as_ref()) {
+                Ok(agent) => {
+                    let filter = DeadFilter { agent: Some(name.clone()), ..filter.clone() };
+                    let count = redeliver_to(store, &agent, filter).await?;
+                    redelivered.agents.insert(name, count);
+                }
+                Err(why) => redelivered.left.push(NotRedelivered { agent: name, count, why: why.to_string() }),
             }
-            Err(why) => redelivered.left.push(NotRedelivered { agent: name, count, why: why.to_string() }),
+        }
+        Ok(redelivered)
+    }
+
+    /// Returns the agent of a name if it can take them.
+    fn taker(&self, name: &str, revision: Option<&RevisionId>) -> Result<Arc<Agent>, RedeliverError> {
+        let routes = self.routes.load();
+        let agent = routes.agent(name).ok_or_else(|| RedeliverError::NotDeclared(name.to_owned()))?;
+        if agent.is_http() {
+            return Err(RedeliverError::Http(name.to_owned()));
+        }
+        let runs = agent.current().map(|current| Arc::clone(&current.id));
+        match revision {
+            Some(asked) if runs.as_deref() != Some(asked) => {
+                Err(RedeliverError::OtherRevision { asked: asked.clone(), runs })
+            }
+            Some(_) | None => Ok(Arc::clone(agent)),
         }
     }
-    Ok(redelivered)
 }
 
 async fn count(store: &Arc<Store>, filter: &DeadFilter) -> Result<Vec<(String, u64)>, RedeliverError> {
@@ -87,22 +105,6 @@ async fn count(store: &Arc<Store>, filter: &DeadFilter) -> Result<Vec<(String, u
     let counts = tokio::task::spawn_blocking(move || store.dead_letters().counts(&filter)).await;
     let counts = counts.map_err(|error| RedeliverError::Store(error.to_string()))?.map_err(RedeliverError::Store)?;
     Ok(counts.into_iter().map(|found| (found.agent, found.count)).collect())
-}
-
-/// Returns the agent of a name if it can take them.
-fn taker(directory: &HostDirectory, name: &str, revision: Option<&RevisionId>) -> Result<Arc<Agent>, RedeliverError> {
-    let routes = directory.routes.load();
-    let agent = routes.agent(name).ok_or_else(|| RedeliverError::NotDeclared(name.to_owned()))?;
-    if agent.is_http() {
-        return Err(RedeliverError::Http(name.to_owned()));
-    }
-    let runs = agent.current().map(|current| Arc::clone(&current.id));
-    match revision {
-        Some(asked) if runs.as_deref() != Some(asked) => {
-            Err(RedeliverError::OtherRevision { asked: asked.clone(), runs })
-        }
-        Some(_) | None => Ok(Arc::clone(agent)),
-    }
 }
 
 async fn redeliver_to(store: &Store, agent: &Arc<Agent>, mut filter: DeadFilter) -> Result<u64, RedeliverError> {

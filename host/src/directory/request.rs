@@ -72,7 +72,7 @@ impl HostDirectory {
         let refused = |error: AdmitError| RequestError::NotSent(error.into());
         let now = Instant::now();
         let patience = deadline.saturating_duration_since(now);
-        let by = clock::now_ms().saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+        let by = clock::now_ms().saturating_add(clock::millis(patience));
         envelope.message.reply_by.get_or_insert(by);
         (envelope.deadline, envelope.accepted) = (Some(deadline), Some(now));
         let (waiter, answer) = oneshot::channel();

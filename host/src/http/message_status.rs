@@ -66,7 +66,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::agent::Accepted;
     use crate::agent::receipts::Receipts;
     use crate::message::new_id;
     use crate::message::{Answer, Fault, Outcome};
@@ -79,14 +78,14 @@ mod tests {
     #[test]
     fn receipts_are_shown() {
         let receipts = Arc::<Receipts>::default();
-        let accepted = Accepted { id: new_id(), conversation: "c-1".to_owned() };
-        let waiter = receipts.open(&accepted, "triage".into(), 7);
+        let id = new_id();
+        let waiter = receipts.open(&id, "c-1", "triage".into(), 7);
         let trace = Trace::start();
-        let path = format!("messages/{}", accepted.id);
+        let path = format!("messages/{id}");
         let shown = body(status(|id| receipts.get(id), &Method::GET, &path, &trace));
         assert_eq!(
             shown,
-            json!({ "id": accepted.id, "agent": "triage", "conversation": "c-1", "accepted_at": 7, "state": "pending" })
+            json!({ "id": id, "agent": "triage", "conversation": "c-1", "accepted_at": 7, "state": "pending" })
         );
         let fault = Fault::Trap { message: "secret".to_owned(), diagnostics: crate::message::Diagnostics::default() };
         waiter.tell(Answer { revision: None, outcome: Outcome::Fault(fault) });

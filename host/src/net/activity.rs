@@ -11,6 +11,7 @@ use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::limits::ConnectionLimits;
+use crate::clock::millis;
 
 /// The time after which an idle connection is closed. Longer than common clients and proxies keep theirs, so that
 /// they close it themselves, and no request is lost on a connection that closes under it.
@@ -228,10 +229,6 @@ impl ConnectionActivity {
             self.request_shutdown(Shutdown::Graceful);
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A request of a connection, under way until its response is complete or dropped.

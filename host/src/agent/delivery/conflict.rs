@@ -15,14 +15,11 @@ use std::sync::{Arc, Weak};
 use crate::agent::Agent;
 use crate::agent::delivery::handling::Handling;
 use crate::agent::mailbox::entry::QueuedMessage;
+use crate::agent::outcome_text::MAX_RUNS;
 use crate::message::{
     Conflict, ConflictHistory, Envelope, KeyReservations, Outcome, RequestLog, Reservation, RunContext,
 };
 use crate::store::StateChange;
-
-/// Runs of a handler for one attempt at a message, at most. The second has all keys of the first to itself and mostly
-/// is the last; the third is for one that touched others.
-const MAX_RUNS: u32 = 3;
 
 /// A run that has nothing to be committed.
 pub(in crate::agent) enum FailedAttempt {
@@ -47,14 +44,6 @@ pub(in crate::agent) fn refused(
 ) -> Conflict {
     let touched = state.into_iter().flat_map(|state| state.reads.keys().chain(state.written()));
     Conflict { key, keys: touched.cloned().collect(), requests: answers, partly_committed: partly }
-}
-
-/// Describes to a caller that an agent's handlers are in conflict again and again.
-pub(in crate::agent) fn describe(key: &str) -> String {
-    format!(
-        "in each of {MAX_RUNS} runs others wrote the key `{key}` between its read and its commit; with `mailbox.order = \
-         \"agent\"` the agent's messages are handled one after the other"
-    )
 }
 
 impl KeyReservations for Agent {

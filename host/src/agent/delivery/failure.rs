@@ -7,9 +7,9 @@ use std::time::Instant;
 use caxton_control::RevisionId;
 
 use crate::agent::delivery::handling::Handling;
-use crate::agent::delivery::reply::{code, describe};
 use crate::agent::mailbox::STORE_PAUSE;
 use crate::agent::mailbox::entry::QueuedMessage;
+use crate::agent::outcome_text::{code, describe, is_fault};
 use crate::agent::{Agent, Outcomes};
 use crate::clock;
 use crate::message::{Answer, Attempt, Cause, Envelope, Failure, Fault, Outcome};
@@ -51,18 +51,6 @@ fn asked(outcome: &Outcome) -> Duration {
     match outcome {
         Outcome::Failed(Failure { retry_after_ms: Some(ms), .. }) => Duration::from_millis(*ms).min(MAX_ASKED),
         _ => Duration::ZERO,
-    }
-}
-
-/// Returns `true` if a failure is the agent's own fault, which its breaker counts.
-pub(in crate::agent) fn is_fault(outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Failed(failure) => failure.cause == Cause::Fault,
-        Outcome::Fault(fault) => fault.is_guests(),
-        Outcome::BadReply(_) | Outcome::Refused(_) => true,
-        Outcome::Conflict(_) | Outcome::NotCommitted(_) | Outcome::Cancelled(_) | Outcome::Reply(_) | Outcome::Done => {
-            false
-        }
     }
 }
 
@@ -129,7 +117,7 @@ impl Agent {
                 }
                 // With jitter, so that messages that failed together do not come together again.
                 let delay = backoff.delay(made, rand::random()).max(asked(&outcome));
-                self.try_again(handling, envelope, clock::steady_ms() + crate::agent::millis(delay));
+                self.try_again(handling, envelope, clock::steady_ms() + clock::millis(delay));
             }
         }
     }

@@ -75,7 +75,7 @@ impl Agent {
         kept: &mut HeldLease,
     ) -> (Duration, Option<Arc<Self>>) {
         let TakenMessage { lane, rank, since, follows, message } = taken;
-        let mut envelope = match self.fetch(message) {
+        let mut envelope = match message.fetch(&self.context) {
             Ok(envelope) => envelope,
             Err((place, error)) => {
                 tracing::error!(agent = %self.name, seq = place.seq, error, "a message cannot be read; it waits");

@@ -70,6 +70,19 @@ impl Handling {
         }
     }
 
+    /// Counts a message that was handled for its revision.
+    pub(in crate::agent) fn measure_well(&self) {
+        self.revision().measure(Some(self.took), false);
+    }
+
+    /// Counts a failure for its revision once it is committed. Successes are counted as late: otherwise the first
+    /// failures of a window would seem to be all of its messages.
+    pub(in crate::agent) fn measure_failed(&self) {
+        if let Some(faulty) = self.failed {
+            self.revision().measure(None, faulty);
+        }
+    }
+
     /// Takes the recording.
     pub(in crate::agent) fn take_recorder(&mut self) -> Option<Box<Recorder>> {
         self.recorder.take()

@@ -12,12 +12,13 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::agent::delivery::conflict::{describe, refused};
+use crate::agent::delivery::conflict::refused;
 use crate::agent::delivery::conversation_starts::{BusyConversation, KnownStart};
 use crate::agent::delivery::question::check_sends;
 use crate::agent::delivery::replay_body::ReplayableRequest;
 use crate::agent::error::AdmitError;
 use crate::agent::mailbox::breaker::Trial;
+use crate::agent::outcome_text::describe_conflict;
 use crate::agent::shadow::HttpRecorder;
 use crate::agent::state::commit::RefusedCommit;
 use crate::agent::stats::HandlingEnd;
@@ -95,7 +96,7 @@ impl CallInHand {
 
     /// Ends a call that was in conflict too often.
     fn give_up(self, key: String) -> HttpFailure {
-        let why = describe(&key);
+        let why = describe_conflict(&key);
         self.end(Fault::Reserved(key).into());
         HttpFailure::Conflict(why)
     }
@@ -258,7 +259,7 @@ impl Agent {
                 };
                 return Err(match (conflict, in_call.lock().take()) {
                     (Ok(conflict), Some(call)) => FailedRun::Conflict { call, again, conflict },
-                    (Ok(conflict), None) => FailedRun::Failed(HttpFailure::Conflict(describe(&conflict.key))),
+                    (Ok(conflict), None) => FailedRun::Failed(HttpFailure::Conflict(describe_conflict(&conflict.key))),
                     (Err(failure), _) => {
                         if let Some(recorder) = &recorder {
                             recorder.failed(&failure);

@@ -21,4 +21,5 @@ pub(super) mod question;
 mod replay_body;
 pub(super) mod reply;
 pub(super) mod submission;
+mod wait_graph;
 pub(super) mod worker;

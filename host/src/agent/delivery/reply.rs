@@ -1,59 +1,15 @@
-//! The receivers of replies, and the texts and codes of failures.
+//! The receivers of replies.
 
 use caxton_control::Performative;
 use std::sync::Arc;
 
 use caxton_control::RevisionId;
 
-use crate::agent::delivery::conflict;
 use crate::agent::delivery::hops::{ChainEnd, ChainEndInbox};
 use crate::agent::{AdmitError, Agent, Revision, draft};
 use crate::clock;
 use crate::conversation::speech_act;
-use crate::message::{Cause, Deliver, Envelope, Message, Outcome, Outgoing, Reply, new_id};
-
-/// The longest reason that a handler gives for its failure, in characters.
-const MAX_REASON: usize = 8_192;
-
-/// Returns the reason for which a message was not handled, for a person.
-pub(crate) fn describe(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Reply(_) | Outcome::Done => "it was handled".to_owned(),
-        Outcome::Failed(failure) => {
-            let cause = match failure.cause {
-                Cause::Rejected => "rejected",
-                Cause::Unavailable => "unavailable",
-                Cause::Fault => "fault",
-            };
-            // A guest may say as much as its memory holds; this is for logs, dead letters and callers.
-            format!("{cause}: {}", failure.reason.chars().take(MAX_REASON).collect::<String>())
-        }
-        Outcome::Fault(fault) => fault.to_string(),
-        Outcome::BadReply(why) => format!("its reply was refused: {why}"),
-        Outcome::Refused(why) => format!("its effects were refused: {why}"),
-        Outcome::Conflict(key) => format!("conflict: {}", conflict::describe(key)),
-        Outcome::NotCommitted(why) => format!("its effects were not committed: {why}"),
-        Outcome::Cancelled(why) => (*why).to_owned(),
-    }
-}
-
-/// Returns the stable code of that reason; `None` if the message was handled.
-pub(crate) fn code(outcome: &Outcome) -> Option<&'static str> {
-    match outcome {
-        Outcome::Reply(_) | Outcome::Done => None,
-        Outcome::Failed(failure) => Some(match failure.cause {
-            Cause::Rejected => "rejected",
-            Cause::Unavailable => "agent-unavailable",
-            Cause::Fault => "agent-fault",
-        }),
-        Outcome::Fault(fault) => Some(fault.code()),
-        Outcome::BadReply(_) => Some("bad-reply"),
-        Outcome::Refused(_) => Some("effects-refused"),
-        Outcome::Conflict(_) => Some("conflict"),
-        Outcome::NotCommitted(_) => Some("not-committed"),
-        Outcome::Cancelled(_) => Some("gone"),
-    }
-}
+use crate::message::{Deliver, Envelope, Message, Outcome, Outgoing, Reply, new_id};
 
 impl Agent {
     /// Makes a message of a reply, for the caller that waits or the sender's mailbox.
@@ -201,7 +157,6 @@ pub(in crate::agent) fn cut(text: &str, bytes: u64) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Failure;
 
     #[test]
     fn a_text_is_cut_between_characters() {
@@ -215,12 +170,5 @@ mod tests {
         ] {
             assert_eq!(cut(text, bytes), expected, "{text} in {bytes}");
         }
-    }
-
-    #[test]
-    fn the_reason_of_a_failure_is_told_up_to_a_length() {
-        let reason = "ü".repeat(1_000_000);
-        let failure = Failure { cause: Cause::Fault, reason, retry_after_ms: None };
-        assert_eq!(describe(&Outcome::Failed(failure)).chars().count(), "fault: ".len() + MAX_REASON);
     }
 }

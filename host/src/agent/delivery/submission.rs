@@ -94,7 +94,8 @@ impl Agent {
         let (accepted, mut envelope) = self.accept(submission)?;
         if !keeps {
             let receipts = &self.shared.receipts;
-            envelope.waiter = Some(receipts.open(&accepted, self.name.shared(), clock::now_ms()));
+            envelope.waiter =
+                Some(receipts.open(&accepted.id, &accepted.conversation, self.name.shared(), clock::now_ms()));
         }
         let mut sent = Outgoing::new(Arc::clone(self) as Arc<dyn Deliver>, envelope);
         // Nothing has to be durable, so the caller does not wait for a commit.
@@ -203,8 +204,7 @@ impl Agent {
             conversation_id: conversation,
             reply_with: None,
             in_reply_to: None,
-            reply_by: patience
-                .map(|patience| now.saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX))),
+            reply_by: patience.map(|patience| now.saturating_add(clock::millis(patience))),
             priority: Priority::Normal,
             sent_at: now,
             attempt: 1,

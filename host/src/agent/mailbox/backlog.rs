@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::agent::CONVERSATIONS;
+use crate::agent::conversation_hash::CONVERSATIONS;
 use crate::store::{Queued, Store};
 
 /// The messages that waited when the host started, until their agents take them, and the mailboxes that an operator has

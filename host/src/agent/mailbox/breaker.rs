@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use caxton_control::breaker::{Admission, BreakerState, FaultHistory};
 
-use crate::agent::delivery::failure::is_fault;
-use crate::agent::delivery::reply::describe;
 use crate::agent::mailbox::Mailbox;
-use crate::agent::mailbox::entry::QueuedMessage;
+use crate::agent::outcome_text::{describe, is_fault};
 use crate::agent::{AdmitError, Agent, Outcomes, Revision};
 use crate::api_types::BreakerOpening;
 use crate::clock;
@@ -40,21 +38,6 @@ pub(in crate::agent) fn failing(envelope: &Envelope, revision: &Revision) -> Fau
     } else {
         FaultHistory::First
     }
-}
-
-impl QueuedMessage {
-    /// Returns the number of failed attempts.
-    pub(in crate::agent) fn failures(&self) -> u32 {
-        match self {
-            Self::InMemory(envelope) => failures(envelope),
-            Self::Stored(place) => place.failed,
-        }
-    }
-}
-
-/// Returns the number of failed attempts at a message.
-pub(in crate::agent) fn failures(envelope: &Envelope) -> u32 {
-    u32::try_from(envelope.failed.len()).unwrap_or(u32::MAX)
 }
 
 impl Mailbox {

@@ -4,11 +4,10 @@ use std::time::{Duration, Instant};
 
 use caxton_control::mailbox::Mailbox as Queue;
 
-use crate::agent::Agent;
-use crate::agent::mailbox::breaker::failures;
 use crate::clock;
+use crate::context::{HostContext, Resident};
 use crate::message::Envelope;
-use crate::store::prefetch;
+use crate::store::{Store, prefetch};
 
 /// The contents of waiting messages that stay in memory, of all agents together, in bytes; those of further ones are
 /// read from the store when they are handled. With it ten thousand agents with full mailboxes fit into a small machine.
@@ -49,6 +48,11 @@ pub(in crate::agent) fn since(envelope: &Envelope) -> u64 {
     envelope.due.unwrap_or(0).max(envelope.since)
 }
 
+/// Returns the number of failed attempts at a message.
+fn failures(envelope: &Envelope) -> u32 {
+    u32::try_from(envelope.failed.len()).unwrap_or(u32::MAX)
+}
+
 /// Prefetches what the next messages are read from while one is handled: first the envelope, which is in the cache when
 /// its pointers to the texts are read.
 pub(super) fn prefetch_next(mailbox: &Queue<u64, QueuedMessage>) {
@@ -86,32 +90,35 @@ fn weight(envelope: &Envelope) -> usize {
     if envelope.seq.is_some() { MESSAGE + envelope.message.content.len() } else { 0 }
 }
 
-impl Agent {
-    /// Makes an entry of a message: in memory, or in the store if [`RESIDENT`] is reached and the store has it.
-    pub(in crate::agent) fn to_entry(&self, envelope: Box<Envelope>) -> QueuedMessage {
+impl QueuedMessage {
+    /// Queues a message: in memory, or in the store if [`RESIDENT`] is reached and the store has it.
+    pub(in crate::agent) fn new(envelope: Box<Envelope>, resident: &Resident) -> Self {
         let weight = weight(&envelope);
         // The history of conflicts is only in memory, so that such a message stays there.
         let bound = if envelope.conflicts.is_some() { usize::MAX } else { RESIDENT };
         match envelope.seq {
             // A caller's waiter is only in memory, so its message stays there.
-            Some(seq) if envelope.waiter.is_none() && !self.context.resident.take(weight, bound) => {
-                QueuedMessage::Stored(Box::new(StoredRef::of(seq, &envelope)))
+            Some(seq) if envelope.waiter.is_none() && !resident.take(weight, bound) => {
+                Self::Stored(Box::new(StoredRef::of(seq, &envelope)))
             }
-            Some(_) | None => QueuedMessage::InMemory(envelope),
+            Some(_) | None => Self::InMemory(envelope),
         }
     }
 
-    /// Returns the message of an entry, from the store if it is there.
-    pub(in crate::agent) fn fetch(&self, entry: QueuedMessage) -> Result<Box<Envelope>, (Box<StoredRef>, String)> {
-        match entry {
-            QueuedMessage::InMemory(envelope) => {
+    /// Returns the message, from the store if it is there.
+    ///
+    /// # Errors
+    /// The store does not have the message any more, or cannot be read.
+    pub(in crate::agent) fn fetch(self, context: &HostContext) -> Result<Box<Envelope>, (Box<StoredRef>, String)> {
+        match self {
+            Self::InMemory(envelope) => {
                 // Messages with a waiter were never counted: they stay in memory whatever the bound.
                 if envelope.waiter.is_none() {
-                    self.context.resident.give(weight(&envelope));
+                    context.resident.give(weight(&envelope));
                 }
                 Ok(envelope)
             }
-            QueuedMessage::Stored(place) => match self.context.store.queue().message(place.seq) {
+            Self::Stored(place) => match context.store.queue().message(place.seq) {
                 Ok(Some(mut envelope)) => {
                     // The times by the steady clock from before, because the wall clock may have been set meanwhile.
                     envelope.due = envelope.due.map(|_| place.since);
@@ -128,20 +135,26 @@ impl Agent {
     }
 
     /// Returns `true` if the store has the message for the next start of the host.
-    pub(in crate::agent) fn is_kept(&self, entry: &QueuedMessage) -> bool {
-        match entry {
-            QueuedMessage::InMemory(envelope) => envelope.seq.is_some() && self.context.store.keeps_messages(),
-            QueuedMessage::Stored(_) => true,
+    pub(super) fn is_kept(&self, store: &Store) -> bool {
+        match self {
+            Self::InMemory(envelope) => envelope.seq.is_some() && store.keeps_messages(),
+            Self::Stored(_) => true,
         }
     }
 
-    /// Subtracts an entry from the memory of waiting messages.
-    pub(in crate::agent) fn forget(&self, entry: &QueuedMessage) {
-        match entry {
-            QueuedMessage::InMemory(envelope) if envelope.waiter.is_none() => {
-                self.context.resident.give(weight(envelope));
-            }
-            QueuedMessage::InMemory(_) | QueuedMessage::Stored(_) => {}
+    /// Subtracts the message from the memory of waiting messages.
+    pub(super) fn uncount(&self, resident: &Resident) {
+        match self {
+            Self::InMemory(envelope) if envelope.waiter.is_none() => resident.give(weight(envelope)),
+            Self::InMemory(_) | Self::Stored(_) => {}
+        }
+    }
+
+    /// Returns the number of failed attempts.
+    pub(super) fn failures(&self) -> u32 {
+        match self {
+            Self::InMemory(envelope) => failures(envelope),
+            Self::Stored(place) => place.failed,
         }
     }
 }

@@ -8,44 +8,11 @@ use std::time::Instant;
 
 use crate::agent::mailbox::MailboxState;
 use crate::agent::mailbox::entry::{QueuedMessage, since};
+use crate::agent::mailbox::expiry_watch::ExpiryWatch;
 use crate::agent::{Agent, Outcomes};
 use crate::clock;
 use crate::message::{Answer, Deliver, Envelope, Outcome};
 use crate::store::DeadLetter;
-
-/// The shortest pause between two scans in milliseconds: they take O(messages), and thus little of the time, however
-/// many expire one after the other.
-const PAUSE: u64 = 1_000;
-
-/// The time of the next scan for expired messages.
-#[derive(Debug)]
-pub(in crate::agent) struct ExpiryWatch {
-    /// The time before which no message expires, by the steady clock; `u64::MAX` for never.
-    expires_at: u64,
-    /// The earliest time of the next scan.
-    rests_until: u64,
-}
-
-impl Default for ExpiryWatch {
-    /// Returns the watch of an empty mailbox.
-    fn default() -> Self {
-        Self { expires_at: u64::MAX, rests_until: 0 }
-    }
-}
-
-impl ExpiryWatch {
-    /// Schedules a scan at once, because a clock was set.
-    pub(in crate::agent) fn look_soon(&mut self) {
-        if self.expires_at < u64::MAX {
-            *self = Self { expires_at: 0, rests_until: 0 };
-        }
-    }
-
-    /// Returns the time of the next scan; `None` for never.
-    pub(in crate::agent) fn next(&self) -> Option<u64> {
-        (self.expires_at < u64::MAX).then(|| self.expires_at.max(self.rests_until))
-    }
-}
 
 impl Agent {
     /// Returns the reason for which a message has expired (SPEC §7, message timeout); `None` if it has not.
@@ -61,7 +28,7 @@ impl Agent {
             return Some("it came to be handled after its reply-by");
         }
         let timeout = self.spec.load().mailbox.timeout?;
-        (clock::steady_ms().saturating_sub(since(envelope)) > crate::agent::millis(timeout))
+        (clock::steady_ms().saturating_sub(since(envelope)) > clock::millis(timeout))
             .then_some("it waited longer than mailbox.timeout")
     }
 
@@ -76,16 +43,14 @@ impl Agent {
             QueuedMessage::Stored(place) => (place.since, place.reply_by),
         };
         let timeout = self.spec.load().mailbox.timeout;
-        let timed_out = timeout.map_or(u64::MAX, |timeout| since.saturating_add(crate::agent::millis(timeout) + 1));
+        let timed_out = timeout.map_or(u64::MAX, |timeout| since.saturating_add(clock::millis(timeout) + 1));
         // The earlier of the two ends the wait.
         timed_out.min(reply_by.map_or(u64::MAX, clock::from_wall))
     }
 
     /// Registers the time at which a message expires.
     pub(super) fn watch_expiry(&self, state: &mut MailboxState, expires_at: u64) {
-        // Only the earliest time is kept: a time for each message would be a second queue.
-        if expires_at < state.expiry.expires_at {
-            state.expiry.expires_at = expires_at;
+        if state.expiry.watch(expires_at) {
             self.schedule_wakeup(state);
         }
     }
@@ -108,7 +73,7 @@ impl Agent {
             }
             over
         });
-        state.expiry = ExpiryWatch { expires_at: next, rests_until: now + PAUSE };
+        state.expiry = ExpiryWatch::after_scan(next, now);
         over
     }
 
@@ -122,7 +87,7 @@ impl Agent {
     pub(crate) fn follow_clock(&self) {
         {
             let mut state = self.mailbox.lock();
-            state.expiry.look_soon();
+            state.expiry.scan_soon();
         }
         self.on_timer();
     }
@@ -130,7 +95,7 @@ impl Agent {
     /// Makes dead letters of expired messages.
     pub(in crate::agent) fn bury_expired(self: &Arc<Self>, over: Vec<QueuedMessage>) {
         for entry in over {
-            match self.fetch(entry) {
+            match entry.fetch(&self.context) {
                 // A call was never stored, and its caller has left, so that there is nothing to bury.
                 Ok(envelope) if envelope.is_call() => self.stats.count(Outcomes::Dropped),
                 Ok(envelope) => self.bury_one_expired(envelope),

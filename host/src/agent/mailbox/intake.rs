@@ -7,24 +7,25 @@ use caxton_control::mailbox::MailboxFull;
 
 use crate::agent::delivery::worker;
 use crate::agent::mailbox::Intake;
-use crate::agent::{AdmitError, Agent, CONVERSATIONS, Outcomes};
+use crate::agent::mailbox::entry::QueuedMessage;
+use crate::agent::{AdmitError, Agent, Outcomes, conversation_hash};
 use crate::clock;
 use crate::message::{Deliver, Envelope};
 
 impl Deliver for Agent {
     fn put(&self, mut envelope: Box<Envelope>) -> bool {
         envelope.accepted.get_or_insert_with(Instant::now);
-        let conversation = CONVERSATIONS.hash_one(&envelope.message.conversation_id);
+        let conversation = conversation_hash(&envelope.message.conversation_id);
         let (rank, due) = (envelope.message.priority, envelope.due);
         let is_call = envelope.is_call();
         // Before the lock: it may drop a large content.
-        let entry = self.to_entry(envelope);
+        let entry = QueuedMessage::new(envelope, &self.context.resident);
         let expires_at = self.expires_at(&entry);
         let start = {
             let mut state = self.mailbox.lock();
             // The next start of the host reads it from the store.
-            if state.leaving && self.is_kept(&entry) {
-                self.forget(&entry);
+            if state.leaving && entry.is_kept(&self.context.store) {
+                entry.uncount(&self.context.resident);
                 state.queue.release();
                 return false;
             }
@@ -102,7 +103,7 @@ impl Agent {
         })?;
         if let Some(conversation) = conversation {
             // The push that follows touches this lane: its memory is fetched into the cache meanwhile.
-            state.queue.prefetch(&CONVERSATIONS.hash_one(conversation));
+            state.queue.prefetch(&conversation_hash(conversation));
         }
         Ok(())
     }

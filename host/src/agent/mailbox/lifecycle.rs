@@ -110,7 +110,7 @@ impl Agent {
         // After the mailbox is closed: timers that fire meanwhile are buried instead of delivered.
         self.bury_timers(why);
         for entry in left {
-            match self.fetch(entry) {
+            match entry.fetch(&self.context) {
                 Ok(envelope) if envelope.is_call() => self.give_back(*envelope, why),
                 Ok(envelope) => {
                     let revision = None;

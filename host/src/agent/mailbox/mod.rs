@@ -15,7 +15,8 @@ pub(super) mod audit;
 pub(super) mod backlog;
 pub(super) mod breaker;
 pub(super) mod entry;
-pub(super) mod expiry;
+mod expiry;
+mod expiry_watch;
 pub(super) mod intake;
 mod lifecycle;
 pub(super) mod timers;
@@ -31,9 +32,10 @@ use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
 use self::entry::QueuedMessage;
-use self::expiry::ExpiryWatch;
-use crate::agent::{CONVERSATIONS, millis};
+use self::expiry_watch::ExpiryWatch;
+use crate::agent::conversation_hash;
 use crate::api_types::BreakerOpening;
+use crate::clock;
 
 /// Messages of an agent that are handled or being committed at once (SPEC §1).
 const MAX_IN_FLIGHT: u32 = 10_000;
@@ -127,7 +129,7 @@ impl Mailbox {
             leaving: false,
             workers: 0,
             waiting_workers: 0,
-            breaker: Breaker::new(spec.breaker.faults, millis(spec.breaker.reset)),
+            breaker: Breaker::new(spec.breaker.faults, clock::millis(spec.breaker.reset)),
             opening: None,
             firing: false,
             crowded: false,
@@ -153,7 +155,7 @@ impl Mailbox {
         state.queue.configure(spec.mailbox.order, spec.mailbox.depth);
         // A larger depth may have room for timers.
         state.crowded = false;
-        state.breaker.configure(spec.breaker.faults, millis(spec.breaker.reset));
+        state.breaker.configure(spec.breaker.faults, clock::millis(spec.breaker.reset));
     }
 
     /// Reserves a place beyond the bound.
@@ -196,7 +198,7 @@ impl Mailbox {
 
     /// Returns `true` if a message of the conversation waits or is in hand.
     pub(super) fn is_open(&self, conversation: &str) -> bool {
-        self.lock().queue.is_open(&CONVERSATIONS.hash_one(conversation))
+        self.lock().queue.is_open(&conversation_hash(conversation))
     }
 
     /// Returns the time since which the oldest message waits that could be handled. O(conversations that wait).

@@ -40,7 +40,7 @@ impl Agent {
         };
         prefetch_next(&state.queue);
         // Counted under the lock, so that a handoff that pauses the mailbox sees either this or nothing.
-        Some((self.in_flight(Arc::clone(traffic.stable())), taken))
+        Some((InFlight::new(Arc::clone(traffic.stable())), taken))
     }
 
     /// Ends a worker; messages that became ready meanwhile are left to a task.
@@ -66,16 +66,16 @@ impl Agent {
     pub(in crate::agent) fn requeue(&self, mut taken: TakenMessage<u64, QueuedMessage>, due: Option<u64>) {
         // Weighed anew: memory may have filled up while it was in hand.
         if let QueuedMessage::InMemory(envelope) = taken.message {
-            taken.message = self.to_entry(envelope);
+            taken.message = QueuedMessage::new(envelope, &self.context.resident);
         }
         let expires_at = self.expires_at(&taken.message);
         {
             let mut state = self.mailbox.lock();
             self.watch_expiry(&mut state, expires_at);
             match due {
-                _ if state.leaving && self.is_kept(&taken.message) => {
+                _ if state.leaving && taken.message.is_kept(&self.context.store) => {
                     // The store keeps it for the next start, and its memory is given back.
-                    self.forget(&taken.message);
+                    taken.message.uncount(&self.context.resident);
                     state.queue.done(taken.lane, taken.follows);
                 }
                 Some(due) => state.queue.defer(taken, due),

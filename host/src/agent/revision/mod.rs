@@ -1,18 +1,20 @@
 //! The revisions of an agent that take messages, and the split of its traffic between two of them.
 
+mod routing;
 mod traffic;
 mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use caxton_control::rollout::{FailureCounts, Window};
 use caxton_control::{AgentSpec, Digest, RevisionId};
 use crossbeam_utils::CachePadded;
 use tokio_util::sync::CancellationToken;
 
 use self::window::Measures;
-use crate::agent::Agent;
 use crate::context::HostContext;
 use crate::message::{Diagnostics, Outcome};
 use crate::wasm::{Kind, Pool};
@@ -44,6 +46,15 @@ pub(crate) struct Revision {
 /// Counts a message or call as in flight until it is dropped.
 pub(crate) struct InFlight {
     pub(in crate::agent) revision: Arc<Revision>,
+}
+
+impl InFlight {
+    /// Counts a message or call as in flight on a revision.
+    pub(in crate::agent) fn new(revision: Arc<Revision>) -> Self {
+        // Sequentially consistent: callers look at the traffic next, and a handoff at this count after the traffic.
+        revision.in_flight.fetch_add(1, Ordering::SeqCst);
+        Self { revision }
+    }
 }
 
 impl Drop for InFlight {
@@ -119,16 +130,53 @@ impl Revision {
         self.pool.close();
     }
 
+    /// Begins a window with figures of zero.
+    pub(crate) fn begin_window(&self) {
+        self.measures.store(Some(Arc::new(Measures::default())));
+    }
+
+    /// Ends the window.
+    pub(crate) fn end_window(&self) {
+        self.measures.store(None);
+    }
+
+    /// Returns the figures since the window began.
+    pub(crate) fn window(&self) -> Window {
+        let Some(measures) = self.measures.load_full() else { return Window::default() };
+        Window { memory_bytes: self.pool.peak_memory(), ..measures.window() }
+    }
+
+    /// Counts a message or call that it ended: how long it took, if it did not fail, and whether it failed by the
+    /// revision's own fault.
+    pub(in crate::agent) fn measure(&self, took: Option<Duration>, faulty: bool) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        if faulty {
+            self.faulted.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(measures) = &*self.measures.load() {
+            measures.count(took, faulty);
+        }
+    }
+
+    /// Counts a call that it could not take, since its instances failed.
+    pub(in crate::agent) fn measure_untaken(&self) {
+        if let Some(measures) = &*self.measures.load() {
+            measures.count_untaken();
+        }
+    }
+
+    /// Returns the number of messages and calls that it ended.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of messages and calls that it ended, with its failures.
+    pub(crate) fn tally(&self) -> FailureCounts {
+        FailureCounts::new(self.answered(), self.faulted.load(Ordering::Relaxed))
+    }
+
     /// Sets whether the reconciler is woken when nothing is in flight any more.
     pub(crate) fn wake_when_idle(&self, awaited: bool) {
         self.awaited.store(awaited, Ordering::SeqCst);
-    }
-}
-
-impl Agent {
-    pub(in crate::agent) fn in_flight(&self, revision: Arc<Revision>) -> InFlight {
-        // Sequentially consistent: callers look at the traffic next, and a handoff at this count after the traffic.
-        revision.in_flight.fetch_add(1, Ordering::SeqCst);
-        InFlight { revision }
     }
 }

@@ -3,20 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use ahash::AHashMap;
-use caxton_control::RevisionId;
-use caxton_control::conversation::awaits_answer;
-use caxton_control::rollout::split::{CandidateUnavailable, Split, SplitInput, SplitTarget, Sticky};
+use caxton_control::rollout::split::{Split, SplitInput, SplitTarget, Sticky};
 use parking_lot::Mutex;
 
-use crate::agent::delivery::handling::Handling;
-use crate::agent::{Agent, CONVERSATIONS, InFlight, Revision};
-use crate::clock;
-use crate::message::{Envelope, Fault, Outgoing};
-use crate::store::RevisionBinding;
-use crate::wasm::{Lease, NoInstance};
+use crate::agent::{Revision, conversation_hash};
 
 /// Conversations that are remembered because they stay with stable; further ones are not told of.
 const MAX_HELD: usize = 10_000;
@@ -25,12 +17,12 @@ const MAX_HELD: usize = 10_000;
 /// it.
 pub(crate) struct Traffic {
     stable: Arc<Revision>,
-    split: Option<TrafficSplit>,
+    pub(super) split: Option<TrafficSplit>,
 }
 
 /// The candidate and its share of the traffic.
 pub(in crate::agent) struct TrafficSplit {
-    candidate: Arc<Revision>,
+    pub(super) candidate: Arc<Revision>,
     split: Split,
     /// Counts the messages without a conversation, which are dealt out in turn.
     dealt: AtomicU64,
@@ -52,7 +44,7 @@ impl TrafficSplit {
 
     /// Notes a conversation that holds the rollout up, or does not any more.
     fn note_held(&self, name: &str, pick: SplitTarget) {
-        let hash = CONVERSATIONS.hash_one(name);
+        let hash = conversation_hash(name);
         let mut held = self.held.lock();
         match pick {
             SplitTarget::Candidate => drop(held.remove(&hash)),
@@ -62,6 +54,22 @@ impl TrafficSplit {
             }
             SplitTarget::Stable => {}
         }
+    }
+
+    /// Returns the conversations that stay with stable, by the hash of their names.
+    pub(super) fn held(&self) -> Vec<(u64, Box<str>)> {
+        self.held.lock().iter().map(|(hash, name)| (*hash, name.clone())).collect()
+    }
+
+    /// Forgets conversations that no longer stay with stable.
+    pub(super) fn forget_held(&self, free: &[(u64, Box<str>)]) {
+        let mut held = self.held.lock();
+        free.iter().for_each(|(hash, _)| drop(held.remove(hash)));
+    }
+
+    /// Returns `true` if a conversation of stable would belong to the candidate by its place.
+    pub(super) fn is_held_back(&self, name: &str) -> bool {
+        self.split.is_held_back(name)
     }
 }
 
@@ -92,271 +100,7 @@ impl Traffic {
         self.revisions().map(|revision| revision.pool.max()).sum()
     }
 
-    fn has(&self, revision: &Arc<Revision>) -> bool {
+    pub(super) fn has(&self, revision: &Arc<Revision>) -> bool {
         self.revisions().any(|one| Arc::ptr_eq(one, revision))
-    }
-}
-
-impl Agent {
-    /// Counts a call as in flight on the revision that is picked for it; none if there is none.
-    pub(in crate::agent) fn enter_on(&self, pick: impl Fn(Sticky, &TrafficSplit) -> SplitTarget) -> Option<InFlight> {
-        loop {
-            let traffic = self.traffic.load();
-            let traffic = traffic.as_ref()?;
-            let pick = traffic.split.as_ref().map_or(SplitTarget::Stable, |parted| pick(self.sticky(), parted));
-            let revision = match (pick, &traffic.split) {
-                (SplitTarget::Candidate, Some(parted)) => &parted.candidate,
-                (SplitTarget::Candidate | SplitTarget::Stable, _) => traffic.stable(),
-            };
-            // Counted first and checked after, against a handoff that switches and then looks at the count.
-            let flight = self.in_flight(Arc::clone(revision));
-            // A switch between the two: the old revision may have been seen at rest already.
-            if self.traffic.load().as_ref().is_some_and(|now| now.has(&flight.revision)) {
-                return Some(flight);
-            }
-        }
-    }
-
-    /// Returns the rule by which conversations stay with a revision while traffic is split.
-    pub(in crate::agent) fn sticky(&self) -> Sticky {
-        self.spec.load().rollout.rollback.sticky
-    }
-
-    /// Passes a message that was taken on to the candidate, if it is one of its share. `follows` is the revision with
-    /// which its conversation goes on because of a message before it, or of an attempt at this one; it came `since`
-    /// then. Returns also the revision with which the conversation goes on after it.
-    pub(in crate::agent) fn pass_on(
-        &self,
-        flight: InFlight,
-        envelope: &Envelope,
-        follows: Option<u64>,
-        since: u64,
-    ) -> (InFlight, u64) {
-        let stable = flight.revision.id.number;
-        let traffic = self.traffic.load();
-        let parted = traffic.as_ref().and_then(|traffic| traffic.split.as_ref());
-        if let Some(name) = self.kept_conversation(envelope) {
-            self.context.conversations.keep(&self.context.store, name);
-        }
-        let Some(TrafficSplit { candidate, .. }) = parted else { return (flight, stable) };
-        // An attempt before the host started again is known by its record.
-        let first = || envelope.failed.first()?.revision.parse::<RevisionId>().ok();
-        let follows = follows.or_else(|| first().map(|revision| revision.number));
-        // A message that failed on the candidate is tried on stable next; its conversation does not move.
-        if envelope.failed.last().is_some_and(|failed| failed.revision == candidate.id.to_string()) {
-            return (flight, follows.unwrap_or(candidate.id.number));
-        }
-        let entered = self.enter_on(|sticky, parted| parted.pick(sticky, self.talk(envelope, sticky, follows, since)));
-        let flight = entered.unwrap_or(flight);
-        let number = flight.revision.id.number;
-        (flight, number)
-    }
-
-    /// Returns the input of the split from the conversation of a message.
-    fn talk<'a>(&self, envelope: &'a Envelope, sticky: Sticky, follows: Option<u64>, since: u64) -> SplitInput<'a> {
-        let (conversations, agent) = (&self.context.conversations, self.name.as_str());
-        let message = &envelope.message;
-        let name = message.conversation_id.as_str();
-        let conversation = (!is_alone(envelope)).then_some(name);
-        let key = message.reply_with.as_ref().unwrap_or(&message.id);
-        match sticky {
-            Sticky::None => SplitInput { conversation, bound_to: None, since },
-            Sticky::Idle => {
-                let noted = || conversations.bound_revision(conversation?, agent, key, envelope.since);
-                SplitInput { conversation, bound_to: follows.or_else(noted), since }
-            }
-            Sticky::Conversation => {
-                let noted = || conversations.last_binding(conversation?, agent);
-                let first = conversation.and_then(|name| conversations.first(name));
-                SplitInput { conversation, bound_to: follows.or_else(noted), since: first.unwrap_or(since) }
-            }
-        }
-    }
-
-    /// Returns the conversation of a message if its start has to be known after a restart.
-    fn kept_conversation<'a>(&self, envelope: &'a Envelope) -> Option<&'a str> {
-        (self.sticky() == Sticky::Conversation && !is_alone(envelope)).then_some(&envelope.message.conversation_id)
-    }
-
-    /// Returns the revision with which a conversation goes on after a message was handled that sends these; `None` if
-    /// nothing is left open that the store does not know.
-    pub(in crate::agent) fn binding(
-        &self,
-        handling: &Handling,
-        envelope: &Envelope,
-        sends: &[Outgoing],
-        replied: bool,
-    ) -> Option<RevisionBinding> {
-        let message = &envelope.message;
-        let says = sends.iter().any(|sent| sent.envelope().message.conversation_id == message.conversation_id);
-        let asked = !envelope.is_call() && (awaits_answer(message.performative) || message.protocol.is_some());
-        // A message that was dealt out leaves its conversation where it was handled, whatever place that has.
-        let dealt = is_alone(envelope) && says;
-        let anyway = dealt || self.leaves_others(handling, message.conversation_id.as_str());
-        (says || asked || anyway).then(|| RevisionBinding {
-            conversation: message.conversation_id.clone(),
-            revision: handling.goes_on,
-            answered: (replied || envelope.is_call())
-                .then(|| message.reply_with.clone().unwrap_or_else(|| message.id.clone())),
-            anyway,
-        })
-    }
-
-    /// Returns `true` if messages wait behind one in hand that would go to another revision by themselves: the next
-    /// start of the host has to know.
-    fn leaves_others(&self, handling: &Handling, name: &str) -> bool {
-        let traffic = self.traffic.load();
-        let Some(parted) = traffic.as_ref().and_then(|traffic| traffic.split.as_ref()) else { return false };
-        let is_stables = handling.goes_on != parted.candidate.id.number;
-        is_stables == parted.split.is_held_back(name) && self.mailbox.has_behind(&handling.lane)
-    }
-
-    /// Returns the number of conversations that stay with stable although the candidate has their share, and the rule
-    /// that holds them. Forgets those that no longer do. O(conversations held).
-    pub(crate) fn held_conversations(&self) -> (u64, Sticky) {
-        let sticky = self.sticky();
-        let traffic = self.traffic.load();
-        let Some(parted) = traffic.as_ref().and_then(|traffic| traffic.split.as_ref()) else { return (0, sticky) };
-        let names: Vec<(u64, Box<str>)> = parted.held.lock().iter().map(|(hash, name)| (*hash, name.clone())).collect();
-        // Without the lock: it may read conversations from the store.
-        let (held, free): (Vec<_>, Vec<_>) = names.into_iter().partition(|(_, name)| self.is_held(name, sticky));
-        let mut known = parted.held.lock();
-        free.iter().for_each(|(hash, _)| drop(known.remove(hash)));
-        (held.len() as u64, sticky)
-    }
-
-    /// Returns `true` if a message of the conversation would go to stable now.
-    fn is_held(&self, name: &str, sticky: Sticky) -> bool {
-        let conversations = &self.context.conversations;
-        match sticky {
-            Sticky::None => false,
-            Sticky::Conversation if self.is_http() => self.conversation_starts.knows(name),
-            Sticky::Conversation => conversations.first(name).is_some(),
-            Sticky::Idle => {
-                self.conversation_starts.is_busy(name)
-                    || self.mailbox.is_open(name)
-                    || conversations.has_open_exchange(name, self.name.as_str())
-            }
-        }
-    }
-}
-
-impl Agent {
-    /// Counts a call as in flight on stable, if the revision that has it is the candidate beside it.
-    fn enter_stable(&self, flight: &InFlight) -> Option<InFlight> {
-        loop {
-            let traffic = self.traffic.load();
-            let traffic = traffic.as_ref()?;
-            let TrafficSplit { candidate, .. } = traffic.split.as_ref()?;
-            if !Arc::ptr_eq(candidate, &flight.revision) {
-                return None;
-            }
-            let stable = self.in_flight(Arc::clone(traffic.stable()));
-            // As in `enter_on`: counted first and checked after.
-            if self.traffic.load().as_ref().is_some_and(|now| now.has(&stable.revision)) {
-                return Some(stable);
-            }
-        }
-    }
-
-    /// Returns the largest number of HTTP calls in hand: as many as instances, and as a mailbox has places.
-    pub(in crate::agent) fn most_in_flight(&self, revision: &Revision) -> u32 {
-        self.spec.load().mailbox.depth.saturating_add(revision.pool.max())
-    }
-
-    /// Returns `true` if a revision is the candidate of a split.
-    fn is_on_trial(&self, revision: &Arc<Revision>) -> bool {
-        let traffic = self.traffic.load();
-        let parted = traffic.as_ref().and_then(|traffic| traffic.split.as_ref());
-        parted.is_some_and(|parted| Arc::ptr_eq(&parted.candidate, revision))
-    }
-
-    /// Finds a revision for a message of a candidate that may start no instance: stable, if the message stands alone. A
-    /// message of a conversation, which stays with the candidate, waits in the mailbox until the returned time: a
-    /// worker that waited with it would be missing to stable. A call finds its revision with its [lease](Self::lease).
-    pub(in crate::agent) fn avoid_paused_candidate(
-        &self,
-        flight: InFlight,
-        envelope: &Envelope,
-    ) -> Result<InFlight, u64> {
-        if envelope.is_call() || !self.is_on_trial(&flight.revision) {
-            return Ok(flight);
-        }
-        let Some(until) = flight.revision.pool.pausing() else { return Ok(flight) };
-        if !is_alone(envelope) {
-            return Err(until);
-        }
-        Ok(self.enter_stable(&flight).unwrap_or(flight))
-    }
-
-    /// Leases an instance for a message or call. A call is passed to stable if the candidate cannot take it, as a
-    /// message is that failed there.
-    pub(in crate::agent) async fn lease(
-        &self,
-        flight: &mut InFlight,
-        is_call: bool,
-        deadline: Instant,
-    ) -> Result<Lease, Fault> {
-        let revision = Arc::clone(&flight.revision);
-        let lease = if is_call && self.is_on_trial(&revision) {
-            self.lease_or_pass_over(flight, deadline).await
-        } else {
-            revision.pool.lease(deadline).await
-        };
-        if revision.pool.given_up().is_some() {
-            // The reconciler ends it.
-            self.context.wake(self.name.shared());
-        }
-        lease
-    }
-
-    async fn lease_or_pass_over(&self, flight: &mut InFlight, deadline: Instant) -> Result<Lease, Fault> {
-        let (untaken, fault) = match flight.revision.pool.lease_at_once(deadline).await {
-            Ok(lease) => return Ok(lease),
-            // All its instances are at work, and there is no time left.
-            Err(NoInstance::Fault(Fault::Overloaded)) => return Err(Fault::Overloaded),
-            Err(NoInstance::Fault(fault)) => (CandidateUnavailable::NotStarted { its_fault: fault.is_guests() }, fault),
-            Err(NoInstance::Pausing(until)) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                let by = clock::steady_ms().saturating_add(crate::agent::millis(left));
-                (CandidateUnavailable::BackingOff { until, deadline: by }, Fault::Overloaded)
-            }
-        };
-        let Some(stable) = self.enter_stable(flight) else {
-            // It has all the traffic, or none, by now.
-            return match untaken {
-                CandidateUnavailable::BackingOff { .. } => flight.revision.pool.lease(deadline).await,
-                CandidateUnavailable::NotStarted { .. } => Err(fault),
-            };
-        };
-        if untaken.is_candidate_fault() {
-            flight.revision.measure_untaken();
-        }
-        *flight = stable;
-        // Not `>=`: the number includes this call. The bound is that of calls picked for stable.
-        if flight.revision.in_flight() > self.most_in_flight(&flight.revision) {
-            return Err(Fault::Overloaded);
-        }
-        flight.revision.pool.lease(deadline).await
-    }
-}
-
-/// Returns `true` if a message belongs to no conversation but its own.
-fn is_alone(envelope: &Envelope) -> bool {
-    envelope.message.conversation_id == envelope.message.id
-}
-
-impl Handling {
-    /// Counts a message that was handled for its revision.
-    pub(in crate::agent) fn measure_well(&self) {
-        self.revision().measure(Some(self.took), false);
-    }
-
-    /// Counts a failure for its revision once it is committed. Successes are counted as late: otherwise the first
-    /// failures of a window would seem to be all of its messages.
-    pub(in crate::agent) fn measure_failed(&self) {
-        if let Some(faulty) = self.failed {
-            self.revision().measure(None, faulty);
-        }
     }
 }

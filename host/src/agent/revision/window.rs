@@ -1,19 +1,17 @@
 //! The figures of a revision during a step of a rollout.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use caxton_control::rollout::FailureCounts;
 use caxton_control::rollout::{P95, Window};
 use parking_lot::Mutex;
 
-use crate::agent::Revision;
 use crate::telemetry::histogram::Histogram;
 
 /// The figures since the step began.
 #[derive(Debug, Default)]
-pub(crate) struct Measures {
+pub(super) struct Measures {
     messages: AtomicU64,
     faults: AtomicU64,
     /// Calls that it could not take, which have no times.
@@ -28,6 +26,39 @@ pub(crate) struct Measures {
 }
 
 impl Measures {
+    /// Counts a message or call that ended: how long it took, if it did not fail, and whether it failed by the
+    /// revision's own fault.
+    pub(super) fn count(&self, took: Option<Duration>, faulty: bool) {
+        // Relaxed: a window is judged over seconds, and one message more or less decides nothing.
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.faults.fetch_add(u64::from(faulty), Ordering::Relaxed);
+        if let Some(took) = took {
+            self.took.get_or_init(Box::default).record(took);
+            // After the time itself: `timed` never promises a time that is not recorded.
+            self.timed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a call that could not be taken.
+    pub(super) fn count_untaken(&self) {
+        self.untaken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the figures as a rollout judges them, but for the memory.
+    pub(super) fn window(&self) -> Window {
+        let messages = self.messages.load(Ordering::Relaxed);
+        let untaken = self.untaken.load(Ordering::Relaxed);
+        let timed = self.timed.load(Ordering::Relaxed);
+        Window {
+            messages: messages + untaken,
+            faults: self.faults.load(Ordering::Relaxed) + untaken,
+            untaken,
+            timed,
+            p95: self.p95(timed),
+            ..Window::default()
+        }
+    }
+
     fn p95(&self, timed: u64) -> Option<P95> {
         let mut looked_at = self.looked_at.lock();
         // Quantiles of a histogram cost far more than the comparison, and the reconciler looks often.
@@ -37,70 +68,5 @@ impl Measures {
             *looked_at = (timed, low.zip(at).zip(high).map(|((low, at), high)| P95 { low, at, high }));
         }
         looked_at.1
-    }
-}
-
-impl Revision {
-    /// Begins a window with figures of zero.
-    pub(crate) fn begin_window(&self) {
-        self.measures.store(Some(Arc::new(Measures::default())));
-    }
-
-    /// Ends the window.
-    pub(crate) fn end_window(&self) {
-        self.measures.store(None);
-    }
-
-    /// Counts a message or call that it ended: how long it took, if it did not fail, and whether it failed by the
-    /// revision's own fault.
-    pub(in crate::agent) fn measure(&self, took: Option<Duration>, faulty: bool) {
-        self.answered.fetch_add(1, Ordering::Relaxed);
-        if faulty {
-            self.faulted.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Some(measures) = &*self.measures.load() {
-            // Relaxed: a window is judged over seconds, and one message more or less decides nothing.
-            measures.messages.fetch_add(1, Ordering::Relaxed);
-            measures.faults.fetch_add(u64::from(faulty), Ordering::Relaxed);
-            if let Some(took) = took {
-                measures.took.get_or_init(Box::default).record(took);
-                // After the time itself: `timed` never promises a time that is not recorded.
-                measures.timed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Counts a call that it could not take, since its instances failed.
-    pub(in crate::agent) fn measure_untaken(&self) {
-        if let Some(measures) = &*self.measures.load() {
-            measures.untaken.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Returns the number of messages and calls that it ended.
-    pub(crate) fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
-    }
-
-    /// Returns the number of messages and calls that it ended, with its failures.
-    pub(crate) fn tally(&self) -> FailureCounts {
-        FailureCounts::new(self.answered(), self.faulted.load(Ordering::Relaxed))
-    }
-
-    /// Returns the figures since the window began.
-    pub(crate) fn window(&self) -> Window {
-        let Some(measures) = self.measures.load_full() else { return Window::default() };
-        let messages = measures.messages.load(Ordering::Relaxed);
-        let untaken = measures.untaken.load(Ordering::Relaxed);
-        let timed = measures.timed.load(Ordering::Relaxed);
-        Window {
-            messages: messages + untaken,
-            faults: measures.faults.load(Ordering::Relaxed) + untaken,
-            untaken,
-            timed,
-            memory_bytes: self.pool.peak_memory(),
-            p95: measures.p95(timed),
-            ..Window::default()
-        }
     }
 }

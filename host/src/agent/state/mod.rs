@@ -3,5 +3,8 @@
 pub(super) mod commit;
 pub(super) mod migrate;
 pub(super) mod pending;
+mod reads;
 pub(super) mod recent;
+pub(super) mod rehearsal;
+pub(super) mod saves;
 pub(super) mod snapshot;

@@ -16,9 +16,8 @@ use caxton_control::reservations::Reservations;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::agent::Agent;
 use crate::clock;
-use crate::message::{Expiry, Read, Seen, Value, is_as_seen, sum};
+use crate::message::{Expiry, Read, Value, is_as_seen, sum};
 use crate::store::{CommitError, CommitRequest, StateChange, Store};
 
 /// The values that are written and not yet committed.
@@ -291,41 +290,11 @@ impl Pending {
     }
 
     /// Returns the keys under way with a prefix, after a key, each with `true` if it will exist.
-    fn keys(&self, prefix: &str, after: Option<&str>) -> Vec<(String, bool)> {
+    pub(super) fn keys(&self, prefix: &str, after: Option<&str>) -> Vec<(String, bool)> {
         let state = self.state.lock();
         let keys = state.keys.iter();
         keys.filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after))
             .map(|(key, newest)| (key.clone(), newest.there().is_some()))
             .collect()
-    }
-}
-
-impl Agent {
-    /// Returns a key that is written and not yet committed; `None` if the store has its newest value.
-    pub(crate) fn under_way(&self, key: &str) -> Option<Option<Read>> {
-        self.pending.read(key)
-    }
-
-    /// Returns up to `limit` keys with a prefix, after a key, in byte order, those under way included.
-    pub(crate) fn keys(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
-        // The values under way first: those that are committed meanwhile are in the store by the second read.
-        let own = self.pending.keys(prefix, after);
-        let safe = own.is_empty();
-        let removed = own.iter().filter(|(_, there)| !there).count();
-        let ask = limit.saturating_add(u32::try_from(removed).unwrap_or(u32::MAX));
-        let mut keys: BTreeSet<String> =
-            self.context.store.state().keys(self.name.as_str(), prefix, after, ask)?.into_iter().collect();
-        // Beyond the last one of a full page the store has more, which come with the next.
-        let end = if keys.len() >= ask as usize { keys.last().cloned() } else { None };
-        for (key, there) in own {
-            if !there {
-                keys.remove(&key);
-            } else if end.as_ref().is_none_or(|end| key <= *end) {
-                keys.insert(key);
-            }
-        }
-        let what = keys.into_iter().take(limit as usize).collect();
-        // Checked again: a key in the store's list may have come under way meanwhile.
-        Ok(Seen { what, durable: safe && self.pending.keys(prefix, after).is_empty() })
     }
 }

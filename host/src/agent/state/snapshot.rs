@@ -15,29 +15,13 @@ use crate::clock;
 use crate::store::{CommitError, KeepState, RestoredState, Snapshot};
 use crate::wasm::{Kind, Lease, NotSaved};
 
-/// The wait after a save that failed before an idle instance is saved again, and the longest such wait.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// A save above this part of its bound is warned of, in percent.
-const NEAR: u64 = 80;
-
-/// The outcome of an agent's last saves.
-#[derive(Debug, Default)]
-pub(in crate::agent) struct Saves {
-    /// Saves that failed since one that did not.
-    failed: u32,
-    /// The time before which no idle instance is saved.
-    rests_until: Option<Instant>,
-    /// The last one was near its bound, which was told.
-    near: bool,
-}
-
 impl Agent {
     /// Saves the memory of a stateful agent whose instance was idle for `age`, and ends the instance. Does
     /// nothing for others, nothing when a message is being handled, and nothing for a while after a save that failed.
     /// After an error the instance goes on, unless it ended itself.
     pub(crate) async fn save_idle(&self, revision: &Revision, age: Duration) -> Result<(), String> {
         // Bounded by a pause: a guest that refuses would be asked at every sweep.
-        let rests = self.saves.lock().rests_until.is_some_and(|until| until > Instant::now());
+        let rests = self.saves.lock().is_resting(Instant::now());
         if revision.kind() != Kind::Stateful || rests {
             return Ok(());
         }
@@ -80,8 +64,7 @@ impl Agent {
             lease.finish(true);
             return Err(self.not_saved(revision, &format!("its memory could not be kept: {error}")));
         }
-        let mut saves = self.saves.lock();
-        (saves.failed, saves.rests_until) = (0, None);
+        self.saves.lock().succeed();
         Ok(())
     }
 
@@ -118,13 +101,7 @@ impl Agent {
 
     /// Reports a failed save, and delays the next of an idle instance. Returns the reason for a person.
     pub(crate) fn not_saved(&self, revision: &Revision, why: &str) -> String {
-        {
-            let mut saves = self.saves.lock();
-            // The shift is bounded, or it would overflow after 32 failures.
-            let pause = PAUSE.0.saturating_mul(1 << saves.failed.min(16)).min(PAUSE.1);
-            saves.failed = saves.failed.saturating_add(1);
-            saves.rests_until = Some(Instant::now() + pause);
-        }
+        self.saves.lock().fail(Instant::now());
         let labels = [("agent", self.name.to_string()), ("what", "save".to_owned())];
         metrics::counter!("caxton_snapshot_failures_total", &labels).increment(1);
         let data = json!({ "revision": revision.id.number, "reason": why });
@@ -134,15 +111,14 @@ impl Agent {
 
     /// Lets the next idle instance be saved at once: a save that failed for its bound may fit now.
     pub(in crate::agent) fn save_again(&self) {
-        self.saves.lock().rests_until = None;
+        self.saves.lock().end_rest();
     }
 
     /// Warns once of a memory that comes near its bound, before it is above it.
     fn tell_near(&self, bytes: u64, max: u64) {
-        let near = bytes > max / 100 * NEAR;
-        // Replaced also when it falls, so that the next rise is reported again.
-        let before = std::mem::replace(&mut self.saves.lock().near, near);
-        if near && !before {
+        let comes_near = self.saves.lock().comes_near(bytes, max);
+        // A statement of its own, so that nothing is logged under the lock.
+        if comes_near {
             tracing::warn!(agent = %self.name, bytes, max, "an agent's memory comes near snapshot.max, above which it cannot be saved");
         }
     }

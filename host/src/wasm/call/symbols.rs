@@ -15,7 +15,7 @@ use gimli::{EndianSlice, LittleEndian};
 use parking_lot::Mutex;
 use wasmparser::{Encoding, Parser, Payload};
 
-use crate::wasm::compile::program::digest;
+use crate::wasm::digest;
 
 /// The bound of DWARF in memory in bytes. A debug build with its standard library has a tenth of it.
 const MAX_DWARF: usize = 64 << 20;

@@ -5,7 +5,6 @@ use std::sync::{Arc, Weak};
 
 use caxton_control::Digest;
 use parking_lot::Mutex;
-use sha2::{Digest as _, Sha256};
 use wasmtime::component::InstancePre;
 
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
@@ -59,8 +58,3 @@ fn list(findings: &[Finding]) -> String {
 type Slot = Arc<tokio::sync::Mutex<Weak<Program>>>;
 /// The programs by digest; the second part of the key is `true` if their engine counts fuel.
 pub(in crate::wasm) type Programs = Mutex<HashMap<(Digest, bool), Slot>>;
-
-/// Returns the SHA-256 of bytes.
-pub(crate) fn digest(bytes: &[u8]) -> Digest {
-    Digest(Sha256::digest(bytes).into())
-}

@@ -8,8 +8,9 @@ use caxton_control::Digest;
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::child;
-use crate::wasm::compile::program::{Program, ProgramError, digest};
+use crate::wasm::compile::program::{Program, ProgramError};
 use crate::wasm::compile::runtime::Runtime;
+use crate::wasm::digest;
 use crate::wasm::inspect::{Kind, summarise};
 
 impl Runtime {
