@@ -286,6 +286,18 @@ fn wasmtime_stays_in_its_module() {
 }
 
 #[test]
+fn schemas_of_the_api_are_in_its_folders() {
+    let mut broken = Vec::new();
+    for (path, text) in sources(&["host/src"]) {
+        let is_api = ["host/src/api_types/", "host/src/admin/"].iter().any(|folder| path.starts_with(folder));
+        if !is_api && text.contains("utoipa") {
+            broken.push(path);
+        }
+    }
+    check("what the API serves has a type of its own in host/src/api_types or host/src/admin", &broken);
+}
+
+#[test]
 fn unsafe_is_in_the_file_that_loads_artefacts() {
     let mut broken = Vec::new();
     for (path, text) in sources(&["host", "sdk/rust/src", "tests", "benches"]) {

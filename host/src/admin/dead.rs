@@ -19,10 +19,11 @@ use super::api::Api;
 use super::extract::{Named, Params, bounded, page_size};
 use super::guard::Who;
 use super::problem;
+use crate::api_types::{AttemptStatus, DeadLetterCount, DeadLetterStatus};
 use crate::directory::{NotRedelivered, RedeliverError, Redelivered};
 use crate::message::Attempt;
 use crate::problem::Problem;
-use crate::store::{Dead, DeadFilter, DeadInFull};
+use crate::store::{Dead, DeadCount, DeadFilter, DeadInFull};
 
 /// The number of dead letters returned by default.
 const PAGE: u32 = 100;
@@ -47,7 +48,7 @@ pub(super) struct DeadParams {
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct DeadPage {
     /// The dead letters in order of their numbers, which is the order in which they were given up.
-    pub(crate) dead_letters: Vec<Dead>,
+    pub(crate) dead_letters: Vec<DeadLetterStatus>,
     /// The value of `after` for the next page; null on the last page.
     pub(crate) next: Option<u64>,
 }
@@ -57,9 +58,9 @@ pub(crate) struct DeadPage {
 pub(crate) struct DeadShown {
     /// The summary.
     #[serde(flatten)]
-    pub(crate) dead: Dead,
+    pub(crate) dead: DeadLetterStatus,
     /// The attempts, in order.
-    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) attempts: Vec<AttemptStatus>,
     /// The headers of the message, as pairs of name and value.
     pub(crate) headers: Vec<(String, String)>,
     /// The content, if it is UTF-8.
@@ -152,7 +153,7 @@ pub(super) async fn list(
     // A page that is not full is the last one.
     let full = u32::try_from(dead_letters.len()).is_ok_and(|count| count == limit);
     let next = dead_letters.last().filter(|_| full).map(|dead| dead.number);
-    Ok(Json(DeadPage { dead_letters, next }))
+    Ok(Json(DeadPage { dead_letters: dead_letters.into_iter().map(Into::into).collect(), next }))
 }
 
 /// Returns one dead letter, with its content and all attempts.
@@ -164,6 +165,7 @@ pub(super) async fn list(
 pub(super) async fn show(State(api): State<Api>, Named(number): Named<String>) -> Result<Json<DeadShown>, Problem> {
     let DeadInFull { dead, attempts, headers, content } = find(&api, &number).await?;
     let content_base64 = BASE64.encode(&content);
+    let (dead, attempts) = (dead.into(), attempts.into_iter().map(Into::into).collect());
     Ok(Json(DeadShown { dead, attempts, headers, text: String::from_utf8(content).ok(), content_base64 }))
 }
 
@@ -344,6 +346,42 @@ impl From<RedeliverError> for Problem {
             }
             RedeliverError::Store(_) => problem::host_error(error.to_string()),
         }
+    }
+}
+
+impl From<Dead> for DeadLetterStatus {
+    fn from(dead: Dead) -> Self {
+        Self {
+            number: dead.number,
+            id: dead.id,
+            agent: dead.agent,
+            sender: dead.sender,
+            performative: dead.performative,
+            conversation: dead.conversation,
+            sent_at: dead.sent_at,
+            at: dead.at,
+            reason: dead.reason,
+            error: dead.error,
+            tried: dead.tried,
+            code: dead.code,
+            revision: dead.revision,
+            content_type: dead.content_type,
+            bytes: dead.bytes,
+        }
+    }
+}
+
+impl From<Attempt> for AttemptStatus {
+    fn from(attempt: Attempt) -> Self {
+        let Attempt { number, at, revision, code, error, took_us, cpu_us } = attempt;
+        Self { number, at, revision, code, error, took_us, cpu_us }
+    }
+}
+
+impl From<DeadCount> for DeadLetterCount {
+    fn from(found: DeadCount) -> Self {
+        let DeadCount { agent, reason, count, bytes, oldest } = found;
+        Self { agent, reason, count, bytes, oldest }
     }
 }
 

@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::api::Api;
 use super::mailboxes;
-use crate::api_types::{DeliveryStats, FailureCount, MailboxStatus, MessageStats, ProcessStats, Quantiles};
+use crate::api_types::{
+    ConversationStats, DeadLetterCount, DeliveryStats, FailureCount, MailboxStatus, MessageStats, ProcessStats,
+    Quantiles,
+};
 use crate::conversation::ConversationFigures;
 use crate::problem::Problem;
-use crate::store::{DeadCount, DeadFilter};
+use crate::store::DeadFilter;
 
 /// Statistics of the whole host. Every figure is measured; one that was not is null.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -25,9 +28,9 @@ pub(crate) struct HostStats {
     /// The mailboxes.
     pub(crate) mailboxes: Vec<MailboxStatus>,
     /// Conversations.
-    pub(crate) conversations: ConversationFigures,
+    pub(crate) conversations: ConversationStats,
     /// The dead letters by agent and reason.
-    pub(crate) dead_letters: Vec<DeadCount>,
+    pub(crate) dead_letters: Vec<DeadLetterCount>,
     /// The store.
     pub(crate) store: StoreFigures,
     /// The host's process.
@@ -43,6 +46,13 @@ pub(crate) struct StoreFigures {
     pub(crate) commits: Option<Quantiles>,
 }
 
+impl From<ConversationFigures> for ConversationStats {
+    fn from(figures: ConversationFigures) -> Self {
+        let ConversationFigures { open, written, mean_messages, illegal } = figures;
+        Self { open, written, mean_messages, illegal }
+    }
+}
+
 /// Returns the statistics of the whole host: rates, times, depths, failures, dead letters, memory.
 #[utoipa::path(get, path = "/v1/stats", tag = "host", responses((status = 200, body = HostStats)))]
 pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Problem> {
@@ -55,8 +65,8 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Prob
         failures: figures.failures(),
         delivery: figures.deliveries(),
         mailboxes: mailboxes::all(&api),
-        conversations: api.context.conversations.figures(),
-        dead_letters,
+        conversations: api.context.conversations.figures().into(),
+        dead_letters: dead_letters.into_iter().map(Into::into).collect(),
         store: StoreFigures {
             bytes: crate::telemetry::metrics::store_bytes(&api.data),
             commits: api.context.store.commits().counted().quantiles(),

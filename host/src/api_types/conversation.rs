@@ -92,6 +92,20 @@ pub(crate) struct ThreadMessage {
     pub(crate) text: Option<String>,
 }
 
+/// The numbers of conversations.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ConversationFigures)]
+pub(crate) struct ConversationStats {
+    /// The number of open ones.
+    pub(crate) open: u64,
+    /// The number of all that had more than one message, since the store was made.
+    pub(crate) written: u64,
+    /// Messages of an open one, on average; none when none is open.
+    pub(crate) mean_messages: Option<f64>,
+    /// Messages that were refused as illegal, since the host started.
+    pub(crate) illegal: u64,
+}
+
 /// A schedule of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct ScheduleStatus {

@@ -1,6 +1,7 @@
 //! The shapes of the host's status, given by the management API and printed by the command line.
 
 mod conversation;
+mod dead;
 mod file;
 mod rollout;
 mod task;
@@ -8,7 +9,10 @@ mod task;
 use caxton_control::plan;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use conversation::{ConversationStatus, ConversationThread, OpenQuestion, ScheduleStatus, ThreadMessage};
+pub(crate) use conversation::{
+    ConversationStats, ConversationStatus, ConversationThread, OpenQuestion, ScheduleStatus, ThreadMessage,
+};
+pub(crate) use dead::{AttemptStatus, DeadLetterCount, DeadLetterStatus};
 pub(crate) use file::FileError;
 pub(crate) use rollout::{
     AnswerDifferences, DifferingMessage, PathDifference, RehearsalError, RehearsalFailure, RehearsalRequest,

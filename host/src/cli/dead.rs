@@ -11,8 +11,8 @@ use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Exit, Out, Style, Table, count, one_line, printable, say};
 use super::time::{ago, rfc3339, size};
 use crate::admin::{DeadPage, DeadShown, DropResult, RedeliverResult};
+use crate::api_types::DeadLetterStatus;
 use crate::clock;
-use crate::store::Dead;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -136,7 +136,7 @@ async fn list(host: &HostArgs, query: &str, out: &mut Out) -> Result<(), CliErro
     Ok(())
 }
 
-fn table(dead: &[Dead], now: u64) -> Table {
+fn table(dead: &[DeadLetterStatus], now: u64) -> Table {
     let mut table = Table::new(&[">NUMBER", "AGENT", "REASON", ">ATTEMPTS", ">AGE", "SENDER", "ERROR"]);
     for dead in dead {
         table.row(vec![
@@ -266,10 +266,10 @@ fn letters(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Attempt;
+    use crate::api_types::AttemptStatus;
 
-    fn dead() -> Dead {
-        Dead {
+    fn dead() -> DeadLetterStatus {
+        DeadLetterStatus {
             number: 1_207,
             id: "m-1".to_owned(),
             agent: "triage".to_owned(),
@@ -298,7 +298,7 @@ NUMBER  AGENT   REASON              ATTEMPTS  AGE  SENDER              ERROR
 
     #[test]
     fn one_is_rendered_with_its_attempts() {
-        let attempt = Attempt {
+        let attempt = AttemptStatus {
             number: 5,
             at: 60_000,
             revision: "triage@7".to_owned(),

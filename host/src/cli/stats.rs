@@ -157,9 +157,9 @@ fn dead_letters(stats: &HostStats, colours: bool) -> String {
 mod tests {
     use super::*;
     use crate::admin::StoreFigures;
-    use crate::api_types::{DeliveryStats, FailureCount, MailboxStatus, MessageStats, ProcessStats};
-    use crate::conversation::ConversationFigures;
-    use crate::store::DeadCount;
+    use crate::api_types::{
+        ConversationStats, DeadLetterCount, DeliveryStats, FailureCount, MailboxStatus, MessageStats, ProcessStats,
+    };
 
     #[test]
     fn statistics_are_rendered() {
@@ -171,7 +171,7 @@ mod tests {
             p999_us: 2_500.0,
             max_us: 3_100_000.0,
         };
-        let dead = |agent: &str, count| DeadCount {
+        let dead = |agent: &str, count| DeadLetterCount {
             agent: agent.to_owned(),
             reason: "expired".to_owned(),
             count,
@@ -195,7 +195,7 @@ mod tests {
             },
             failures: vec![failure("trap", 21), failure("deadline-exceeded", 3)],
             delivery: DeliveryStats { last_minute: None, since_start: Some(quantiles) },
-            conversations: ConversationFigures { open: 2, written: 5, mean_messages: Some(3.5), illegal: 0 },
+            conversations: ConversationStats { open: 2, written: 5, mean_messages: Some(3.5), illegal: 0 },
             mailboxes: vec![MailboxStatus {
                 agent: "echo".to_owned(),
                 depth: 7,

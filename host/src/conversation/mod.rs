@@ -32,7 +32,7 @@ const MAX_OPEN: usize = 16_384;
 pub(crate) use sends::closed_question;
 
 /// The numbers of conversations.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ConversationFigures {
     /// The number of open ones.
     pub(crate) open: u64,

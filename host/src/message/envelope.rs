@@ -97,7 +97,7 @@ impl Envelope {
 }
 
 /// A failed attempt to handle a message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attempt {
     /// Counts the attempts, from 1.
     pub(crate) number: u32,

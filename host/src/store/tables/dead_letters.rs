@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use crate::clock;
@@ -21,7 +21,7 @@ const REVIVE_BYTES: usize = 16 << 20;
 const AT_ONCE: u32 = 1_000;
 
 /// A message that was given up, without what it says and what went wrong each time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dead {
     /// Names the dead letter, for `redeliver` and `drop`.
     pub(crate) number: u64,
@@ -109,7 +109,7 @@ impl DeadFilter {
 }
 
 /// The count of the dead letters of one agent and reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeadCount {
     /// The agent.
     pub(crate) agent: String,
