@@ -64,7 +64,7 @@ fn planning(criterion: &mut Criterion) {
                 migrates: false,
                 in_flight: 0,
                 instances: 1,
-                cap: None,
+                instance_limit: None,
                 probes: None,
             };
             let revision = Revision { number: 1, spec: Arc::clone(&spec), digest, seen };

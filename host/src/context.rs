@@ -50,18 +50,18 @@ pub(crate) struct Resident(CachePadded<AtomicUsize>);
 
 impl Resident {
     /// Adds bytes. Returns `false`, and adds nothing, if the sum would exceed the bound.
-    pub(crate) fn take(&self, bytes: usize, bound: usize) -> bool {
+    pub(crate) fn try_add(&self, bytes: usize, bound: usize) -> bool {
         // Relaxed: no other memory is published by this count.
         // Added before it is compared: two threads cannot both take the last bytes.
         let within = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= bound;
         if !within {
-            self.give(bytes);
+            self.subtract(bytes);
         }
         within
     }
 
     /// Subtracts bytes that were added.
-    pub(crate) fn give(&self, bytes: usize) {
+    pub(crate) fn subtract(&self, bytes: usize) {
         // Subtracting nothing would still take the cache line from the other threads.
         if bytes > 0 {
             self.0.fetch_sub(bytes, Ordering::Relaxed);
@@ -120,12 +120,12 @@ impl HostContext {
     }
 
     /// Takes the agents that [`wake`](Self::wake) named since the last call.
-    pub(crate) fn changed(&self) -> BTreeSet<Arc<str>> {
+    pub(crate) fn take_changed(&self) -> BTreeSet<Arc<str>> {
         std::mem::take(&mut *self.changed.lock())
     }
 
     /// Waits until [`wake`](Self::wake) is called.
-    pub(crate) async fn woken(&self) {
+    pub(crate) async fn until_woken(&self) {
         self.reconcile.notified().await;
     }
 
@@ -143,7 +143,7 @@ impl HostContext {
     }
 
     /// Emits `revision.state`.
-    pub(crate) fn tell_state(&self, agent: &str, revision: u64, from: &str, to: &str, reason: Option<&str>) {
+    pub(crate) fn emit_state(&self, agent: &str, revision: u64, from: &str, to: &str, reason: Option<&str>) {
         let data = json!({ "revision": revision, "from": from, "to": to, "reason": reason });
         self.events.emit(Some(agent), "revision.state", data);
     }

@@ -58,27 +58,27 @@ pub(crate) struct Logs {
 struct Log {
     lines: VecDeque<Arc<Line>>,
     /// The rate of the agent's own lines.
-    own: Count,
+    agent_rate: LineRate,
     /// The rate of the host's lines about it.
-    hosts: Count,
+    host_rate: LineRate,
 }
 
 /// The lines counted in one second.
-struct Count {
+struct LineRate {
     /// The start of the second.
-    second: Instant,
+    second_start: Instant,
     lines: u32,
     dropped: u64,
 }
 
-impl Count {
+impl LineRate {
     fn new() -> Self {
-        Self { second: Instant::now(), lines: 0, dropped: 0 }
+        Self { second_start: Instant::now(), lines: 0, dropped: 0 }
     }
 
     /// Starts a new second if this one is over. Returns the lines dropped in the old one.
     fn start_second(&mut self) -> u64 {
-        if self.second.elapsed() < Duration::from_secs(1) {
+        if self.second_start.elapsed() < Duration::from_secs(1) {
             return 0;
         }
         std::mem::replace(self, Self::new()).dropped
@@ -116,14 +116,14 @@ impl Logs {
         let log = self.of(&line.agent);
         let mut log = log.lock();
         // Reported once a second at most: a report of each line would be a flood of its own.
-        let dropped = log.own.start_second();
+        let dropped = log.agent_rate.start_second();
         if dropped > 0 {
             let text =
                 format!("{dropped} further lines were dropped: more than {per_second} in a second (limits.log-lines)");
             let note = Line { level: "warn", context: "caxton".to_owned(), text, at: clock::now_ms(), ..line.clone() };
             self.keep(&mut log, note);
         }
-        if log.own.count_line(per_second) {
+        if log.agent_rate.count_line(per_second) {
             self.keep(&mut log, line);
         } else {
             metrics::counter!("caxton_log_lines_dropped_total", "agent" => line.agent.to_string()).increment(1);
@@ -135,19 +135,19 @@ impl Logs {
     pub(crate) fn note(&self, line: Line) {
         let log = self.of(&line.agent);
         let mut log = log.lock();
-        let dropped = log.hosts.start_second();
+        let dropped = log.host_rate.start_second();
         if dropped > 0 {
             let text = format!("{dropped} further lines of the host were dropped: more than {HOST_LINES} in a second");
             let note = Line { text, at: clock::now_ms(), ..line.clone() };
             self.keep(&mut log, note);
         }
-        if log.hosts.count_line(HOST_LINES) {
+        if log.host_rate.count_line(HOST_LINES) {
             self.keep(&mut log, line);
         }
     }
 
     fn of(&self, agent: &Arc<str>) -> Arc<Mutex<Log>> {
-        let log = || Log { lines: VecDeque::new(), own: Count::new(), hosts: Count::new() };
+        let log = || Log { lines: VecDeque::new(), agent_rate: LineRate::new(), host_rate: LineRate::new() };
         Arc::clone(self.agents.lock().entry(Arc::clone(agent)).or_insert_with(|| Arc::new(Mutex::new(log()))))
     }
 

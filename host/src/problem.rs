@@ -99,7 +99,7 @@ impl Problem {
         let row = find_meaning(code);
         let status = StatusCode::from_u16(row.status).expect("the table has proper status codes");
         let problem = Self::new(status, row.code, row.text);
-        if row.again { problem.with_retry_after(DEFAULT_RETRY_AFTER) } else { problem }
+        if row.is_retryable { problem.with_retry_after(DEFAULT_RETRY_AFTER) } else { problem }
     }
 
     /// Creates a `bad-request` problem.
@@ -284,7 +284,7 @@ mod tests {
             AdmitError::UnknownReceiver(String::new()),
             AdmitError::NotAllowed { sender: String::new(), receiver: String::new() },
             AdmitError::TooLarge { limit: 1 },
-            AdmitError::Full { depth: 1 },
+            AdmitError::Full { limit: 1 },
             AdmitError::TooManyHops { limit: 1 },
             AdmitError::Invalid(String::new()),
             AdmitError::Unavailable(""),

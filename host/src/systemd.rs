@@ -55,7 +55,7 @@ impl Supervisor {
     }
 
     /// Sends a notification, if there is a manager.
-    pub(crate) fn tell(&self, text: &str) {
+    pub(crate) fn notify(&self, text: &str) {
         if let Some((socket, address)) = &self.socket {
             // The queue is full or the manager is gone; a later notification may succeed.
             let _ = socket.send_to_addr(text.as_bytes(), address);
@@ -70,7 +70,7 @@ impl Supervisor {
         }
         loop {
             tokio::time::sleep(EXTEND_EVERY).await;
-            self.tell(EXTENSION);
+            self.notify(EXTENSION);
         }
     }
 
@@ -85,7 +85,7 @@ impl Supervisor {
         loop {
             tick.tick().await;
             if tasks.are_alive((watchdog / 2).max(MIN_SILENCE)) {
-                self.tell("WATCHDOG=1");
+                self.notify("WATCHDOG=1");
             }
         }
     }
@@ -151,13 +151,13 @@ mod tests {
         let abstract_name = SocketAddr::from_abstract_name(&name[1..]).unwrap();
         let other = UnixDatagram::bind_addr(&abstract_name).unwrap();
         for (name, listener) in [(path.as_os_str(), &listener), (OsStr::new(&name), &other)] {
-            Supervisor::new(Some(name), None, None, 7).tell(&ready());
+            Supervisor::new(Some(name), None, None, 7).notify(&ready());
             let mut buffer = [0; 100];
             let length = listener.recv(&mut buffer).unwrap();
             assert_eq!(&buffer[..length], b"READY=1\nSTATUS=serving");
         }
         for name in ["", "relative", "vsock:2:1234", "@", "/nowhere/at/all"] {
-            Supervisor::new(Some(OsStr::new(name)), None, None, 7).tell(&ready());
+            Supervisor::new(Some(OsStr::new(name)), None, None, 7).notify(&ready());
         }
     }
 

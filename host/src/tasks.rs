@@ -44,13 +44,13 @@ pub(crate) struct Tasks {
 }
 
 struct Task {
-    runs: bool,
+    is_running: bool,
     /// The times at which it died within the last [`RESTART_WINDOW`].
     deaths: Vec<Instant>,
     restarts: u64,
     reason: Option<String>,
     /// The last beat. `None` for a task that may wait without bound.
-    beat: Option<Instant>,
+    last_beat: Option<Instant>,
 }
 
 impl Default for Tasks {
@@ -143,7 +143,7 @@ impl Tasks {
     /// Notes that a task has made progress. One that does so at least once a minute is alive.
     pub(crate) fn beat(&self, name: &'static str) {
         if let Some(task) = self.known.lock().get_mut(name) {
-            task.beat = Some(Instant::now());
+            task.last_beat = Some(Instant::now());
         }
     }
 
@@ -197,8 +197,8 @@ impl Tasks {
 
     /// Returns `true` while no vital task has died and none has gone without a beat for longer than `patience`.
     pub(crate) fn are_alive(&self, patience: Duration) -> bool {
-        let still = |task: &Task| task.beat.is_some_and(|beat| beat.elapsed() > patience);
-        self.failed().is_none() && !self.known.lock().values().any(|task| task.runs && still(task))
+        let still = |task: &Task| task.last_beat.is_some_and(|beat| beat.elapsed() > patience);
+        self.failed().is_none() && !self.known.lock().values().any(|task| task.is_running && still(task))
     }
 
     /// Returns `true` while no task has died or stalled, with the time limit of a probe.
@@ -210,18 +210,18 @@ impl Tasks {
         let mut known = self.known.lock();
         // A restart keeps the deaths of earlier runs, by which it is limited.
         let task = known.entry(name).or_insert_with(|| Task {
-            runs: true,
+            is_running: true,
             deaths: Vec::new(),
             restarts: 0,
             reason: None,
-            beat: None,
+            last_beat: None,
         });
-        task.runs = true;
+        task.is_running = true;
     }
 
     fn ended(&self, name: &str) {
         if let Some(task) = self.known.lock().get_mut(name) {
-            task.runs = false;
+            task.is_running = false;
         }
     }
 
@@ -231,7 +231,7 @@ impl Tasks {
         let mut known = self.known.lock();
         let task = known.get_mut(name)?;
         // Without its beat a dead task does not also count as stalled.
-        (task.runs, task.beat, task.reason) = (false, None, Some(reason.to_owned()));
+        (task.is_running, task.last_beat, task.reason) = (false, None, Some(reason.to_owned()));
         task.deaths.retain(|death| now.saturating_duration_since(*death) < RESTART_WINDOW);
         task.deaths.push(now);
         let times = task.deaths.len();
@@ -245,8 +245,8 @@ impl Tasks {
 }
 
 fn state(task: &Task) -> &'static str {
-    match task.beat {
-        _ if !task.runs => "ended",
+    match task.last_beat {
+        _ if !task.is_running => "ended",
         Some(beat) if beat.elapsed() > STALL_TIME => "stands still",
         Some(_) | None => "runs",
     }

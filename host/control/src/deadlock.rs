@@ -80,26 +80,26 @@ impl<N: Ord + Clone> StuckRequests<N> {
     /// `false` if there are none.
     fn release_free(&mut self) -> bool {
         let mut free = Vec::new();
-        for (name, standing) in &self.agents {
+        for (name, agent) in &self.agents {
             let waits = |asks: &&PendingRequest<N>| self.is_stuck(&asks.to, asks.conversation);
-            let stuck: BTreeSet<u64> = standing.requests.iter().filter(waits).map(|asks| asks.handler).collect();
-            if standing.requests.iter().any(|asks| !stuck.contains(&asks.handler)) {
+            let stuck: BTreeSet<u64> = agent.requests.iter().filter(waits).map(|asks| asks.handler).collect();
+            if agent.requests.iter().any(|asks| !stuck.contains(&asks.handler)) {
                 free.push((name.clone(), stuck));
             }
         }
         // Applied after the search, so that the order of agents does not matter within a round.
         for (name, stuck) in &free {
-            if let Some(standing) = self.agents.get_mut(name) {
-                standing.requests.retain(|asks| stuck.contains(&asks.handler));
+            if let Some(agent) = self.agents.get_mut(name) {
+                agent.requests.retain(|asks| stuck.contains(&asks.handler));
             }
         }
-        self.agents.retain(|_, standing| !standing.requests.is_empty());
+        self.agents.retain(|_, agent| !agent.requests.is_empty());
         !free.is_empty()
     }
 
     /// Returns `true` if a message for `to` in `conversation` would never be handled.
     pub fn is_stuck(&self, to: &N, conversation: u64) -> bool {
-        self.agents.get(to).is_some_and(|standing| standing.blocks(conversation))
+        self.agents.get(to).is_some_and(|agent| agent.blocks(conversation))
     }
 
     /// Returns the cycle of agents for an error message: from `to`, which `from` asked, over the agents that wait for
@@ -121,8 +121,8 @@ impl<N: Ord + Clone> StuckRequests<N> {
         if at == wanted {
             return true;
         }
-        let Some(standing) = self.agents.get(at) else { return false };
-        for asks in &standing.requests {
+        let Some(agent) = self.agents.get(at) else { return false };
+        for asks in &agent.requests {
             // Each agent once, since the search would not end in a cycle without `wanted`.
             if self.is_stuck(&asks.to, asks.conversation) && seen.insert(&asks.to) {
                 path.push(asks.to.clone());
@@ -149,12 +149,12 @@ fn reach<N: Ord + Clone>(
     while let Some((name, conversation)) = left.pop() {
         // Each agent is looked at once, so that one search sees one state of it.
         if !agents.contains_key(&name) {
-            let Some(standing) = look(&name) else { continue };
-            agents.insert(name.clone(), standing);
+            let Some(agent) = look(&name) else { continue };
+            agents.insert(name.clone(), agent);
         }
-        let standing: &AgentWaits<N> = &agents[&name];
-        if standing.blocks(conversation) {
-            let beyond = standing.requests.iter().map(|asks| (asks.to.clone(), asks.conversation));
+        let agent: &AgentWaits<N> = &agents[&name];
+        if agent.blocks(conversation) {
+            let beyond = agent.requests.iter().map(|asks| (asks.to.clone(), asks.conversation));
             left.extend(beyond.filter(|next| seen.insert(next.clone())));
         }
     }

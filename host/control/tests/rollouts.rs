@@ -112,7 +112,7 @@ fn declare(agent: &mut Agent, words: &[&str]) {
             "min-messages" => both(&|settings| settings.rollback.min_messages = value.parse().unwrap()),
             "memory" => both(&|settings| settings.rollback.memory_bytes = Some(parse_bytes(value).unwrap())),
             "drain" => both(&|settings| settings.drain = parse_duration(value).unwrap()),
-            "instances" => agent.instances.standing = value.parse().unwrap(),
+            "instances" => agent.instances.running = value.parse().unwrap(),
             _ => panic!("unknown key `{key}`"),
         }
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::api::Api;
 use super::extract::{Params, parse_timeout};
-use super::guard::Who;
+use super::guard::Caller;
 use crate::api_types::{ApplyResult, DeclarationDiff};
 use crate::problem::Problem;
 
@@ -37,12 +37,12 @@ pub(super) async fn diff(State(api): State<Api>) -> Result<Json<DeclarationDiff>
 )]
 pub(super) async fn apply(
     State(api): State<Api>,
-    Extension(who): Extension<Who>,
+    Extension(caller): Extension<Caller>,
     Params(params): Params<ApplyParams>,
 ) -> Result<Json<ApplyResult>, Problem> {
     // Before the event: a request that is refused is no apply.
     let timeout = parse_timeout(params.timeout.as_deref().unwrap_or("5m"))?;
     // Recorded before the outcome is known, because an apply may take an hour.
-    api.context.events.emit(None, "config.apply", json!({ "by": who.to_string() }));
+    api.context.events.emit(None, "config.apply", json!({ "by": caller.to_string() }));
     Ok(Json(api.reconciler.apply(timeout).await?))
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::api::Api;
 use super::extract::{Named, Params, bounded, page_size};
-use super::guard::Who;
+use super::guard::Caller;
 use super::problem;
 use crate::api_types::{AttemptStatus, DeadLetterCount, DeadLetterStatus};
 use crate::directory::{NotRedelivered, RedeliverError, Redelivered};
@@ -180,7 +180,7 @@ pub(super) async fn show(State(api): State<Api>, Named(number): Named<String>) -
 )]
 pub(super) async fn redeliver_one(
     State(api): State<Api>,
-    Extension(who): Extension<Who>,
+    Extension(caller): Extension<Caller>,
     Named(number): Named<String>,
     Params(params): Params<RedeliverOneParams>,
 ) -> Result<Json<RedeliverResult>, Problem> {
@@ -189,7 +189,7 @@ pub(super) async fn redeliver_one(
     // Refused instead of redelivering nothing, which would look like success.
     of_one_agent(revision.as_ref(), &dead.agent)?;
     let filter = DeadFilter { agent: Some(dead.agent), ..DeadFilter::one(dead.number) };
-    let result = change(api, who, filter, revision).await?;
+    let result = change(api, caller, filter, revision).await?;
     match result.redelivered {
         // Another request was faster.
         0 => Err(not_there(&number)),
@@ -207,7 +207,7 @@ pub(super) async fn redeliver_one(
 )]
 pub(super) async fn redeliver_some(
     State(api): State<Api>,
-    Extension(who): Extension<Who>,
+    Extension(caller): Extension<Caller>,
     Params(params): Params<RedeliverParams>,
 ) -> Result<Json<RedeliverResult>, Problem> {
     let revision = params.revision.as_deref().map(revision).transpose()?;
@@ -219,7 +219,7 @@ pub(super) async fn redeliver_some(
         // Letters of other agents would run on revisions that the caller did not name.
         filter.agent = Some(revision.agent.to_string());
     }
-    Ok(Json(change(api, who, filter, revision).await?))
+    Ok(Json(change(api, caller, filter, revision).await?))
 }
 
 /// Drops one dead letter for good.
@@ -230,7 +230,7 @@ pub(super) async fn redeliver_some(
 )]
 pub(super) async fn drop_one(
     State(api): State<Api>,
-    Extension(who): Extension<Who>,
+    Extension(caller): Extension<Caller>,
     Named(number): Named<String>,
 ) -> Result<Json<DropResult>, Problem> {
     let dead = find(&api, &number).await?.dead;
@@ -239,7 +239,7 @@ pub(super) async fn drop_one(
     if dropped == 0 {
         return Err(not_there(&number));
     }
-    let data = json!({ "by": who.to_string(), "number": dead.number, "id": dead.id, "reason": dead.reason });
+    let data = json!({ "by": caller.to_string(), "number": dead.number, "id": dead.id, "reason": dead.reason });
     api.context.events.emit(Some(&dead.agent), "dead-letter.dropped", data);
     Ok(Json(DropResult { dropped }))
 }
@@ -251,13 +251,13 @@ pub(super) async fn drop_one(
 )]
 pub(super) async fn drop_some(
     State(api): State<Api>,
-    Extension(who): Extension<Who>,
+    Extension(caller): Extension<Caller>,
     Params(params): Params<DropParams>,
 ) -> Result<Json<DropResult>, Problem> {
     let mut filter = filter(params.agent, params.reason, params.all)?;
     // Bounded to those that exist now: the caller has not seen later ones.
     filter.up_to = api.context.store.dead_letters().last().map_err(problem::host_error)?;
-    let data = json!({ "by": who.to_string(), "agent": filter.agent, "reason": filter.reason });
+    let data = json!({ "by": caller.to_string(), "agent": filter.agent, "reason": filter.reason });
     let agent = filter.agent.clone();
     let dropped = api.context.store.dead_letters().forget(filter).await?;
     let mut data = data;
@@ -309,7 +309,7 @@ fn not_there(number: &str) -> Problem {
 /// Redelivers and records the events, even if the caller disconnects meanwhile.
 async fn change(
     api: Api,
-    who: Who,
+    caller: Caller,
     filter: DeadFilter,
     revision: Option<RevisionId>,
 ) -> Result<RedeliverResult, Problem> {
@@ -319,7 +319,7 @@ async fn change(
         let mut redelivered = 0;
         for (agent, count) in agents.into_iter().filter(|(_, count)| *count > 0) {
             redelivered += count;
-            let data = json!({ "by": who.to_string(), "count": count, "reason": reason });
+            let data = json!({ "by": caller.to_string(), "count": count, "reason": reason });
             api.context.events.emit(Some(&agent), "dead-letter.redelivered", data);
         }
         let left =

@@ -20,9 +20,9 @@ pub(crate) const CLI_AGENT: &str = "caxton-cli";
 
 /// The identity of a caller, for the event log and as the sender of messages.
 #[derive(Debug, Clone)]
-pub(super) struct Who(String);
+pub(super) struct Caller(String);
 
-impl fmt::Display for Who {
+impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
@@ -85,7 +85,7 @@ pub(super) async fn authorise(State(api): State<Api>, mut request: Request, next
     // Part of the name of the caller only: nothing is allowed because of it.
     let cli = request.headers().get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(CLI_AGENT.as_bytes()));
     let way = if cli { "cli" } else { "api" };
-    request.extensions_mut().insert(Who(format!("{way}:{}", api.token.fingerprint())));
+    request.extensions_mut().insert(Caller(format!("{way}:{}", api.token.fingerprint())));
     Ok(next.run(request).await)
 }
 

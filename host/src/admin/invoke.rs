@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::api::Api;
 use super::extract::{Named, Params, RequestContent, parse_timeout};
-use super::guard::Who;
+use super::guard::Caller;
 use super::problem;
 use crate::agent::{Accepted, Agent, Key, Submission};
 use crate::api_types::AcceptedMessage;
@@ -63,7 +63,7 @@ pub(super) async fn invoke(
     Named(name): Named<String>,
     draft: SubmissionDraft,
 ) -> Result<Response, Problem> {
-    let agent = taker(&api, &name).await?;
+    let agent = find_agent(&api, &name).await?;
     let (accepted, answer) = agent.ask(draft.0).await?;
     if let Some(problem) = Problem::of_outcome(&answer.outcome, Audience::Operator) {
         return Err(problem.with_message(&name, &accepted.id));
@@ -106,16 +106,16 @@ pub(super) async fn send(
     headers: HeaderMap,
     draft: SubmissionDraft,
 ) -> Result<(StatusCode, Json<AcceptedMessage>), Problem> {
-    let agent = taker(&api, &name).await?;
+    let agent = find_agent(&api, &name).await?;
     let key = Key::of(&headers, &draft.0).map_err(Problem::bad_request)?;
     // The default timeout is that of a caller that waits; this one does not.
-    let submission = Submission { patience: None, ..draft.0 };
+    let submission = Submission { timeout: None, ..draft.0 };
     let Accepted { id, conversation } = agent.enqueue(submission, key).await?;
     Ok((StatusCode::ACCEPTED, Json(AcceptedMessage { id, conversation })))
 }
 
 /// Returns the agent of this name, unless it is an HTTP agent.
-async fn taker(api: &Api, name: &str) -> Result<Arc<Agent>, Problem> {
+async fn find_agent(api: &Api, name: &str) -> Result<Arc<Agent>, Problem> {
     let agent = api.agent(name).await?;
     // An agent that was never ready may turn out to take messages, so that its mailbox accepts them.
     if agent.current().is_some_and(|current| current.kind() == Kind::Http) {
@@ -142,7 +142,7 @@ impl<S: Send + Sync> FromRequest<S> for SubmissionDraft {
         let (mut parts, body) = request.into_parts();
         let Params(params) = Params::<MessageParams>::from_request_parts(&mut parts, state).await?;
         // Set by the guard, in front of all handlers; without it the request came another way.
-        let Ok(Extension(who)) = Extension::<Who>::from_request_parts(&mut parts, state).await else {
+        let Ok(Extension(caller)) = Extension::<Caller>::from_request_parts(&mut parts, state).await else {
             return Err(problem::unauthorised());
         };
         // The message continues the trace of the request, which the outermost layer has set.
@@ -159,14 +159,14 @@ impl<S: Send + Sync> FromRequest<S> for SubmissionDraft {
         let request = Request::from_parts(parts, body);
         let RequestContent(content) = RequestContent::from_request(request, state).await?;
         Ok(Self(Submission {
-            sender: who.to_string(),
+            sender: caller.to_string(),
             performative,
             content: content.into(),
             content_type,
             ontology: params.ontology,
             protocol: params.protocol,
             conversation: params.conversation,
-            patience: Some(timeout),
+            timeout: Some(timeout),
             headers: Vec::new(),
             trace,
         }))

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::api::Api;
 use super::extract::Named;
-use super::guard::Who;
+use super::guard::Caller;
 use super::problem;
 use crate::agent::Agent;
 use crate::api_types::MailboxStatus;
@@ -41,10 +41,10 @@ pub(super) fn all(api: &Api) -> Vec<MailboxStatus> {
 )]
 pub(super) async fn pause(
     State(api): State<Api>,
-    Extension(who): Extension<Who>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named<String>,
 ) -> Result<Json<MailboxStatus>, Problem> {
-    hold(api, who, &name, true).await
+    set_paused(api, caller, &name, true).await
 }
 
 /// Releases an agent's messages.
@@ -55,13 +55,13 @@ pub(super) async fn pause(
 )]
 pub(super) async fn resume(
     State(api): State<Api>,
-    Extension(who): Extension<Who>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named<String>,
 ) -> Result<Json<MailboxStatus>, Problem> {
-    hold(api, who, &name, false).await
+    set_paused(api, caller, &name, false).await
 }
 
-async fn hold(api: Api, who: Who, name: &str, held: bool) -> Result<Json<MailboxStatus>, Problem> {
+async fn set_paused(api: Api, caller: Caller, name: &str, paused: bool) -> Result<Json<MailboxStatus>, Problem> {
     let agent = api.agent(name).await?;
     if !takes_messages(&agent) {
         let detail = format!("`{name}` is an HTTP agent: it has no mailbox to be paused");
@@ -70,13 +70,13 @@ async fn hold(api: Api, who: Who, name: &str, held: bool) -> Result<Json<Mailbox
     // A task of its own: both steps have to be done even if the client disconnects in between.
     let work = async move {
         // Stored first: a mailbox that is paused and not stored would run again after a restart.
-        api.context.store.queue().set_paused(agent.name().to_string(), held).await?;
-        let was = agent.mailbox_figures().held;
-        agent.set_operator_paused(held);
+        api.context.store.queue().set_paused(agent.name().to_string(), paused).await?;
+        let was = agent.mailbox_figures().operator_paused;
+        agent.set_operator_paused(paused);
         // Repeated requests leave one event.
-        if was != held {
-            let kind = if held { "mailbox.paused" } else { "mailbox.resumed" };
-            api.context.events.emit(Some(agent.name().as_str()), kind, json!({ "by": who.to_string() }));
+        if was != paused {
+            let kind = if paused { "mailbox.paused" } else { "mailbox.resumed" };
+            api.context.events.emit(Some(agent.name().as_str()), kind, json!({ "by": caller.to_string() }));
         }
         Ok(Json(status(&agent)))
     };
@@ -95,10 +95,10 @@ fn status(agent: &Arc<Agent>) -> MailboxStatus {
         agent: agent.name().to_string(),
         depth: mailbox.depth,
         bound: mailbox.bound,
-        later: mailbox.later,
+        later: mailbox.deferred,
         timers: mailbox.timers,
         in_flight: mailbox.in_flight,
-        held: mailbox.held,
+        held: mailbox.operator_paused,
         breaker: mailbox.breaker.to_owned(),
         oldest_ms: agent.oldest_ms(),
     }

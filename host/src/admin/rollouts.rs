@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::api::Api;
 use super::extract::{Named, Params, bounded};
-use super::guard::Who;
+use super::guard::Caller;
 use super::problem;
 use crate::api_types::{AnswerDifferences, RolloutRequest, RolloutStatus};
 use crate::problem::Problem;
@@ -73,17 +73,17 @@ pub(super) async fn differences(
         // No rollout has differences; the newest one is then shown with none.
         None => api.reconciler.rollouts(Some(name)).await?.first().map_or(0, |newest| newest.rollout),
     };
-    let mut told =
+    let mut differences =
         AnswerDifferences { agent: agent.name().to_string(), rollout, by_nature: Vec::new(), messages: Vec::new() };
-    for (number, record) in store.rollouts().differences(&told.agent, rollout).map_err(problem::host_error)? {
+    for (number, record) in store.rollouts().differences(&differences.agent, rollout).map_err(problem::host_error)? {
         let read = match number {
             // Number 0 holds the paths that differ by nature; messages are numbered from 1.
-            0 => serde_json::from_str(&record).map(|paths| told.by_nature = paths),
-            _ => serde_json::from_str(&record).map(|message| told.messages.push(message)),
+            0 => serde_json::from_str(&record).map(|paths| differences.by_nature = paths),
+            _ => serde_json::from_str(&record).map(|message| differences.messages.push(message)),
         };
         read.map_err(|error| problem::host_error(format!("a difference cannot be read: {error}")))?;
     }
-    Ok(Json(told))
+    Ok(Json(differences))
 }
 
 /// Follows an agent's newest rollout as server-sent events. Each event is the whole rollout, sent when it has changed,
@@ -204,7 +204,7 @@ pub(super) struct To {
 )]
 pub(super) async fn command(
     State(api): State<Api>,
-    Extension(who): Extension<Who>,
+    Extension(caller): Extension<Caller>,
     Named((name, command)): Named<(String, String)>,
     Params(To { to, rehearse, restore_state }): Params<To>,
 ) -> Result<Json<RolloutStatus>, Problem> {
@@ -215,7 +215,7 @@ pub(super) async fn command(
     };
     to.map_or(Ok(0), |to| bounded("to", to))?;
     let undo = UndoOptions { to, rehearse: rehearse.unwrap_or(true), restore_state: restore_state.unwrap_or(false) };
-    let request = RolloutRequest { agent: name, command, undo, who: who.to_string() };
+    let request = RolloutRequest { agent: name, command, undo, who: caller.to_string() };
     let refused = |why: String| Problem::new(StatusCode::CONFLICT, "rollout-refused", why);
     let done = api.reconciler.command_rollout(request).await?.map_err(refused)?;
     done.map(Json).ok_or_else(|| refused("there is no rollout".to_owned()))

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::api::Api;
 use super::extract::{Named, Params, body_within, page_size};
-use super::guard::Who;
+use super::guard::Caller;
 use super::problem;
 use crate::agent::Agent;
 use crate::api_types::{StateKey, StatePage};
@@ -121,7 +121,7 @@ pub(super) async fn get_value(
 )]
 pub(super) async fn put_value(
     State(api): State<Api>,
-    Extension(who): Extension<Who>,
+    Extension(caller): Extension<Caller>,
     Named((name, key)): Named<(String, String)>,
     Params(params): Params<SetParams>,
     headers: HeaderMap,
@@ -148,7 +148,7 @@ pub(super) async fn put_value(
     let value = Value { bytes: value, expiry };
     write(&api, &agent, &key, Some(value), &headers).await?;
     let data = json!({
-        "by": who.to_string(), "key": key, "bytes": bytes, "expires_at": expiry.map(|expiry| expiry.at),
+        "by": caller.to_string(), "key": key, "bytes": bytes, "expires_at": expiry.map(|expiry| expiry.at),
     });
     api.context.events.emit(Some(&name), "state.set", data);
     Ok(StatusCode::NO_CONTENT)
@@ -167,7 +167,7 @@ pub(super) async fn put_value(
 )]
 pub(super) async fn delete_value(
     State(api): State<Api>,
-    Extension(who): Extension<Who>,
+    Extension(caller): Extension<Caller>,
     Named((name, key)): Named<(String, String)>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
@@ -177,7 +177,7 @@ pub(super) async fn delete_value(
         return Err(no_key(&name, &key));
     }
     write(&api, &agent, &key, None, &headers).await?;
-    api.context.events.emit(Some(&name), "state.removed", json!({ "by": who.to_string(), "key": key }));
+    api.context.events.emit(Some(&name), "state.removed", json!({ "by": caller.to_string(), "key": key }));
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::io::ReaderStream;
 
 use super::api::Api;
-use super::guard::Who;
+use super::guard::Caller;
 use super::problem;
 use crate::api_types::{StoreCheck, StoreStatus};
 use crate::problem::Problem;
@@ -30,7 +30,7 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Json<StoreStatus>, Pr
 /// Checks the whole store while the host runs. Takes long if it is large.
 #[utoipa::path(get, path = "/v1/store/check", tag = "store", responses((status = 200, body = StoreCheck)))]
 pub(super) async fn check(State(api): State<Api>) -> Result<Json<StoreCheck>, Problem> {
-    let _one = alone(&api)?;
+    let _one = begin_exclusive(&api)?;
     Ok(Json(api.read(Store::check).await?))
 }
 
@@ -42,15 +42,15 @@ pub(super) async fn check(State(api): State<Api>) -> Result<Json<StoreCheck>, Pr
     post, path = "/v1/store/backup", tag = "store",
     responses((status = 200, description = "The copy", content_type = "application/vnd.sqlite3", body = Vec<u8>)),
 )]
-pub(super) async fn backup(State(api): State<Api>, Extension(who): Extension<Who>) -> Result<Response, Problem> {
-    let one = alone(&api)?;
+pub(super) async fn backup(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
+    let one = begin_exclusive(&api)?;
     let store = std::sync::Arc::clone(&api.context.store);
     // Making the copy blocks for as long as it takes to write it.
     let made = tokio::task::spawn_blocking(move || store.copy()).await;
     let copy = made.map_err(|error| problem::host_error(error.to_string()))??;
     let bytes = copy.metadata().map_err(|error| problem::host_error(error.to_string()))?.len();
     // Emitted once the copy is made; whether the client receives all of it cannot be known here.
-    api.context.events.emit(None, "store.backup", json!({ "by": who.to_string(), "bytes": bytes }));
+    api.context.events.emit(None, "store.backup", json!({ "by": caller.to_string(), "bytes": bytes }));
     let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(copy), CHUNK);
     // The permit lives as long as the stream: the copy's space is freed after the last chunk, or when the client has
     // gone.
@@ -66,7 +66,7 @@ pub(super) async fn backup(State(api): State<Api>, Extension(who): Extension<Who
 ///
 /// # Errors
 /// `busy` if another request has it.
-fn alone(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
+fn begin_exclusive(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
     std::sync::Arc::clone(&api.copying).try_acquire_owned().map_err(|_| {
         let detail = "the store is being copied or checked by another request; try again when that is done";
         Problem::new(StatusCode::CONFLICT, "busy", detail)

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::api::Api;
 use super::extract::{Named, Params, page_size};
-use super::guard::Who;
+use super::guard::Caller;
 use super::problem;
 use crate::message::TimerName;
 use crate::problem::Problem;
@@ -75,7 +75,7 @@ pub(super) async fn list(
 ) -> Result<Json<TimerPage>, Problem> {
     api.agent(&name).await?;
     let limit = page_size(params.limit, PAGE)?;
-    let after = params.after.as_deref().map_or(Ok((0, 0)), place)?;
+    let after = params.after.as_deref().map_or(Ok((0, 0)), parse_position)?;
     let timers = api.context.store.timers().waiting(&name, after, limit).map_err(problem::host_error)?;
     // A page that is not full is the last one.
     let full = u32::try_from(timers.len()).is_ok_and(|count| count == limit);
@@ -84,7 +84,7 @@ pub(super) async fn list(
 }
 
 /// Parses a position of [`TimerPage::next`].
-fn place(text: &str) -> Result<(u64, u64), Problem> {
+fn parse_position(text: &str) -> Result<(u64, u64), Problem> {
     let parsed = text.split_once('-').and_then(|(due, seq)| Some((due.parse().ok()?, seq.parse().ok()?)));
     // A pair, because several timers may be due in the same millisecond.
     parsed.ok_or_else(|| {
@@ -107,7 +107,7 @@ fn place(text: &str) -> Result<(u64, u64), Problem> {
 )]
 pub(super) async fn cancel(
     State(api): State<Api>,
-    Extension(who): Extension<Who>,
+    Extension(caller): Extension<Caller>,
     Named((name, timer)): Named<(String, String)>,
 ) -> Result<Json<TimerStatus>, Problem> {
     let agent = api.agent(&name).await?;
@@ -138,7 +138,7 @@ pub(super) async fn cancel(
     }
     // The removal of an agent from the declaration may have waited for its last timer.
     api.context.wake(agent.name().shared());
-    let data = json!({ "by": who.to_string(), "id": found.id, "name": found.name, "sender": found.sender });
+    let data = json!({ "by": caller.to_string(), "id": found.id, "name": found.name, "sender": found.sender });
     api.context.events.emit(Some(&name), "timer.cancelled", data);
     Ok(Json(found.into()))
 }

@@ -8,14 +8,14 @@ pub(crate) struct Meaning {
     /// The HTTP status.
     pub(crate) status: u16,
     /// Set if the same request may succeed soon.
-    pub(crate) again: bool,
+    pub(crate) is_retryable: bool,
     /// The text for a person, where nothing more exact is known.
     pub(crate) text: &'static str,
 }
 
 /// A row of a table of codes.
-pub(crate) const fn meaning(code: &'static str, status: u16, again: bool, text: &'static str) -> Meaning {
-    Meaning { code, status, again, text }
+pub(crate) const fn meaning(code: &'static str, status: u16, is_retryable: bool, text: &'static str) -> Meaning {
+    Meaning { code, status, is_retryable, text }
 }
 
 /// The codes of [`AdmitError::code`](super::AdmitError::code), [`code`](super::code()) and

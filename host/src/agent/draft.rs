@@ -16,7 +16,7 @@ const MAX_HEADER_BYTES: usize = 16 << 10;
 /// The longest delay of a message in milliseconds: ten years.
 const MAX_DELAY: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 
-/// The shortest wait of a timer to oneself that begins a chain of causes of its own, in milliseconds: what comes once a
+/// The shortest wait of a timer to oneself that begins a chain of messages of its own, in milliseconds: what comes once a
 /// second by itself is a clock and no loop.
 const PERIOD: u64 = 1_000;
 
@@ -37,7 +37,7 @@ pub(crate) fn timer_name(draft: &Draft) -> Result<Option<String>, AdmitError> {
     Ok(Some(name.clone()))
 }
 
-/// Returns true if a timer to oneself with this delivery begins a chain of causes.
+/// Returns true if a timer to oneself with this delivery begins a chain of messages.
 pub(crate) fn begins_chain(delivery: &Delivery, now: u64) -> bool {
     match delivery {
         Delivery::Now => false,

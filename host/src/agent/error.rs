@@ -24,10 +24,10 @@ pub(crate) enum AdmitError {
         limit: u64,
     },
     /// The mailbox is full.
-    #[error("the mailbox holds {depth} messages, as many as it may (mailbox.depth)")]
+    #[error("the mailbox holds {limit} messages, as many as it may (mailbox.depth)")]
     Full {
         /// The bound.
-        depth: u32,
+        limit: u32,
     },
     /// A receiver with as many timers as may wait (`limits.timers`).
     #[error("{bound} messages wait for `{agent}` until a time to come, as many as may (limits.timers)")]
@@ -37,7 +37,7 @@ pub(crate) enum AdmitError {
         /// The bound.
         bound: u32,
     },
-    /// The chain of causes is too long.
+    /// The chain of messages is too long.
     #[error("the message has more than {limit} causes (limits.hops)")]
     TooManyHops {
         /// The bound.
@@ -92,7 +92,7 @@ impl From<AdmitError> for SendError {
             AdmitError::UnknownReceiver(name) => Self::UnknownReceiver(name),
             AdmitError::NotAllowed { receiver, .. } => Self::NotAllowed(receiver),
             AdmitError::TooLarge { limit } => Self::TooLarge(limit),
-            AdmitError::Full { depth } => Self::MailboxFull(u64::from(depth)),
+            AdmitError::Full { limit } => Self::MailboxFull(u64::from(limit)),
             AdmitError::TooManyHops { limit } => Self::TooManyHops(limit),
             AdmitError::Invalid(what) => Self::Invalid(what),
             AdmitError::Unavailable(why) => Self::Unavailable(why.to_owned()),

@@ -99,7 +99,7 @@ pub(crate) struct Agent {
 /// The gate of an HTTP agent's calls, closed while the agent's state is converted.
 #[derive(Default)]
 struct CallGate {
-    held: AtomicBool,
+    closed: AtomicBool,
     resumed: Notify,
 }
 
@@ -181,7 +181,7 @@ impl Agent {
             stats,
             calls: CallGate::default(),
         });
-        agent.fill(waiting);
+        agent.add_waiting(waiting);
         agent
     }
 
@@ -235,7 +235,7 @@ impl Agent {
         let before = self.spec.swap(spec);
         // A save that failed for its bound may fit now, and need not wait for its pause.
         if before.snapshot != self.spec.load().snapshot {
-            self.save_again();
+            self.retry_save();
         }
         if before.rollout.rollback.rehearse > 0 && self.spec.load().rollout.rollback.rehearse == 0 {
             self.forget_recent();
@@ -262,8 +262,8 @@ impl Agent {
     /// Pauses or resumes messages and calls, for a handoff between revisions.
     pub(crate) fn set_handoff_paused(self: &Arc<Self>, paused: bool) {
         self.mailbox.set_handoff_paused(paused);
-        self.calls.held.store(paused, Ordering::Relaxed);
-        // A call counts itself and then reads `held`; the pausing side sets `held` and then reads the count. The fence
+        self.calls.closed.store(paused, Ordering::Relaxed);
+        // A call counts itself and then reads `closed`; the pausing side sets `closed` and then reads the count. The fence
         // makes one of the two see the other.
         fence(Ordering::SeqCst);
         if !paused {

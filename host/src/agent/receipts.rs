@@ -153,8 +153,8 @@ impl Receipts {
 /// Returns the code for the sender of a dead letter: that of its last attempt if that was final.
 fn dead_code(dead: &Dead) -> &'static str {
     // An `invalid` message was rejected for a reason that has a code of its own.
-    let told = dead.code.as_deref().filter(|_| dead.reason == "invalid").unwrap_or(&dead.reason);
-    MEANINGS.iter().map(|meaning| meaning.code).find(|code| *code == told).unwrap_or("gone")
+    let reason = dead.code.as_deref().filter(|_| dead.reason == "invalid").unwrap_or(&dead.reason);
+    MEANINGS.iter().map(|meaning| meaning.code).find(|code| *code == reason).unwrap_or("gone")
 }
 
 /// Parses a revision such as `triage@7`.
@@ -219,11 +219,11 @@ mod tests {
         let receipts = Arc::<Receipts>::default();
         let (handled, waiter) = open(&receipts);
         assert_eq!(receipts.get(&handled).unwrap().state, ReceiptState::Pending);
-        waiter.tell(Answer { revision: None, outcome: Outcome::Done });
+        waiter.resolve(Answer { revision: None, outcome: Outcome::Done });
         assert!(matches!(receipts.get(&handled).unwrap().state, ReceiptState::Handled { .. }));
 
         let (removed, waiter) = open(&receipts);
-        waiter.tell(Answer { revision: None, outcome: Outcome::Cancelled("the agent was removed") });
+        waiter.resolve(Answer { revision: None, outcome: Outcome::Cancelled("the agent was removed") });
         let ReceiptState::Failed { code, reason, .. } = receipts.get(&removed).unwrap().state else {
             panic!("not failed")
         };

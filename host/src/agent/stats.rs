@@ -30,7 +30,7 @@ pub(crate) enum Outcomes {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HandlingEnd {
     /// The success; `None` if another attempt follows.
-    pub(crate) well: Option<bool>,
+    pub(crate) succeeded: Option<bool>,
     /// The time for which the message waited before.
     pub(crate) waited: Duration,
     /// The time that it took.
@@ -167,9 +167,9 @@ impl Stats {
 
     /// Counts a handling that ended.
     pub(crate) fn ended(&self, end: HandlingEnd) {
-        let HandlingEnd { well, waited, took, cpu } = end;
+        let HandlingEnd { succeeded, waited, took, cpu } = end;
         let tally = self.here();
-        match well {
+        match succeeded {
             Some(true) => {
                 self.count_in(tally, Outcomes::Handled);
                 self.host_stats.delivered(waited + took);

@@ -148,8 +148,8 @@ impl StartedRollouts {
     fn tell(&mut self, now: &[RolloutStatus]) {
         for rollout in now {
             // Figures are left out, since they change with every poll.
-            let place = format!("{} {} {}", rollout.rollout, rollout.step, rollout.status);
-            if self.printed.insert(rollout.agent.clone(), place.clone()) != Some(place) {
+            let progress = format!("{} {} {}", rollout.rollout, rollout.step, rollout.status);
+            if self.printed.insert(rollout.agent.clone(), progress.clone()) != Some(progress) {
                 say(&rollout_watch::line(rollout));
             }
         }

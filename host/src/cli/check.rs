@@ -76,7 +76,7 @@ pub(super) fn run(check: &CheckArgs, out: &mut Out) -> Result<ExitCode, CliError
     if out.format() == Format::Text {
         loaded.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     }
-    let agents = look(&loaded, !check.no_components);
+    let agents = check_agents(&loaded, !check.no_components);
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
     match out.format() {
         Format::Json => {
@@ -103,7 +103,7 @@ fn unusable(file: &Path) -> Vec<Checked> {
 }
 
 /// Checks every agent with its component. Agents often share a component, which is read once.
-fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
+fn check_agents(loaded: &Loaded, components: bool) -> Vec<Checked> {
     let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<CheckProblem>>>> = HashMap::new();
     let mut sources = HashMap::new();
     // The ledgers tell which revision an agent would follow; a first start has none.
@@ -131,8 +131,8 @@ fn look(loaded: &Loaded, components: bool) -> Vec<Checked> {
             }
             for written in spec.build.iter().flat_map(|build| &build.watch) {
                 // Agents often share a pattern, whose search may read many folders.
-                let told = sources.entry(written).or_insert_with(|| pattern(written, &loaded.dir, &excluded));
-                match told.clone() {
+                let warning = sources.entry(written).or_insert_with(|| pattern(written, &loaded.dir, &excluded));
+                match warning.clone() {
                     Some(Err(wrong)) => agent.findings.push(wrong),
                     Some(Ok(note)) => agent.notes.push(note),
                     None => {}

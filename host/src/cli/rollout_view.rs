@@ -20,12 +20,12 @@ pub(super) struct TerminalSize {
 impl TerminalSize {
     /// Returns the size of the terminal of stdout; 80 by 24 if it is unknown.
     pub(super) fn now() -> Self {
-        let told = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
         // Some terminals report 0 by 0.
         let known = |number: u16, else_number: usize| if number == 0 { else_number } else { usize::from(number) };
-        told.map_or(Self { columns: 80, rows: 24 }, |told| Self {
-            columns: known(told.ws_col, 80),
-            rows: known(told.ws_row, 24),
+        size.map_or(Self { columns: 80, rows: 24 }, |size| Self {
+            columns: known(size.ws_col, 80),
+            rows: known(size.ws_row, 24),
         })
     }
 }

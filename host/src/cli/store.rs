@@ -88,7 +88,7 @@ enum StoreSource {
 pub(super) async fn run(command: StoreCommand, out: &mut Out) -> Result<(), CliError> {
     match command {
         StoreCommand::Show { host } => {
-            let status = match place(&host)? {
+            let status = match find_source(&host)? {
                 StoreSource::Host(client) => client.get("/v1/store").await?,
                 StoreSource::Store(store) => store.size()?,
             };
@@ -104,7 +104,7 @@ pub(super) async fn run(command: StoreCommand, out: &mut Out) -> Result<(), CliE
     }
 }
 
-fn place(args: &HostArgs) -> Result<StoreSource, CliError> {
+fn find_source(args: &HostArgs) -> Result<StoreSource, CliError> {
     // With an explicit address the host may be on another machine, and the data folder is not its own.
     if args.admin.is_some() {
         return Client::find(args).map(|client| StoreSource::Host(Box::new(client)));
@@ -156,7 +156,7 @@ async fn backup(file: &Path, force: bool, host: &HostArgs, out: &mut Out) -> Res
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Written beside the target and renamed, so that the file is complete or absent.
     let mut temporary = tempfile::Builder::new().prefix(".caxton-backup-").tempfile_in(folder).map_err(wrong)?;
-    match place(host)? {
+    match find_source(host)? {
         StoreSource::Host(client) => {
             let write = |chunk: &[u8]| temporary.write_all(chunk).map_err(wrong);
             client.download(Method::POST, "/v1/store/backup", write).await?;
@@ -196,7 +196,7 @@ fn put_back(file: &Path, force: bool, data: &Path, out: &mut Out) -> Result<(), 
 }
 
 async fn check(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
-    let checked: StoreCheck = match place(host)? {
+    let checked: StoreCheck = match find_source(host)? {
         StoreSource::Host(client) => client.get("/v1/store/check").await?,
         StoreSource::Store(store) => {
             store_is_current(&store)?;

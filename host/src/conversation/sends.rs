@@ -71,13 +71,13 @@ impl Conversations {
     /// Takes a message in; `None` for one that ends a chain of causes, which is not said.
     fn admit_send(&self, dispatch: &Dispatch) -> Result<Option<ConversationChange>, String> {
         // It is never delivered, so its conversation must not count it.
-        if dispatch.ends.is_some() {
+        if dispatch.exceeded_limit.is_some() {
             return Ok(None);
         }
         let envelope = &dispatch.envelope;
         let (name, act) = (&envelope.message.conversation_id, speech_act(envelope));
         // Never refused: the agent that asked would wait for ever.
-        if dispatch.from_host {
+        if dispatch.is_sent_by_host {
             return Ok(Some(self.record_failure(name, &act)));
         }
         self.admit_as(name, &act, true).map(Some).map_err(|refused| refused.to_string())

@@ -36,7 +36,7 @@ pub(crate) fn expire_conversations(directory: &HostDirectory) {
 }
 
 /// Returns the `failure` for an agent whose question was not answered; `None` if it was asked from outside. It comes by
-/// the clock, after `conversations.timeout`, and so begins a chain of causes.
+/// the clock, after `conversations.timeout`, and so begins a chain of messages.
 fn failure(directory: &HostDirectory, conversation: &str, left: Unanswered) -> Option<Outgoing> {
     let Unanswered { key, from, to, is_call: _, closed: _ } = left;
     let routes = directory.routes.load();
@@ -62,7 +62,7 @@ fn failure(directory: &HostDirectory, conversation: &str, left: Unanswered) -> O
     // It has to hear it, so there is always a place.
     agent.reserve_beyond();
     let envelope = Box::new(Envelope::new(message));
-    Some(Outgoing::new(Arc::clone(agent) as Arc<dyn Deliver>, envelope).of_host())
+    Some(Outgoing::new(Arc::clone(agent) as Arc<dyn Deliver>, envelope).mark_sent_by_host())
 }
 
 #[cfg(test)]

@@ -41,18 +41,18 @@ impl GuestHost for HostDirectory {
         let under_way = || routes.including_retiring(agent).and_then(|agent| agent.under_way(key));
         // First: a value under way is newer than the store's.
         if let Some(what) = under_way() {
-            return Ok(Seen { what, durable: false });
+            return Ok(Seen { value: what, durable: false });
         }
-        let what = self.context.store.state().read(agent, key)?;
+        let value = self.context.store.state().read(agent, key)?;
         // Looked up again: a commit that began between the two may be what the store returned.
         let safe = under_way().is_none();
-        Ok(Seen { what, durable: safe })
+        Ok(Seen { value, durable: safe })
     }
 
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
         match self.routes.load().including_retiring(agent) {
             Some(agent) => agent.keys(prefix, after, limit),
-            None => Ok(Seen { what: self.context.store.state().keys(agent, prefix, after, limit)?, durable: true }),
+            None => Ok(Seen { value: self.context.store.state().keys(agent, prefix, after, limit)?, durable: true }),
         }
     }
 

@@ -62,7 +62,7 @@ impl HostDirectory {
         let filter = DeadFilter { up_to: filter.up_to.min(last), ..filter };
         // Before anything is taken out, so that a request for one agent fails as a whole.
         if let Some(name) = &filter.agent {
-            self.taker(name, revision.as_ref())?;
+            self.receiver_for_redelivery(name, revision.as_ref())?;
         }
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for found in count(store, &filter).await? {
@@ -70,7 +70,7 @@ impl HostDirectory {
         }
         let mut redelivered = Redelivered::default();
         for (name, count) in counts {
-            match self.taker(&name, revision.as_ref()) {
+            match self.receiver_for_redelivery(&name, revision.as_ref()) {
                 Ok(agent) => {
                     let filter = DeadFilter { agent: Some(name.clone()), ..filter.clone() };
                     let count = redeliver_to(store, &agent, filter).await?;
@@ -83,7 +83,7 @@ impl HostDirectory {
     }
 
     /// Returns the agent of a name if it can take them.
-    fn taker(&self, name: &str, revision: Option<&RevisionId>) -> Result<Arc<Agent>, RedeliverError> {
+    fn receiver_for_redelivery(&self, name: &str, revision: Option<&RevisionId>) -> Result<Arc<Agent>, RedeliverError> {
         let routes = self.routes.load();
         let agent = routes.agent(name).ok_or_else(|| RedeliverError::NotDeclared(name.to_owned()))?;
         if agent.is_http() {

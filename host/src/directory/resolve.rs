@@ -21,7 +21,7 @@ impl HostDirectory {
         let limits = &who.spec.limits;
         draft::check_draft(&draft, limits)?;
         let now = clock::now_ms();
-        let periodic = draft::begins_chain(&draft.delivery, now);
+        let begins_chain = draft::begins_chain(&draft.delivery, now);
         let is_timer = !matches!(draft.delivery, Delivery::Now);
         let timer = draft::timer_name(&draft)?;
         let (due, due_at) = draft::due(draft.delivery)?;
@@ -57,7 +57,7 @@ impl HostDirectory {
             id,
         };
         // A delayed message to oneself begins a chain, or every periodic agent would end at `limits.hops`.
-        let hops = if periodic && message.sender == message.receiver { 0 } else { work.hops.saturating_add(1) };
+        let hops = if begins_chain && message.sender == message.receiver { 0 } else { work.hops.saturating_add(1) };
         let (waits, trace) = (due.is_some(), work.trace.clone());
         let envelope = Envelope { hops, due, due_at, waits, timer, trace, ..Envelope::new(message) };
         Ok((agent, Box::new(envelope)))

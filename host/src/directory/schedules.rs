@@ -41,7 +41,7 @@ struct NextTimes {
 pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) {
     let mut next = NextTimes::default();
     loop {
-        let soonest = look(&directory, &mut next, clock::now_ms());
+        let soonest = fire_due(&directory, &mut next, clock::now_ms());
         let pause = soonest.map_or(LOOK, |at| Duration::from_millis(at.saturating_sub(clock::now_ms())).min(LOOK));
         tokio::select! {
             () = stop.cancelled() => return,
@@ -75,7 +75,7 @@ pub(crate) fn list(directory: &HostDirectory, agent: Option<&Agent>, now: u64) -
                 timezone: schedule.timezone.to_string(),
                 missed: schedule.missed.as_str().to_owned(),
                 last_at: last.filter(fired),
-                next_at: schedule.next_after(counts_from(last, now)),
+                next_at: schedule.next_after(valid_from(last, now)),
             });
         }
     }
@@ -83,13 +83,13 @@ pub(crate) fn list(directory: &HostDirectory, agent: Option<&Agent>, now: u64) -
 }
 
 /// Returns the time after which the times of a schedule count.
-fn counts_from(last: Option<u64>, now: u64) -> u64 {
+fn valid_from(last: Option<u64>, now: u64) -> u64 {
     // A time far ahead was noted while the clock was wrong: waiting for it would silence the schedule.
     last.filter(|last| last.saturating_sub(now) <= SET_BACK).unwrap_or(now).max(now)
 }
 
 /// Fires what is due. Returns the time of the next.
-fn look(directory: &HostDirectory, next: &mut NextTimes, now: u64) -> Option<u64> {
+fn fire_due(directory: &HostDirectory, next: &mut NextTimes, now: u64) -> Option<u64> {
     // Compared with the latest time and not the last: a clock may be set back in several small steps.
     let anew = now.saturating_add(SET_BACK) < next.latest;
     if anew {
@@ -156,7 +156,7 @@ fn begin(
             directory.context.store.submit(CommitRequest::new(commit, Vec::new(), Box::new(|_| ())));
         }
     }
-    schedule.next_after(counts_from(last, now))
+    schedule.next_after(valid_from(last, now))
 }
 
 /// Sends the message of a schedule that was due at a time.
@@ -275,7 +275,7 @@ mod tests {
             // Looked at too late: a host that runs makes up for nothing.
             (BEGAN + 7 * MINUTE, 3),
         ] {
-            let soonest = look(&directory, &mut next, at);
+            let soonest = fire_due(&directory, &mut next, at);
             assert_eq!(soonest, Some(at - at % MINUTE + MINUTE), "{at}");
             assert_eq!(waiting(&directory).await, count, "{at}");
         }
@@ -303,7 +303,7 @@ mod tests {
             (noon - hours(1), noon - 59 * MINUTE, 2),
             (noon - 59 * MINUTE, noon - 58 * MINUTE, 3),
         ] {
-            assert_eq!(look(&directory, &mut next, at), Some(soonest), "{}", at.cast_signed() - noon.cast_signed());
+            assert_eq!(fire_due(&directory, &mut next, at), Some(soonest), "{}", at.cast_signed() - noon.cast_signed());
             assert_eq!(waiting(&directory).await, count, "{}", at.cast_signed() - noon.cast_signed());
         }
         let told: Vec<_> =
@@ -318,8 +318,8 @@ mod tests {
         let noon = BEGAN + 12 * 60 * MINUTE;
         let directory = open(&folder, "all", 100);
         let mut next = NextTimes::default();
-        look(&directory, &mut next, noon - 1_000);
-        look(&directory, &mut next, noon);
+        fire_due(&directory, &mut next, noon - 1_000);
+        fire_due(&directory, &mut next, noon);
         assert_eq!(waiting(&directory).await, 1);
         close(directory).await;
         for (now, soonest) in [
@@ -328,7 +328,7 @@ mod tests {
             (noon - 61 * MINUTE, noon - 60 * MINUTE),
         ] {
             let directory = open(&folder, "all", 100);
-            assert_eq!(look(&directory, &mut NextTimes::default(), now), Some(soonest), "{}", noon - now);
+            assert_eq!(fire_due(&directory, &mut NextTimes::default(), now), Some(soonest), "{}", noon - now);
             assert_eq!(status(&directory, now).1, Some(soonest), "as it is listed");
             assert_eq!(waiting(&directory).await, 1, "{}", noon - now);
             close(directory).await;
@@ -340,14 +340,14 @@ mod tests {
         for (missed, count) in [("skip", 0), ("latest", 1), ("all", 3)] {
             let folder = tempfile::tempdir().unwrap();
             let directory = open(&folder, missed, 100);
-            look(&directory, &mut NextTimes::default(), BEGAN + 1_000);
+            fire_due(&directory, &mut NextTimes::default(), BEGAN + 1_000);
             assert_eq!(waiting(&directory).await, 0, "{missed}");
             assert_eq!(status(&directory, BEGAN), (None, Some(BEGAN + MINUTE)), "{missed}: it never fired");
             close(directory).await;
             let now = BEGAN + 3 * MINUTE + 2_000;
             for round in ["first", "second"] {
                 let directory = open(&folder, missed, 100);
-                look(&directory, &mut NextTimes::default(), now);
+                fire_due(&directory, &mut NextTimes::default(), now);
                 assert_eq!(waiting(&directory).await, count, "{missed}, {round} start");
                 close(directory).await;
             }
@@ -360,7 +360,7 @@ mod tests {
         let directory = open(&folder, "skip", 1);
         let mut next = NextTimes::default();
         for minute in 0..=3 {
-            look(&directory, &mut next, BEGAN + minute * MINUTE);
+            fire_due(&directory, &mut next, BEGAN + minute * MINUTE);
         }
         assert_eq!(waiting(&directory).await, 1);
         assert_eq!(status(&directory, BEGAN).0, Some(BEGAN + MINUTE), "the only one that fired");

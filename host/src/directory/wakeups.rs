@@ -16,7 +16,7 @@ const WORTH_A_WORD: u64 = 1_000;
 /// Wakes agents until `stop`.
 pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) {
     // Agents that `take_due` had removed when this task died are woken once more.
-    look_at_all(&directory, Agent::on_timer);
+    for_each_agent(&directory, Agent::on_timer);
     loop {
         directory.context.tasks.beat(TIMERS);
         if let Some(ahead) = clock::take_jump() {
@@ -37,7 +37,7 @@ pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) 
     }
 }
 
-fn look_at_all(directory: &HostDirectory, look: fn(&Agent)) {
+fn for_each_agent(directory: &HostDirectory, look: fn(&Agent)) {
     directory.routes.load().all().for_each(|agent| look(agent));
 }
 
@@ -47,7 +47,7 @@ async fn clock_was_set(directory: &HostDirectory, ahead: i64) {
     if let Err(error) = directory.context.store.timers().redate().await {
         tracing::error!(%error, "timers with a date come as if the clock had not been set");
     }
-    look_at_all(directory, Agent::follow_clock);
+    for_each_agent(directory, Agent::follow_clock);
     // Remembered if schedules do not wait at this moment.
     directory.clock_set.notify_one();
     if ahead.unsigned_abs() < WORTH_A_WORD {

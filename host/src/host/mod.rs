@@ -99,7 +99,7 @@ async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError>
     };
     let data = host.context.store.folder().to_owned();
     let end = serve(&options, &host, &supervisor, &mut signals).await?;
-    supervisor.tell(&systemd::stopping(&end_text(&end)));
+    supervisor.notify(&systemd::stopping(&end_text(&end)));
     let context = Arc::clone(&host.context);
     let code = tokio::select! {
         code = stop(host, &end) => code,
@@ -152,7 +152,7 @@ async fn serve(
                     // The cause may be a dead task, whose reason says more.
                     return context.tasks.failed().map(EndReason::TaskDied).ok_or(error.into());
                 }
-                supervisor.tell(&systemd::ready());
+                supervisor.notify(&systemd::ready());
             }
             why = context.tasks.until_failed() => return Ok(EndReason::TaskDied(why)),
             why = context.store.until_lost() => return Ok(EndReason::StoreLost(why)),
@@ -161,12 +161,12 @@ async fn serve(
             // Ready again even if the file has errors: what runs goes on, and the errors are reported as always.
             _ = async { match &mut reload { Some(reload) => Pin::new(reload).await, None => std::future::pending().await } } => {
                 reload = None;
-                supervisor.tell(&systemd::ready());
+                supervisor.notify(&systemd::ready());
             }
             signal = signals.next() => match signal {
                 SignalRequest::Reload => {
                     tracing::info!("SIGHUP: reading {} and all components again", options.file.display());
-                    supervisor.tell(&systemd::reloading());
+                    supervisor.notify(&systemd::reloading());
                     let reconciler = host.reconciler.clone();
                     reload = Some(Box::pin(async move { reconciler.reload().await }));
                 }

@@ -111,7 +111,7 @@ async fn drain(context: &HostContext, agents: &Draining, deadline: Instant) -> (
     let busy = || agents.iter().any(|(agent, revisions)| agent.is_busy() || revisions.iter().any(works));
     // Ends early if the store is lost: the work could not be committed.
     while busy() && Instant::now() < deadline && context.store.lost().is_none() {
-        let _ = tokio::time::timeout(POLL_INTERVAL, context.woken()).await;
+        let _ = tokio::time::timeout(POLL_INTERVAL, context.until_woken()).await;
     }
     let (mut left, mut unsaved) = (0, Vec::new());
     for (agent, revisions) in agents {

@@ -40,16 +40,16 @@ pub(super) struct RequestBody {
     /// `None` after its end, or after it was refused.
     inner: Option<Incoming>,
     bounds: BodyLimits,
-    left: u64,
+    bytes_left: u64,
     /// The timer of the current pause. Created when the client first pauses: most bodies arrive in one piece and need
     /// none.
     pause: Option<Pin<Box<Sleep>>>,
     pausing: bool,
     /// Set for HTTP/1, where refusing a body ends the connection. HTTP/2 resets the one stream and goes on with the
     /// others.
-    lingers: bool,
+    drains_when_refused: bool,
     /// Set while the client waits for `100 Continue` before it sends the body.
-    waits: bool,
+    awaits_continue: bool,
     broken: Arc<OnceLock<Broken>>,
 }
 
@@ -75,11 +75,11 @@ impl RequestBody {
         let body = Self {
             inner,
             bounds,
-            left: bounds.limit,
+            bytes_left: bounds.limit,
             pause: None,
             pausing: false,
-            lingers: head.version < Version::HTTP_2,
-            waits: head.headers.contains_key(EXPECT),
+            drains_when_refused: head.version < Version::HTTP_2,
+            awaits_continue: head.headers.contains_key(EXPECT),
             broken: Arc::default(),
         };
         // Built before the check, so that dropping it drains what the client still sends.
@@ -152,7 +152,7 @@ impl RequestBody {
     fn linger(&mut self) {
         let Some(mut inner) = self.inner.take() else { return };
         // A client that waits for `100 Continue` has sent nothing that could be drained.
-        if !self.lingers || self.waits || inner.is_end_stream() {
+        if !self.drains_when_refused || self.awaits_continue || inner.is_end_stream() {
             return;
         }
         // Dropped after the runtime has ended: no response is left to protect.
@@ -175,7 +175,7 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         // The first poll makes hyper send `100 Continue`.
-        self.waits = false;
+        self.awaits_continue = false;
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -183,8 +183,8 @@ impl Body for RequestBody {
                 self.pausing = false;
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
                 // Counted, because a chunked body announces no length.
-                match self.left.checked_sub(length) {
-                    Some(left) => self.left = left,
+                match self.bytes_left.checked_sub(length) {
+                    Some(left) => self.bytes_left = left,
                     None => {
                         let limit = self.bounds.limit;
                         return self.fail(BodyError::TooLarge { limit });

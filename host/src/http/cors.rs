@@ -44,7 +44,7 @@ pub(super) fn preflight(cors: &Cors, routes: &Routes, head: &request::Parts) -> 
 }
 
 /// Sets the CORS headers of a response.
-pub(super) fn share(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+pub(super) fn add_headers(cors: &Cors, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
     if !cors.is_on() {
         return;
     }

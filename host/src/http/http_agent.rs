@@ -39,7 +39,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpRepl
     match agent.call_http(Request::from_parts(head, body), conversation, Some(trace.clone())).await {
         Ok(answer) => {
             let mut response = answer.response;
-            reply::sign(response.headers_mut(), agent.name().as_str(), Some(&answer.revision), None);
+            reply::set_identity_headers(response.headers_mut(), agent.name().as_str(), Some(&answer.revision), None);
             if let Some(said) = said {
                 reply::name_conversation(response.headers_mut(), said);
             }

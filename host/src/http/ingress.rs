@@ -51,7 +51,7 @@ pub(super) async fn answer(
     let Answered { agent, shared, mut reply } = reply(&connection, head, body, trace).await;
     // After the agent has answered, so that its own headers of these names are replaced.
     if shared {
-        cors::share(&connection.listener.settings.load().cors, origin.as_ref(), reply.response.headers_mut());
+        cors::add_headers(&connection.listener.settings.load().cors, origin.as_ref(), reply.response.headers_mut());
     }
     let status = reply.response.status();
     connection.listener.count_response(agent.as_deref(), status, began.elapsed());
@@ -63,7 +63,7 @@ pub(super) async fn answer(
         "answered"
     );
     if is_bodiless(&method, status) {
-        strip(&mut reply.response, guard.is_multiplexed());
+        remove_body(&mut reply.response, guard.is_multiplexed());
     }
     let HttpReply { response, deadline } = reply;
     Ok(response.map(|body| GuardedBody::new(body, guard, deadline)))
@@ -78,7 +78,7 @@ struct Answered {
 
 impl Answered {
     /// Wraps a response of the host, which belongs to no agent.
-    fn by_host(response: Response<ReplyBody>) -> Self {
+    fn host_response(response: Response<ReplyBody>) -> Self {
         Self { agent: None, shared: true, reply: response.into() }
     }
 }
@@ -90,36 +90,36 @@ async fn reply(connection: &ConnectionContext, head: request::Parts, body: Incom
         problem::respond(problem, &about)
     };
     if let Err(problem) = request_head::check_host(&head) {
-        return Answered::by_host(refuse(problem, None));
+        return Answered::host_response(refuse(problem, None));
     }
     let directory = &connection.listener.directory;
     // Before routing: the method of a preflight is not the one that the page asks about.
     if let Some(response) = cors::preflight(&connection.listener.settings.load().cors, &directory.routes.load(), &head)
     {
         // A preflight's response has its CORS headers already.
-        return Answered { shared: false, ..Answered::by_host(response) };
+        return Answered { shared: false, ..Answered::host_response(response) };
     }
     if let Some(path) = head.uri.path().strip_prefix(RESERVED_PREFIX) {
         let response = message_status::answer(directory, &head.method, path, &trace);
         // A receipt may still be uncommitted; the status must not show what a crash could take back.
         directory.context.store.wait_durable().await;
-        return Answered::by_host(response);
+        return Answered::host_response(response);
     }
     if head.method == Method::CONNECT {
         // CONNECT names no path, and its response would turn the connection into a tunnel.
-        return Answered::by_host(refuse(Problem::of_code("no-route"), None));
+        return Answered::host_response(refuse(Problem::of_code("no-route"), None));
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         // `OPTIONS *` asks about the server as a whole, which has no methods of its own.
-        return Answered::by_host(options(""));
+        return Answered::host_response(options(""));
     }
     let (agent, shared, mode, route, params, conversation) = match find(connection, &head) {
         Routing::Agent { agent, shared, mode, route, params, conversation } => {
             (agent, shared, mode, route, params, conversation)
         }
-        Routing::Methods(allow) if head.method == Method::OPTIONS => return Answered::by_host(options(&allow)),
-        Routing::Methods(allow) => return Answered::by_host(refuse(problem::wrong_method(&allow), None)),
-        Routing::NoRoute => return Answered::by_host(refuse(Problem::of_code("no-route"), None)),
+        Routing::Methods(allow) if head.method == Method::OPTIONS => return Answered::host_response(options(&allow)),
+        Routing::Methods(allow) => return Answered::host_response(refuse(problem::wrong_method(&allow), None)),
+        Routing::NoRoute => return Answered::host_response(refuse(Problem::of_code("no-route"), None)),
     };
     // The kind of the agent, message or HTTP, is known only from its first ready revision.
     let Some(revision) = agent.current() else {
@@ -181,7 +181,7 @@ fn is_bodiless(method: &Method, status: StatusCode) -> bool {
 
 /// Removes the body. The head keeps the length it would have had, where it is known and allowed (RFC 9110, section
 /// 8.6).
-fn strip(response: &mut Response<ReplyBody>, multiplexed: bool) {
+fn remove_body(response: &mut Response<ReplyBody>, multiplexed: bool) {
     let body = std::mem::replace(response.body_mut(), ReplyBody::Empty);
     match response.status() {
         StatusCode::NO_CONTENT => {
@@ -234,7 +234,7 @@ mod tests {
             let mut response = Response::new(body);
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
             response.headers_mut().extend(said.map(|said| (CONTENT_LENGTH, HeaderValue::from_static(said))));
-            strip(&mut response, false);
+            remove_body(&mut response, false);
             let found = response.headers().get(CONTENT_LENGTH).map(|value| value.to_str().unwrap());
             assert_eq!(found, expected, "{status} {said:?}");
             assert!(matches!(response.body(), ReplyBody::Empty | ReplyBody::Unseen));

@@ -58,7 +58,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
         ontology: fields.ontology,
         protocol: fields.protocol,
         conversation,
-        patience: timeout,
+        timeout,
         headers,
         trace: Some(trace.clone()),
     };
@@ -80,7 +80,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
                 let about = ProblemContext { message: Some(&accepted.id), ..about };
                 let revision = answer.revision.as_deref();
                 let mut response = respond(connection, answer.outcome, revision, &about);
-                reply::sign(response.headers_mut(), name, revision, Some(accepted));
+                reply::set_identity_headers(response.headers_mut(), name, revision, Some(accepted));
                 response
             }
         },
@@ -128,7 +128,7 @@ fn describe(
     fields: &RequestHead,
     params: &[(String, String)],
 ) -> Result<Vec<(String, String)>, Problem> {
-    let mut headers = Vec::with_capacity(3 + params.len() + fields.passed.len());
+    let mut headers = Vec::with_capacity(3 + params.len() + fields.agent_headers.len());
     let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
     add("http-method", head.method.as_str());
     // As the client wrote it: the normal form is for routing only.
@@ -141,7 +141,7 @@ fn describe(
             .ok_or_else(|| Problem::bad_request(format!("the part `{value}` of the path is not printable UTF-8")))?;
         headers.push((format!("http-param-{}", name.to_ascii_lowercase()), value));
     }
-    headers.extend(fields.passed.iter().cloned());
+    headers.extend(fields.agent_headers.iter().cloned());
     Ok(headers)
 }
 

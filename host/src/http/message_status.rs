@@ -88,7 +88,7 @@ mod tests {
             json!({ "id": id, "agent": "triage", "conversation": "c-1", "accepted_at": 7, "state": "pending" })
         );
         let fault = Fault::Trap { message: "secret".to_owned(), diagnostics: crate::message::Diagnostics::default() };
-        waiter.tell(Answer { revision: None, outcome: Outcome::Fault(fault) });
+        waiter.resolve(Answer { revision: None, outcome: Outcome::Fault(fault) });
         let shown = body(status(|id| receipts.get(id), &Method::GET, &path, &trace));
         assert_eq!(shown["state"], "failed");
         assert_eq!(shown["code"], "trap");

@@ -99,7 +99,7 @@ pub(super) fn answered(reply: Option<Message>) -> Result<Response<ReplyBody>, Ba
     // Most replies have at most seven headers, and one allocation serves them all.
     headers.reserve(8);
     for (name, value) in reply.headers {
-        let name = HeaderName::try_from(name).ok().filter(is_agents);
+        let name = HeaderName::try_from(name).ok().filter(is_settable);
         // A name or a value that HTTP cannot carry is dropped: the message was handled, and cannot fail any more.
         if let (Some(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
             headers.append(name, value);
@@ -116,7 +116,7 @@ pub(super) fn answered(reply: Option<Message>) -> Result<Response<ReplyBody>, Ba
 }
 
 /// Returns `true` if an agent's reply may set this header: neither one of the framing nor one of the host.
-fn is_agents(name: &HeaderName) -> bool {
+fn is_settable(name: &HeaderName) -> bool {
     let framing = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
     // `http-` are parts of a request in a message, `keep-alive` and `proxy-` concern one connection.
     let prefixes = ["caxton-", "http-", "proxy-", "keep-alive", "trace"];
@@ -132,7 +132,7 @@ pub(super) fn accepted(accepted: Accepted, agent: &str) -> Response<ReplyBody> {
     if let Ok(location) = HeaderValue::try_from(location) {
         headers.insert(LOCATION, location);
     }
-    sign(headers, agent, None, Some(accepted));
+    set_identity_headers(headers, agent, None, Some(accepted));
     response
 }
 
@@ -147,7 +147,12 @@ pub(super) fn json_response(status: StatusCode, body: &serde_json::Value) -> Res
 }
 
 /// Sets the headers that name the agent, revision, message and conversation of a response.
-pub(super) fn sign(headers: &mut HeaderMap, agent: &str, revision: Option<&RevisionId>, message: Option<Accepted>) {
+pub(super) fn set_identity_headers(
+    headers: &mut HeaderMap,
+    agent: &str,
+    revision: Option<&RevisionId>,
+    message: Option<Accepted>,
+) {
     let mut set = |name: HeaderName, value: String| {
         // Names and ids are printable. A conversation id need not be, and is left out then.
         if let Ok(value) = HeaderValue::try_from(value) {

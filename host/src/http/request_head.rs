@@ -38,7 +38,7 @@ pub(super) struct RequestHead {
     pub(super) deadline: Option<Duration>,
     pub(super) content_type: String,
     /// The headers for the agent, from [`PASSED`].
-    pub(super) passed: Vec<(String, String)>,
+    pub(super) agent_headers: Vec<(String, String)>,
 }
 
 /// Returns the trace that a request belongs to, and starts a new one if it names none or an invalid one.
@@ -72,7 +72,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<RequestHead, Problem> {
         ontology: None,
         deadline: None,
         content_type: String::new(),
-        passed: Vec::with_capacity(4),
+        agent_headers: Vec::with_capacity(4),
     };
     for (name, value) in headers {
         let name = name.as_str();
@@ -88,7 +88,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<RequestHead, Problem> {
             "caxton-ontology" => head.ontology = Some(text(name, value)?.to_owned()),
             "caxton-deadline" => head.deadline = Some(deadline(text(name, value)?)?),
             // Checked after the host's own headers, which are not passed on.
-            _ if PASSED.contains(&name) => head.passed.push((name.to_owned(), text(name, value)?.to_owned())),
+            _ if PASSED.contains(&name) => head.agent_headers.push((name.to_owned(), text(name, value)?.to_owned())),
             _ => {}
         }
     }
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(head.ontology.as_deref(), Some("tickets"));
         assert_eq!(head.deadline, Some(Duration::from_millis(1_500)));
         assert_eq!(head.content_type, "text/plain");
-        assert_eq!(head.passed, [("accept-language".to_owned(), "de".to_owned())]);
+        assert_eq!(head.agent_headers, [("accept-language".to_owned(), "de".to_owned())]);
 
         let plain = read(&HeaderMap::new()).unwrap();
         assert_eq!((plain.performative, plain.content_type.as_str()), (Performative::Request, UNKNOWN_TYPE));

@@ -111,7 +111,7 @@ pub(crate) enum SendError {
     MailboxFull(u64),
     /// The call has sent `limits.sends` messages.
     TooManySends(u32),
-    /// The chain of causes of the message has the length `limits.hops`.
+    /// The chain of messages that caused the message has the length `limits.hops`.
     TooManyHops(u32),
     /// A part of the draft is invalid; the text names the part.
     Invalid(String),

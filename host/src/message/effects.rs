@@ -78,7 +78,7 @@ impl Effects {
         let sent = self.sends.remove(at);
         if let Some(name) = &sent.envelope().timer {
             // Without an expectation: the guest was told of its own timer, and not of the one in the store.
-            self.cancels.push(TimerCancel { timer: TimerName::Name(name.clone()), found: None, told: false });
+            self.cancels.push(TimerCancel { timer: TimerName::Name(name.clone()), found: None, was_reported: false });
         }
         true
     }

@@ -39,7 +39,7 @@ impl From<Read> for Value {
 #[derive(Debug)]
 pub(crate) struct Seen<T> {
     /// The part that was read.
-    pub(crate) what: T,
+    pub(crate) value: T,
     /// Set if all of it is durable. Data that is still being committed may be read, but nothing that depends on it may
     /// leave the host before it is durable too.
     pub(crate) durable: bool,
@@ -70,7 +70,7 @@ impl Identity {
 pub(crate) struct CallContext {
     /// The conversation of the message being handled.
     pub(crate) conversation: String,
-    /// The length of the chain of causes of the message.
+    /// The length of the chain of messages that caused the message.
     pub(crate) hops: u32,
     /// The time by which the call has to end.
     pub(crate) deadline: Instant,

@@ -18,7 +18,7 @@ pub(crate) enum Waiter {
 
 impl Waiter {
     /// Passes the answer on. Returns it if the caller has left.
-    pub(crate) fn tell(self, answer: Answer) -> Option<Answer> {
+    pub(crate) fn resolve(self, answer: Answer) -> Option<Answer> {
         match self {
             // The caller may have left at its deadline.
             Self::Call(waiter) => waiter.send(answer).err(),

@@ -17,9 +17,9 @@ pub(crate) struct Dispatch {
     /// The message.
     pub(crate) envelope: Box<Envelope>,
     /// Set if the host sends it in place of an agent.
-    pub(crate) from_host: bool,
-    /// The bound of causes if the message exceeds it: then it is stored as a dead letter and not delivered.
-    pub(crate) ends: Option<u32>,
+    pub(crate) is_sent_by_host: bool,
+    /// The bound of hops if the message exceeds it: then it is stored as a dead letter and not delivered.
+    pub(crate) exceeded_limit: Option<u32>,
     /// The sequence number that the store gave it.
     pub(crate) seq: Option<u64>,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Dispatch {
 pub(crate) struct ReservedPlace {
     /// `None` once the message was put there.
     inbox: Option<Arc<dyn Deliver>>,
-    /// The causes of the answer if the message is refused, where they differ from those of the message.
+    /// The hops of the answer if the message is refused, where they differ from those of the message.
     refusal: Option<Box<Refusal>>,
 }
 
@@ -46,9 +46,9 @@ impl ReservedPlace {
         if let Some(refusal) = self.refusal.take() {
             let Refusal { hops, limit, end } = *refusal;
             dispatch.envelope.hops = hops;
-            // The answer would be one cause too many: it becomes a dead letter like any message.
+            // The answer would be one hop too many: it becomes a dead letter like any message.
             if hops > limit {
-                (dispatch.ends, self.inbox) = (Some(limit), Some(end));
+                (dispatch.exceeded_limit, self.inbox) = (Some(limit), Some(end));
                 return true;
             }
         }
@@ -97,9 +97,9 @@ pub(crate) struct Outgoing {
     place: ReservedPlace,
 }
 
-/// The causes of the `not-understood` that answers a refused message.
+/// The hops of the `not-understood` that answers a refused message.
 pub(crate) struct Refusal {
-    /// The length of the chain of causes.
+    /// The length of the chain of messages.
     pub(crate) hops: u32,
     /// The bound of that length.
     pub(crate) limit: u32,
@@ -110,14 +110,14 @@ pub(crate) struct Refusal {
 impl Outgoing {
     /// Wraps a message for which `inbox` has reserved a place.
     pub(crate) fn new(inbox: Arc<dyn Deliver>, envelope: Box<Envelope>) -> Self {
-        let dispatch = Dispatch { envelope, from_host: false, ends: None, seq: None };
+        let dispatch = Dispatch { envelope, is_sent_by_host: false, exceeded_limit: None, seq: None };
         Self { dispatch, place: ReservedPlace { inbox: Some(inbox), refusal: None } }
     }
 
-    /// Wraps a message that exceeds the bound of causes. `end` is called when its dead letter is durable.
+    /// Wraps a message that exceeds the bound of hops. `end` is called when its dead letter is durable.
     pub(crate) fn ending(end: Arc<dyn Deliver>, envelope: Box<Envelope>, limit: u32) -> Self {
         let mut sent = Self::new(end, envelope);
-        sent.dispatch.ends = Some(limit);
+        sent.dispatch.exceeded_limit = Some(limit);
         sent
     }
 
@@ -136,20 +136,20 @@ impl Outgoing {
         (&mut self.dispatch, &mut self.place)
     }
 
-    /// Sets the causes of the answer to a refusal.
+    /// Sets the hops of the answer to a refusal.
     pub(crate) fn refused_as(mut self, refusal: Refusal) -> Self {
         self.place.refusal = Some(Box::new(refusal));
         self
     }
 
-    /// Returns the bound of causes that the message exceeds, if it does.
-    pub(crate) fn ends(&self) -> Option<u32> {
-        self.dispatch.ends
+    /// Returns the bound of hops that the message exceeds, if it does.
+    pub(crate) fn exceeded_limit(&self) -> Option<u32> {
+        self.dispatch.exceeded_limit
     }
 
     /// Marks the message as sent by the host in place of an agent.
-    pub(crate) fn of_host(mut self) -> Self {
-        self.dispatch.from_host = true;
+    pub(crate) fn mark_sent_by_host(mut self) -> Self {
+        self.dispatch.is_sent_by_host = true;
         self
     }
 

@@ -40,7 +40,7 @@ struct Entries {
     /// Requests of earlier runs that this run has not made yet.
     earlier: Vec<LoggedRequest>,
     /// Requests of this run, in order.
-    made: Vec<LoggedRequest>,
+    own: Vec<LoggedRequest>,
     bytes: usize,
 }
 
@@ -62,7 +62,7 @@ impl RequestLog {
             }
         }
         let answer = logged.answer.clone();
-        entries.made.push(logged);
+        entries.own.push(logged);
         Some(answer)
     }
 
@@ -77,7 +77,7 @@ impl RequestLog {
         // Beyond the bound the answer is only not reused, which is correct and slower.
         if bytes <= MAX_BYTES {
             entries.bytes = bytes;
-            entries.made.push(logged);
+            entries.own.push(logged);
         }
     }
 
@@ -85,8 +85,8 @@ impl RequestLog {
     pub(crate) fn for_next_run(mut self) -> Self {
         if let Some(entries) = &mut self.0 {
             let earlier = std::mem::take(&mut entries.earlier);
-            entries.made.extend(earlier);
-            entries.earlier = std::mem::take(&mut entries.made);
+            entries.own.extend(earlier);
+            entries.earlier = std::mem::take(&mut entries.own);
         }
         self
     }
@@ -173,6 +173,6 @@ mod tests {
         for _ in 0..3 {
             answers.record(draft("till", &large), &Ok(message(b"")));
         }
-        assert_eq!(answers.0.unwrap().made.len(), 2);
+        assert_eq!(answers.0.unwrap().own.len(), 2);
     }
 }

@@ -42,5 +42,5 @@ pub(crate) struct TimerCancel {
     /// The id of the timer that the handler was told of; `None` if it was told that there is none.
     pub(crate) found: Option<String>,
     /// Set if the handler got an answer from the store. A different answer at commit is a conflict.
-    pub(crate) told: bool,
+    pub(crate) was_reported: bool,
 }

@@ -29,7 +29,7 @@ impl Reconciler {
                 }
                 true
             }
-            Action::Switch { revision } => self.switch(&revision),
+            Action::Switch { revision } => self.move_all_traffic(&revision),
             Action::Roll(action) => self.apply_rollout_action(action),
             Action::Retire { agent } => self.retire(&agent),
             Action::Restore { agent } => self.restore(&agent),
@@ -59,7 +59,7 @@ impl Reconciler {
         let number = next.max(known + 1);
         managed.next_number = Some(number + 1);
         // Of the revisions that have ended only the newest is shown, and that is no longer any of these.
-        managed.revisions.retain(|record| !record.state.is_terminal());
+        managed.revisions.retain(|revision| !revision.state.is_terminal());
         managed.revisions.push(ManagedRevision::new(number, spec, digest, now));
     }
 
@@ -87,10 +87,14 @@ impl Reconciler {
     pub(super) fn stop(&mut self, revision: &RevisionId) -> bool {
         let Some(managed) = self.managed.get_mut(&revision.agent) else { return false };
         let (agent, agent_current) = (Arc::clone(&managed.agent), managed.agent.current());
-        let Some(record) = managed.revision_mut(revision.number) else { return false };
-        let Some(live) = record.live.clone() else {
+        let Some(managed_revision) = managed.revision_mut(revision.number) else { return false };
+        let Some(live) = managed_revision.live.clone() else {
             // It was never started, so that there is nothing to stop.
-            let to = if record.state.can_stop() { RevisionState::Stopped } else { RevisionState::failed("superseded") };
+            let to = if managed_revision.state.can_stop() {
+                RevisionState::Stopped
+            } else {
+                RevisionState::failed("superseded")
+            };
             // A state that cannot stop has to fail, since the states allow no other end.
             self.transition(revision, to, Some("superseded"));
             self.forget_revision(revision);
@@ -103,7 +107,7 @@ impl Reconciler {
         if live.kind() == Kind::Stateful && !taken_over {
             // Its memory is saved for a later revision, or for the agent if it is declared again. After a handoff there
             // is no instance of it any more, and nothing to save.
-            record.busy = true;
+            managed_revision.busy = true;
             let (name, number, reports) = (revision.agent.clone(), revision.number, self.reports.0.clone());
             let guard = self.context.tasks.guard("save");
             tokio::spawn(async move {
@@ -126,32 +130,32 @@ impl Reconciler {
     /// declaration that returns to its settings would wait for ever.
     fn forget_revision(&mut self, revision: &RevisionId) {
         if let Some(managed) = self.managed.get_mut(&revision.agent) {
-            managed.revisions.retain(|record| record.number != revision.number);
+            managed.revisions.retain(|managed_revision| managed_revision.number != revision.number);
         }
     }
 
     /// Takes a revision to another state and emits `revision.state`.
     pub(super) fn transition(&mut self, revision: &RevisionId, to: RevisionState, reason: Option<&str>) {
         let now = self.now();
-        let Some(record) =
+        let Some(managed_revision) =
             self.managed.get_mut(&revision.agent).and_then(|managed| managed.revision_mut(revision.number))
         else {
             return;
         };
-        match record.state.transition(to) {
+        match managed_revision.state.transition(to) {
             Ok(to) => {
-                let from = std::mem::replace(&mut record.state, to);
-                record.since = now;
-                if let Some(live) = &record.live {
-                    live.wake_when_idle(record.state == RevisionState::Draining);
+                let from = std::mem::replace(&mut managed_revision.state, to);
+                managed_revision.since = now;
+                if let Some(live) = &managed_revision.live {
+                    live.wake_when_idle(managed_revision.state == RevisionState::Draining);
                 }
-                let reason = match &record.state {
+                let reason = match &managed_revision.state {
                     RevisionState::Failed { reason } => Some(reason.as_str()),
                     _ => reason,
                 };
-                let (from, to) = (from.to_string(), record.state.to_string());
-                let runs = record.state == RevisionState::Running;
-                self.context.tell_state(revision.agent.as_str(), revision.number, &from, &to, reason);
+                let (from, to) = (from.to_string(), managed_revision.state.to_string());
+                let runs = managed_revision.state == RevisionState::Running;
+                self.context.emit_state(revision.agent.as_str(), revision.number, &from, &to, reason);
                 if let (true, Some(managed)) = (runs, self.managed.get_mut(&revision.agent)) {
                     managed.recheck_settings();
                 }
@@ -163,7 +167,7 @@ impl Reconciler {
 
     /// Takes in the report of a task.
     pub(super) fn take_report(&mut self, report: TaskReport) {
-        self.standing.mark(report.agent());
+        self.plans.mark(report.agent());
         match report {
             TaskReport::Loaded { agent, number } => {
                 self.transition(&RevisionId { agent, number }, RevisionState::Loaded, None);
@@ -171,11 +175,13 @@ impl Reconciler {
             TaskReport::Prepared { agent, number, result } => self.take_prepared(&RevisionId { agent, number }, result),
             TaskReport::InstancesStarted { agent, number, instances, result } => {
                 let id = RevisionId { agent, number };
-                if let Some(record) = self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(number)) {
-                    record.busy = false;
+                if let Some(managed_revision) =
+                    self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(number))
+                {
+                    managed_revision.busy = false;
                     // Never lowered: idle instances that ended since were started nevertheless.
-                    record.started = record.started.max(instances);
-                    record.failures += u64::from(result.is_err());
+                    managed_revision.started = managed_revision.started.max(instances);
+                    managed_revision.failures += u64::from(result.is_err());
                 }
                 if let Err(why) = result {
                     self.fail(&id, &why);
@@ -183,10 +189,12 @@ impl Reconciler {
             }
             TaskReport::Probed { agent, number, passed } => {
                 let now = self.now();
-                if let Some(record) = self.managed.get_mut(&agent).and_then(|managed| managed.revision_mut(number)) {
-                    record.busy = false;
+                if let Some(managed_revision) =
+                    self.managed.get_mut(&agent).and_then(|managed| managed.revision_mut(number))
+                {
+                    managed_revision.busy = false;
                     // Counted even if no instance was free, so that the next probe keeps its interval.
-                    record.count_probe(passed, now);
+                    managed_revision.count_probe(passed, now);
                 }
             }
             TaskReport::Rehearsed { agent, number, rollout, result } => {
@@ -206,10 +214,12 @@ impl Reconciler {
             TaskReport::Stopped { agent, number } => {
                 let id = RevisionId { agent, number };
                 self.transition(&id, RevisionState::Stopped, None);
-                if let Some(record) = self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(number)) {
-                    record.busy = false;
+                if let Some(managed_revision) =
+                    self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(number))
+                {
+                    managed_revision.busy = false;
                     // Kept until the report, because the task saves the memory of its instance.
-                    record.live = None;
+                    managed_revision.live = None;
                 }
             }
         }
@@ -217,14 +227,16 @@ impl Reconciler {
 
     /// Takes in that a revision is ready with a number of instances, or has failed.
     fn take_prepared(&mut self, id: &RevisionId, result: Result<(Arc<Revision>, u32), String>) {
-        let Some(record) = self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(id.number)) else {
+        let Some(managed_revision) =
+            self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(id.number))
+        else {
             return;
         };
-        record.busy = false;
+        managed_revision.busy = false;
         match result {
             Ok((live, started)) => {
-                record.probes = live.pool.program.summary.health.then(ProbeResults::default);
-                (record.live, record.started) = (Some(live), started);
+                managed_revision.probes = live.pool.program.summary.health.then(ProbeResults::default);
+                (managed_revision.live, managed_revision.started) = (Some(live), started);
                 if let Some(managed) = self.managed.get_mut(&id.agent) {
                     // The declaration may have changed since the preparation began.
                     managed.apply_settings();
@@ -233,7 +245,7 @@ impl Reconciler {
             }
             Err(why) => {
                 // Compiled already, so that an instance has failed and not the component.
-                record.failures += u64::from(record.state == RevisionState::Loaded);
+                managed_revision.failures += u64::from(managed_revision.state == RevisionState::Loaded);
                 self.fail(id, &why);
             }
         }
@@ -244,16 +256,16 @@ impl Reconciler {
         let given_up: Vec<(RevisionId, String)> = self
             .managed
             .iter()
-            .flat_map(|(name, managed)| managed.revisions.iter().map(move |record| (name, record)))
-            .filter(|(_, record)| !record.state.is_terminal())
-            .filter_map(|(name, record)| {
-                let why = record.live.as_ref()?.pool.given_up()?;
-                Some((RevisionId { agent: name.clone(), number: record.number }, why.to_owned()))
+            .flat_map(|(name, managed)| managed.revisions.iter().map(move |revision| (name, revision)))
+            .filter(|(_, revision)| !revision.state.is_terminal())
+            .filter_map(|(name, revision)| {
+                let why = revision.live.as_ref()?.pool.given_up()?;
+                Some((RevisionId { agent: name.clone(), number: revision.number }, why.to_owned()))
             })
             .collect();
         let any = !given_up.is_empty();
         for (id, why) in given_up {
-            self.standing.mark(&id.agent);
+            self.plans.mark(&id.agent);
             // Before the failure ends the revision, so that no message is routed to it in between.
             self.withdraw_traffic(&id);
             self.fail(&id, &why);
@@ -270,7 +282,7 @@ impl Reconciler {
         let other = managed.agent.serving().into_iter().find(|serving| serving.id.number != id.number);
         if managed.shares.iter().any(|(number, _)| *number == id.number) {
             managed.shares = other.iter().map(|other| (other.id.number, 100)).collect();
-            managed.agent.set_traffic(other.map(Traffic::whole));
+            managed.agent.set_traffic(other.map(Traffic::single));
         }
     }
 
@@ -280,8 +292,9 @@ impl Reconciler {
             Some(running) => tracing::error!(agent = %id.agent, "{id} failed: {why}; {} goes on", running.id),
             None => tracing::error!(agent = %id.agent, "{id} failed: {why}"),
         }
-        if let Some(record) = self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(id.number))
-            && let Some(live) = record.live.take()
+        if let Some(managed_revision) =
+            self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(id.number))
+            && let Some(live) = managed_revision.live.take()
         {
             live.stop();
         }

@@ -16,7 +16,7 @@ impl Reconciler {
     /// Returns `true` if an agent only waits for the end of a rollout whose candidate has all traffic already.
     fn only_finishes(&self, name: &str) -> bool {
         let open = self.ledgers.get(name).and_then(Ledger::open);
-        let reasons = self.standing.waiting().get(name).map_or(0, Vec::len);
+        let reasons = self.plans.waiting().get(name).map_or(0, Vec::len);
         // Any second reason is a difference of its own.
         reasons == 1 && open.is_some_and(|rollout| rollout.status == Status::InProgress && rollout.has_moved())
     }
@@ -55,8 +55,8 @@ impl Reconciler {
         // An agent that is being removed is not wanted any more and still has its last settings.
         let spec = spec.or_else(|| managed.map(|managed| managed.agent.spec()))?;
         let mut why: Vec<String> =
-            self.standing.waiting().get(name).into_iter().flatten().map(|w| w.why.clone()).collect();
-        if self.standing.queued().contains(name) {
+            self.plans.waiting().get(name).into_iter().flatten().map(|w| w.why.clone()).collect();
+        if self.plans.queued().contains(name) {
             why.push(turn.to_owned());
         }
         why.extend(managed.and_then(|managed| managed.settings_error.clone()));
@@ -85,9 +85,9 @@ impl Reconciler {
             retries: sum(|counts| counts.retries),
             runs: sum(|counts| counts.runs),
             conflicts: sum(|counts| counts.conflicts),
-            later: mailbox.map_or(0, |mailbox| mailbox.later),
+            later: mailbox.map_or(0, |mailbox| mailbox.deferred),
             timers: mailbox.map_or(0, |mailbox| mailbox.timers),
-            held: mailbox.is_some_and(|mailbox| mailbox.held),
+            held: mailbox.is_some_and(|mailbox| mailbox.operator_paused),
             breaker: mailbox.map_or("closed", |mailbox| mailbox.breaker).to_owned(),
             opening: managed.and_then(|managed| managed.agent.opening()),
             // Counted in the store, which must not hold up this task: the API adds the number.
@@ -98,7 +98,7 @@ impl Reconciler {
             revisions: managed.map(|managed| managed.revision_statuses(self.now())).unwrap_or_default(),
             waiting: (!why.is_empty()).then(|| why.join("; ")),
             obstacle: managed
-                .and_then(|managed| self.standing.obstacle(managed.agent.name()))
+                .and_then(|managed| self.plans.obstacle(managed.agent.name()))
                 .map(|obstacle| obstacle.as_str().to_owned()),
         })
     }
@@ -129,16 +129,16 @@ impl ManagedAgent {
     fn revision_statuses(&self, now: u64) -> Vec<RevisionStatus> {
         self.revisions
             .iter()
-            .map(|record| RevisionStatus {
-                number: record.number,
-                state: record.state.to_string(),
-                reason: match &record.state {
+            .map(|revision| RevisionStatus {
+                number: revision.number,
+                state: revision.state.to_string(),
+                reason: match &revision.state {
                     RevisionState::Failed { reason } => Some(reason.clone()),
                     _ => None,
                 },
-                digest: record.digest.to_string(),
-                in_flight: record.live.as_ref().map_or(0, |live| live.in_flight()),
-                since_ms: now.saturating_sub(record.since),
+                digest: revision.digest.to_string(),
+                in_flight: revision.live.as_ref().map_or(0, |live| live.in_flight()),
+                since_ms: now.saturating_sub(revision.since),
             })
             .collect()
     }

@@ -28,7 +28,7 @@ struct KnownFile {
     /// The state in which it was read.
     stamp: Option<FileStamp>,
     /// Set if any later write has to change the stamp.
-    certain: bool,
+    is_certain: bool,
     /// The time since which it is truncated.
     truncated_since: Option<Instant>,
 }
@@ -39,14 +39,14 @@ pub(crate) struct ComponentFiles {
     writing: OpenWrites,
     known: HashMap<PathBuf, KnownFile>,
     /// The files looked at since [`begin`](Self::begin): many agents may share one.
-    fresh: HashSet<PathBuf>,
+    examined: HashSet<PathBuf>,
     probe: FileProbe,
     /// Set if an operator asked for the look.
-    asked: bool,
+    is_requested: bool,
     /// The time of the next look at files that are being written.
-    pub(super) again: Option<Instant>,
+    pub(super) next_look: Option<Instant>,
     /// Set if the next look covers the files of all agents, also of those that do not watch theirs.
-    pub(super) all: bool,
+    pub(super) covers_unwatched: bool,
     origin: Instant,
 }
 
@@ -57,24 +57,24 @@ impl ComponentFiles {
             probe: FileProbe::new(&writing),
             writing,
             known: HashMap::new(),
-            fresh: HashSet::new(),
-            asked: false,
-            again: None,
-            all: false,
+            examined: HashSet::new(),
+            is_requested: false,
+            next_look: None,
+            covers_unwatched: false,
             origin: Instant::now(),
         }
     }
 
     /// Starts a new look, in which each file is examined once. `asked` is set for a request of an operator.
-    pub(crate) fn begin(&mut self, asked: bool) {
-        self.fresh.clear();
+    pub(crate) fn begin(&mut self, is_requested: bool) {
+        self.examined.clear();
         self.probe = FileProbe::new(&self.writing);
-        self.asked = asked;
+        self.is_requested = is_requested;
     }
 
     /// Returns the time of the next look at files that are being written.
     pub(super) fn again(&self) -> Option<Instant> {
-        self.again
+        self.next_look
     }
 
     /// Returns the files that are being written.
@@ -85,12 +85,12 @@ impl ComponentFiles {
     /// Returns the component in a file. `shown` is the path in the declaration, for messages. While the file is being
     /// written, this is the component that it held before.
     pub(crate) fn component_at(&mut self, path: &Path, shown: &str) -> ComponentFile {
-        if self.fresh.insert(path.to_owned()) {
+        if self.examined.insert(path.to_owned()) {
             let mut known = self.known.remove(path).unwrap_or_default();
             if let Some(wait) = self.examine(path, shown, &mut known) {
                 let at = Instant::now() + wait;
                 // The earliest of all files: one look serves those that are due later.
-                self.again = Some(self.again.map_or(at, |soonest| soonest.min(at)));
+                self.next_look = Some(self.next_look.map_or(at, |soonest| soonest.min(at)));
             }
             self.known.insert(path.to_owned(), known);
         }
@@ -104,7 +104,7 @@ impl ComponentFiles {
         let stamp = found.as_ref().map(|found| found.stamp);
         let age = found.as_ref().and_then(|found| found.age);
         let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let verdict = known.settle.check(found, self.asked, now);
+        let verdict = known.settle.check(found, self.is_requested, now);
         if known.settle.is_late(now) {
             log_late_write(shown);
         }
@@ -113,7 +113,7 @@ impl ComponentFiles {
             return Some(time);
         }
         // Reading and digesting every component at each scan would cost seconds with thousands of agents.
-        if known.component.is_some() && stamp == known.stamp && known.certain {
+        if known.component.is_some() && stamp == known.stamp && known.is_certain {
             return None;
         }
         let component = match read(path, shown) {
@@ -134,7 +134,8 @@ impl ComponentFiles {
         }
         // A missing file is certain, since creating it gives it a stamp.
         let certain = age.is_some_and(|age| age >= TIMESTAMP_GRANULARITY) || stamp.is_none();
-        (known.component, known.stamp, known.certain, known.truncated_since) = (Some(component), stamp, certain, None);
+        (known.component, known.stamp, known.is_certain, known.truncated_since) =
+            (Some(component), stamp, certain, None);
         None
     }
 }

@@ -41,7 +41,8 @@ impl Reconciler {
             let open = ledger.open().into_iter().flat_map(|rollout| [rollout.from.digest, rollout.to.digest]);
             ledger.revisions.iter().map(|side| side.digest).chain(open)
         });
-        let present = self.managed.values().flat_map(|managed| managed.revisions.iter().map(|record| record.digest));
+        let present =
+            self.managed.values().flat_map(|managed| managed.revisions.iter().map(|revision| revision.digest));
         let declared = self.wanted.values().filter_map(|wanted| match &wanted.component {
             ComponentFile::Found(digest) => Some(*digest),
             ComponentFile::Unusable(_) => None,

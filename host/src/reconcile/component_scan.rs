@@ -27,9 +27,9 @@ impl Reconciler {
         let mut wanted = BTreeMap::new();
         self.files.begin(all);
         // Set again by the files that are still being written.
-        self.files.again = None;
+        self.files.next_look = None;
         // A request that met files in writing is still open for them.
-        let all = all || self.files.all;
+        let all = all || self.files.covers_unwatched;
         // An equal spec keeps its identity, so that later comparisons of ten thousand specs compare pointers.
         for (name, spec) in &self.declared.desired.agents {
             let before = self.wanted.get(name);
@@ -53,14 +53,14 @@ impl Reconciler {
             let same =
                 |before: &DesiredAgent| Arc::ptr_eq(&before.spec, &now.spec) && before.component == now.component;
             if !before.is_some_and(same) {
-                self.standing.mark(name);
+                self.plans.mark(name);
             }
             wanted.insert(name.clone(), now);
         }
-        self.files.all = all && self.files.again.is_some();
+        self.files.covers_unwatched = all && self.files.next_look.is_some();
         let before = std::mem::replace(&mut self.wanted, wanted);
         // Agents that are not wanted any more have to be planned for once more, to be removed.
         let gone = before.keys().filter(|name| !self.wanted.contains_key(*name));
-        gone.for_each(|name| self.standing.mark(name));
+        gone.for_each(|name| self.plans.mark(name));
     }
 }

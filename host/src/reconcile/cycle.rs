@@ -51,7 +51,7 @@ impl Reconciler {
                         self.take_report(report);
                     }
                 }
-                () = self.context.woken() => {}
+                () = self.context.until_woken() => {}
                 // At most a beat: a longer silence counts as a stall of this task.
                 () = tokio::time::sleep(next_pass.min(BEAT)) => {}
             }
@@ -65,7 +65,7 @@ impl Reconciler {
     /// Marks all agents: anything may have changed.
     pub(super) fn mark_all(&mut self) {
         let names = self.wanted.keys().chain(self.managed.keys()).chain(self.ledgers.keys());
-        names.for_each(|name| self.standing.mark(name));
+        names.for_each(|name| self.plans.mark(name));
         self.full_pass_at = Instant::now();
     }
 
@@ -73,27 +73,27 @@ impl Reconciler {
     pub(super) fn mark(&mut self, name: &str) {
         let known = self.managed.get_key_value(name).map(|(name, _)| name);
         if let Some(name) = known.or_else(|| self.wanted.get_key_value(name).map(|(name, _)| name)) {
-            self.standing.mark(name);
+            self.plans.mark(name);
         }
     }
 
     /// Makes a pass over the agents that change with time alone, so that a status is current.
     pub(super) fn reconcile_timed(&mut self) {
         // Only these can have changed without a mark of their own.
-        self.standing.mark_timed();
+        self.plans.mark_timed();
         self.reconcile();
     }
 
     /// Marks all agents with a rollout under way, so that its statistics become current.
     pub(super) fn mark_rolling_out(&mut self) {
-        self.summary.rolling_out.iter().for_each(|name| self.standing.mark(name));
+        self.summary.rolling_out.iter().for_each(|name| self.plans.mark(name));
     }
 
     /// Returns the time until the next pass is due without any event.
     fn next_pass_in(&self) -> Duration {
         let now = self.now();
         // On the steady clock: setting the wall clock must not delay a pass.
-        let due = self.standing.recheck_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
+        let due = self.plans.recheck_at().map(|at| Duration::from_millis(at.saturating_sub(now)));
         let all = FULL_PASS_INTERVAL.saturating_sub(self.full_pass_at.elapsed());
         let readiness = self.summary.stale_since.map(|since| REASONS_INTERVAL.saturating_sub(since.elapsed()));
         let files = self.unsettled_at().into_iter().chain(self.orphans_until).min();
@@ -105,7 +105,7 @@ impl Reconciler {
 
     /// Observes, plans and acts for the marked agents, until no more action is safe at this moment.
     pub(super) fn reconcile(&mut self) {
-        for name in self.context.changed() {
+        for name in self.context.take_changed() {
             self.mark(&name);
         }
         if self.full_pass_at.elapsed() >= FULL_PASS_INTERVAL {
@@ -116,7 +116,7 @@ impl Reconciler {
         self.bury_orphans();
         loop {
             let now = self.now();
-            let names = self.standing.take_marked(now);
+            let names = self.plans.take_marked(now);
             if names.is_empty() {
                 break;
             }
@@ -129,7 +129,7 @@ impl Reconciler {
             self.record_failures(&names);
             let actual = self.observe(&names);
             let plan = plan::plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
-            self.standing.update(&names, &plan, now);
+            self.plans.update(&names, &plan, now);
             // The plan has judged them as gone; a ledger left behind would apply to a later agent of the same name.
             plan.gone.iter().for_each(|name| self.forget_ledger(name));
             self.record_start_positions(&names);
@@ -156,11 +156,11 @@ impl Reconciler {
     fn observe(&self, names: &BTreeSet<AgentName>) -> Actual {
         let present = names.iter().filter_map(|name| Some((name, self.managed.get(name)?)));
         let agents = present.map(|(name, managed)| {
-            let revisions = managed.revisions.iter().map(|record| plan::Revision {
-                number: record.number,
-                spec: Arc::clone(&record.spec),
-                digest: record.digest,
-                seen: record.observe(),
+            let revisions = managed.revisions.iter().map(|revision| plan::Revision {
+                number: revision.number,
+                spec: Arc::clone(&revision.spec),
+                digest: revision.digest,
+                seen: revision.observe(),
             });
             let open = self.ledgers.get(name).and_then(Ledger::open);
             let (measurements, stats) = open.map(|rollout| managed.measure(rollout)).unwrap_or_default();
@@ -168,7 +168,7 @@ impl Reconciler {
                 applied: managed.agent.spec(),
                 paused: managed.paused,
                 conversion: ConversionState {
-                    kept: open.is_some_and(|rollout| managed.state_saved_for == Some(rollout.id)),
+                    is_state_kept: open.is_some_and(|rollout| managed.state_saved_for == Some(rollout.id)),
                     unfinished: managed.conversion_unfinished,
                     restoring: managed.restoring,
                 },

@@ -19,16 +19,16 @@ const REMOVAL_DELAY: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct DeclarationFile {
     pub(super) settle: StabilityCheck<FileStamp>,
-    began: Option<Instant>,
+    origin: Option<Instant>,
     /// The digest of its bytes when it was last read for a wake-up; the inner `None` is a file that is missing. `None`
     /// if it was read for another reason since.
     pub(super) read: Option<Option<Digest>>,
     /// The bytes when the file was last read, to recognise a truncated one.
     pub(super) text: Vec<u8>,
     /// The time since which it lacks agents.
-    pub(super) lacks: Option<Instant>,
+    pub(super) incomplete_since: Option<Instant>,
     /// The time of the next look.
-    pub(super) again: Option<Instant>,
+    pub(super) next_look: Option<Instant>,
     /// The requests that wait until it is complete.
     pub(super) deferred: Vec<DeferredRequest>,
 }
@@ -49,22 +49,22 @@ impl DeclarationFile {
 
     /// Forgets the history of the file, because it is being loaded as it is now.
     pub(super) fn reset(&mut self) {
-        (self.lacks, self.again, self.read) = (None, None, None);
+        (self.incomplete_since, self.next_look, self.read) = (None, None, None);
         // A load by request accepts the file as it is, and makes no prefix of it suspect.
         self.text.clear();
     }
 
     /// Returns the decision to read the file now or later. `asked` is set for a request of an operator.
     pub(super) fn probe(&mut self, source: &DeclarationSource, writing: &OpenWrites, asked: bool) -> FileReadiness {
-        let began = *self.began.get_or_insert_with(Instant::now);
-        let now = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let origin = *self.origin.get_or_insert_with(Instant::now);
+        let now = u64::try_from(origin.elapsed().as_millis()).unwrap_or(u64::MAX);
         let verdict = self.settle.check(FileProbe::new(writing).at(&source.at, None), asked, now);
         if self.settle.is_late(now) {
             log_late_write(&source.file.display().to_string());
         }
-        self.again = match verdict {
+        self.next_look = match verdict {
             // A file that lacks agents is complete and still needs another look.
-            FileReadiness::Ready => self.again.filter(|_| self.lacks.is_some()),
+            FileReadiness::Ready => self.next_look.filter(|_| self.incomplete_since.is_some()),
             FileReadiness::Wait(time) => Some(Instant::now() + time),
         };
         verdict
@@ -77,10 +77,10 @@ impl DeclarationFile {
         // A file that is written from its beginning is a prefix of the last one for a moment.
         let is_beginning = text.len() < self.text.len() && self.text.starts_with(text);
         if !lacks && !is_beginning {
-            self.lacks = None;
+            self.incomplete_since = None;
             return None;
         }
-        let since = *self.lacks.get_or_insert_with(|| {
+        let since = *self.incomplete_since.get_or_insert_with(|| {
             let gone: Vec<&str> =
                 before.agents.keys().filter(|name| !now.agents.contains_key(*name)).map(AgentName::as_str).collect();
             tracing::info!("the file lacks agents or what came last in it ({}); it is looked at again before anything is taken out", gone.join(", "));

@@ -113,12 +113,12 @@ impl Reconciler {
         // An applied declaration has a plan, which knows the reasons.
         let is_read = self.wanted.get(name).is_some_and(|known| known.spec == *spec && known.component == *found);
         if is_read {
-            let waiting = self.standing.waiting().get(name).map_or(&[][..], Vec::as_slice);
+            let waiting = self.plans.waiting().get(name).map_or(&[][..], Vec::as_slice);
             let whys = waiting.iter().map(|waiting| waiting.why.as_str()).collect::<Vec<_>>().join("; ");
-            return match self.standing.obstacle(name) {
+            return match self.plans.obstacle(name) {
                 Some(obstacle) => DeclaredState::Obstructed(obstacle, whys),
                 None if same => DeclaredState::Pending,
-                None if self.standing.queued().contains(name) => DeclaredState::UnderWay(self.turns().waits()),
+                None if self.plans.queued().contains(name) => DeclaredState::UnderWay(self.rollout_queue().waits()),
                 None => DeclaredState::UnderWay(whys),
             };
         }

@@ -84,7 +84,7 @@ impl OpenWrites {
 #[derive(Debug, Default)]
 pub(crate) struct FileProbe {
     writing: OpenWrites,
-    open: Option<HashSet<(u64, u64)>>,
+    open_files: Option<HashSet<(u64, u64)>>,
     found: HashMap<PathBuf, Option<FileState<FileStamp>>>,
 }
 
@@ -114,7 +114,7 @@ impl FileProbe {
         // A file from the future counts as recent: its clock says nothing.
         let recent = age.is_none_or(|age| age < RECENT);
         let has_open = |open: &HashSet<(u64, u64)>| open.contains(&(stamp.device, stamp.inode));
-        let open = self.writing.has(path) || recent && has_open(self.open.get_or_insert_with(open_for_writing));
+        let open = self.writing.has(path) || recent && has_open(self.open_files.get_or_insert_with(open_for_writing));
         FileState { stamp, age, writer: if open { FileWriter::Open } else { FileWriter::None } }
     }
 }

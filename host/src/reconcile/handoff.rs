@@ -14,7 +14,7 @@ use crate::wasm::Lease;
 /// mailbox is paused. If the memory cannot be restored, the old revision goes on as it was.
 pub(super) async fn take_back(agent: &Agent, old: Option<&Arc<Revision>>, new: &Arc<Revision>) -> Result<(), String> {
     let old = old.filter(|old| !Arc::ptr_eq(old, new));
-    let handed = agent.handed_over(new.id.number)?;
+    let handed = agent.handoff_memory(new.id.number)?;
     // First: until the new instance runs, the old revision can go on as it was.
     start_with(new, handed.as_deref()).await?;
     if let Some(old) = old {
@@ -26,7 +26,7 @@ pub(super) async fn take_back(agent: &Agent, old: Option<&Arc<Revision>>, new: &
         Some(old) => old.pool.lease_at_rest().await,
         None => None,
     };
-    let taken = agent.take_back(new.id.number).await;
+    let taken = agent.restore_handoff(new.id.number).await;
     // Dropping the lease ends the old instance.
     drop(ends);
     taken.map_err(|error| format!("its memory could not be taken back: {error}"))
@@ -36,8 +36,8 @@ pub(super) async fn take_back(agent: &Agent, old: Option<&Arc<Revision>>, new: &
 async fn start_with(revision: &Arc<Revision>, memory: Option<&[u8]>) -> Result<(), String> {
     let stands = async {
         match memory {
-            Some(memory) => revision.pool.take_up(memory).await,
-            None => revision.pool.begin_anew().await,
+            Some(memory) => revision.pool.start_with_state(memory).await,
+            None => revision.pool.start_without_state().await,
         }
     };
     match tokio::time::timeout(START_TIMEOUT, stands).await {
@@ -73,7 +73,7 @@ async fn migrate(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Res
     let (lease, given) = save(agent, old).await?;
     let stands = async {
         match &given {
-            SavedMemory::Memory(snapshot) => new.pool.take_up(&snapshot.data).await,
+            SavedMemory::Memory(snapshot) => new.pool.start_with_state(&snapshot.data).await,
             SavedMemory::Before | SavedMemory::Nothing => new.pool.warm(1).await,
         }
     };
@@ -107,8 +107,8 @@ async fn discard(agent: &Agent, old: &Arc<Revision>, new: &Arc<Revision>) -> Res
     }
     let stands = async {
         // Started before the memory is discarded: a candidate that does not start must not cost it.
-        new.pool.begin_anew().await.map_err(|fault| fault.to_string())?;
-        agent.discard().await.map_err(|error| format!("the old memory could not be discarded: {error}"))
+        new.pool.start_without_state().await.map_err(|fault| fault.to_string())?;
+        agent.discard_memory().await.map_err(|error| format!("the old memory could not be discarded: {error}"))
     };
     let handed = match tokio::time::timeout(START_TIMEOUT, stands).await {
         Ok(stands) => stands,
@@ -145,7 +145,7 @@ async fn keep(agent: &Agent, old: &Arc<Revision>, given: &SavedMemory) -> Result
         SavedMemory::Nothing => Ok(()),
     };
     kept.map_err(|error| match given {
-        SavedMemory::Memory(_) => agent.not_saved(old, &format!("its memory could not be kept: {error}")),
+        SavedMemory::Memory(_) => agent.report_failed_save(old, &format!("its memory could not be kept: {error}")),
         SavedMemory::Before | SavedMemory::Nothing => format!("the memory of {} could not be kept: {error}", old.id),
     })
 }

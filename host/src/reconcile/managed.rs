@@ -76,7 +76,7 @@ pub(super) struct ManagedRevision {
     /// The number of instances that were started on request. Idle ones may have ended since.
     pub(super) started: u32,
     /// The bound of instances that a rollout has set.
-    pub(super) cap: Option<u32>,
+    pub(super) instance_limit: Option<u32>,
     /// Instances that failed to start.
     pub(super) failures: u64,
     /// The results of its probes; `None` before it is ready, and if it exports no `health`.
@@ -86,8 +86,8 @@ pub(super) struct ManagedRevision {
 impl ManagedRevision {
     pub(super) fn new(number: u64, spec: Arc<AgentSpec>, digest: Digest, now: u64) -> Self {
         let state = RevisionState::Unloaded;
-        let (busy, live, started, cap, failures, probes) = (false, None, 0, None, 0, None);
-        Self { number, spec, digest, state, since: now, busy, live, started, cap, failures, probes }
+        let (busy, live, started, instance_limit, failures, probes) = (false, None, 0, None, 0, None);
+        Self { number, spec, digest, state, since: now, busy, live, started, instance_limit, failures, probes }
     }
 
     /// Returns the observation of this revision that plans are made from.
@@ -102,7 +102,7 @@ impl ManagedRevision {
             in_flight: live.map_or(0, |live| live.in_flight()),
             // Idle instances may have ended; a rollout that asked for them must not wait for them again.
             instances: live.map_or(0, |live| live.pool.live()).max(self.started),
-            cap: self.cap,
+            instance_limit: self.instance_limit,
             probes: self.probes,
         }
     }
@@ -138,27 +138,27 @@ impl ManagedAgent {
 
     /// Returns the live revision of this number.
     pub(super) fn live(&self, number: u64) -> Option<Arc<Revision>> {
-        self.revisions.iter().find(|record| record.number == number).and_then(|record| record.live.clone())
+        self.revisions.iter().find(|revision| revision.number == number).and_then(|revision| revision.live.clone())
     }
 
     /// Applies the bounds of instances to all live revisions.
     pub(super) fn bound_instances(&self) {
         let instances = self.agent.spec().instances.clone();
         let max = instances.max;
-        for (record, live) in self.revisions.iter().filter_map(|record| Some((record, record.live.as_ref()?))) {
+        for (revision, live) in self.revisions.iter().filter_map(|revision| Some((revision, revision.live.as_ref()?))) {
             // At least one, since a revision without instances could not answer what it has accepted.
-            live.pool.set_max(record.cap.map_or(max, |cap| cap.min(max)).max(1));
+            live.pool.set_max(revision.instance_limit.map_or(max, |cap| cap.min(max)).max(1));
             live.pool.set_reuse(instances.reuse.value());
-            if let Some(cap) = record.cap {
+            if let Some(limit) = revision.instance_limit {
                 // A lower bound alone keeps idle instances until their timeout, and the other side needs the room.
-                live.pool.trim(cap, Duration::ZERO);
+                live.pool.trim(limit, Duration::ZERO);
             }
         }
     }
 
     /// Returns the revisions that have instances or may start some.
     pub(super) fn live_revisions(&self) -> impl Iterator<Item = &Arc<Revision>> {
-        self.revisions.iter().filter_map(|record| record.live.as_ref())
+        self.revisions.iter().filter_map(|revision| revision.live.as_ref())
     }
 
     /// Applies the declared settings that need no new revision.
@@ -187,12 +187,13 @@ impl ManagedAgent {
 
     /// Returns the number of probes of a revision that passed, and of those that failed.
     pub(super) fn probe_counts(&self, number: u64) -> (u64, u64) {
-        let probes = self.revisions.iter().find(|record| record.number == number).and_then(|record| record.probes);
+        let probes =
+            self.revisions.iter().find(|revision| revision.number == number).and_then(|revision| revision.probes);
         probes.map_or((0, 0), |probes| (probes.passed, probes.failed))
     }
 
     pub(super) fn revision_mut(&mut self, number: u64) -> Option<&mut ManagedRevision> {
-        self.revisions.iter_mut().find(|record| record.number == number)
+        self.revisions.iter_mut().find(|revision| revision.number == number)
     }
 }
 

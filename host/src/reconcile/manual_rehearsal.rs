@@ -105,7 +105,7 @@ impl ManualRehearsal {
             },
             migrate_from,
             // A person wants to see all failures.
-            until_first: false,
+            stops_at_first: false,
             // The answers of the running revision are needed, so that the rehearsal ends with it.
             stop: stable.interrupted(),
         };
@@ -121,7 +121,7 @@ impl ManualRehearsal {
             handled: done.passed,
             set_aside: done.set_aside,
             failed: done.failed.into_iter().map(failed).collect(),
-            unready: done.unready,
+            unready: done.start_error,
             alike: done.comparison.alike,
             otherwise: done.comparison.otherwise,
             not_compared: done.comparison.not_compared,

@@ -18,15 +18,15 @@ pub(super) struct Measurement {
 pub(super) struct MeasuredRevision {
     pub(super) live: Arc<Revision>,
     /// The number of its answers before this rollout.
-    before: u64,
+    answered_before: u64,
     /// The numbers of its probes that had passed and failed when the window began.
-    pub(super) probed: (u64, u64),
+    pub(super) probes_before: (u64, u64),
 }
 
 impl MeasuredRevision {
     /// Returns the number of its answers in this rollout.
     pub(super) fn answered(&self) -> u64 {
-        self.live.answered().saturating_sub(self.before)
+        self.live.answered().saturating_sub(self.answered_before)
     }
 }
 
@@ -40,7 +40,7 @@ pub(super) fn current_or_last(
         (_, Some(live)) => {
             live.begin_window();
             // A revision that has just become live has no earlier probes.
-            Some(MeasuredRevision { before: live.answered(), live, probed: (0, 0) })
+            Some(MeasuredRevision { answered_before: live.answered(), live, probes_before: (0, 0) })
         }
         (known, None) => known,
     }

@@ -37,23 +37,23 @@ struct Preparation {
     instances: u32,
     /// Set if no other revision of the agent takes part in a rollout, so that this one has the memory of a stateful
     /// agent.
-    alone: bool,
+    owns_memory: bool,
     /// Set if the revision ran before. Then the store knows it, and its settings are not checked again.
-    ran: bool,
+    has_run: bool,
 }
 
 impl Reconciler {
     /// Starts the task that takes a revision from unloaded to ready.
     pub(super) fn prepare(&mut self, revision: &RevisionId, instances: u32) {
         let path_of = |spec: &AgentSpec| self.declared.dir.join(&spec.component);
-        let ran = self.ledgers.get(&revision.agent).is_some_and(|ledger| ledger.has_run(revision.number));
+        let has_run = self.ledgers.get(&revision.agent).is_some_and(|ledger| ledger.has_run(revision.number));
         let Some(managed) = self.managed.get_mut(&revision.agent) else { return };
         let agent = Arc::clone(&managed.agent);
-        let alone = self.ledgers.get(&revision.agent).is_none_or(|ledger| ledger.open().is_none());
-        let Some(record) = managed.revision_mut(revision.number) else { return };
+        let owns_memory = self.ledgers.get(&revision.agent).is_none_or(|ledger| ledger.open().is_none());
+        let Some(managed_revision) = managed.revision_mut(revision.number) else { return };
         // Until the task reports: the plan would start another preparation otherwise.
-        record.busy = true;
-        let (spec, digest) = (Arc::clone(&record.spec), record.digest);
+        managed_revision.busy = true;
+        let (spec, digest) = (Arc::clone(&managed_revision.spec), managed_revision.digest);
         let preparation = Preparation {
             context: Arc::clone(&self.context),
             directory: Arc::clone(&self.directory),
@@ -65,8 +65,8 @@ impl Reconciler {
             digest,
             archive: self.archive.clone(),
             instances,
-            alone,
-            ran,
+            owns_memory,
+            has_run,
         };
         let reports = self.reports.0.clone();
         let (name, number) = (revision.agent.clone(), revision.number);
@@ -112,7 +112,7 @@ impl Preparation {
         }
         // A revision that ran before had valid settings. Those changed in place since are checked once it runs: failing
         // an undo for them would leave the callers without any revision.
-        if !self.ran {
+        if !self.has_run {
             check_settings(&self.spec, &program.summary)?;
         }
         Ok(program)
@@ -122,7 +122,7 @@ impl Preparation {
     async fn keep(&self) -> Result<(), String> {
         let last = self.context.store.rollouts().last_revision(self.id.agent.as_str())?;
         // A restarted host prepares revisions that the store knows already.
-        if self.ran || last.is_some_and(|(number, ..)| number >= self.id.number) {
+        if self.has_run || last.is_some_and(|(number, ..)| number >= self.id.number) {
             return Ok(());
         }
         let record = RevisionRecord {
@@ -149,8 +149,8 @@ impl Preparation {
         let pool = Pool::new(&self.runtime, program, who, outside, instances.max);
         // During a rollout another revision has the memory until the handoff. Without one, an instance is started even
         // if none is asked for, to see that it can restore the memory.
-        let count = if stateful { u32::from(self.alone) } else { self.instances };
-        let stand = async { if count == 0 { pool.try_out().await } else { pool.warm(count).await } };
+        let count = if stateful { u32::from(self.owns_memory) } else { self.instances };
+        let stand = async { if count == 0 { pool.check_start().await } else { pool.warm(count).await } };
         match tokio::time::timeout(START_TIMEOUT, stand).await {
             Ok(Ok(())) => {
                 let revision = Revision::new(

@@ -24,13 +24,13 @@ impl Reconciler {
         for name in names {
             let managed = self.managed.get(name);
             let settled = managed.is_none_or(|managed| managed.is_settled(self.ledgers.get(name)));
-            put(&mut self.summary.unsettled, name, !settled);
+            set_member(&mut self.summary.unsettled, name, !settled);
             let served = managed.is_some_and(|managed| managed.agent.current().is_some());
-            put(&mut self.summary.unserved, name, self.wanted.contains_key(name) && !served);
-            let obstacle = self.standing.obstacle(name).filter(|_| self.wanted.contains_key(name));
+            set_member(&mut self.summary.unserved, name, self.wanted.contains_key(name) && !served);
+            let obstacle = self.plans.obstacle(name).filter(|_| self.wanted.contains_key(name));
             self.set_obstacle(name, obstacle);
             let open = self.ledgers.get(name).and_then(Ledger::open).is_some();
-            put(&mut self.summary.rolling_out, name, open);
+            set_member(&mut self.summary.rolling_out, name, open);
         }
         self.mark_readiness_stale();
     }
@@ -42,7 +42,7 @@ impl Reconciler {
             None => self.summary.obstructed.remove(name),
         };
         let Some(obstacle) = obstacle.filter(|now| before != Some(*now)) else { return };
-        let whys = self.standing.waiting().get(name).into_iter().flatten().filter(|w| w.obstacle == Some(obstacle));
+        let whys = self.plans.waiting().get(name).into_iter().flatten().filter(|w| w.obstacle == Some(obstacle));
         let why = whys.map(|waiting| waiting.why.as_str()).collect::<Vec<_>>().join("; ");
         // A rollout that failed was logged when it did. A declaration that is refused before it begins is logged here.
         if matches!(obstacle, Obstacle::Missing | Obstacle::Refused) {
@@ -67,11 +67,11 @@ impl Reconciler {
 
     /// Returns the agents that are not as declared yet, with the reasons.
     pub(super) fn waiting(&self) -> Vec<WaitingAgent> {
-        let mut all: Vec<WaitingAgent> = self.standing.waiting().values().flatten().map(WaitingAgent::from).collect();
-        if !self.standing.queued().is_empty() {
-            let turn = self.turns().waits();
+        let mut all: Vec<WaitingAgent> = self.plans.waiting().values().flatten().map(WaitingAgent::from).collect();
+        if !self.plans.queued().is_empty() {
+            let turn = self.rollout_queue().waits();
             let waits = |name: &AgentName| WaitingAgent { agent: name.to_string(), why: turn.clone(), obstacle: None };
-            all.extend(self.standing.queued().iter().map(waits));
+            all.extend(self.plans.queued().iter().map(waits));
             // Two sorted lists were joined; a status is read by name.
             all.sort_by(|one, other| one.agent.cmp(&other.agent));
         }
@@ -88,7 +88,7 @@ impl Reconciler {
     }
 
     /// Returns the rollouts under way, which bound how many more may begin.
-    pub(super) fn turns(&self) -> RolloutQueue {
+    pub(super) fn rollout_queue(&self) -> RolloutQueue {
         RolloutQueue::of(self.ledgers.values().filter_map(Ledger::open))
     }
 
@@ -147,7 +147,7 @@ impl Reconciler {
 }
 
 /// Adds a name to a set or removes it. Most are there already, so that a copy is saved.
-fn put(names: &mut BTreeSet<AgentName>, name: &AgentName, belongs: bool) {
+fn set_member(names: &mut BTreeSet<AgentName>, name: &AgentName, belongs: bool) {
     if !belongs {
         names.remove(name);
     } else if !names.contains(name) {
@@ -163,7 +163,7 @@ impl ManagedAgent {
             return !rollout.is_working();
         }
         !self.paused
-            && self.revisions.iter().all(|record| match record.state {
+            && self.revisions.iter().all(|revision| match revision.state {
                 RevisionState::Unloaded | RevisionState::Loaded | RevisionState::Ready => false,
                 RevisionState::Running
                 | RevisionState::Draining

@@ -74,7 +74,7 @@ pub(crate) struct Reconciler {
     pub(super) has_garbage: bool,
     pub(super) garbage_collected_at: Instant,
     /// The marked agents, and the outcome of the last plan for all others.
-    pub(super) standing: IncrementalPlan,
+    pub(super) plans: IncrementalPlan,
     /// The time at which all agents were marked last.
     pub(super) full_pass_at: Instant,
     pub(super) summary: ReconcileSummary,
@@ -145,7 +145,7 @@ impl Reconciler {
             declaration: DeclarationFile::default(),
             wanted: BTreeMap::new(),
             managed: BTreeMap::new(),
-            standing: IncrementalPlan::default(),
+            plans: IncrementalPlan::default(),
             full_pass_at: Instant::now(),
             summary: ReconcileSummary::default(),
             failures_recorded_at: None,
@@ -192,7 +192,7 @@ impl Reconciler {
     /// Forgets failed revisions and refused rollouts, so that they are tried again.
     pub(super) fn retry(&mut self) {
         for managed in self.managed.values_mut() {
-            managed.revisions.retain(|record| !matches!(record.state, RevisionState::Failed { .. }));
+            managed.revisions.retain(|revision| !matches!(revision.state, RevisionState::Failed { .. }));
         }
         self.mark_all();
         // Otherwise the ledger would refuse the same component and settings for good.
@@ -223,7 +223,7 @@ impl AgentsToDrain {
     /// Returns the agents, each with its live revisions.
     pub(crate) fn agents(&self) -> impl Iterator<Item = (&Arc<Agent>, Vec<Arc<Revision>>)> {
         self.managed.values().map(|managed| {
-            (&managed.agent, managed.revisions.iter().filter_map(|record| record.live.clone()).collect())
+            (&managed.agent, managed.revisions.iter().filter_map(|revision| revision.live.clone()).collect())
         })
     }
 }

@@ -53,10 +53,11 @@ impl Reconciler {
         // A rollout that ends must not wait for the messages that are left.
         let stop = CancellationToken::new();
         managed.running_rehearsal = Some((id, stop.clone()));
-        self.work_on(revision, move |live, revision| async move {
+        self.spawn_work(revision, move |live, revision| async move {
             let candidate = Arc::clone(&live.pool);
             // Ends at the first failure, since that refuses the candidate.
-            let rehearsal = RehearsalJob { candidate, stable, messages, memory, migrate_from, until_first: true, stop };
+            let rehearsal =
+                RehearsalJob { candidate, stable, messages, memory, migrate_from, stops_at_first: true, stop };
             let result = agent.rehearse(rehearsal).await;
             TaskReport::Rehearsed { agent: revision.agent, number: revision.number, rollout: id, result }
         });
@@ -73,8 +74,8 @@ impl Reconciler {
         let least = self.ledgers.get(agent).and_then(Ledger::open).filter(|open| open.id == rollout);
         let least = least.and_then(|open| open.settings.rollback.match_percent);
         let Some(managed) = self.managed.get_mut(agent) else { return };
-        if let Some(record) = managed.revision_mut(number) {
-            record.busy = false;
+        if let Some(managed_revision) = managed.revision_mut(number) {
+            managed_revision.busy = false;
         }
         let id = RevisionId { agent: agent.clone(), number };
         let (outcome, data) = match result {

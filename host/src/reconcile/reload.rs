@@ -78,19 +78,19 @@ impl Reconciler {
 
     /// Returns the time of the next look at files that are being written.
     pub(super) fn unsettled_at(&self) -> Option<Instant> {
-        [self.declaration.again, self.files.again()].into_iter().flatten().min()
+        [self.declaration.next_look, self.files.again()].into_iter().flatten().min()
     }
 
     /// Looks again at files that were being written, if that is due, and carries out deferred requests.
     pub(super) fn recheck_unsettled_files(&mut self) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
-        if is_due(self.declaration.again) {
+        if is_due(self.declaration.next_look) {
             self.reload_if_changed();
         }
         // A wake-up may have caused a look meanwhile, so that none is due. A file that only lacks agents is complete,
         // so that requests do not wait for it.
-        let is_waited_for =
-            self.declaration.again.is_some_and(|at| at > Instant::now()) && self.declaration.lacks.is_none();
+        let is_waited_for = self.declaration.next_look.is_some_and(|at| at > Instant::now())
+            && self.declaration.incomplete_since.is_none();
         if !self.declaration.deferred.is_empty() && !is_waited_for && self.is_complete() {
             for asked in std::mem::take(&mut self.declaration.deferred) {
                 match asked {
@@ -124,14 +124,14 @@ impl Reconciler {
             return;
         }
         let text = std::fs::read(&self.source.at).ok();
-        let held = text.as_ref().map(|text| digest(text));
+        let content = text.as_ref().map(|text| digest(text));
         let same = match self.declaration.read {
             // The digest and not the stamp, because editors write files without changing them.
-            Some(read) => read == held,
-            None => self.file_errors.is_empty() && held == Some(self.declared.text_digest),
+            Some(read) => read == content,
+            None => self.file_errors.is_empty() && content == Some(self.declared.text_digest),
         };
         if same {
-            (self.declaration.lacks, self.declaration.again) = (None, None);
+            (self.declaration.incomplete_since, self.declaration.next_look) = (None, None);
             self.declaration.text = text.unwrap_or_default();
             return;
         }
@@ -139,14 +139,14 @@ impl Reconciler {
         if let (Some(text), Ok(loaded)) = (&text, &loaded)
             && let Some(left) = self.declaration.removal_delay(text, &self.declared.desired, &loaded.desired)
         {
-            self.declaration.again = Some(Instant::now() + left);
+            self.declaration.next_look = Some(Instant::now() + left);
             // Forgotten, so that the next look takes the same file even if it does not change.
             self.declaration.settle.forget();
             return;
         }
         self.load_declaration(loaded);
         // After the load, which resets it.
-        self.declaration.read = Some(held);
+        self.declaration.read = Some(content);
         self.declaration.text = text.unwrap_or_default();
     }
 }

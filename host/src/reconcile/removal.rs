@@ -84,9 +84,10 @@ impl Reconciler {
         managed.agent.reopen();
         // A busy revision is being stopped by a task, which cannot be taken back.
         let serves = |number: u64| {
-            let record = managed.revisions.iter().find(|record| record.number == number);
-            record
-                .is_some_and(|record| record.live.is_some() && !record.busy && record.state == RevisionState::Draining)
+            let found = managed.revisions.iter().find(|revision| revision.number == number);
+            found.is_some_and(|revision| {
+                revision.live.is_some() && !revision.busy && revision.state == RevisionState::Draining
+            })
         };
         let shares: Vec<(u64, bool)> = managed.shares.iter().map(|(number, _)| (*number, serves(*number))).collect();
         for (number, serves) in shares {

@@ -50,7 +50,7 @@ impl Reconciler {
             }
             Request::Agents(None, answer) => {
                 self.reconcile_timed();
-                let turn = self.turns().waits();
+                let turn = self.rollout_queue().waits();
                 let agents =
                     self.wanted.keys().chain(self.managed.keys().filter(|name| !self.wanted.contains_key(*name)));
                 let mut agents: Vec<AgentStatus> =
@@ -75,7 +75,7 @@ impl Reconciler {
             Request::Agents(Some(name), answer) => {
                 self.mark(&name);
                 self.reconcile();
-                let _ = answer.send(self.agent_status(&name, &self.turns().waits()).into_iter().collect());
+                let _ = answer.send(self.agent_status(&name, &self.rollout_queue().waits()).into_iter().collect());
             }
         }
     }

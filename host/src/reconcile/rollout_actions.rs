@@ -23,7 +23,7 @@ impl Reconciler {
             RolloutAction::Revive { revision } => self.revive(&revision),
             RolloutAction::Prepare { revision, instances } => self.prepare(&revision, instances),
             RolloutAction::Start { revision, instances } => self.start_more(&revision, instances),
-            RolloutAction::Cap { revision, instances } => self.cap(&revision, instances),
+            RolloutAction::Cap { revision, instances } => self.limit_instances(&revision, instances),
             RolloutAction::Probe { revision } => self.probe(&revision),
             RolloutAction::Weigh { stable, candidate, percent } => return self.set_split(&stable, &candidate, percent),
             RolloutAction::Pause { agent } => self.pause_for_handoff(&agent),
@@ -59,17 +59,17 @@ impl Reconciler {
             // Failed and not left out, so that the undo ends with a reason.
             None => (Arc::clone(&wanted.spec), RevisionState::failed("its settings cannot be read by this version")),
         };
-        let mut record = ManagedRevision::new(side.number, spec, side.digest, now);
-        record.state = state;
-        managed.revisions.retain(|record| record.number != revision.number);
-        managed.revisions.push(record);
+        let mut managed_revision = ManagedRevision::new(side.number, spec, side.digest, now);
+        managed_revision.state = state;
+        managed.revisions.retain(|managed_revision| managed_revision.number != revision.number);
+        managed.revisions.push(managed_revision);
         // The last record counts as the newest attempt.
-        managed.revisions.sort_by_key(|record| record.number);
+        managed.revisions.sort_by_key(|revision| revision.number);
     }
 
     /// Starts more instances.
     fn start_more(&mut self, revision: &RevisionId, instances: u32) {
-        self.work_on(revision, move |live, id| async move {
+        self.spawn_work(revision, move |live, id| async move {
             let result = start_instances(&live, instances).await;
             TaskReport::InstancesStarted { agent: id.agent, number: id.number, instances, result }
         });
@@ -80,7 +80,7 @@ impl Reconciler {
         let Some(ledger) = self.ledgers.get(&revision.agent) else { return };
         // The rollout may have ended since the plan; the probe then only needs some bound.
         let time = ledger.open().map_or(Duration::from_secs(5), |rollout| rollout.settings.probe.timeout);
-        self.work_on(revision, move |live, id| async move {
+        self.spawn_work(revision, move |live, id| async move {
             let answer = live.pool.probe(time).await;
             if let Some(Err(why)) = &answer {
                 tracing::warn!(agent = %id.agent, "a probe of {id} failed: {why}");
@@ -93,7 +93,7 @@ impl Reconciler {
     fn pause_for_handoff(&mut self, name: &AgentName) {
         let Some(candidate) = self.ledgers.get(name).and_then(Ledger::open).map(Rollout::candidate) else { return };
         let context = Arc::clone(&self.context);
-        self.work_on(&candidate, move |_, id| async move {
+        self.spawn_work(&candidate, move |_, id| async move {
             // Awaited in a task: a checkpoint under way may take long, and messages are handled meanwhile.
             let rest = context.store.rest().await;
             TaskReport::CheckpointsPaused { agent: id.agent, number: id.number, rest }
@@ -103,8 +103,8 @@ impl Reconciler {
     /// Takes in that the store has paused its checkpoints for a handoff.
     pub(super) fn take_checkpoint_pause(&mut self, name: &AgentName, number: u64, rest: Rest) {
         let Some(managed) = self.managed.get_mut(name) else { return };
-        if let Some(record) = managed.revision_mut(number) {
-            record.busy = false;
+        if let Some(managed_revision) = managed.revision_mut(number) {
+            managed_revision.busy = false;
         }
         let open = self.ledgers.get(name).and_then(Ledger::open);
         // The rollout may have ended or changed meanwhile: then messages go on being handled.
@@ -117,20 +117,20 @@ impl Reconciler {
     }
 
     /// Starts a task that works on a revision. The plan leaves the revision alone until the task reports.
-    pub(super) fn work_on<F>(
+    pub(super) fn spawn_work<F>(
         &mut self,
         revision: &RevisionId,
         work: impl FnOnce(Arc<Revision>, RevisionId) -> F + Send + 'static,
     ) where
         F: Future<Output = TaskReport> + Send,
     {
-        let Some(record) =
+        let Some(managed_revision) =
             self.managed.get_mut(&revision.agent).and_then(|managed| managed.revision_mut(revision.number))
         else {
             return;
         };
-        let Some(live) = record.live.clone() else { return };
-        record.busy = true;
+        let Some(live) = managed_revision.live.clone() else { return };
+        managed_revision.busy = true;
         let (id, reports) = (revision.clone(), self.reports.0.clone());
         // A task that panicked would never report, and its revision would stay busy: the guard ends the host instead.
         let guard = self.context.tasks.guard("rollout");
@@ -143,16 +143,16 @@ impl Reconciler {
     }
 
     /// Sets the bound that a rollout puts on the instances of a revision.
-    fn cap(&mut self, revision: &RevisionId, instances: Option<u32>) {
+    fn limit_instances(&mut self, revision: &RevisionId, instances: Option<u32>) {
         let Some(managed) = self.managed.get_mut(&revision.agent) else { return };
-        if let Some(record) = managed.revision_mut(revision.number) {
-            record.cap = instances;
+        if let Some(managed_revision) = managed.revision_mut(revision.number) {
+            managed_revision.instance_limit = instances;
         }
         managed.bound_instances();
     }
 
     /// Sends all traffic to a revision.
-    pub(super) fn switch(&mut self, revision: &RevisionId) -> bool {
+    pub(super) fn move_all_traffic(&mut self, revision: &RevisionId) -> bool {
         self.set_split(revision, revision, 100)
     }
 
@@ -160,14 +160,14 @@ impl Reconciler {
     fn set_split(&mut self, stable: &RevisionId, candidate: &RevisionId, percent: u8) -> bool {
         let Some(managed) = self.managed.get_mut(&stable.agent) else { return false };
         let live = |number: u64| managed.revisions.iter().find(|r| r.number == number).and_then(|r| r.live.clone());
-        let all = |id: &RevisionId| live(id.number).map(Traffic::whole);
+        let all = |id: &RevisionId| live(id.number).map(Traffic::single);
         let traffic = match percent {
             0 => all(stable),
             100.. => all(candidate),
             _ => live(stable.number).zip(live(candidate.number)).map(|(stable, candidate)| {
                 let rollout = self.ledgers.get(&stable.id.agent).and_then(Ledger::open);
                 let split = rollout.map(|rollout| Split::new(rollout.id, &rollout.weight_history)).unwrap_or_default();
-                Traffic::parted(stable, candidate, split)
+                Traffic::divided(stable, candidate, split)
             }),
         };
         // A side has ended since the plan. The next pass sees that and plans anew.
@@ -186,7 +186,7 @@ impl Reconciler {
             .revisions
             .iter()
             .filter(|r| r.state == RevisionState::Running)
-            .map(|record| record.number)
+            .map(|revision| revision.number)
             .collect();
         let id = |number| RevisionId { agent: stable.agent.clone(), number };
         for (number, _) in serving.iter().filter(|(number, _)| !running.contains(number)) {

@@ -40,8 +40,8 @@ impl Reconciler {
         let (deploy, _) = wanted.spec.rollout.settings(wanted.spec.reload.drain);
         let current = ledger.current().and_then(|side| managed.revisions.iter().find(|r| r.number == side.number));
         let seen = current.map(ManagedRevision::observe);
-        let standing = seen.as_ref().map_or(0, |seen| seen.instances);
-        let instances = InstanceCounts { standing, min: wanted.spec.instances.min };
+        let running = seen.as_ref().map_or(0, |seen| seen.instances);
+        let instances = InstanceCounts { running, min: wanted.spec.instances.min };
         let stateful = seen.is_some_and(|seen| seen.stateful);
         match command {
             rollout::RolloutCommand::Undo => {
@@ -55,14 +55,14 @@ impl Reconciler {
             && let Some(to) = ledger.open().map(|rollout| rollout.to.number)
         {
             // A revision that has ended is started anew, under the same number.
-            managed.revisions.retain(|record| record.number != to || !record.state.is_terminal());
+            managed.revisions.retain(|revision| revision.number != to || !revision.state.is_terminal());
         }
         let windows = ledger.open().map(|rollout| managed.measure(rollout).0);
         let result = ledger.rollouts.last().map(|rollout| status(rollout, windows, now));
         let name = name.clone();
         let data = serde_json::json!({ "command": command, "by": who });
         self.context.events.emit(Some(name.as_str()), "rollout.command", data);
-        self.standing.mark(&name);
+        self.plans.mark(&name);
         // Handed to the store before the answer, so that an accepted command is not forgotten.
         self.persist([&name]);
         Ok(result)
@@ -115,7 +115,7 @@ fn status(rollout: &Rollout, windows: Option<StepMeasurements>, now: u64) -> Rol
         probes_passed: figures.probes_passed,
         probes_failed: figures.probes_failed,
         plan: rollout.steps.iter().map(ToString::to_string).collect(),
-        held_conversations: windows.map_or(0, |windows| windows.held),
+        held_conversations: windows.map_or(0, |windows| windows.held_conversations),
         measured: windows.map(|windows| [side(&windows.stable), side(&windows.candidate)]),
         longest_pause_ms: figures.longest_pause_ms,
         lost_messages: figures.lost,

@@ -45,7 +45,7 @@ impl Reconciler {
                     let Some(side) = side else { continue };
                     // Both sides at the same moment, so that they are compared over the same time.
                     side.live.begin_window();
-                    side.probed = managed.probe_counts(number);
+                    side.probes_before = managed.probe_counts(number);
                 }
             }
             managed.measurement = Some(Measurement { rollout: rollout.id, window, sides });
@@ -62,24 +62,24 @@ impl ManagedAgent {
         let [stable, candidate] = &measuring.sides;
         let window = |side: &Option<MeasuredRevision>, number: u64| {
             let Some(side) = side else { return Window::default() };
-            let ((passed, failed), (passed_before, failed_before)) = (self.probe_counts(number), side.probed);
+            let ((passed, failed), (passed_before, failed_before)) = (self.probe_counts(number), side.probes_before);
             Window {
                 probes_passed: passed.saturating_sub(passed_before),
                 probes_failed: failed.saturating_sub(failed_before),
                 ..side.live.window()
             }
         };
-        let (held, sticky) = self.agent.held_conversations();
+        let (held_conversations, sticky) = self.agent.held_conversations();
         let mut windows = StepMeasurements {
             step: measuring.window,
             stable: window(stable, rollout.from.number),
             candidate: window(candidate, rollout.to.number),
-            held,
+            held_conversations,
             sticky,
         };
         // The breaker is that of the agent: with a split its failures may be those of stable.
         let has_all = self.agent.current().is_some_and(|current| current.id.number == rollout.to.number);
-        windows.candidate.breaker_open = has_all && self.agent.is_left_alone();
+        windows.candidate.breaker_open = has_all && self.agent.is_breaker_open();
         let (probes_passed, probes_failed) = self.probe_counts(rollout.to.number);
         let answered = |side: &Option<MeasuredRevision>| side.as_ref().map_or(0, MeasuredRevision::answered);
         let failures = self.revisions.iter().find(|r| r.number == rollout.to.number).map_or(0, |r| r.failures);

@@ -44,22 +44,22 @@ pub(super) struct ConversionJob {
     /// The revision that had the traffic.
     pub(super) stable: u64,
     /// The time limit of the migration.
-    pub(super) time: Duration,
+    pub(super) time_limit: Duration,
     /// Set if an earlier attempt was broken off: the copy of the state exists already.
-    pub(super) again: bool,
+    pub(super) is_resumed: bool,
     /// Breaks it off.
     pub(super) stop: CancellationToken,
 }
 
 impl ConversionJob {
     pub(super) fn of(rollout: &Rollout, conversion: Conversion, managed: &ManagedAgent) -> Self {
-        let (id, stable, time) = (rollout.id, rollout.from.number, rollout.settings.timeout);
+        let (id, stable, time_limit) = (rollout.id, rollout.from.number, rollout.settings.timeout);
         Self {
             conversion,
             rollout: id,
             stable,
-            time,
-            again: managed.conversion_unfinished,
+            time_limit,
+            is_resumed: managed.conversion_unfinished,
             stop: CancellationToken::new(),
         }
     }
@@ -87,7 +87,7 @@ impl Reconciler {
         if matches!(moves, MovedData::Earlier) {
             self.pause(&revision.agent, true);
         }
-        self.work_on(revision, move |new, id| async move {
+        self.spawn_work(revision, move |new, id| async move {
             let result = move_all(&context, &agent, old.as_ref(), &new, moves, converting).await;
             TaskReport::DataMoved { agent: id.agent, number: id.number, result }
         });
@@ -96,8 +96,8 @@ impl Reconciler {
     /// Takes in the result of a move of data.
     pub(super) fn take_data_move(&mut self, id: &RevisionId, result: Result<(), MoveError>) {
         let Some(managed) = self.managed.get_mut(&id.agent) else { return };
-        if let Some(record) = managed.revision_mut(id.number) {
-            record.busy = false;
+        if let Some(managed_revision) = managed.revision_mut(id.number) {
+            managed_revision.busy = false;
         }
         managed.conversion_stop = None;
         managed.conversion_unfinished = result.as_ref().is_err_and(|failed| failed.unfinished);
@@ -105,7 +105,7 @@ impl Reconciler {
         match result {
             Ok(()) => {
                 // Before the mailbox resumes, so that the next message goes to the new revision.
-                if self.switch(id) {
+                if self.move_all_traffic(id) {
                     self.publish();
                 }
             }
@@ -128,7 +128,7 @@ impl Reconciler {
         let (id, holds) = (rollout.id, rollout.state_versions.iter().copied().collect());
         let (context, candidate) = (Arc::clone(&self.context), rollout.candidate());
         let keep = KeepState { revision: revision.number, holds, rollout: id, unfinished: false };
-        self.work_on(revision, move |_, revision| async move {
+        self.spawn_work(revision, move |_, revision| async move {
             let kept = context.store.state().copy(revision.agent.shared(), keep).await;
             let result = kept.map(|copy| emit_state_kept(&context, &revision, &candidate, &copy));
             let result = result.map_err(|error| format!("the state could not be kept: {error}"));
@@ -166,8 +166,8 @@ impl Reconciler {
     /// Takes in that a copy of the state was saved.
     pub(super) fn take_saved_state(&mut self, id: &RevisionId, rollout: u64, result: Result<(), String>) {
         let Some(managed) = self.managed.get_mut(&id.agent) else { return };
-        if let Some(record) = managed.revision_mut(id.number) {
-            record.busy = false;
+        if let Some(managed_revision) = managed.revision_mut(id.number) {
+            managed_revision.busy = false;
         }
         match result {
             Ok(()) => managed.state_saved_for = Some(rollout),
@@ -207,7 +207,7 @@ async fn move_all(
     moves: MovedData,
     converting: Option<ConversionJob>,
 ) -> Result<(), MoveError> {
-    let mut unfinished = converting.as_ref().is_some_and(|converting| converting.again);
+    let mut unfinished = converting.as_ref().is_some_and(|converting| converting.is_resumed);
     let moved = async {
         if let Some(converting) = &converting {
             // The old revision stops handling before its state is replaced; the new one handles those messages again.
@@ -249,11 +249,11 @@ async fn convert(
     converting: &ConversionJob,
     unfinished: &mut bool,
 ) -> Result<(), String> {
-    let ConversionJob { conversion, stable, time, again, stop, .. } = converting;
+    let ConversionJob { conversion, stable, time_limit, is_resumed, stop, .. } = converting;
     let name = agent.name();
     let id = RevisionId { agent: name.clone(), number: *stable };
     if let Some(earlier) = &conversion.restores {
-        let keep = (!again).then(|| converting.keeps());
+        let keep = (!is_resumed).then(|| converting.keeps());
         let restored = agent.restore_state(earlier.revision, keep).await;
         let restored = restored.map_err(|error| format!("the earlier state could not be put back: {error}"))?;
         *unfinished = true;
@@ -262,7 +262,7 @@ async fn convert(
         context.events.emit(Some(name.as_str()), "state.restored", data);
         return Ok(());
     }
-    if !again {
+    if !is_resumed {
         let kept = context.store.state().copy(name.shared(), converting.keeps()).await;
         let copy = kept.map_err(|error| format!("the state could not be kept: {error}"))?;
         *unfinished = true;
@@ -275,7 +275,7 @@ async fn convert(
             // Checked first, so that a migration that was broken off never counts as done.
             biased;
             () = stop.cancelled() => Err("it was broken off".to_owned()),
-            migrated = agent.migrate(new, from, *time) => migrated,
+            migrated = agent.migrate(new, from, *time_limit) => migrated,
         };
         let migrated = migrated.map_err(|why| format!("its migration failed: {why}"))?;
         tracing::info!(agent = %name, "{} migrated {} keys in {} steps", new.id, migrated.keys, migrated.steps);

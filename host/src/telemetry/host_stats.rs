@@ -50,12 +50,12 @@ pub(crate) struct StatsRecorder {
     delivery: Histogram,
     /// The failed attempts and calls by code. A lock is cheap beside the cost of a failure.
     failures: Mutex<BTreeMap<&'static str, u64>>,
-    looks: Mutex<Looks>,
+    samples: Mutex<Samples>,
 }
 
 /// The samples that rates are computed from.
 #[derive(Debug)]
-struct Looks {
+struct Samples {
     /// The time of each sample, the messages done by then, and the CPU time by then.
     ticks: VecDeque<(Instant, u64, Duration)>,
     copies: VecDeque<HistogramCounts>,
@@ -68,8 +68,13 @@ impl Default for StatsRecorder {
         let first = (Instant::now(), 0, cpu_time());
         let delivery = Histogram::default();
         // With a first sample and a first copy, so that rates and quantiles have a base from the start.
-        let looks = Looks { ticks: [first].into(), copies: [delivery.counted()].into(), count: 0, peak: 0.0 };
-        Self { counts: Sharded::new(Default::default), delivery, failures: Mutex::default(), looks: Mutex::new(looks) }
+        let samples = Samples { ticks: [first].into(), copies: [delivery.counted()].into(), count: 0, peak: 0.0 };
+        Self {
+            counts: Sharded::new(Default::default),
+            delivery,
+            failures: Mutex::default(),
+            samples: Mutex::new(samples),
+        }
     }
 }
 
@@ -108,21 +113,21 @@ impl StatsRecorder {
     }
 
     /// Takes a sample for the rates.
-    fn look(&self, now: Instant) {
+    fn sample(&self, now: Instant) {
         let (done, cpu) = (self.done(), cpu_time());
-        let mut looks = self.looks.lock();
-        if let Some((then, before, _)) = looks.ticks.back() {
-            looks.peak = looks.peak.max(rate(done - before, now.saturating_duration_since(*then)));
+        let mut samples = self.samples.lock();
+        if let Some((then, before, _)) = samples.ticks.back() {
+            samples.peak = samples.peak.max(rate(done - before, now.saturating_duration_since(*then)));
         }
-        looks.ticks.push_back((now, done, cpu));
-        if looks.ticks.len() > RATE_TICKS {
-            looks.ticks.pop_front();
+        samples.ticks.push_back((now, done, cpu));
+        if samples.ticks.len() > RATE_TICKS {
+            samples.ticks.pop_front();
         }
-        looks.count += 1;
-        if looks.count.is_multiple_of(COPY_EVERY) {
-            looks.copies.push_back(self.delivery.counted());
-            if looks.copies.len() > COPIES {
-                looks.copies.pop_front();
+        samples.count += 1;
+        if samples.count.is_multiple_of(COPY_EVERY) {
+            samples.copies.push_back(self.delivery.counted());
+            if samples.copies.len() > COPIES {
+                samples.copies.pop_front();
             }
         }
     }
@@ -130,14 +135,14 @@ impl StatsRecorder {
     /// Returns the counts and rates of messages.
     pub(crate) fn messages(&self) -> MessageStats {
         let (done, now) = (self.done(), Instant::now());
-        let looks = self.looks.lock();
-        let per_second = looks.ticks.front().map_or(0.0, |(then, before, _)| {
+        let samples = self.samples.lock();
+        let per_second = samples.ticks.front().map_or(0.0, |(then, before, _)| {
             rate(done.saturating_sub(*before), now.saturating_duration_since(*then).max(TICK))
             // At least one interval: a shorter time just after the start would inflate the rate.
         });
         MessageStats {
             per_second,
-            peak_per_second: looks.peak.max(per_second),
+            peak_per_second: samples.peak.max(per_second),
             accepted: self.sum(HostCounter::Accepted),
             handled: self.sum(HostCounter::Handled),
             failed: self.sum(HostCounter::Failed),
@@ -152,17 +157,17 @@ impl StatsRecorder {
     /// Returns the quantiles of delivery times.
     pub(crate) fn deliveries(&self) -> DeliveryStats {
         let counted = self.delivery.counted();
-        let looks = self.looks.lock();
+        let samples = self.samples.lock();
         // The oldest copy is 50 to 60 seconds old.
-        let recent = looks.copies.front().map(|then| counted.since(then));
+        let recent = samples.copies.front().map(|then| counted.since(then));
         DeliveryStats { last_minute: recent.and_then(|recent| recent.quantiles()), since_start: counted.quantiles() }
     }
 
     /// Returns the memory and CPU use of the process.
     pub(crate) fn process(&self) -> ProcessStats {
         let (cpu, now) = (cpu_time(), Instant::now());
-        let looks = self.looks.lock();
-        let cores = looks.ticks.front().map_or(0.0, |(then, _, before)| {
+        let samples = self.samples.lock();
+        let cores = samples.ticks.front().map_or(0.0, |(then, _, before)| {
             // As for the rate of messages: a shorter time just after the start would inflate it.
             let passed = now.saturating_duration_since(*then).max(TICK);
             cpu.saturating_sub(*before).as_secs_f64() / passed.as_secs_f64()
@@ -184,7 +189,7 @@ pub(crate) async fn run(stats: Arc<StatsRecorder>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = tick.tick() => stats.look(Instant::now()),
+            _ = tick.tick() => stats.sample(Instant::now()),
         }
     }
 }
@@ -209,20 +214,20 @@ mod tests {
     #[test]
     fn rates_cover_the_last_seconds_and_fall_to_zero() {
         let stats = StatsRecorder::default();
-        let began = stats.looks.lock().ticks[0].0;
+        let began = stats.samples.lock().ticks[0].0;
         // Messages done in each second, and the peak so far.
         for (second, (done, peak)) in [(10, 10.0), (70, 70.0), (0, 70.0), (20, 70.0)].into_iter().enumerate() {
             for _ in 0..done {
                 stats.count(HostCounter::Handled);
                 stats.delivered(Duration::from_millis(2));
             }
-            stats.look(began + TICK * (second as u32 + 1));
-            assert_eq!(stats.looks.lock().peak, peak, "second {second}");
+            stats.sample(began + TICK * (second as u32 + 1));
+            assert_eq!(stats.samples.lock().peak, peak, "second {second}");
         }
         let found = stats.messages();
         assert_eq!((found.handled, found.accepted, found.peak_per_second >= 70.0), (100, 0, true));
         for second in 5..65 {
-            stats.look(began + TICK * second);
+            stats.sample(began + TICK * second);
         }
         assert_eq!(stats.messages().per_second, 0.0);
         assert_eq!(stats.messages().peak_per_second, 70.0);

@@ -74,13 +74,13 @@ impl Summary {
         self.imports.iter().any(|import| import.starts_with("caxton:agent/state@"))
     }
 
-    /// Returns the number of calls for which an instance is used. `said` is the declared setting. An instance with
+    /// Returns the number of calls for which an instance is used. `declared` is the setting. An instance with
     /// state in its memory is used as long as it lives.
-    pub(crate) fn reuse(&self, said: Option<u32>) -> u32 {
+    pub(crate) fn reuse(&self, declared: Option<u32>) -> u32 {
         match self.kind {
             Kind::Stateful => u32::MAX,
-            Kind::Message => said.or(self.reuse).unwrap_or(MESSAGE_REUSE),
-            Kind::Http => said.or(self.reuse).unwrap_or(HTTP_REUSE),
+            Kind::Message => declared.or(self.reuse).unwrap_or(MESSAGE_REUSE),
+            Kind::Http => declared.or(self.reuse).unwrap_or(HTTP_REUSE),
         }
     }
 }

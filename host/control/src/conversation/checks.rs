@@ -21,7 +21,7 @@ pub struct ConversationChange {
     /// The question that it answered, with its former index.
     answered: Option<(usize, Unanswered)>,
     /// Set if the message was added as a question.
-    asked: bool,
+    adds_question: bool,
     /// The question that was dropped to make room.
     forgotten: Option<Unanswered>,
 }
@@ -92,7 +92,7 @@ impl Conversation {
         change.answered = self.count(speech);
         change.is_more |= change.answered.is_some();
         if speech.is_question() {
-            (change.is_more, change.asked) = (true, true);
+            (change.is_more, change.adds_question) = (true, true);
             if self.unanswered.len() >= MAX_UNANSWERED {
                 // A closed question is dropped first, since no `failure` is due for it.
                 let at = self.unanswered.iter().position(|left| left.closed).unwrap_or(0);
@@ -108,10 +108,11 @@ impl Conversation {
     /// Takes back a message that was recorded and is not sent after all. Several are taken back last one first, as each
     /// undo refers to the record as the message left it. The time of the last message stays.
     pub fn take_back(&mut self, speech: &SpeechAct<'_>, change: ConversationChange) -> ConversationChange {
-        let ConversationChange { is_more: _, new_sender, new_receiver, steps, answered, asked, forgotten } = change;
+        let ConversationChange { is_more: _, new_sender, new_receiver, steps, answered, adds_question, forgotten } =
+            change;
         self.messages = self.messages.saturating_sub(1);
         // Undone in reverse order, as each position was taken before the later changes.
-        if asked {
+        if adds_question {
             let key = speech.reply_with.unwrap_or(speech.id);
             let own = |left: &Unanswered| left.key == key && left.from == speech.from && left.to == speech.to;
             // From the back: an equal question may have been asked before.

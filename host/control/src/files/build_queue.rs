@@ -19,18 +19,18 @@ pub struct SourceChanges {
     /// Files with changed content.
     pub edited: BTreeSet<PathBuf>,
     /// Files that were added or removed.
-    pub others: BTreeSet<PathBuf>,
+    pub added_or_removed: BTreeSet<PathBuf>,
 }
 
 impl SourceChanges {
     /// Returns `true` if nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.edited.is_empty() && self.others.is_empty()
+        self.edited.is_empty() && self.added_or_removed.is_empty()
     }
 
     /// Returns all files that differ.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.edited.iter().chain(&self.others)
+        self.edited.iter().chain(&self.added_or_removed)
     }
 }
 
@@ -40,7 +40,7 @@ pub struct BuildQueue {
     waiting: VecDeque<String>,
     running: Option<String>,
     /// Changes during builds, by the build that ran and the build whose sources changed.
-    made: BTreeMap<(String, String), OwnChanges>,
+    own_changes: BTreeMap<(String, String), OwnChanges>,
 }
 
 /// The history of sources that changed in consecutive runs.
@@ -49,7 +49,7 @@ struct OwnChanges {
     /// Files that changed in the last run, with the number of consecutive runs in which they did.
     in_a_row: BTreeMap<PathBuf, u32>,
     /// The number of consecutive runs in which new files were added or removed.
-    came_or_went: u32,
+    runs_with_new_files: u32,
 }
 
 /// A build that is not run although its sources changed, because a build changes them.
@@ -66,7 +66,7 @@ impl BuildQueue {
     pub fn changed(&mut self, command: &str) {
         if self.is_idle() {
             // A source that one build writes for another is built each time; only a cycle within one chain has to end.
-            self.made.retain(|(by, of), _| by == of);
+            self.own_changes.retain(|(by, of), _| by == of);
         }
         self.enqueue(command);
     }
@@ -95,11 +95,11 @@ impl BuildQueue {
         // Taken before anything is queued: the build that has just ended may have to run again.
         let Some(by) = self.running.take() else { return Vec::new() };
         // A run without changes breaks the series: the files are no longer taken for the build's own.
-        self.made.retain(|(other, of), _| *other != by || changed.contains_key(of));
+        self.own_changes.retain(|(other, of), _| *other != by || changed.contains_key(of));
         let mut refused = Vec::new();
         for (command, changed) in changed {
-            let made = self.made.entry((by.clone(), command.clone())).or_default();
-            let (again, is_news) = made.take(&changed);
+            let own = self.own_changes.entry((by.clone(), command.clone())).or_default();
+            let (again, is_news) = own.take(&changed);
             // A build that waits reads these changes anyway, so they are not refused.
             if again || self.waiting.contains(&command) {
                 self.enqueue(&command);
@@ -113,7 +113,7 @@ impl BuildQueue {
     /// Forgets builds that are no longer declared.
     pub fn retain(&mut self, declared: impl Fn(&str) -> bool) {
         self.waiting.retain(|command| declared(command));
-        self.made.retain(|(by, of), _| declared(by) && declared(of));
+        self.own_changes.retain(|(by, of), _| declared(by) && declared(of));
     }
 
     /// Returns `true` if no build runs or waits.
@@ -143,13 +143,13 @@ impl OwnChanges {
         // Any file that has not changed often enough to be the build's own was edited by a person.
         let has_foreign = |files: &BTreeSet<PathBuf>| files.iter().any(|file| self.in_a_row[file] < IN_A_ROW);
         if has_foreign(&changed.edited) {
-            self.came_or_went = 0;
+            self.runs_with_new_files = 0;
             return (true, false);
         }
         // New names never reach the count of a single file, so runs with new names are counted as a whole.
-        if has_foreign(&changed.others) {
-            self.came_or_went = self.came_or_went.saturating_add(1);
-            return (self.came_or_went < IN_A_ROW, self.came_or_went == IN_A_ROW);
+        if has_foreign(&changed.added_or_removed) {
+            self.runs_with_new_files = self.runs_with_new_files.saturating_add(1);
+            return (self.runs_with_new_files < IN_A_ROW, self.runs_with_new_files == IN_A_ROW);
         }
         (false, self.in_a_row.values().any(|runs| *runs == IN_A_ROW))
     }
@@ -167,7 +167,8 @@ mod tests {
     }
 
     fn came(command: &str, names: &[&str]) -> All {
-        let changed = SourceChanges { others: names.iter().map(PathBuf::from).collect(), ..SourceChanges::default() };
+        let changed =
+            SourceChanges { added_or_removed: names.iter().map(PathBuf::from).collect(), ..SourceChanges::default() };
         BTreeMap::from([(command.to_owned(), changed)])
     }
 

@@ -51,7 +51,7 @@ pub enum FileReadiness {
 #[derive(Debug, Clone)]
 pub struct StabilityCheck<S> {
     /// The state that was taken up last, `Some(None)` for an absent file; `None` before the first.
-    taken: Option<Option<S>>,
+    accepted: Option<Option<S>>,
     /// A pending state, the time at which it was first seen, and the time of the first change.
     pending: Option<(Option<S>, u64, u64)>,
     /// Set once the pending change was reported as late.
@@ -60,7 +60,7 @@ pub struct StabilityCheck<S> {
 
 impl<S> Default for StabilityCheck<S> {
     fn default() -> Self {
-        Self { taken: None, pending: None, reported: false }
+        Self { accepted: None, pending: None, reported: false }
     }
 }
 
@@ -72,7 +72,7 @@ impl<S: PartialEq> StabilityCheck<S> {
             Some(FileState { stamp, age, writer }) => (Some(stamp), age, writer),
             None => (None, None, FileWriter::None),
         };
-        if self.taken.as_ref() == Some(&stamp) {
+        if self.accepted.as_ref() == Some(&stamp) {
             (self.pending, self.reported) = (None, false);
             return FileReadiness::Ready;
         }
@@ -87,7 +87,7 @@ impl<S: PartialEq> StabilityCheck<S> {
         let age = age.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let left = match (&stamp, writer) {
             // A file that has never existed is not one that is being replaced.
-            (None, _) if self.taken.is_none() || asked => 0,
+            (None, _) if self.accepted.is_none() || asked => 0,
             (None, _) => GONE_MS.saturating_sub(rest),
             // The age counts as well: the file may have been written long before the first look.
             (Some(_), FileWriter::Open) => MAX_OPEN_MS.saturating_sub(rest.max(age)),
@@ -97,7 +97,7 @@ impl<S: PartialEq> StabilityCheck<S> {
             }
         };
         if left == 0 {
-            self.taken = Some(stamp);
+            self.accepted = Some(stamp);
             (self.pending, self.reported) = (None, false);
             return FileReadiness::Ready;
         }
@@ -115,7 +115,7 @@ impl<S: PartialEq> StabilityCheck<S> {
 
     /// Forgets the state that was taken up, so that the next look takes the file up again.
     pub fn forget(&mut self) {
-        self.taken = None;
+        self.accepted = None;
     }
 }
 

@@ -74,7 +74,7 @@ impl<T> ListArena<T> {
     pub(super) fn push(&mut self, list: &mut Option<ListEnds>, waiting: Waiting<T>) {
         let Waiting { rank, since, message } = waiting;
         let node = ArenaNode { message: Some(message), since, next: None, rank };
-        let place = match self.free {
+        let index = match self.free {
             Some(place) => {
                 let free = &mut self.nodes[place.index()];
                 self.free = free.next;
@@ -93,23 +93,23 @@ impl<T> ListArena<T> {
         self.used += 1;
         let first = match list {
             Some(ends) => {
-                self.nodes[ends.last.index()].next = Some(place);
+                self.nodes[ends.last.index()].next = Some(index);
                 ends.first
             }
-            None => place,
+            None => index,
         };
-        *list = Some(ListEnds { first, last: place });
+        *list = Some(ListEnds { first, last: index });
     }
 
     /// Removes and returns the first message of a list.
     pub(super) fn pop(&mut self, list: &mut Option<ListEnds>) -> Option<Waiting<T>> {
         let ends = list.as_mut()?;
-        let place = ends.first;
-        let node = &mut self.nodes[place.index()];
+        let index = ends.first;
+        let node = &mut self.nodes[index.index()];
         let waiting = node.take();
         // The freed place is reused first, while it is still in the cache.
         let next = std::mem::replace(&mut node.next, self.free);
-        self.free = Some(place);
+        self.free = Some(index);
         self.used -= 1;
         match next {
             Some(next) => ends.first = next,
@@ -166,8 +166,8 @@ impl<T> ListArena<T> {
     }
 
     /// Prefetches a message that leaves soon. The place may be free or reused by now: then the prefetch is only wasted.
-    pub(super) fn prefetch(&self, place: NodeIndex) {
-        prefetch_index(&self.nodes, place.index());
+    pub(super) fn prefetch(&self, index: NodeIndex) {
+        prefetch_index(&self.nodes, index.index());
     }
 
     /// Prefetches the end of a list, where a message is added soon.

@@ -9,7 +9,7 @@ use super::message::TakenMessage;
 pub(super) struct Deferred<C, T> {
     pub(super) due: u64,
     pub(super) count: u64,
-    pub(super) taken: TakenMessage<C, T>,
+    pub(super) item: TakenMessage<C, T>,
 }
 
 impl<C, T> PartialEq for Deferred<C, T> {

@@ -83,8 +83,8 @@ impl<C: Clone + Eq + Hash, T> Lanes<C, T> {
     }
 
     /// Prefetches the message at a place that [`advance`](Self::advance) returned.
-    pub(super) fn prefetch(&self, place: NodeIndex) {
-        self.waiting.prefetch(place);
+    pub(super) fn prefetch(&self, index: NodeIndex) {
+        self.waiting.prefetch(index);
     }
 
     /// Prefetches what [`enter`](Self::enter) will write for a conversation.

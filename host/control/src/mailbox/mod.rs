@@ -35,10 +35,10 @@ pub use message::{Lane, Priority, TakenMessage};
 
 /// The error for a mailbox at its depth limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the mailbox holds {depth} messages, as many as it may")]
+#[error("the mailbox holds {limit} messages, as many as it may")]
 pub struct MailboxFull {
     /// The depth limit.
-    pub depth: u32,
+    pub limit: u32,
 }
 
 /// The wait that gains a message another point, in milliseconds.
@@ -54,46 +54,47 @@ const PREFETCH_DISTANCE: usize = 8;
 #[derive(Debug)]
 pub struct Mailbox<C, T> {
     order: MailboxOrder,
-    depth: u32,
+    /// The number of messages that may be held, `mailbox.depth`.
+    limit: u32,
     /// Messages and reservations that count against the depth: all but those in flight.
-    held: u32,
+    occupied: u32,
     in_flight: u32,
     /// The ready messages by priority; each queue in the order in which they became ready.
     ready: [VecDeque<Ready<C, T>>; Priority::ALL.len()],
     lanes: Lanes<C, T>,
     deferred: BinaryHeap<Deferred<C, T>>,
     /// The number of deferrals so far; keeps messages with the same due time in order.
-    count: u64,
+    deferral_count: u64,
 }
 
 /// A message that may be handled now.
 #[derive(Debug)]
 struct Ready<C, T> {
-    taken: TakenMessage<C, T>,
+    item: TakenMessage<C, T>,
     /// The place of the next message of its lane at the time when this one became ready, to prefetch it.
     behind: Option<NodeIndex>,
 }
 
 impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// Creates an empty mailbox.
-    pub fn new(order: MailboxOrder, depth: u32) -> Self {
+    pub fn new(order: MailboxOrder, limit: u32) -> Self {
         Self {
             order,
-            depth,
-            held: 0,
+            limit,
+            occupied: 0,
             in_flight: 0,
             ready: Default::default(),
             lanes: Lanes::default(),
             deferred: BinaryHeap::new(),
-            count: 0,
+            deferral_count: 0,
         }
     }
 
     /// Applies changed settings in place. Queued messages keep the order under which they came.
-    pub fn configure(&mut self, order: MailboxOrder, depth: u32) {
+    pub fn configure(&mut self, order: MailboxOrder, limit: u32) {
         // Lanes are kept: the queued messages were promised the order of their arrival.
         self.order = order;
-        self.depth = depth;
+        self.limit = limit;
     }
 
     /// Reserves a place for a message.
@@ -102,23 +103,23 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// The mailbox is full.
     pub fn reserve(&mut self) -> Result<(), MailboxFull> {
         // Not `==`: the limit may have been lowered, and `reserve_beyond` exceeds it.
-        if self.held >= self.depth {
-            return Err(MailboxFull { depth: self.depth });
+        if self.occupied >= self.limit {
+            return Err(MailboxFull { limit: self.limit });
         }
-        self.held += 1;
+        self.occupied += 1;
         Ok(())
     }
 
     /// Reserves a place beyond the limit, for a message that can no longer be refused: it was accepted before, or its
     /// receiver has to get it.
     pub fn reserve_beyond(&mut self) {
-        self.held = self.held.saturating_add(1);
+        self.occupied = self.occupied.saturating_add(1);
     }
 
     /// Gives up a reserved place.
     pub fn release(&mut self) {
         // A count that is too low accepts one message too many; an underflow would refuse all of them.
-        self.held = self.held.saturating_sub(1);
+        self.occupied = self.occupied.saturating_sub(1);
     }
 
     /// Queues a message in its reserved place; it waits since `since`.
@@ -142,12 +143,12 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     fn wait_until(&mut self, due: u64, taken: TakenMessage<C, T>) {
         // The number breaks ties, as a heap keeps no order of equal elements.
-        self.count += 1;
-        self.deferred.push(Deferred { due, count: self.count, taken });
+        self.deferral_count += 1;
+        self.deferred.push(Deferred { due, count: self.deferral_count, item: taken });
     }
 
     fn make_ready(&mut self, taken: TakenMessage<C, T>, behind: Option<NodeIndex>) {
-        self.ready[taken.rank as usize].push_back(Ready { taken, behind });
+        self.ready[taken.rank as usize].push_back(Ready { item: taken, behind });
     }
 
     /// Takes the most urgent message that may be handled, waiting time included. Its lane is blocked until
@@ -155,7 +156,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     pub fn take(&mut self, now: u64) -> Option<TakenMessage<C, T>> {
         let score = |ready: &Ready<C, T>| {
             // In milliseconds, so that waiting counts continuously and not in whole seconds.
-            (ready.taken.rank.points() * POINT_MS).saturating_add(now.saturating_sub(ready.taken.since))
+            (ready.item.rank.points() * POINT_MS).saturating_add(now.saturating_sub(ready.item.since))
         };
         // Only the fronts compete: within a rank, messages go in the order in which they became ready.
         let best = self.ready.iter().enumerate().filter_map(|(rank, queue)| Some((score(queue.front()?), rank))).max();
@@ -169,7 +170,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         // From the most urgent rank, so that among equals the first one found is the most urgent.
         'search: for (rank, queue) in self.ready.iter().enumerate().rev() {
             for (at, ready) in queue.iter().enumerate() {
-                let failed = failures(&ready.taken.message);
+                let failed = failures(&ready.item.message);
                 if best.is_none_or(|(least, ..)| failed < least) {
                     best = Some((failed, rank, at));
                 }
@@ -185,7 +186,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     fn take_at(&mut self, rank: usize, at: usize) -> Option<TakenMessage<C, T>> {
         let queue = &mut self.ready[rank];
-        let Ready { taken, behind } = if at == 0 { queue.pop_front()? } else { queue.remove(at)? };
+        let Ready { item: taken, behind } = if at == 0 { queue.pop_front()? } else { queue.remove(at)? };
         if let Some(soon) = queue.get(PREFETCH_DISTANCE) {
             prefetch_index(std::slice::from_ref(soon), 0);
         }
@@ -194,14 +195,14 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             self.lanes.prefetch(behind);
         }
         // The depth bounds what waits, so a message in flight frees its place.
-        self.held = self.held.saturating_sub(1);
+        self.occupied = self.occupied.saturating_sub(1);
         self.in_flight += 1;
         Some(taken)
     }
 
     /// Returns the message that will be [taken](Self::take) `places` after the next one if nothing more urgent comes.
     pub fn peek_ahead(&self, places: usize) -> Option<&T> {
-        self.ready.iter().rev().find_map(|queue| queue.get(places)).map(|ready| &ready.taken.message)
+        self.ready.iter().rev().find_map(|queue| queue.get(places)).map(|ready| &ready.item.message)
     }
 
     /// Ends a message that was taken; the next of its lane becomes ready. If the next of its conversation is queued
@@ -224,15 +225,15 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// does not apply, since it was accepted before.
     pub fn put_back(&mut self, taken: TakenMessage<C, T>) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.held = self.held.saturating_add(1);
+        self.occupied = self.occupied.saturating_add(1);
         // A taken message does not know the one behind it; without it only a prefetch is lost.
-        self.ready[taken.rank as usize].push_front(Ready { taken, behind: None });
+        self.ready[taken.rank as usize].push_front(Ready { item: taken, behind: None });
     }
 
     /// Does the same, but not before `due`. The lane of the message stays blocked; all others go on.
     pub fn defer(&mut self, taken: TakenMessage<C, T>, due: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.held = self.held.saturating_add(1);
+        self.occupied = self.occupied.saturating_add(1);
         self.wait_until(due, taken);
     }
 
@@ -254,13 +255,13 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// (`one_left`), so that they never make the mailbox fuller than it is and new messages are still accepted.
     pub fn reserve_due(&mut self, most: u32, one_left: bool) -> u32 {
         // The other half is for messages that are sent now, whose senders would get an error.
-        let half = self.depth.div_ceil(2);
-        let free = match half.saturating_sub(self.held) {
-            0 => u32::from(one_left && self.held < self.depth),
+        let half = self.limit.div_ceil(2);
+        let free = match half.saturating_sub(self.occupied) {
+            0 => u32::from(one_left && self.occupied < self.limit),
             free => free,
         };
         let places = free.min(most);
-        self.held += places;
+        self.occupied += places;
         places
     }
 
@@ -272,7 +273,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
             if self.deferred.peek().is_none_or(|first| first.due > now) {
                 break;
             }
-            let Deferred { taken, .. } = self.deferred.pop()?;
+            let Deferred { item: taken, .. } = self.deferred.pop()?;
             self.make_ready(taken, None);
         }
         self.next_due()
@@ -285,9 +286,9 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
 
     /// Returns all queued messages, in no order.
     pub fn messages(&self) -> impl Iterator<Item = &T> {
-        let ready = self.ready.iter().flatten().map(|ready| &ready.taken.message);
+        let ready = self.ready.iter().flatten().map(|ready| &ready.item.message);
         let behind = self.lanes.waiting();
-        let deferred = self.deferred.iter().map(|deferred| &deferred.taken.message);
+        let deferred = self.deferred.iter().map(|deferred| &deferred.item.message);
         ready.chain(behind).chain(deferred)
     }
 
@@ -295,18 +296,18 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     pub fn drain(&mut self) -> Vec<T> {
         let mut out: Vec<T> = Vec::with_capacity(self.waiting());
         // Each ready message is followed by its lane, which keeps the order within a conversation.
-        for Ready { taken, .. } in self.ready.iter_mut().flat_map(std::mem::take) {
+        for Ready { item: taken, .. } in self.ready.iter_mut().flat_map(std::mem::take) {
             out.push(taken.message);
             out.extend(self.lanes.shut(&taken.lane).into_iter().map(|waiting| waiting.message));
         }
         // The lanes themselves stay open: their messages in flight end after this and close them.
         out.extend(self.lanes.drain().map(|waiting| waiting.message));
         for deferred in std::mem::take(&mut self.deferred) {
-            out.push(deferred.taken.message);
+            out.push(deferred.item.message);
             // Empty by now, and no message is left that would close it.
-            drop(self.lanes.shut(&deferred.taken.lane));
+            drop(self.lanes.shut(&deferred.item.lane));
         }
-        self.held = self.held.saturating_sub(u32::try_from(out.len()).unwrap_or(u32::MAX));
+        self.occupied = self.occupied.saturating_sub(u32::try_from(out.len()).unwrap_or(u32::MAX));
         out
     }
 
@@ -317,34 +318,34 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
         self.lanes.expire(&mut over, &mut is_over);
         for queue in &mut self.ready {
             // Most queues have none, and rebuilding one moves all its messages.
-            if queue.iter().any(|ready| is_over(&ready.taken.message)) {
+            if queue.iter().any(|ready| is_over(&ready.item.message)) {
                 for ready in std::mem::take(queue) {
-                    if is_over(&ready.taken.message) {
-                        over.push(ready.taken.message);
-                        advance.push((ready.taken.lane, ready.taken.follows));
+                    if is_over(&ready.item.message) {
+                        over.push(ready.item.message);
+                        advance.push((ready.item.lane, ready.item.follows));
                     } else {
                         queue.push_back(ready);
                     }
                 }
             }
         }
-        let message = |deferred: &Deferred<C, T>| is_over(&deferred.taken.message);
+        let message = |deferred: &Deferred<C, T>| is_over(&deferred.item.message);
         let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.deferred).into_iter().partition(message);
         self.deferred = stay.into();
-        for Deferred { taken, .. } in gone {
+        for Deferred { item: taken, .. } in gone {
             over.push(taken.message);
             advance.push((taken.lane, taken.follows));
         }
         // The next messages of these lanes were checked first, so none of them has expired.
         advance.into_iter().for_each(|(lane, follows)| self.advance(lane, follows));
-        self.held = self.held.saturating_sub(u32::try_from(over.len()).unwrap_or(u32::MAX));
+        self.occupied = self.occupied.saturating_sub(u32::try_from(over.len()).unwrap_or(u32::MAX));
         over
     }
 
     /// Returns the number of queued messages, reservations included.
     #[allow(clippy::misnamed_getters, reason = "the field `depth` is the limit, the method returns the present depth")]
     pub fn depth(&self) -> u32 {
-        self.held
+        self.occupied
     }
 
     /// Returns the number of messages in flight.
@@ -360,7 +361,7 @@ impl<C: Clone + Eq + Hash, T> Mailbox<C, T> {
     /// Returns the time since which the longest waiting message waits that could be handled now or queues behind one in
     /// flight. Takes time in proportion to the ready messages and the open lanes.
     pub fn oldest(&self) -> Option<u64> {
-        let ready = self.ready.iter().flatten().map(|ready| ready.taken.since);
+        let ready = self.ready.iter().flatten().map(|ready| ready.item.since);
         let behind = self.lanes.first();
         ready.chain(behind).min()
     }

@@ -44,10 +44,10 @@ fn the_limit_counts_queued_and_reserved_messages() {
     mailbox.reserve().unwrap();
     mailbox.push("a", Priority::Normal, 0, 1);
     mailbox.reserve().unwrap();
-    assert_eq!(mailbox.reserve(), Err(MailboxFull { depth: 2 }));
+    assert_eq!(mailbox.reserve(), Err(MailboxFull { limit: 2 }));
     mailbox.release();
     assert_eq!(mailbox.reserve(), Ok(()));
-    assert_eq!(mailbox.reserve(), Err(MailboxFull { depth: 2 }));
+    assert_eq!(mailbox.reserve(), Err(MailboxFull { limit: 2 }));
     mailbox.take(0).unwrap();
     assert_eq!(mailbox.reserve(), Ok(()), "messages in flight do not count");
 }

@@ -315,10 +315,7 @@ impl ActualAgent {
 
     fn instances(&self, ledger: &Ledger) -> InstanceCounts {
         let current = ledger.current().and_then(|side| self.revision(side.number));
-        InstanceCounts {
-            standing: current.map_or(0, |current| current.seen.instances),
-            min: self.applied.instances.min,
-        }
+        InstanceCounts { running: current.map_or(0, |current| current.seen.instances), min: self.applied.instances.min }
     }
 
     fn observation(&self, stable: u64, candidate: u64) -> Observation {

@@ -108,8 +108,8 @@ impl Plan {
         if open.is_none() && !agent.paused && agent.revisions.iter().all(|revision| Some(revision.number) == current) {
             return;
         }
-        let mut held: Vec<u64> = current.into_iter().collect();
-        held.extend(open.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]));
+        let mut in_use: Vec<u64> = current.into_iter().collect();
+        in_use.extend(open.iter().flat_map(|rollout| [rollout.from.number, rollout.to.number]));
         let revisions: Vec<(u64, ObservedRevision)> =
             agent.revisions.iter().map(|r| (r.number, r.seen.clone())).collect();
         let drain = agent.applied.reload.drain;
@@ -118,7 +118,7 @@ impl Plan {
             collect_garbage(
                 name,
                 &revisions,
-                &held,
+                &in_use,
                 agent.paused && !agent.conversion.unfinished,
                 open.is_none(),
                 drain,

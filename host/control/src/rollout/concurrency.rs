@@ -24,7 +24,7 @@ impl RolloutPermit {
     pub fn waits(&self) -> Option<String> {
         match self {
             Self::Granted => None,
-            Self::Queued { behind } => Some(RolloutQueue { behind: behind.clone(), begin: Vec::new() }.waits()),
+            Self::Queued { behind } => Some(RolloutQueue { active: behind.clone(), may_begin: Vec::new() }.waits()),
         }
     }
 }
@@ -37,9 +37,9 @@ impl RolloutPermit {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RolloutQueue {
     /// Agents whose rollouts proceed or may begin: all others wait for one of these.
-    behind: Vec<AgentName>,
+    active: Vec<AgentName>,
     /// Agents whose rollouts may begin.
-    begin: Vec<AgentName>,
+    may_begin: Vec<AgentName>,
 }
 
 impl RolloutQueue {
@@ -68,20 +68,20 @@ impl RolloutQueue {
         // Resumed rollouts may exceed the limit, so there may be no place at all.
         first.truncate(MAX_CONCURRENT_ROLLOUTS.saturating_sub(behind.len()));
         let name = |rollout: &&Rollout| rollout.agent.clone();
-        let begin: Vec<AgentName> = first.iter().map(name).collect();
-        let behind = behind.iter().map(name).chain(begin.iter().cloned()).collect();
-        Self { behind, begin }
+        let may_begin: Vec<AgentName> = first.iter().map(name).collect();
+        let active = behind.iter().map(name).chain(may_begin.iter().cloned()).collect();
+        Self { active, may_begin }
     }
 
     /// Returns the agents whose rollouts may begin.
     pub fn may_begin(&self) -> &[AgentName] {
-        &self.begin
+        &self.may_begin
     }
 
     /// Returns the permission of a rollout in progress.
     pub fn permit(&self, rollout: &Rollout) -> RolloutPermit {
-        if rollout.status == Status::Pending && !self.begin.contains(&rollout.agent) {
-            RolloutPermit::Queued { behind: self.behind.clone() }
+        if rollout.status == Status::Pending && !self.may_begin.contains(&rollout.agent) {
+            RolloutPermit::Queued { behind: self.active.clone() }
         } else {
             RolloutPermit::Granted
         }
@@ -89,7 +89,7 @@ impl RolloutQueue {
 
     /// Returns the reason for waiting of rollouts that may not begin, for people to read.
     pub fn waits(&self) -> String {
-        let names: Vec<&str> = self.behind.iter().map(AgentName::as_str).collect();
+        let names: Vec<&str> = self.active.iter().map(AgentName::as_str).collect();
         format!("it waits for its turn: {MAX_CONCURRENT_ROLLOUTS} rollouts are under way, of {}", names.join(", "))
     }
 }

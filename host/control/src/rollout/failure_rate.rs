@@ -47,18 +47,18 @@ pub struct RecentFailures {
     /// The previous span.
     before: FailureCounts,
     /// The start of the present span in milliseconds, with the revision's counters then.
-    began: (u64, FailureCounts),
+    span_start: (u64, FailureCounts),
 }
 
 impl RecentFailures {
     /// Starts with an earlier tally; `counters` are the revision's counters by now.
     pub fn new(before: FailureCounts, counters: FailureCounts, now: u64) -> Self {
-        Self { before, began: (now, counters) }
+        Self { before, span_start: (now, counters) }
     }
 
     /// Returns the recent failures, given the revision's counters, and starts a new span if it is time.
     pub fn update(&mut self, counters: FailureCounts, now: u64) -> FailureCounts {
-        let (since, at_first) = self.began;
+        let (since, at_first) = self.span_start;
         let span = counters.since(at_first);
         let tally = self.before.and(span);
         // Both: a quiet agent keeps the few messages it has, and a busy one forgets in minutes.

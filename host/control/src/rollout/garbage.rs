@@ -13,7 +13,7 @@ use crate::units::print_duration;
 pub fn collect_garbage(
     agent: &AgentName,
     revisions: &[(u64, ObservedRevision)],
-    held: &[u64],
+    in_use: &[u64],
     paused: bool,
     free: bool,
     drain: Duration,
@@ -25,7 +25,7 @@ pub fn collect_garbage(
     if free && paused {
         decision.request(RolloutAction::Resume { agent: agent.clone() });
     }
-    for (number, seen) in revisions.iter().filter(|(number, _)| !held.contains(number)) {
+    for (number, seen) in revisions.iter().filter(|(number, _)| !in_use.contains(number)) {
         let revision = RevisionId { agent: agent.clone(), number: *number };
         let left = drain.saturating_sub(Duration::from_millis(now.saturating_sub(seen.since)));
         match seen.state {

@@ -36,6 +36,8 @@ pub(super) enum StepProgress {
     Done,
     /// The host works, and the time counts against the timeout.
     Working(String),
+    /// The host starts the instances of a revision that is prepared, which counts as well.
+    Starting(String),
     /// Waits for time, messages or a person, which does not count.
     Waiting(String),
     /// The candidate is refused.
@@ -69,7 +71,7 @@ impl Rollout {
                 self.step_weight(seen, percent, hold, needs_healthy, now, decision)
             }
             Step::Shrink { instances } => {
-                if old.is_none_or(|old| old.cap == Some(instances)) {
+                if old.is_none_or(|old| old.instance_limit == Some(instances)) {
                     return StepProgress::Done;
                 }
                 decision.request(RolloutAction::Cap { revision: stable.clone(), instances: Some(instances) });
@@ -83,7 +85,7 @@ impl Rollout {
             }
             Step::Handoff | Step::Convert => self.step_handoff(seen, now, decision),
             Step::TakeBack => self.step_take_back(seen, now, decision),
-            Step::KeepState if seen.conversion.kept => StepProgress::Done,
+            Step::KeepState if seen.conversion.is_state_kept => StepProgress::Done,
             Step::KeepState => {
                 if old.is_some_and(|old| !old.busy) {
                     decision.request(RolloutAction::KeepState { revision: stable.clone() });
@@ -269,8 +271,8 @@ impl Rollout {
 
     /// Returns the reason why messages do not reach the candidate, if bound conversations are one, with the way out.
     fn held_back(&self, seen: &Observation) -> Option<String> {
-        let StepMeasurements { held, sticky, .. } = self.windows(seen);
-        let (stay, what) = match (held, sticky) {
+        let StepMeasurements { held_conversations, sticky, .. } = self.windows(seen);
+        let (stay, what) = match (held_conversations, sticky) {
             (0, _) => return None,
             (1, Sticky::Conversation) => ("stays", "1 conversation that began before".to_owned()),
             (1, Sticky::Idle | Sticky::None) => ("stays", "1 conversation that has something open".to_owned()),

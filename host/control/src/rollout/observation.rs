@@ -50,7 +50,7 @@ pub struct Observation {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConversionState {
     /// Set once the state as it was before the rollout under way is stored.
-    pub kept: bool,
+    pub is_state_kept: bool,
     /// Set while a conversion has begun and not ended: no revision may use the state.
     pub unfinished: bool,
     /// Set while the kept state is being put back.
@@ -75,7 +75,7 @@ pub struct ObservedRevision {
     /// Instances that have started.
     pub instances: u32,
     /// The bound of its instances by [`RolloutAction::Cap`](super::RolloutAction::Cap).
-    pub cap: Option<u32>,
+    pub instance_limit: Option<u32>,
     /// The results of its probes; `None` if its component exports no `health`.
     pub probes: Option<ProbeResults>,
 }
@@ -107,7 +107,7 @@ pub struct StepMeasurements {
     pub candidate: Window,
     /// Conversations with messages in the window that stay with the running revision although their place belongs to
     /// the new one.
-    pub held: u64,
+    pub held_conversations: u64,
     /// The kind of binding that keeps them.
     pub sticky: Sticky,
 }

@@ -115,7 +115,8 @@ impl StoredRevision {
 #[serde(default)]
 pub struct InstanceCounts {
     /// The number that it had, at least `min`.
-    pub standing: u32,
+    #[serde(rename = "standing")]
+    pub running: u32,
     /// The declared minimum.
     pub min: u32,
 }
@@ -404,7 +405,7 @@ impl Rollout {
 
 impl InstanceCounts {
     pub(super) fn situation(self, stable_stateful: bool, candidate_stateful: bool, new_format: bool) -> Situation {
-        let instances = self.standing.max(self.min);
+        let instances = self.running.max(self.min);
         Situation { instances, min: self.min, stable_stateful, candidate_stateful, new_format }
     }
 }

@@ -4,7 +4,7 @@ use super::action::{Decision, RolloutAction};
 use super::goals::StepProgress;
 use super::observation::{Observation, ObservedRevision};
 use super::record::Rollout;
-use super::rollforward::bring_up;
+use super::rollforward::{NotReady, bring_up};
 use super::status::{RollbackReason, Status};
 use super::step::Step;
 
@@ -45,11 +45,12 @@ impl Rollout {
             return self.keep_candidate(&reason, serves, seen, now, decision);
         }
         // The cap was for a part of the traffic, and stable gets all of it again.
-        if seen.stable.as_ref().is_some_and(|seen| seen.cap.is_some()) {
+        if seen.stable.as_ref().is_some_and(|seen| seen.instance_limit.is_some()) {
             decision.request(RolloutAction::Cap { revision: stable.clone(), instances: None });
         }
         // The candidate keeps the traffic until stable is up again.
-        let waits = bring_up(seen.stable.as_ref(), &stable, self.instances.min, decision).or_else(|| {
+        let waits = bring_up(seen.stable.as_ref(), &stable, self.instances.min, decision).map(NotReady::into_text);
+        let waits = waits.or_else(|| {
             if self.is_in_force(seen, 0) {
                 return None;
             }

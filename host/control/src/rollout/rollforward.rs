@@ -27,14 +27,14 @@ impl Rollout {
         }
         // Before the revisions are brought up: a failed stable must not be waited for.
         self.take_over_from_failed(seen, now);
-        let standing = self.ensure_running(seen, decision);
+        let wait = self.ensure_running(seen, decision);
         self.release_unneeded(seen, decision);
-        if let Some(wait) = standing {
-            return self.record_wait(StepProgress::Working(wait), seen, now, decision);
+        if let Some(wait) = wait {
+            return self.record_wait(wait.into(), seen, now, decision);
         }
         // Paused by an operator; a declared pause is a step, and is evaluated below.
-        let held = self.status == Status::Paused && self.steps.get(self.step) != Some(&Step::Pause);
-        if held {
+        let operator_paused = self.status == Status::Paused && self.steps.get(self.step) != Some(&Step::Pause);
+        if operator_paused {
             let why = self.why.clone();
             decision.recheck_in(ANALYSIS_INTERVAL);
             return self.record_wait(StepProgress::Waiting(why), seen, now, decision);
@@ -56,10 +56,11 @@ impl Rollout {
 
     /// Records the reason for waiting, and gives up if the host has worked too long.
     fn record_wait(&mut self, wait: StepProgress, seen: &Observation, now: u64, decision: &mut Decision) {
+        let is_starting = matches!(wait, StepProgress::Starting(_));
         let (working, text) = match wait {
             StepProgress::Done => return,
             StepProgress::Refused(end, why) => return self.start_rollback(end, why, now),
-            StepProgress::Working(text) => (true, text),
+            StepProgress::Working(text) | StepProgress::Starting(text) => (true, text),
             StepProgress::Waiting(text) => (false, text),
         };
         // While it waits for anything else, the candidate is probed as well.
@@ -76,8 +77,8 @@ impl Rollout {
             decision.recheck_in(left + Duration::from_millis(1));
         }
         let present = match self.status_of_step() {
-            // Compiled already, and its instances are starting.
-            Status::Preparing if text.contains("instances") => Status::Starting,
+            // Compiled already, although the step has not ended.
+            Status::Preparing if is_starting => Status::Starting,
             present => present,
         };
         let text = format!("step {} of {}: {text}", self.step + 1, self.steps.len());
@@ -143,7 +144,7 @@ impl Rollout {
 
     /// Brings up the revisions that this step needs and that are not up, as after a restart. Returns the reason for
     /// waiting.
-    fn ensure_running(&self, seen: &Observation, decision: &mut Decision) -> Option<String> {
+    fn ensure_running(&self, seen: &Observation, decision: &mut Decision) -> Option<NotReady> {
         // The handoff has succeeded, and the step is about to record that.
         if self.moves_memory() && self.is_in_force(seen, 100) {
             return None;
@@ -195,30 +196,57 @@ impl Rollout {
     }
 }
 
+/// A revision that cannot take messages yet, with the reason for people to read.
+pub(super) enum NotReady {
+    /// It is loaded, and its instances are starting.
+    Starting(String),
+    /// It is not loaded, or has failed.
+    NotLoaded(String),
+}
+
+impl NotReady {
+    /// Returns the reason.
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Starting(text) | Self::NotLoaded(text) => text,
+        }
+    }
+}
+
+impl From<NotReady> for StepProgress {
+    fn from(revision: NotReady) -> Self {
+        match revision {
+            NotReady::Starting(text) => Self::Starting(text),
+            NotReady::NotLoaded(text) => Self::Working(text),
+        }
+    }
+}
+
 /// Brings a revision up. Returns the reason for waiting; `None` once it can take messages.
 pub(super) fn bring_up(
     seen: Option<&ObservedRevision>,
     revision: &RevisionId,
     instances: u32,
     decision: &mut Decision,
-) -> Option<String> {
+) -> Option<NotReady> {
+    let not_loaded = |text: &str| Some(NotReady::NotLoaded(format!("{revision} {text}")));
     let Some(seen) = seen else {
         decision.request(RolloutAction::Revive { revision: revision.clone() });
-        return Some(format!("{revision} is brought back"));
+        return not_loaded("is brought back");
     };
     match &seen.state {
         RevisionState::Unloaded => {
             if !seen.busy {
                 decision.request(RolloutAction::Prepare { revision: revision.clone(), instances });
             }
-            Some(format!("{revision} is being validated and compiled"))
+            not_loaded("is being validated and compiled")
         }
-        RevisionState::Loaded => Some(format!("{revision} is starting its instances")),
+        RevisionState::Loaded => Some(NotReady::Starting(format!("{revision} is starting its instances"))),
         RevisionState::Ready | RevisionState::Running | RevisionState::Draining => None,
         RevisionState::Stopped => {
             decision.request(RolloutAction::Revive { revision: revision.clone() });
-            Some(format!("{revision} is brought back"))
+            not_loaded("is brought back")
         }
-        RevisionState::Failed { reason } => Some(format!("{revision} failed: {reason}")),
+        RevisionState::Failed { reason } => not_loaded(&format!("failed: {reason}")),
     }
 }

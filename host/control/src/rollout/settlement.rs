@@ -19,9 +19,9 @@ impl Ledger {
             _ => false,
         };
         // What an undo by hand could not go to ran before, and what it would have left runs on: neither is refused.
-        let stays =
+        let is_failed_undo =
             rollout.status == Status::Failed && strategy == Strategy::Undo && rollout.initiator != SUPERVISION && !runs;
-        if stays {
+        if is_failed_undo {
             let StoredRevision { digest, settings, .. } = rollout.from.clone();
             self.refusals.retain(|known| (known.digest, &known.settings) != (digest, &settings));
             return true;

@@ -146,7 +146,7 @@ impl Split {
                 // Before the first change of weight the candidate had no traffic at all.
                 let then = self.weights.iter().rev().find(|(at, _)| *at <= first).map_or(0, |(_, weight)| *weight);
                 // After a lowered weight, conversations above it move back.
-                self.below(bucket(conversation, self.salt), then.min(now))
+                self.target_at(bucket(conversation, self.salt), then.min(now))
             }
         }
     }
@@ -185,11 +185,11 @@ impl Split {
     /// and holds the rollout up.
     pub fn is_held_back(&self, conversation: &str) -> bool {
         (1..100).contains(&self.weight())
-            && self.below(bucket(conversation, self.salt), self.weight()) == SplitTarget::Candidate
+            && self.target_at(bucket(conversation, self.salt), self.weight()) == SplitTarget::Candidate
     }
 
-    fn below(&self, place: u64, weight: u8) -> SplitTarget {
-        if place < u64::from(weight) * BUCKETS / 100 { SplitTarget::Candidate } else { SplitTarget::Stable }
+    fn target_at(&self, bucket: u64, weight: u8) -> SplitTarget {
+        if bucket < u64::from(weight) * BUCKETS / 100 { SplitTarget::Candidate } else { SplitTarget::Stable }
     }
 }
 

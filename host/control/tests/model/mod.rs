@@ -180,7 +180,7 @@ fn unloaded(now: Duration) -> ObservedRevision {
         migrates: false,
         in_flight: 0,
         instances: 0,
-        cap: None,
+        instance_limit: None,
         probes: None,
     }
 }

@@ -105,7 +105,7 @@ impl Agent {
             }
             RolloutAction::Cap { revision, instances } => {
                 let rev = self.rev(revision.number)?;
-                rev.seen.cap = *instances;
+                rev.seen.instance_limit = *instances;
                 rev.seen.instances = instances.unwrap_or(rev.seen.instances).min(rev.seen.instances);
                 Ok(())
             }

@@ -183,7 +183,7 @@ impl Agent {
             store: [(1, (declared.digest, declared.settings.clone()))].into(),
             ledger,
             declared,
-            instances: InstanceCounts { standing: instances, min: instances.min(1) },
+            instances: InstanceCounts { running: instances, min: instances.min(1) },
             revisions: BTreeMap::new(),
             shares: BTreeMap::new(),
             paused: false,
@@ -225,7 +225,7 @@ impl Agent {
         let mut rev = self.fresh(side.number, now);
         rev.seen.state = RevisionState::Running;
         (rev.seen.stateful, rev.seen.migrates) = (is(rev.digest, "memory"), is(rev.digest, "migrates"));
-        rev.seen.instances = self.instances.standing;
+        rev.seen.instances = self.instances.running;
         rev.memory = self.memory;
         self.revisions.insert(side.number, rev);
         self.shares = [(side.number, 100)].into();
@@ -242,7 +242,7 @@ impl Agent {
             migrates: false,
             in_flight: 0,
             instances: 0,
-            cap: None,
+            instance_limit: None,
             probes: (!is(digest, "probeless")).then(ProbeResults::default),
         };
         Rev { seen, work: None, digest, memory: 0 }
@@ -273,7 +273,7 @@ impl Agent {
             weight: self.shares.get(&rollout.to.number).copied().unwrap_or(0),
             paused: self.paused,
             conversion: ConversionState {
-                kept: self.state_kept == Some(rollout.id),
+                is_state_kept: self.state_kept == Some(rollout.id),
                 unfinished: self.unfinished,
                 restoring: false,
             },

@@ -37,7 +37,7 @@ impl Agent {
                 if rev.seen.in_flight > 0 {
                     _ = write!(text, " ({} in flight)", rev.seen.in_flight);
                 }
-                if let Some(cap) = rev.seen.cap {
+                if let Some(cap) = rev.seen.instance_limit {
                     _ = write!(text, " (at most {cap})");
                 }
                 text

@@ -52,7 +52,7 @@ impl KeyReservations for Agent {
     }
 
     fn release(&self, ticket: u64) {
-        self.pending.leave(&self.context.store, ticket);
+        self.pending.release(&self.context.store, ticket);
     }
 }
 
@@ -87,7 +87,7 @@ impl Agent {
     }
 
     /// Lets the handler run again in its turn after a run ended in a conflict.
-    pub(in crate::agent) fn conflicted(
+    pub(in crate::agent) fn run_again(
         self: &Arc<Self>,
         handling: Handling,
         mut envelope: Box<Envelope>,
@@ -98,17 +98,17 @@ impl Agent {
             Ok(again) => {
                 self.mailbox.abandon_trial();
                 let (ticket, keys) = (again.reservation.ticket, again.keys.clone());
-                let place = (envelope.caller_tickets.clone(), again.runs > 1);
+                let priority = (envelope.caller_tickets.clone(), again.runs > 1);
                 envelope.conflicts = Some(again);
-                let go_on = self.take_again(handling, envelope);
-                self.pending.line_up(&self.context.store, ticket, keys, place, go_on);
+                let go_on = self.requeue_later(handling, envelope);
+                self.pending.queue_run(&self.context.store, ticket, keys, priority, go_on);
             }
         }
     }
 
     /// Returns a message to its place in the mailbox, later. Meanwhile only its own conversation waits for it: it is
     /// not in flight.
-    fn take_again(self: &Arc<Self>, handling: Handling, envelope: Box<Envelope>) -> Box<dyn FnOnce() + Send> {
+    fn requeue_later(self: &Arc<Self>, handling: Handling, envelope: Box<Envelope>) -> Box<dyn FnOnce() + Send> {
         let (taken, flight) = handling.into_taken(QueuedMessage::InMemory(envelope));
         // Not in flight while it waits, so that a handoff between revisions need not wait for it.
         drop(flight);
@@ -121,7 +121,7 @@ impl Agent {
     }
 
     /// Reserves the keys of a run after a conflict. Returns `false` if another run has one of them by now.
-    pub(in crate::agent) async fn begin_again(&self, again: Option<&ConflictHistory>) -> bool {
+    pub(in crate::agent) async fn reserve_keys(&self, again: Option<&ConflictHistory>) -> bool {
         let Some(again) = again else { return true };
         // Tried only when the run begins: keys that are reserved while it waits in the mailbox would stop others for
         // nothing.
@@ -136,15 +136,15 @@ impl Agent {
     }
 
     /// Lets a message wait whose run could not start.
-    pub(in crate::agent) fn wait_again(self: &Arc<Self>, handling: Handling, envelope: Box<Envelope>) {
+    pub(in crate::agent) fn wait_for_keys(self: &Arc<Self>, handling: Handling, envelope: Box<Envelope>) {
         let Some(ticket) = envelope.conflicts.as_ref().map(|again| again.reservation.ticket) else { return };
         self.mailbox.abandon_trial();
-        let go_on = self.take_again(handling, envelope);
-        self.pending.line_up_again(&self.context.store, ticket, go_on);
+        let go_on = self.requeue_later(handling, envelope);
+        self.pending.requeue_run(&self.context.store, ticket, go_on);
     }
 
     /// Returns the reservations of a run. Takes the recorded requests of the runs before it.
-    pub(in crate::agent) fn run(
+    pub(in crate::agent) fn run_context(
         self: &Arc<Self>,
         again: Option<&mut ConflictHistory>,
         within: &[u64],

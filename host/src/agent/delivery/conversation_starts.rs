@@ -18,13 +18,13 @@ pub(in crate::agent) struct ConversationStarts {
     busy: Mutex<AHashMap<u64, Busy>>,
 }
 
-/// The starts by the hash of the conversation's name, in two generations: a full `late` becomes `before`, so that
+/// The starts by the hash of the conversation's name, in two generations: a full `recent` becomes `older`, so that
 /// forgetting costs no search.
 #[derive(Debug, Default)]
 struct KnownStarts {
-    late: AHashMap<u64, Start>,
-    before: AHashMap<u64, Start>,
-    /// The time since which entries are added to `late`.
+    recent: AHashMap<u64, Start>,
+    older: AHashMap<u64, Start>,
+    /// The time since which entries are added to `recent`.
     since: u64,
 }
 
@@ -41,7 +41,7 @@ struct Start {
 pub(in crate::agent) struct KnownStart {
     pub(in crate::agent) first: u64,
     /// Set if the store has to be told: it does not know the start, or forgets it soon.
-    pub(in crate::agent) is_news: bool,
+    pub(in crate::agent) must_be_stored: bool,
 }
 
 /// A conversation with calls in hand.
@@ -55,13 +55,13 @@ struct Busy {
 /// Counts a call of a conversation as in hand until it is dropped.
 #[derive(Debug)]
 pub(in crate::agent) struct BusyConversation {
-    began: Arc<ConversationStarts>,
+    starts: Arc<ConversationStarts>,
     hash: u64,
 }
 
 impl Drop for BusyConversation {
     fn drop(&mut self) {
-        let mut busy = self.began.busy.lock();
+        let mut busy = self.starts.busy.lock();
         if let Some(known) = busy.get_mut(&self.hash) {
             known.calls -= 1;
             // Removed with the last call: the map holds only what is in hand, and needs no bound.
@@ -87,32 +87,32 @@ impl ConversationStarts {
         let hash = self.hasher.hash_one(conversation);
         let mut known = self.known.lock();
         let known = &mut *known;
-        if !known.late.contains_key(&hash) {
-            if known.late.len() >= MOST || now.saturating_sub(known.since) >= timeout {
-                known.before = std::mem::take(&mut known.late);
+        if !known.recent.contains_key(&hash) {
+            if known.recent.len() >= MOST || now.saturating_sub(known.since) >= timeout {
+                known.older = std::mem::take(&mut known.recent);
                 known.since = now;
             }
-            let before = known.before.remove(&hash);
+            let before = known.older.remove(&hash);
             let beginning = before.unwrap_or_else(|| Start { at: find().unwrap_or(now), kept_until: 0 });
-            // An entry of `before` moves, so that a conversation in use is never forgotten.
-            known.late.insert(hash, beginning);
+            // An entry of `older` moves, so that a conversation in use is never forgotten.
+            known.recent.insert(hash, beginning);
         }
-        let Some(Start { at, kept_until }) = known.late.get_mut(&hash) else {
-            return KnownStart { first: now, is_news: true };
+        let Some(Start { at, kept_until }) = known.recent.get_mut(&hash) else {
+            return KnownStart { first: now, must_be_stored: true };
         };
-        let is_news = *kept_until <= now;
-        if is_news {
+        let must_be_stored = *kept_until <= now;
+        if must_be_stored {
             // Stored again after a quarter of the time, long before the store drops it.
             *kept_until = now.saturating_add(timeout / 4).saturating_add(1);
         }
-        KnownStart { first: *at, is_news }
+        KnownStart { first: *at, must_be_stored }
     }
 
     /// Returns `true` if the start of the conversation is in memory.
     pub(in crate::agent) fn knows(&self, conversation: &str) -> bool {
         let hash = self.hasher.hash_one(conversation);
         let known = self.known.lock();
-        known.late.contains_key(&hash) || known.before.contains_key(&hash)
+        known.recent.contains_key(&hash) || known.older.contains_key(&hash)
     }
 
     /// Returns `true` if a call of the conversation is in hand.
@@ -136,7 +136,7 @@ impl ConversationStarts {
         // Under the lock of `busy`: a second call of the conversation must see the revision of the first.
         let (entered, revision) = enter(known)?;
         busy.entry(hash).or_insert(Busy { calls: 0, revision }).calls += 1;
-        Ok((entered, BusyConversation { began: Arc::clone(self), hash }))
+        Ok((entered, BusyConversation { starts: Arc::clone(self), hash }))
     }
 }
 
@@ -152,24 +152,24 @@ mod tests {
 
     #[test]
     fn what_has_to_be_kept_is_told_now_and_then() {
-        let began = ConversationStarts::default();
-        let note = |now| began.note("c", now, 400, || None);
-        assert_eq!(note(1_000), KnownStart { first: 1_000, is_news: true });
-        assert_eq!(note(1_100), KnownStart { first: 1_000, is_news: false });
-        assert_eq!(note(1_101), KnownStart { first: 1_000, is_news: true });
-        assert_eq!(note(1_102), KnownStart { first: 1_000, is_news: false });
+        let starts = ConversationStarts::default();
+        let note = |now| starts.note("c", now, 400, || None);
+        assert_eq!(note(1_000), KnownStart { first: 1_000, must_be_stored: true });
+        assert_eq!(note(1_100), KnownStart { first: 1_000, must_be_stored: false });
+        assert_eq!(note(1_101), KnownStart { first: 1_000, must_be_stored: true });
+        assert_eq!(note(1_102), KnownStart { first: 1_000, must_be_stored: false });
         // After a restart the store knows it.
-        let began = ConversationStarts::default();
-        assert_eq!(began.note("c", 1_200, 400, || Some(1_000)), KnownStart { first: 1_000, is_news: true });
-        assert!(began.knows("c") && !began.knows("d"));
+        let starts = ConversationStarts::default();
+        assert_eq!(starts.note("c", 1_200, 400, || Some(1_000)), KnownStart { first: 1_000, must_be_stored: true });
+        assert!(starts.knows("c") && !starts.knows("d"));
     }
 
     #[test]
     fn a_conversation_is_busy_until_its_last_call_has_ended() {
-        let began = Arc::new(ConversationStarts::default());
+        let starts = Arc::new(ConversationStarts::default());
         let mut seen = Vec::new();
         let mut enter = |revision| {
-            let entered = began.enter("c", |known| {
+            let entered = starts.enter("c", |known| {
                 seen.push(known);
                 Ok::<_, ()>(((), known.unwrap_or(revision)))
             });
@@ -178,40 +178,40 @@ mod tests {
         let (first, second) = (enter(1), enter(2));
         drop(first);
         let third = enter(3);
-        assert!(began.is_busy("c") && !began.is_busy("d"));
+        assert!(starts.is_busy("c") && !starts.is_busy("d"));
         drop((second, third));
-        assert!(!began.is_busy("c"));
+        assert!(!starts.is_busy("c"));
         drop(enter(4));
         assert_eq!(seen, [None, Some(1), Some(1), None]);
-        assert!(began.enter("c", |_| Err::<((), u64), ()>(())).is_err() && !began.is_busy("c"));
+        assert!(starts.enter("c", |_| Err::<((), u64), ()>(())).is_err() && !starts.is_busy("c"));
     }
 
     #[test]
     fn a_conversation_is_known_as_long_as_something_is_said_in_it() {
-        let began = ConversationStarts::default();
-        assert_eq!(began.first("c", 1_000, 500), 1_000);
+        let starts = ConversationStarts::default();
+        assert_eq!(starts.first("c", 1_000, 500), 1_000);
         for now in (1_100..9_000).step_by(400) {
-            assert_eq!(began.first("c", now, 500), 1_000);
-            assert_eq!(began.first(&format!("other at {now}"), now, 500), now);
+            assert_eq!(starts.first("c", now, 500), 1_000);
+            assert_eq!(starts.first(&format!("other at {now}"), now, 500), now);
         }
-        assert_eq!(began.first("d", 10_000, 500), 10_000);
-        assert_eq!(began.first("e", 11_000, 500), 11_000);
-        assert_eq!(began.first("c", 11_000, 500), 11_000, "it was over long before");
+        assert_eq!(starts.first("d", 10_000, 500), 10_000);
+        assert_eq!(starts.first("e", 11_000, 500), 11_000);
+        assert_eq!(starts.first("c", 11_000, 500), 11_000, "it was over long before");
     }
 
     #[test]
     fn there_is_room_for_so_many() {
-        let began = ConversationStarts::default();
-        began.first("first", 0, u64::MAX);
+        let starts = ConversationStarts::default();
+        starts.first("first", 0, u64::MAX);
         (1..=3 * MOST as u64).for_each(|now| {
-            began.first(&format!("c-{now}"), now, u64::MAX);
+            starts.first(&format!("c-{now}"), now, u64::MAX);
             if now % 1_000 == 0 {
-                assert_eq!(began.first("often", now, u64::MAX), 1_000);
+                assert_eq!(starts.first("often", now, u64::MAX), 1_000);
             }
         });
-        let known = began.known.lock();
-        assert!(known.late.len() + known.before.len() <= 2 * MOST);
+        let known = starts.known.lock();
+        assert!(known.recent.len() + known.older.len() <= 2 * MOST);
         drop(known);
-        assert_eq!(began.first("first", 99_999, u64::MAX), 99_999);
+        assert_eq!(starts.first("first", 99_999, u64::MAX), 99_999);
     }
 }

@@ -30,7 +30,7 @@ enum NextStep {
     Never(&'static str),
 }
 
-fn next(outcome: &Outcome) -> NextStep {
+fn next_step(outcome: &Outcome) -> NextStep {
     match outcome {
         Outcome::Failed(failure) => match failure.cause {
             // The guest says that the message itself is wrong, which another attempt does not change.
@@ -47,7 +47,7 @@ fn next(outcome: &Outcome) -> NextStep {
 }
 
 /// Returns the delay that the agent asked for.
-fn asked(outcome: &Outcome) -> Duration {
+fn requested_delay(outcome: &Outcome) -> Duration {
     match outcome {
         Outcome::Failed(Failure { retry_after_ms: Some(ms), .. }) => Duration::from_millis(*ms).min(MAX_ASKED),
         _ => Duration::ZERO,
@@ -56,7 +56,7 @@ fn asked(outcome: &Outcome) -> Duration {
 
 /// Returns `true` if the agent itself failed the message. Otherwise it was interrupted, or the host could not do its
 /// part.
-fn is_answer(outcome: &Outcome) -> bool {
+fn is_by_agent(outcome: &Outcome) -> bool {
     is_fault(outcome) || matches!(outcome, Outcome::Failed(_))
 }
 
@@ -67,7 +67,7 @@ impl Agent {
         drop(envelope.conflicts.take());
         if let Some(recorder) = handling.take_recorder()
             && matches!(&outcome, Outcome::Failed(_) | Outcome::Fault(_))
-            && is_answer(&outcome)
+            && is_by_agent(&outcome)
         {
             recorder.enqueue_message(envelope.message.clone());
         }
@@ -82,8 +82,8 @@ impl Agent {
             return;
         }
         // Before the next attempt is arranged: it must already find the breaker open.
-        self.count_fault(&outcome, handling.revision(), Some(&envelope));
-        handling.failed = is_answer(&outcome).then(|| is_fault(&outcome));
+        self.report_fault(&outcome, handling.revision(), Some(&envelope));
+        handling.failed = is_by_agent(&outcome).then(|| is_fault(&outcome));
         let why = describe(&outcome);
         let revision = Arc::clone(&handling.revision().id);
         let text = format!("message {} from {} failed: {why}", envelope.message.id, envelope.message.sender);
@@ -93,7 +93,7 @@ impl Agent {
             handling.measure_failed();
             self.stats.ended(handling.end(&envelope, Some(false), Instant::now()));
             if let Some(waiter) = envelope.waiter {
-                waiter.tell(Answer { revision: Some(revision), outcome });
+                waiter.resolve(Answer { revision: Some(revision), outcome });
             }
             self.done(handling, false);
             return;
@@ -102,7 +102,7 @@ impl Agent {
             let spec = self.spec.load();
             (spec.mailbox.attempts, spec.mailbox.backoff)
         };
-        match next(&outcome) {
+        match next_step(&outcome) {
             NextStep::Never(reason) => {
                 envelope.failed.push(attempt(&handling, &envelope, &outcome, &why));
                 self.give_up(handling, envelope, reason, why, outcome);
@@ -116,7 +116,7 @@ impl Agent {
                     return self.give_up(handling, envelope, "attempts-exhausted", why, outcome);
                 }
                 // With jitter, so that messages that failed together do not come together again.
-                let delay = backoff.delay(made, rand::random()).max(asked(&outcome));
+                let delay = backoff.delay(made, rand::random()).max(requested_delay(&outcome));
                 self.try_again(handling, envelope, clock::steady_ms() + clock::millis(delay));
             }
         }
@@ -174,7 +174,7 @@ impl Agent {
                 Ok(()) => {
                     agent.stats.ended(ended);
                     if let Some(waiter) = waiter {
-                        waiter.tell(Answer { revision: Some(revision), outcome });
+                        waiter.resolve(Answer { revision: Some(revision), outcome });
                     }
                     agent.done(handling, false);
                 }
@@ -204,7 +204,7 @@ impl Agent {
         let dead = DeadLetter { envelope, reason, error, at: clock::now_ms() };
         self.bury_with(dead, sends, move |_| {
             if let Some(waiter) = waiter {
-                waiter.tell(Answer { revision, outcome: Outcome::Cancelled(reason) });
+                waiter.resolve(Answer { revision, outcome: Outcome::Cancelled(reason) });
             }
         });
     }
@@ -249,7 +249,7 @@ fn attempt(handling: &Handling, envelope: &Envelope, outcome: &Outcome, why: &st
     }
     Attempt {
         number: envelope.message.attempt,
-        at: handling.began_at,
+        at: handling.started_at,
         revision: handling.revision().id.to_string(),
         code: code(outcome).unwrap_or("handled").to_owned(),
         error: error.chars().take(MAX_ERROR).collect(),

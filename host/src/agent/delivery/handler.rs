@@ -10,7 +10,7 @@ use crate::agent::delivery::conflict::{FailedAttempt, refused};
 use crate::agent::delivery::handling::Handling;
 use crate::agent::delivery::question::check_sends;
 use crate::agent::mailbox::STORE_PAUSE;
-use crate::agent::mailbox::breaker::failing;
+use crate::agent::mailbox::breaker::fault_history;
 use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::shadow::Recorder;
 use crate::agent::{AdmitError, Agent, InFlight, Revision};
@@ -28,7 +28,7 @@ struct TimeBudget {
     /// The part that is left when the handler starts.
     left: Duration,
     /// The whole of it, with the wait for an instance: less than `allowed` if the caller waits for less.
-    whole: Duration,
+    total: Duration,
     /// The agent's `limits.time`.
     allowed: Duration,
 }
@@ -40,10 +40,10 @@ impl TimeBudget {
         match fault {
             // The text names the whole of the time, not what was left of it for this call.
             // A tenth is the tolerance: the start of an instance takes some of the time and is the agent's own cost.
-            Fault::Time { .. } if self.whole < self.allowed || self.left < self.allowed * 9 / 10 => {
-                Fault::CallerTimeout { limit: self.whole }
+            Fault::Time { .. } if self.total < self.allowed || self.left < self.allowed * 9 / 10 => {
+                Fault::CallerTimeout { limit: self.total }
             }
-            Fault::Time { diagnostics, .. } => Fault::Time { limit: self.whole, diagnostics },
+            Fault::Time { diagnostics, .. } => Fault::Time { limit: self.total, diagnostics },
             fault => fault,
         }
     }
@@ -53,7 +53,7 @@ impl TimeBudget {
 struct CallCost {
     cpu: Duration,
     /// The end of the call.
-    until: Instant,
+    ended: Instant,
 }
 
 /// The result of a handler that succeeded.
@@ -72,27 +72,27 @@ impl Agent {
         self: &Arc<Self>,
         flight: InFlight,
         taken: TakenMessage<u64, QueuedMessage>,
-        kept: &mut HeldLease,
+        held_lease: &mut HeldLease,
     ) -> (Duration, Option<Arc<Self>>) {
         let TakenMessage { lane, rank, since, follows, message } = taken;
         let mut envelope = match message.fetch(&self.context) {
             Ok(envelope) => envelope,
-            Err((place, error)) => {
-                tracing::error!(agent = %self.name, seq = place.seq, error, "a message cannot be read; it waits");
+            Err((stored, error)) => {
+                tracing::error!(agent = %self.name, seq = stored.seq, error, "a message cannot be read; it waits");
                 drop(flight);
                 self.mailbox.abandon_trial();
-                let taken = TakenMessage { lane, rank, since, follows, message: QueuedMessage::Stored(place) };
+                let taken = TakenMessage { lane, rank, since, follows, message: QueuedMessage::Stored(stored) };
                 self.requeue(taken, Some(clock::steady_ms() + STORE_PAUSE));
                 return (Duration::ZERO, None);
             }
         };
         // After the message was read: the pick depends on its conversation.
-        let (flight, goes_on) = self.pass_on(flight, &envelope, follows, since);
-        let flight = match self.avoid_paused_candidate(flight, &envelope) {
+        let (flight, next_revision) = self.pass_on(flight, &envelope, follows, since);
+        let flight = match self.fall_back_from_paused(flight, &envelope) {
             Ok(flight) => flight,
             Err(until) => {
                 self.mailbox.abandon_trial();
-                let (follows, message) = (Some(goes_on), QueuedMessage::InMemory(envelope));
+                let (follows, message) = (Some(next_revision), QueuedMessage::InMemory(envelope));
                 self.requeue(TakenMessage { lane, rank, since, follows, message }, Some(until));
                 return (Duration::ZERO, None);
             }
@@ -106,9 +106,9 @@ impl Agent {
             lane,
             rank,
             since,
-            goes_on,
-            began: Instant::now(),
-            began_at: clock::now_ms(),
+            next_revision,
+            started: Instant::now(),
+            started_at: clock::now_ms(),
             took: Duration::ZERO,
             cpu: Duration::ZERO,
             failed: None,
@@ -118,11 +118,11 @@ impl Agent {
         envelope.number_attempt();
         let result = match self.expired(&envelope) {
             Some(why) => Err(Outcome::Cancelled(why).into()),
-            None if self.begin_again(envelope.conflicts.as_deref()).await => {
-                self.attempt(&mut handling, &mut envelope, kept).await
+            None if self.reserve_keys(envelope.conflicts.as_deref()).await => {
+                self.attempt(&mut handling, &mut envelope, held_lease).await
             }
             None => {
-                self.wait_again(handling, envelope);
+                self.wait_for_keys(handling, envelope);
                 return (Duration::ZERO, None);
             }
         };
@@ -141,15 +141,15 @@ impl Agent {
     ) -> Option<Arc<Self>> {
         match result {
             Ok(success) => {
-                self.count_ended();
+                self.count_success();
                 self.settle(handling, envelope, success)
             }
             Err(FailedAttempt::Conflict(conflict)) => {
-                self.conflicted(handling, envelope, conflict);
+                self.run_again(handling, envelope, conflict);
                 None
             }
             Err(FailedAttempt::Failed(outcome)) => {
-                handling.took = handling.began.elapsed();
+                handling.took = handling.started.elapsed();
                 self.failed(handling, envelope, outcome);
                 None
             }
@@ -161,10 +161,10 @@ impl Agent {
         self: &Arc<Self>,
         handling: &mut Handling,
         envelope: &mut Envelope,
-        kept: &mut HeldLease,
+        held_lease: &mut HeldLease,
     ) -> Result<HandlerSuccess, FailedAttempt> {
         let (deadline, _) = handling.time(envelope);
-        let lease = match kept.take(&handling.flight.revision.pool) {
+        let lease = match held_lease.take(&handling.flight.revision.pool) {
             Some(lease) => lease,
             None => self.lease(&mut handling.flight, envelope.is_call(), deadline).await.map_err(Outcome::Fault)?,
         };
@@ -180,7 +180,7 @@ impl Agent {
             host: handling.recorder.as_deref().map(Recorder::outside),
             commit_mode: CommitMode::WithResult,
             // An instance that keeps state in its memory is not ended in the middle.
-            run: self.run(
+            run: self.run_context(
                 envelope.conflicts.as_deref_mut(),
                 &envelope.caller_tickets,
                 revision.kind() != Kind::Stateful,
@@ -189,11 +189,11 @@ impl Agent {
         // All of its time, also if an instance had to be started first, but no longer than its caller waits.
         let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
         let allowed = revision.spec.limits.time;
-        let budget = TimeBudget { left: left.map_or(limit, |left| left.min(allowed)), whole: limit, allowed };
-        let (result, mut effects) = match self.call(revision, lease, kept, envelope, work, budget).await {
-            Ok((result, effects, CallCost { cpu, until })) => {
+        let budget = TimeBudget { left: left.map_or(limit, |left| left.min(allowed)), total: limit, allowed };
+        let (result, mut effects) = match self.call(revision, lease, held_lease, envelope, work, budget).await {
+            Ok((result, effects, CallCost { cpu, ended })) => {
                 handling.cpu = cpu;
-                handling.took = until.saturating_duration_since(handling.began);
+                handling.took = ended.saturating_duration_since(handling.started);
                 if let Some(recorder) = &mut handling.recorder {
                     recorder.answered(self.name.as_str(), &result, &effects);
                 }
@@ -239,7 +239,7 @@ impl Agent {
             if let Some(binding) = binding {
                 self.context.conversations.bind(self.name.as_str(), &binding, clock::steady_ms());
             }
-            let now = handling.began + handling.took;
+            let now = handling.started + handling.took;
             return self.finish(handling, envelope, outcome, sends, now);
         }
         let (mut commit, mut sends) = (Commit::new(self.name.shared()), Vec::new());
@@ -261,7 +261,7 @@ impl Agent {
                     }
                 }
                 Err(CommitError::Conflict(key)) => {
-                    agent.conflicted(handling, envelope, refused(key, state.as_ref(), answers, false));
+                    agent.run_again(handling, envelope, refused(key, state.as_ref(), answers, false));
                 }
                 Err(error) => {
                     let outcome = match error {
@@ -296,8 +296,8 @@ impl Agent {
         self.keep_recent(&envelope.message, envelope.hops, handling.answer.take());
         if let Some(waiter) = envelope.waiter {
             let answer = Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome };
-            if let Some(unheard) = waiter.tell(answer) {
-                self.tell_in_vain(&unheard.outcome, envelope.hops);
+            if let Some(unheard) = waiter.resolve(answer) {
+                self.send_notice_in_vain(&unheard.outcome, envelope.hops);
             }
         }
         if let Some(recorder) = handling.take_recorder() {
@@ -313,7 +313,7 @@ impl Agent {
         &self,
         revision: &Arc<Revision>,
         mut lease: Lease,
-        kept: &mut HeldLease,
+        held_lease: &mut HeldLease,
         envelope: &Envelope,
         work: CallContext,
         budget: TimeBudget,
@@ -332,14 +332,14 @@ impl Agent {
                 let effects = lease.instance().take_effects();
                 // A timeout for the caller's sake is no fault of the agent, and not reported to its supervision.
                 if fault.is_guests() {
-                    lease.fail(&fault, failing(envelope, revision));
+                    lease.fail(&fault, fault_history(envelope, revision));
                 }
                 return Err((fault, effects, cpu));
             }
         };
         let instance = lease.instance();
-        let (effects, spent) = (instance.take_effects(), CallCost { cpu: instance.cpu(), until: instance.ended() });
-        lease.keep(kept);
+        let (effects, spent) = (instance.take_effects(), CallCost { cpu: instance.cpu(), ended: instance.ended() });
+        lease.keep(held_lease);
         Ok((result, effects, spent))
     }
 }
@@ -396,14 +396,14 @@ mod tests {
             (200, 200, false),
             (990, 990, false),
         ] {
-            let budget = TimeBudget { left: ms(left), whole: ms(whole), allowed: ms(1_000) };
+            let budget = TimeBudget { left: ms(left), total: ms(whole), allowed: ms(1_000) };
             let fault =
                 budget.explain(Fault::Time { limit: ms(left), diagnostics: crate::message::Diagnostics::default() });
             assert_eq!(fault.is_guests(), guests, "{budget:?}");
             assert_eq!(fault.code(), "deadline-exceeded");
             assert!(fault.to_string().contains(&format!("{whole} ms")), "{fault}");
         }
-        let budget = TimeBudget { left: ms(1), whole: ms(1), allowed: ms(1_000) };
+        let budget = TimeBudget { left: ms(1), total: ms(1), allowed: ms(1_000) };
         assert!(
             budget
                 .explain(Fault::Cpu { limit: ms(1), diagnostics: crate::message::Diagnostics::default() })

@@ -19,10 +19,10 @@ pub(in crate::agent) struct Handling {
     pub(in crate::agent) rank: Priority,
     pub(in crate::agent) since: u64,
     /// The revision with which its conversation goes on, which need not be the one that handles this attempt.
-    pub(in crate::agent) goes_on: u64,
-    pub(in crate::agent) began: Instant,
-    /// The value of `began` in milliseconds since 1970.
-    pub(in crate::agent) began_at: u64,
+    pub(in crate::agent) next_revision: u64,
+    pub(in crate::agent) started: Instant,
+    /// The value of `started` in milliseconds since 1970.
+    pub(in crate::agent) started_at: u64,
     /// The time until the handler was done.
     pub(in crate::agent) took: Duration,
     /// The CPU time.
@@ -45,27 +45,27 @@ impl Handling {
     /// deadline if that is earlier.
     pub(in crate::agent) fn time(&self, envelope: &Envelope) -> (Instant, Duration) {
         let limit = self.revision().spec.limits.time;
-        let deadline = self.began + limit;
+        let deadline = self.started + limit;
         match envelope.deadline.filter(|theirs| *theirs < deadline) {
-            Some(theirs) => (theirs, theirs.saturating_duration_since(self.accepted(envelope))),
+            Some(theirs) => (theirs, theirs.saturating_duration_since(self.accepted_at(envelope))),
             None => (deadline, limit),
         }
     }
 
-    fn accepted(&self, envelope: &Envelope) -> Instant {
-        envelope.accepted.unwrap_or(self.began)
+    fn accepted_at(&self, envelope: &Envelope) -> Instant {
+        envelope.accepted.unwrap_or(self.started)
     }
 
     /// Returns the figures of a handling that ends `now`; `well` is `None` if another attempt follows.
-    pub(in crate::agent) fn end(&self, envelope: &Envelope, well: Option<bool>, now: Instant) -> HandlingEnd {
+    pub(in crate::agent) fn end(&self, envelope: &Envelope, succeeded: Option<bool>, now: Instant) -> HandlingEnd {
         HandlingEnd {
-            well,
+            succeeded,
             waited: match envelope.due {
                 // A timer does not wait before it is due.
-                Some(due) => Duration::from_millis(clock::steady_at(self.began).saturating_sub(due)),
-                None => self.began.saturating_duration_since(self.accepted(envelope)),
+                Some(due) => Duration::from_millis(clock::steady_at(self.started).saturating_sub(due)),
+                None => self.started.saturating_duration_since(self.accepted_at(envelope)),
             },
-            took: now.saturating_duration_since(self.began),
+            took: now.saturating_duration_since(self.started),
             cpu: self.cpu,
         }
     }
@@ -90,13 +90,13 @@ impl Handling {
 
     /// Returns the place of the message, to be requeued with it.
     pub(in crate::agent) fn into_taken(self, message: QueuedMessage) -> (TakenMessage<u64, QueuedMessage>, InFlight) {
-        let Self { lane, rank, since, goes_on, flight, .. } = self;
+        let Self { lane, rank, since, next_revision, flight, .. } = self;
         // `since` is the old one, so that a message keeps its age through all attempts.
-        (TakenMessage { lane, rank, since, follows: Some(goes_on), message }, flight)
+        (TakenMessage { lane, rank, since, follows: Some(next_revision), message }, flight)
     }
 
     /// Returns the place of the message, to be released.
     pub(in crate::agent) fn into_lane(self) -> (Lane<u64>, u64, InFlight) {
-        (self.lane, self.goes_on, self.flight)
+        (self.lane, self.next_revision, self.flight)
     }
 }

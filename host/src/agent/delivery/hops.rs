@@ -1,6 +1,6 @@
 //! The end of a chain of messages that caused one another (`limits.hops`).
 //!
-//! Every message that a handling causes has one cause more than the handled one: those its handler sends, the reply,
+//! Every message that a handling causes has one hop more than the handled one: those its handler sends, the reply,
 //! and the `failure` or `not-understood` that the host sends in an agent's place. A message beyond the bound is not
 //! delivered. It becomes a dead letter in the commit of the handler that caused it, which stands, with a
 //! [notice](super::notice) to its sender if that wants one. A request whose sender waits is refused instead. The answer
@@ -32,7 +32,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(in crate::agent) struct ChainEnd {
     revision: Arc<RevisionId>,
-    /// The bound of causes.
+    /// The bound of hops.
     limit: u32,
 }
 
@@ -47,14 +47,14 @@ impl ChainEnd {
         Self::new(&revision.id, revision.spec.limits.hops)
     }
 
-    /// Returns the bound of causes.
+    /// Returns the bound of hops.
     pub(in crate::agent) fn limit(&self) -> u32 {
         self.limit
     }
 
     /// Logs that a chain has ended, in the agent's log and the host's, and emits the event; at most once in
     /// [`REPORT_INTERVAL`].
-    pub(in crate::agent) fn tell(&self, context: &HostContext, envelope: &Envelope, is_dead: bool) {
+    pub(in crate::agent) fn report(&self, context: &HostContext, envelope: &Envelope, is_dead: bool) {
         let agent = self.revision.agent.shared();
         // Bounded, because a loop of two agents ends chains as fast as they handle messages.
         let Some(untold) = context.chain_ends.admit(&agent, Instant::now(), REPORT_INTERVAL) else { return };
@@ -109,7 +109,7 @@ impl Deliver for ChainEndInbox {
         metrics::counter!("caxton_dead_letters_total", &labels).increment(1);
         // No answer to it can come, so that its part of the conversation is over.
         context.conversations.record_failure(&envelope.message.conversation_id, &speech_act(&envelope));
-        self.ending.tell(context, &envelope, true);
+        self.ending.report(context, &envelope, true);
         false
     }
 
@@ -130,13 +130,13 @@ fn ending(who: &Identity) -> ChainEnd {
     ChainEnd::new(&who.revision, who.spec.limits.hops)
 }
 
-/// Refuses a request with too many causes. Its sender waits and gets the error.
+/// Refuses a request with too many hops. Its sender waits and gets the error.
 pub(crate) fn check_hops(context: &HostContext, who: &Identity, envelope: &Envelope) -> Result<(), AdmitError> {
     let limit = who.spec.limits.hops;
     if envelope.hops <= limit {
         return Ok(());
     }
-    ending(who).tell(context, envelope, false);
+    ending(who).report(context, envelope, false);
     Err(AdmitError::TooManyHops { limit })
 }
 

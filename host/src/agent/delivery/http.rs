@@ -59,9 +59,9 @@ struct CallInHand {
     flight: InFlight,
     in_hand: Option<BusyConversation>,
     /// The time of its arrival.
-    began: Instant,
+    arrived: Instant,
     /// The start of its last run.
-    called: Instant,
+    run_started: Instant,
     trace: Option<Trace>,
 }
 
@@ -103,14 +103,14 @@ impl CallInHand {
 
     /// Counts the end of the call, and logs a failure.
     fn end(self, end: HttpEnd) {
-        let Self { agent, flight, in_hand, began, called, trace } = self;
-        let waited = called.saturating_duration_since(began);
-        let well = Some(end.result.is_ok());
-        agent.stats.ended(HandlingEnd { well, waited, took: called.elapsed(), cpu: end.cpu });
-        agent.count_call(&end, &flight.revision);
+        let Self { agent, flight, in_hand, arrived, run_started, trace } = self;
+        let waited = run_started.saturating_duration_since(arrived);
+        let succeeded = Some(end.result.is_ok());
+        agent.stats.ended(HandlingEnd { succeeded, waited, took: run_started.elapsed(), cpu: end.cpu });
+        agent.report_call(&end, &flight.revision);
         // A rollout judges the revision, which is not to be blamed for a caller that left.
         if !end.by_caller && end.result.as_ref().err().is_none_or(Fault::is_guests) {
-            let took = end.result.is_ok().then(|| called.elapsed());
+            let took = end.result.is_ok().then(|| run_started.elapsed());
             flight.revision.measure(took, end.result.is_err());
         }
         if let Err(mut fault) = end.result {
@@ -161,14 +161,14 @@ impl Agent {
     where
         B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
     {
-        let began = Instant::now();
+        let arrived = Instant::now();
         // First: a call that the breaker refuses costs nothing else.
         let trial = self.admit_call()?;
-        let (flight, in_hand) = self.enter_unless_held(conversation.as_deref(), began).await?;
+        let (flight, in_hand) = self.enter_when_open(conversation.as_deref(), arrived).await?;
         let conversation = conversation.unwrap_or_else(new_id);
         let (keeps_state, limits) = (flight.revision.pool.program.summary.keeps_state(), &flight.revision.spec.limits);
-        let (most, deadline) = (limits.message_bytes, began + limits.time);
-        let call = CallInHand { agent: Arc::clone(self), flight, in_hand, began, called: began, trace };
+        let (most, deadline) = (limits.message_bytes, arrived + limits.time);
+        let call = CallInHand { agent: Arc::clone(self), flight, in_hand, arrived, run_started: arrived, trace };
         if !keeps_state {
             // Nothing that it does is in conflict with others.
             let answer = self.run_call(call, request, &conversation, (None, false)).await;
@@ -178,11 +178,11 @@ impl Agent {
         }
         // A body of unknown size may exceed what is held, and then its handler cannot run again.
         let yields = request.body().size_hint().upper().is_some_and(|upper| upper <= most);
-        let held = ReplayableRequest::new(request, most);
+        let replayable = ReplayableRequest::new(request, most);
         let mut next = (call, None);
         loop {
             let (call, again) = next;
-            let broken = match self.run_call(call, held.request(), &conversation, (again, yields)).await {
+            let broken = match self.run_call(call, replayable.request(), &conversation, (again, yields)).await {
                 Ok(answer) => {
                     trial.into_iter().for_each(Trial::answered);
                     return Ok(answer);
@@ -191,7 +191,7 @@ impl Agent {
             };
             let FailedRun::Conflict { call, again, conflict } = broken else { return Err(broken.give_up().into()) };
             // A part of the call is committed, or its request is gone: a second run would not be the same call.
-            if conflict.partly_committed || !held.is_whole() {
+            if conflict.partly_committed || !replayable.is_whole() {
                 self.stats.count_conflict();
                 return Err(call.give_up(conflict.key).into());
             }
@@ -200,7 +200,7 @@ impl Agent {
                 Ok(again) => again,
                 Err(key) => return Err(call.give_up(key).into()),
             };
-            if tokio::time::timeout_at(deadline.into(), self.until_begun(&again)).await.is_err() {
+            if tokio::time::timeout_at(deadline.into(), self.reserve_keys_for_run(&again)).await.is_err() {
                 return Err(call.give_up(key).into());
             }
             next = (call, Some(again));
@@ -218,15 +218,15 @@ impl Agent {
     where
         B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
     {
-        let deadline = in_call.began + in_call.flight.revision.spec.limits.time;
+        let deadline = in_call.arrived + in_call.flight.revision.spec.limits.time;
         let lease =
             self.lease(&mut in_call.flight, true, deadline).await.map_err(|fault| FailedRun::Failed(fault.into()))?;
         let revision = Arc::clone(&in_call.flight.revision);
-        let deadline = in_call.began + revision.spec.limits.time;
+        let deadline = in_call.arrived + revision.spec.limits.time;
         // After the lease: the wait for an instance is no part of the handler's time.
-        in_call.called = Instant::now();
+        in_call.run_started = Instant::now();
         let recorder = self.record(&revision, 0).map(|one| HttpRecorder::new(one, &request, conversation));
-        let run = self.run(again.as_deref_mut(), &[], yields);
+        let run = self.run_context(again.as_deref_mut(), &[], yields);
         let committer = self.committer(&revision, recorder.clone(), run.ticket);
         let call = HttpCall {
             request: recorded(request, recorder.clone()),
@@ -239,7 +239,7 @@ impl Agent {
                 commit_mode: CommitMode::Through(Arc::clone(&committer)),
                 run,
             },
-            time: deadline.saturating_duration_since(in_call.called),
+            time: deadline.saturating_duration_since(in_call.run_started),
             interrupt: revision.interrupt.clone(),
         };
         // Shared between this function and the end of the body, whichever takes it first.
@@ -302,7 +302,7 @@ impl Agent {
     }
 
     /// Waits until a call may run again, with its keys to itself.
-    async fn until_begun(&self, again: &ConflictHistory) {
+    async fn reserve_keys_for_run(&self, again: &ConflictHistory) {
         let (store, ticket) = (&self.context.store, again.reservation.ticket);
         let call = || {
             let (sender, called) = oneshot::channel::<()>();
@@ -313,16 +313,16 @@ impl Agent {
             (Box::new(go_on), called)
         };
         let (go_on, mut called) = call();
-        self.pending.line_up(store, ticket, again.keys.clone(), (Vec::new(), again.runs > 1), go_on);
+        self.pending.queue_run(store, ticket, again.keys.clone(), (Vec::new(), again.runs > 1), go_on);
         loop {
             // The sender is dropped with the line only.
             let _ = called.await;
-            if self.begin_again(Some(again)).await {
+            if self.reserve_keys(Some(again)).await {
                 return;
             }
             let (go_on, next) = call();
             called = next;
-            self.pending.line_up_again(store, ticket, go_on);
+            self.pending.requeue_run(store, ticket, go_on);
         }
     }
 
@@ -345,23 +345,23 @@ impl Agent {
     }
 
     /// Counts a call as in flight once the agent's calls are not held, which they are while its state is converted.
-    async fn enter_unless_held(
+    async fn enter_when_open(
         &self,
         conversation: Option<&str>,
-        began: Instant,
+        arrived: Instant,
     ) -> Result<(InFlight, Option<BusyConversation>), AdmitError> {
         loop {
             let resumed = self.calls.resumed.notified();
             tokio::pin!(resumed);
             // From here on it is woken, also between the look and the wait.
             resumed.as_mut().enable();
-            let entered = self.enter(conversation)?;
+            let entered = self.enter_conversation(conversation)?;
             // Pairs with the fence of `set_handoff_paused`.
             fence(Ordering::SeqCst);
-            if !self.calls.held.load(Ordering::Relaxed) {
+            if !self.calls.closed.load(Ordering::Relaxed) {
                 return Ok(entered);
             }
-            let deadline = began + entered.0.revision.spec.limits.time;
+            let deadline = arrived + entered.0.revision.spec.limits.time;
             // A handoff waits until nothing is in flight, so that a held call must not count.
             drop(entered);
             if tokio::time::timeout_at(deadline.into(), resumed).await.is_err() {
@@ -371,17 +371,20 @@ impl Agent {
     }
 
     /// Counts a call as in flight on the revision that answers it, and its conversation as busy.
-    fn enter(&self, conversation: Option<&str>) -> Result<(InFlight, Option<BusyConversation>), AdmitError> {
+    fn enter_conversation(
+        &self,
+        conversation: Option<&str>,
+    ) -> Result<(InFlight, Option<BusyConversation>), AdmitError> {
         // Without the conversation: an HTTP agent has no record of open ones.
         self.check_open(None)?;
         let Some(name) = conversation else {
             let talk = SplitInput { conversation: None, bound_to: None, since: 0 };
-            return Ok((self.enter_in(talk, 0)?, None));
+            return Ok((self.enter_as(talk, 0)?, None));
         };
         // Noted with each call, so that a rollout that begins later finds those that began before it.
-        let (now, first) = (clock::steady_ms(), self.note_beginning(name));
-        let (flight, in_hand) = self.conversation_starts.enter(name, |goes_on| {
-            let flight = self.enter_in(SplitInput { conversation, bound_to: goes_on, since: now }, first)?;
+        let (now, first) = (clock::steady_ms(), self.note_start(name));
+        let (flight, in_hand) = self.conversation_starts.enter(name, |next_revision| {
+            let flight = self.enter_as(SplitInput { conversation, bound_to: next_revision, since: now }, first)?;
             let number = flight.revision.id.number;
             Ok::<_, AdmitError>((flight, number))
         })?;
@@ -389,34 +392,34 @@ impl Agent {
     }
 
     /// Counts a call as in flight. Its conversation began at `first`, by the steady clock.
-    fn enter_in(&self, talk: SplitInput<'_>, first: u64) -> Result<InFlight, AdmitError> {
-        let flight = self.enter_on(|sticky, parted| {
+    fn enter_as(&self, talk: SplitInput<'_>, first: u64) -> Result<InFlight, AdmitError> {
+        let flight = self.enter_picked(|sticky, split| {
             let since = if sticky == Sticky::Conversation { first } else { talk.since };
-            parted.pick(sticky, SplitInput { since, ..talk })
+            split.pick(sticky, SplitInput { since, ..talk })
         });
         let flight = flight.ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
         // Not `>=`: the number includes this call.
         if flight.revision.in_flight() > self.most_in_flight(&flight.revision) {
             self.stats.count(Outcomes::Refused);
-            return Err(AdmitError::Full { depth: self.spec.load().mailbox.depth });
+            return Err(AdmitError::Full { limit: self.spec.load().mailbox.depth });
         }
         Ok(flight)
     }
 
     /// Returns the start of a conversation by the steady clock, and stores it if conversations stay where they began.
-    fn note_beginning(&self, name: &str) -> u64 {
+    fn note_start(&self, name: &str) -> u64 {
         let (store, now) = (&self.context.store, clock::steady_ms());
         let timeout = self.context.conversations.timeout();
-        let (stays, over) = (self.sticky() == Sticky::Conversation, now.saturating_sub(timeout));
+        let (is_sticky, over) = (self.sticky() == Sticky::Conversation, now.saturating_sub(timeout));
         let find = || {
-            let kept = stays.then(|| store.conversations().beginning(self.name.as_str(), name, over))?;
+            let kept = is_sticky.then(|| store.conversations().beginning(self.name.as_str(), name, over))?;
             kept.inspect_err(
                 |error| tracing::error!(agent = %self.name, error, "when a conversation began is not known"),
             )
             .ok()?
         };
-        let KnownStart { first, is_news } = self.conversation_starts.note(name, now, timeout, find);
-        if stays && is_news {
+        let KnownStart { first, must_be_stored } = self.conversation_starts.note(name, now, timeout, find);
+        if is_sticky && must_be_stored {
             store.conversations().keep_beginning(self.name.shared(), name.to_owned(), first, now, over);
         }
         first

@@ -1,8 +1,8 @@
 //! The notices to agents of messages that were given up (`mailbox.on-dead = "tell"`): a `failure` from `host:dead` with
 //! the content of the message, and its other fields in headers.
 //!
-//! A notice has one cause more than its message, so that an agent that resends every message that is given up reaches
-//! the bound of causes. The notice of that end is past every bound: all that its handler sends becomes a dead letter
+//! A notice has one hop more than its message, so that an agent that resends every message that is given up reaches
+//! the bound of hops. The notice of that end is past every bound: all that its handler sends becomes a dead letter
 //! without a notice. A `failure` and a redelivered message have no notice, so that one that cannot be handled causes no
 //! other.
 
@@ -21,13 +21,13 @@ use crate::store::{Commit, CommitRequest, Committed, TOO_MANY_HOPS, beyond};
 const SENDER: &str = "host:dead";
 /// The longest text of an error in a notice, in bytes.
 const MAX_ERROR: usize = 1_000;
-/// The causes of the notice that a chain has ended: more than any `limits.hops` allows.
+/// The hops of the notice that a chain has ended: more than any `limits.hops` allows.
 const PAST_ALL_BOUNDS: u32 = u32::MAX;
 
 /// A message that was given up, with the reason.
 struct GivenUp<'a> {
     message: &'a Message,
-    /// The causes of the notice.
+    /// The hops of the notice.
     hops: u32,
     attempts: usize,
     /// A stable code.
@@ -63,18 +63,18 @@ impl Agent {
         sends
     }
 
-    /// Returns the notice to this agent that its answer has no receiver. `hops` are the causes of the question.
+    /// Returns the notice to this agent that its answer has no receiver. `hops` are those of the question.
     pub(in crate::agent) fn notice_in_vain(&self, answer: &Message, hops: u32) -> Option<Outgoing> {
         let (reason, error) = ("answer-in-vain", "nobody waits for the answer any more");
         let hops = hops.saturating_add(1);
         notice(&self.me.upgrade()?, &GivenUp { message: answer, hops, attempts: 0, reason, error })
     }
 
-    /// Returns the notices to this agent of the messages among those it sends that end a chain of causes. What a notice
+    /// Returns the notices to this agent of the messages among those it sends that end a chain of messages. What a notice
     /// of such an end caused has none.
     pub(in crate::agent) fn notices_of_ends(&self, sends: &[Outgoing]) -> Vec<Outgoing> {
         let notice_of = |sent: &Outgoing| {
-            let (limit, Envelope { message, hops, .. }) = (sent.ends()?, sent.envelope());
+            let (limit, Envelope { message, hops, .. }) = (sent.exceeded_limit()?, sent.envelope());
             if *hops == PAST_ALL_BOUNDS || message.performative == Performative::Failure {
                 return None;
             }
@@ -86,7 +86,7 @@ impl Agent {
     }
 
     /// Sends this agent a notice that its answer reached no receiver.
-    pub(in crate::agent) fn tell_in_vain(&self, outcome: &Outcome, hops: u32) {
+    pub(in crate::agent) fn send_notice_in_vain(&self, outcome: &Outcome, hops: u32) {
         let Outcome::Reply(answer) = outcome else { return };
         let Some(sent) = self.notice_in_vain(answer, hops) else { return };
         let done = Box::new(|committed: Committed| {
@@ -110,7 +110,7 @@ fn notice(agent: &Arc<Agent>, dead: &GivenUp<'_>) -> Option<Outgoing> {
     // A header is one line.
     let text: String = dead.error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let header = |name: &str, value: &str| (format!("dead-{name}"), value.to_owned());
-    let told = Message {
+    let notice = Message {
         id: new_id(),
         performative: Performative::Failure,
         sender: SENDER.to_owned(),
@@ -138,6 +138,6 @@ fn notice(agent: &Arc<Agent>, dead: &GivenUp<'_>) -> Option<Outgoing> {
     };
     // It has to hear it, so there is always a place.
     agent.reserve_beyond();
-    let envelope = Box::new(Envelope { hops, ..Envelope::new(told) });
-    Some(Outgoing::new(Arc::clone(agent) as Arc<dyn Deliver>, envelope).of_host())
+    let envelope = Box::new(Envelope { hops, ..Envelope::new(notice) });
+    Some(Outgoing::new(Arc::clone(agent) as Arc<dyn Deliver>, envelope).mark_sent_by_host())
 }

@@ -22,7 +22,8 @@ pub(crate) struct Question {
 pub(in crate::agent) fn check_sends(context: &HostContext, mut sends: Vec<Outgoing>) -> Vec<Outgoing> {
     // One at a time and in order: each may make the next one legal.
     sends.retain_mut(|sent| context.conversations.admit_sent(sent).is_ok());
-    let (ending, sends): (Vec<Outgoing>, Vec<Outgoing>) = sends.into_iter().partition(|sent| sent.ends().is_some());
+    let (ending, sends): (Vec<Outgoing>, Vec<Outgoing>) =
+        sends.into_iter().partition(|sent| sent.exceeded_limit().is_some());
     if !ending.is_empty() {
         // Dead letters are kept also where messages are not.
         let done = Box::new(|committed: Committed| {

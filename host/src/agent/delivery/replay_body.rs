@@ -19,11 +19,11 @@ pub(in crate::agent) struct ReplayableRequest<B> {
 
 /// The body of a request, shared by the readers of its runs, of which one is alive.
 struct SharedBody<B> {
-    live: B,
+    source: B,
     /// The part that was read; `None` if it exceeded `most`.
     read: Option<Vec<Piece>>,
     bytes: u64,
-    most: u64,
+    limit: u64,
 }
 
 #[derive(Clone)]
@@ -43,9 +43,9 @@ impl From<Piece> for Frame<Bytes> {
 
 impl<B> ReplayableRequest<B> {
     /// Creates a request whose body is kept up to `most` bytes.
-    pub(in crate::agent) fn new(request: http::Request<B>, most: u64) -> Self {
-        let (head, live) = request.into_parts();
-        let body = Arc::new(Mutex::new(SharedBody { live, read: Some(Vec::new()), bytes: 0, most }));
+    pub(in crate::agent) fn new(request: http::Request<B>, limit: u64) -> Self {
+        let (head, source) = request.into_parts();
+        let body = Arc::new(Mutex::new(SharedBody { source, read: Some(Vec::new()), bytes: 0, limit }));
         Self { head, body }
     }
 
@@ -56,7 +56,7 @@ impl<B> ReplayableRequest<B> {
 
     /// Returns the request from its beginning, if it is whole.
     pub(in crate::agent) fn request(&self) -> http::Request<ReplayBody<B>> {
-        let body = ReplayBody { body: Arc::clone(&self.body), at: 0 };
+        let body = ReplayBody { body: Arc::clone(&self.body), position: 0 };
         http::Request::from_parts(self.head.clone(), body)
     }
 }
@@ -64,7 +64,7 @@ impl<B> ReplayableRequest<B> {
 /// The body of one run: first what was read already, then what is still to come.
 pub(in crate::agent) struct ReplayBody<B> {
     body: Arc<Mutex<SharedBody<B>>>,
-    at: usize,
+    position: usize,
 }
 
 impl<B> Body for ReplayBody<B>
@@ -77,12 +77,12 @@ where
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = Arc::clone(&self.body);
         let mut body = body.lock();
-        if let Some(piece) = body.read.as_ref().and_then(|read| read.get(self.at)).cloned() {
-            self.at += 1;
+        if let Some(piece) = body.read.as_ref().and_then(|read| read.get(self.position)).cloned() {
+            self.position += 1;
             return Poll::Ready(Some(Ok(piece.into())));
         }
         // Polled under the lock, which is uncontended: a run has ended before the next one reads.
-        let polled = Pin::new(&mut body.live).poll_frame(cx);
+        let polled = Pin::new(&mut body.source).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let (bytes, piece) = match (frame.data_ref(), frame.trailers_ref()) {
                 (Some(data), _) => (data.len() as u64, Some(Piece::Data(data.clone()))),
@@ -90,14 +90,14 @@ where
                 (None, None) => (0, None),
             };
             body.bytes = body.bytes.saturating_add(bytes);
-            if body.bytes > body.most {
+            if body.bytes > body.limit {
                 // Freed at once: the request cannot be repeated any more, and memory is what the bound is for.
                 body.read = None;
             }
             if let (Some(read), Some(piece)) = (&mut body.read, piece) {
                 // Errors are not kept: a body that broke cannot be read again, and its run ends.
                 read.push(piece);
-                self.at += 1;
+                self.position += 1;
             }
         }
         polled
@@ -105,20 +105,20 @@ where
 
     fn is_end_stream(&self) -> bool {
         let body = self.body.lock();
-        body.read.as_ref().is_none_or(|read| self.at >= read.len()) && body.live.is_end_stream()
+        body.read.as_ref().is_none_or(|read| self.position >= read.len()) && body.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let body = self.body.lock();
         // The part already read counts as still to come for this run.
-        let left = body.read.iter().flat_map(|read| read.iter().skip(self.at));
+        let left = body.read.iter().flat_map(|read| read.iter().skip(self.position));
         let left: u64 = left.map(|piece| if let Piece::Data(data) = piece { data.len() as u64 } else { 0 }).sum();
-        let live = body.live.size_hint();
+        let source = body.source.size_hint();
         let mut hint = SizeHint::new();
-        if let Some(upper) = live.upper() {
+        if let Some(upper) = source.upper() {
             hint.set_upper(upper.saturating_add(left));
         }
-        hint.set_lower(live.lower().saturating_add(left));
+        hint.set_lower(source.lower().saturating_add(left));
         hint
     }
 }

@@ -32,7 +32,7 @@ impl Agent {
             return Ok((Outcome::Reply(Box::new(message)), None));
         }
         // Asked before the commit, so that the notice is part of it.
-        let in_vain = self.has_nobody(&message).then(|| self.notice_in_vain(&message, envelope.hops));
+        let in_vain = self.has_no_receiver(&message).then(|| self.notice_in_vain(&message, envelope.hops));
         if let Some(notice) = in_vain {
             return Ok((Outcome::Done, notice));
         }
@@ -81,7 +81,7 @@ impl Agent {
         })
         .ok()
         .flatten()
-        .map(Outgoing::of_host)
+        .map(Outgoing::mark_sent_by_host)
     }
 
     fn answer(&self, question: &Message, reply: Reply) -> Message {
@@ -108,7 +108,7 @@ impl Agent {
 
     /// Returns `true` for an answer to an agent that accepts none: it was removed, or speaks HTTP and can only wait for
     /// answers.
-    fn has_nobody(&self, answer: &Message) -> bool {
+    fn has_no_receiver(&self, answer: &Message) -> bool {
         let receiver = self.directory.receiver(&answer.receiver, &answer.conversation_id);
         !answer.receiver.contains(':') && receiver.is_none_or(|receiver| receiver.is_http())
     }

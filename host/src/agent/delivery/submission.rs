@@ -32,7 +32,7 @@ pub(crate) struct Submission {
     /// The conversation it belongs to; none begins one.
     pub(crate) conversation: Option<String>,
     /// The time for which the sender waits.
-    pub(crate) patience: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) trace: Option<Trace>,
 }
@@ -136,7 +136,7 @@ impl Agent {
     pub(crate) async fn ask(self: &Arc<Self>, submission: Submission) -> Result<(Accepted, Answer), AdmitError> {
         // Only calls: a message may wait until the breaker closes.
         self.check_breaker()?;
-        let patience = submission.patience;
+        let timeout = submission.timeout;
         // A call that is part of nothing larger leaves no record.
         let part = submission.protocol.is_some() || submission.conversation.is_some();
         let (waiter, answer) = oneshot::channel();
@@ -155,7 +155,7 @@ impl Agent {
             }
         };
         // A timer is only set when there is something to wait for.
-        let outcome = match patience {
+        let outcome = match timeout {
             None => Ok(answer.await),
             Some(patience) => {
                 tokio::time::timeout(patience, answer).await.map_err(|_| Fault::CallerTimeout { limit: patience })
@@ -189,7 +189,7 @@ impl Agent {
         let id = new_id();
         // A message outside of a conversation begins one of its own.
         let conversation = submission.conversation.unwrap_or_else(|| id.clone());
-        let patience = submission.patience;
+        let timeout = submission.timeout;
         let now = clock::now_ms();
         let accepted = Accepted { id: id.clone(), conversation: conversation.clone() };
         let message = Message {
@@ -204,7 +204,7 @@ impl Agent {
             conversation_id: conversation,
             reply_with: None,
             in_reply_to: None,
-            reply_by: patience.map(|patience| now.saturating_add(clock::millis(patience))),
+            reply_by: timeout.map(|timeout| now.saturating_add(clock::millis(timeout))),
             priority: Priority::Normal,
             sent_at: now,
             attempt: 1,
@@ -212,7 +212,7 @@ impl Agent {
         };
         let arrived = Instant::now();
         let envelope = Envelope {
-            deadline: patience.map(|patience| arrived + patience),
+            deadline: timeout.map(|timeout| arrived + timeout),
             trace: submission.trace,
             accepted: Some(arrived),
             ..Envelope::new(message)

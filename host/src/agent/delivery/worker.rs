@@ -40,9 +40,9 @@ impl Agent {
 pub(in crate::agent) async fn work(mut agent: Arc<Agent>) {
     let mut worked = Duration::ZERO;
     // Its instance stays with it as long as it works for one agent.
-    let mut kept = HeldLease::default();
+    let mut held_lease = HeldLease::default();
     loop {
-        match step(&agent, &mut kept).await {
+        match step(&agent, &mut held_lease).await {
             WorkerStep::Handled(took) => {
                 worked += took;
                 if worked > ALONE {
@@ -53,7 +53,7 @@ pub(in crate::agent) async fn work(mut agent: Arc<Agent>) {
             }
             WorkerStep::Ended => return,
             // A chain of messages stays in one task, which saves a wake-up for each.
-            WorkerStep::GoOn(next) => (agent, worked, kept) = (next, Duration::ZERO, HeldLease::default()),
+            WorkerStep::GoOn(next) => (agent, worked, held_lease) = (next, Duration::ZERO, HeldLease::default()),
         }
         // A mailbox that never runs dry must not keep others from this thread.
         tokio::task::coop::consume_budget().await;
@@ -71,9 +71,9 @@ enum WorkerStep {
 }
 
 /// Handles one message.
-async fn step(agent: &Arc<Agent>, kept: &mut HeldLease) -> WorkerStep {
+async fn step(agent: &Arc<Agent>, held_lease: &mut HeldLease) -> WorkerStep {
     let Some((flight, taken)) = agent.take() else { return WorkerStep::Ended };
-    let (took, next) = handle(agent, flight, taken, kept).await;
+    let (took, next) = handle(agent, flight, taken, held_lease).await;
     let Some(next) = next else { return WorkerStep::Handled(took) };
     // Only if nothing is left here: otherwise this worker stays, and the other agent gets one of its own.
     if agent.end_worker_if_idle() {
@@ -88,10 +88,10 @@ async fn handle(
     agent: &Arc<Agent>,
     flight: InFlight,
     taken: TakenMessage<u64, QueuedMessage>,
-    kept: &mut HeldLease,
+    held_lease: &mut HeldLease,
 ) -> (Duration, Option<Arc<Agent>>) {
-    let mut handled = pin!(agent.handle_message(flight, taken, kept));
-    let mut wait = Wait { agent, waits: false };
+    let mut handled = pin!(agent.handle_message(flight, taken, held_lease));
+    let mut wait = Wait { agent, is_waiting: false };
     std::future::poll_fn(|cx| {
         // Before the poll: the worker is at work during it, whatever it waited for.
         wait.end();
@@ -107,18 +107,18 @@ async fn handle(
 /// A worker that may wait for something, until this is dropped.
 struct Wait<'a> {
     agent: &'a Agent,
-    waits: bool,
+    is_waiting: bool,
 }
 
 impl Wait<'_> {
     fn begin(&mut self) {
         // Told when it waits and not before: most handlers never do, and a second worker would cost a wake-up.
-        self.waits = true;
+        self.is_waiting = true;
         self.agent.worker_waits();
     }
 
     fn end(&mut self) {
-        if std::mem::take(&mut self.waits) {
+        if std::mem::take(&mut self.is_waiting) {
             self.agent.mailbox.worker_resumes();
         }
     }

@@ -40,7 +40,7 @@ impl Agent {
         let until = Instant::now() + in_hand;
         let mut pause = PAUSE.0;
         loop {
-            if !missing.is_empty() && !self.strike_waiting(&mut missing) {
+            if !missing.is_empty() && !self.remove_waiting(&mut missing) {
                 return Ok(None);
             }
             let agent = Arc::clone(self);
@@ -62,16 +62,16 @@ impl Agent {
     }
 
     /// Removes those that wait in the mailbox. Returns `false` if the mailbox was released.
-    fn strike_waiting(&self, missing: &mut Vec<u64>) -> bool {
+    fn remove_waiting(&self, missing: &mut Vec<u64>) -> bool {
         let state = self.mailbox.lock();
-        if state.leaving || matches!(state.intake, Intake::Closed(_)) {
+        if state.is_stopping || matches!(state.intake, Intake::Closed(_)) {
             return false;
         }
-        let place = |entry: &QueuedMessage| match entry {
+        let seq_of = |entry: &QueuedMessage| match entry {
             QueuedMessage::InMemory(envelope) => envelope.seq,
-            QueuedMessage::Stored(place) => Some(place.seq),
+            QueuedMessage::Stored(stored) => Some(stored.seq),
         };
-        let waiting: HashSet<u64> = state.queue.messages().filter_map(place).collect();
+        let waiting: HashSet<u64> = state.queue.messages().filter_map(seq_of).collect();
         // Released first: comparing a million places takes long.
         drop(state);
         missing.retain(|seq| !waiting.contains(seq));

@@ -20,7 +20,7 @@ pub(in crate::agent) struct Trial(Arc<Agent>);
 impl Trial {
     /// Closes the breaker: the call was answered, whatever becomes of the rest of the body.
     pub(in crate::agent) fn answered(self) {
-        self.0.count_well();
+        self.0.report_success();
     }
 }
 
@@ -31,7 +31,7 @@ impl Drop for Trial {
 }
 
 /// Returns `Repeated` if the revision failed at the message before.
-pub(in crate::agent) fn failing(envelope: &Envelope, revision: &Revision) -> FaultHistory {
+pub(in crate::agent) fn fault_history(envelope: &Envelope, revision: &Revision) -> FaultHistory {
     let id = revision.id.to_string();
     if envelope.failed.iter().any(|failed| failed.revision == id) {
         FaultHistory::Repeated
@@ -53,19 +53,19 @@ impl Agent {
         let now = clock::steady_ms();
         // Only a look: a message becomes the trial when a worker takes it, and not before.
         let admission = self.mailbox.lock().breaker.peek(now);
-        self.admitted(admission, now)
+        self.check_admission(admission, now)
     }
 
     /// Refuses HTTP calls while the breaker is open. Returns the trial if the call is one.
     pub(in crate::agent) fn admit_call(self: &Arc<Self>) -> Result<Option<Trial>, AdmitError> {
         let now = clock::steady_ms();
         let admission = self.mailbox.lock().breaker.admits(now);
-        self.admitted(admission, now)?;
+        self.check_admission(admission, now)?;
         // Dropped by whatever path ends the call, so that a trial is never lost.
         Ok((admission == Admission::Trial).then(|| Trial(Arc::clone(self))))
     }
 
-    fn admitted(&self, admission: Admission, now: u64) -> Result<(), AdmitError> {
+    fn check_admission(&self, admission: Admission, now: u64) -> Result<(), AdmitError> {
         match admission {
             Admission::Yes | Admission::Trial => Ok(()),
             Admission::No { until } => {
@@ -76,26 +76,26 @@ impl Agent {
     }
 
     /// Reports the end of an HTTP call to the breaker.
-    pub(in crate::agent) fn count_call(&self, end: &HttpEnd, revision: &Arc<Revision>) {
+    pub(in crate::agent) fn report_call(&self, end: &HttpEnd, revision: &Arc<Revision>) {
         match &end.result {
             Ok(()) => {
-                self.count_ended();
-                self.count_well();
+                self.count_success();
+                self.report_success();
             }
             // Says nothing of the agent, neither well nor badly.
             Err(_) if end.by_caller => self.mailbox.abandon_trial(),
-            Err(fault) => self.count_fault(&Outcome::Fault(fault.clone()), revision, None),
+            Err(fault) => self.report_fault(&Outcome::Fault(fault.clone()), revision, None),
         }
     }
 
     /// Counts a handler that succeeded. The breaker learns of it with the next fault, so that this takes no lock.
-    pub(in crate::agent) fn count_ended(&self) {
+    pub(in crate::agent) fn count_success(&self) {
         // Relaxed: the breaker needs the number to be about right when a fault comes.
         self.mailbox.successes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Reports a success to the breaker.
-    fn count_well(&self) {
+    fn report_success(&self) {
         // A statement of its own, so that the event is emitted without the lock.
         let closed = self.mailbox.lock().breaker.succeeded();
         if closed {
@@ -110,7 +110,7 @@ impl Agent {
     }
 
     /// Returns `true` if the breaker is open or half-open.
-    pub(crate) fn is_left_alone(&self) -> bool {
+    pub(crate) fn is_breaker_open(&self) -> bool {
         self.mailbox.lock().breaker.state(clock::steady_ms()) != BreakerState::Closed
     }
 
@@ -130,25 +130,25 @@ impl Agent {
 
     /// Reports a failed handling to the breaker; an HTTP call has no envelope. Failures of a candidate are left to its
     /// rollout: they must not open the breaker of the revision beside it.
-    pub(in crate::agent) fn count_fault(
+    pub(in crate::agent) fn report_fault(
         &self,
         outcome: &Outcome,
         revision: &Arc<Revision>,
         envelope: Option<&Envelope>,
     ) {
         // Compared with stable, and not looked up in the split, which may have ended meanwhile.
-        let on_trial = !self.current().is_some_and(|current| Arc::ptr_eq(&current, revision));
-        if !is_fault(outcome) || on_trial {
+        let is_candidate = !self.current().is_some_and(|current| Arc::ptr_eq(&current, revision));
+        if !is_fault(outcome) || is_candidate {
             self.mailbox.abandon_trial();
             return;
         }
-        let failing = envelope.map_or(FaultHistory::First, |envelope| failing(envelope, revision));
+        let history = envelope.map_or(FaultHistory::First, |envelope| fault_history(envelope, revision));
         let opening = {
             let mut state = self.mailbox.lock();
             let trial = state.breaker.is_trying();
             // The successes first: they came before the fault.
             state.breaker.count_successes(self.mailbox.successes.swap(0, Ordering::Relaxed));
-            if !state.breaker.fault(clock::steady_ms(), failing) {
+            if !state.breaker.fault(clock::steady_ms(), history) {
                 return;
             }
             let message = envelope.map(|envelope| envelope.message.id.clone());

@@ -98,7 +98,7 @@ impl QueuedMessage {
         let bound = if envelope.conflicts.is_some() { usize::MAX } else { RESIDENT };
         match envelope.seq {
             // A caller's waiter is only in memory, so its message stays there.
-            Some(seq) if envelope.waiter.is_none() && !resident.take(weight, bound) => {
+            Some(seq) if envelope.waiter.is_none() && !resident.try_add(weight, bound) => {
                 Self::Stored(Box::new(StoredRef::of(seq, &envelope)))
             }
             Some(_) | None => Self::InMemory(envelope),
@@ -114,22 +114,22 @@ impl QueuedMessage {
             Self::InMemory(envelope) => {
                 // Messages with a waiter were never counted: they stay in memory whatever the bound.
                 if envelope.waiter.is_none() {
-                    context.resident.give(weight(&envelope));
+                    context.resident.subtract(weight(&envelope));
                 }
                 Ok(envelope)
             }
-            Self::Stored(place) => match context.store.queue().message(place.seq) {
+            Self::Stored(stored) => match context.store.queue().message(stored.seq) {
                 Ok(Some(mut envelope)) => {
                     // The times by the steady clock from before, because the wall clock may have been set meanwhile.
-                    envelope.due = envelope.due.map(|_| place.since);
-                    envelope.since = envelope.since.min(place.since);
+                    envelope.due = envelope.due.map(|_| stored.since);
+                    envelope.since = envelope.since.min(stored.since);
                     let waited = Duration::from_millis(clock::steady_ms().saturating_sub(envelope.since));
                     let now = Instant::now();
                     envelope.accepted = Some(now.checked_sub(waited).unwrap_or(now));
                     Ok(Box::new(envelope))
                 }
-                Ok(None) => Err((place, "it is not in the store any more".to_owned())),
-                Err(error) => Err((place, error)),
+                Ok(None) => Err((stored, "it is not in the store any more".to_owned())),
+                Err(error) => Err((stored, error)),
             },
         }
     }
@@ -145,7 +145,7 @@ impl QueuedMessage {
     /// Subtracts the message from the memory of waiting messages.
     pub(super) fn uncount(&self, resident: &Resident) {
         match self {
-            Self::InMemory(envelope) if envelope.waiter.is_none() => resident.give(weight(envelope)),
+            Self::InMemory(envelope) if envelope.waiter.is_none() => resident.subtract(weight(envelope)),
             Self::InMemory(_) | Self::Stored(_) => {}
         }
     }

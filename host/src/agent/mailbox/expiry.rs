@@ -40,7 +40,7 @@ impl Agent {
                 return envelope.deadline.map_or(u64::MAX, |deadline| clock::steady_at(deadline).saturating_add(1));
             }
             QueuedMessage::InMemory(envelope) => (since(envelope), envelope.message.reply_by),
-            QueuedMessage::Stored(place) => (place.since, place.reply_by),
+            QueuedMessage::Stored(stored) => (stored.since, stored.reply_by),
         };
         let timeout = self.spec.load().mailbox.timeout;
         let timed_out = timeout.map_or(u64::MAX, |timeout| since.saturating_add(clock::millis(timeout) + 1));
@@ -99,8 +99,8 @@ impl Agent {
                 // A call was never stored, and its caller has left, so that there is nothing to bury.
                 Ok(envelope) if envelope.is_call() => self.stats.count(Outcomes::Dropped),
                 Ok(envelope) => self.bury_one_expired(envelope),
-                Err((place, error)) => {
-                    let seq = place.seq;
+                Err((stored, error)) => {
+                    let seq = stored.seq;
                     tracing::error!(agent = %self.name, seq, error, "a message that is over stays in the store");
                 }
             }
@@ -119,7 +119,7 @@ impl Agent {
             Ok(()) => {
                 agent.stats.count(Outcomes::Failed);
                 if let Some(waiter) = waiter {
-                    waiter.tell(Answer { revision: None, outcome: Outcome::Cancelled(why) });
+                    waiter.resolve(Answer { revision: None, outcome: Outcome::Cancelled(why) });
                 }
             }
             // Still in the store: it waits, and is given up again.

@@ -24,7 +24,7 @@ impl Deliver for Agent {
         let start = {
             let mut state = self.mailbox.lock();
             // The next start of the host reads it from the store.
-            if state.leaving && entry.is_kept(&self.context.store) {
+            if state.is_stopping && entry.is_kept(&self.context.store) {
                 entry.uncount(&self.context.resident);
                 state.queue.release();
                 return false;
@@ -57,7 +57,7 @@ impl Deliver for Agent {
         let last = {
             let mut state = self.mailbox.lock();
             state.queue.release();
-            if state.crowded {
+            if state.has_late_timers {
                 self.fire_due(&mut state, clock::steady_ms(), false);
             }
             !matches!(state.intake, Intake::Open) && state.queue.depth() == 0
@@ -97,9 +97,9 @@ impl Agent {
             self.check_open(conversation)?;
             state = self.mailbox.lock();
         }
-        state.queue.reserve().map_err(|MailboxFull { depth }| {
+        state.queue.reserve().map_err(|MailboxFull { limit }| {
             self.stats.count(Outcomes::Refused);
-            AdmitError::Full { depth }
+            AdmitError::Full { limit }
         })?;
         if let Some(conversation) = conversation {
             // The push that follows touches this lane: its memory is fetched into the cache meanwhile.

@@ -11,7 +11,7 @@ use crate::store::Queued;
 
 impl Agent {
     /// Adds the messages that waited when the host started.
-    pub(in crate::agent) fn fill(&self, waiting: Vec<Queued>) {
+    pub(in crate::agent) fn add_waiting(&self, waiting: Vec<Queued>) {
         let mut state = self.mailbox.lock();
         let now = clock::steady_ms();
         for Queued { seq, conversation, rank, since, reply_by, again_at } in waiting {
@@ -49,10 +49,10 @@ impl Agent {
         MailboxFigures {
             depth: state.queue.depth(),
             bound,
-            later: state.queue.deferred() as u64,
+            deferred: state.queue.deferred() as u64,
             timers: self.timers.count(),
             in_flight: state.queue.in_flight(),
-            held: state.operator_paused,
+            operator_paused: state.operator_paused,
             breaker: state.breaker.state(now).as_str(),
         }
     }
@@ -72,7 +72,7 @@ impl Agent {
         if !self.context.store.keeps_messages() {
             return;
         }
-        state.leaving = true;
+        state.is_stopping = true;
         let drained = state.queue.drain();
         // Dropping a message may release its reserved keys, which lets other runs go on and take this lock.
         drop(state);
@@ -116,8 +116,8 @@ impl Agent {
                     let revision = None;
                     self.bury(envelope, "agent-removed", why.to_owned(), revision);
                 }
-                Err((place, error)) => {
-                    let seq = place.seq;
+                Err((stored, error)) => {
+                    let seq = stored.seq;
                     tracing::error!(agent = %self.name, seq, error, "a message of a removed agent stays in the store");
                 }
             }
@@ -140,7 +140,7 @@ impl Agent {
             serde_json::json!({ "id": envelope.message.id, "sender": envelope.message.sender, "reason": why }),
         );
         if let Some(waiter) = envelope.waiter {
-            waiter.tell(Answer { revision: None, outcome: Outcome::Cancelled(why) });
+            waiter.resolve(Answer { revision: None, outcome: Outcome::Cancelled(why) });
         }
     }
 

@@ -59,7 +59,7 @@ struct MailboxState {
     operator_paused: bool,
     intake: Intake,
     /// Set when the host stops: messages that the store has are left to its next start.
-    leaving: bool,
+    is_stopping: bool,
     workers: u32,
     /// Workers that wait for something, with a message in hand.
     waiting_workers: u32,
@@ -67,9 +67,9 @@ struct MailboxState {
     /// The failure that opened the breaker last.
     opening: Option<Box<BreakerOpening>>,
     /// Set while due timers are on their way from the store into the mailbox.
-    firing: bool,
+    is_firing: bool,
     /// Set if timers are due and the mailbox has no room for them.
-    crowded: bool,
+    has_late_timers: bool,
     /// Set if the next message that leaves makes room for a timer.
     timers_turn: bool,
     /// The time of the next wake-up by the steady clock; `u64::MAX` for none.
@@ -96,13 +96,13 @@ pub(crate) struct MailboxFigures {
     /// Messages that may wait.
     pub(crate) bound: u32,
     /// Messages of `depth` that wait for another attempt.
-    pub(crate) later: u64,
+    pub(crate) deferred: u64,
     /// Messages that wait for their time, and have no place in the mailbox before.
     pub(crate) timers: u64,
     /// Messages being handled or committed.
     pub(crate) in_flight: u32,
     /// Set while an operator lets messages wait.
-    pub(crate) held: bool,
+    pub(crate) operator_paused: bool,
     /// `closed`, `open` or `half-open`.
     pub(crate) breaker: &'static str,
 }
@@ -126,13 +126,13 @@ impl Mailbox {
             handoff_paused: false,
             operator_paused,
             intake: Intake::Open,
-            leaving: false,
+            is_stopping: false,
             workers: 0,
             waiting_workers: 0,
             breaker: Breaker::new(spec.breaker.faults, clock::millis(spec.breaker.reset)),
             opening: None,
-            firing: false,
-            crowded: false,
+            is_firing: false,
+            has_late_timers: false,
             timers_turn: false,
             wake_at: u64::MAX,
             expiry: ExpiryWatch::default(),
@@ -154,7 +154,7 @@ impl Mailbox {
         let mut state = self.lock();
         state.queue.configure(spec.mailbox.order, spec.mailbox.depth);
         // A larger depth may have room for timers.
-        state.crowded = false;
+        state.has_late_timers = false;
         state.breaker.configure(spec.breaker.faults, clock::millis(spec.breaker.reset));
     }
 

@@ -76,16 +76,16 @@ impl Agent {
 
     /// Moves due timers into the mailbox as far as it has room; `one_left` is set if a message has just left.
     pub(super) fn fire_due(&self, state: &mut MailboxState, now: u64, one_left: bool) {
-        let is_over = state.leaving || matches!(state.intake, Intake::Closed(_));
-        if state.firing || is_over || self.timers.next().is_none_or(|due| due > now) {
+        let is_over = state.is_stopping || matches!(state.intake, Intake::Closed(_));
+        if state.is_firing || is_over || self.timers.next().is_none_or(|due| due > now) {
             return;
         }
         let places = state.queue.reserve_due(AT_ONCE, one_left);
         // Tried again when a message leaves, and not by the clock.
-        state.crowded = places == 0;
+        state.has_late_timers = places == 0;
         if let (1.., Some(agent)) = (places, self.me.upgrade()) {
             // Under the lock, so that a second wake-up does not read the same timers.
-            state.firing = true;
+            state.is_firing = true;
             // In a task: it reads the store, and this holds the lock.
             self.context.workers.spawn(agent.fire(now, places));
         }
@@ -114,7 +114,7 @@ impl Agent {
                 state.queue.release();
             }
             // After a failure the next try waits for the wake-up below.
-            (state.firing, state.crowded) = (false, failed);
+            (state.is_firing, state.has_late_timers) = (false, failed);
             matches!(state.intake, Intake::Closed(_))
         };
         for envelope in fired {

@@ -16,7 +16,7 @@ impl Agent {
     pub(super) fn schedule_wakeup(&self, state: &mut MailboxState) {
         let now = clock::steady_ms();
         // A crowded mailbox has timers that are due already, for which the clock would wake it all the time.
-        let waits = !state.firing && !state.crowded && !state.leaving;
+        let waits = !state.is_firing && !state.has_late_timers && !state.is_stopping;
         let timer = self.timers.next().filter(|_| waits && !matches!(state.intake, Intake::Closed(_)));
         let due = state.queue.next_due().into_iter().chain(timer).min();
         // Not sooner than the pause, so that a backlog of retries comes in portions of `AT_ONCE`.

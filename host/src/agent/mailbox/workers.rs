@@ -26,7 +26,7 @@ impl Agent {
                     Admission::Trial => state.queue.take_trial(QueuedMessage::failures),
                     Admission::Yes | Admission::No { .. } => state.queue.take(now),
                 };
-                if state.crowded {
+                if state.has_late_timers {
                     self.fire_in_turn(&mut state, now);
                 }
                 taken
@@ -73,7 +73,7 @@ impl Agent {
             let mut state = self.mailbox.lock();
             self.watch_expiry(&mut state, expires_at);
             match due {
-                _ if state.leaving && taken.message.is_kept(&self.context.store) => {
+                _ if state.is_stopping && taken.message.is_kept(&self.context.store) => {
                     // The store keeps it for the next start, and its memory is given back.
                     taken.message.uncount(&self.context.resident);
                     state.queue.done(taken.lane, taken.follows);

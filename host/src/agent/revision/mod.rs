@@ -34,7 +34,7 @@ pub(crate) struct Revision {
     /// A token that is cancelled when the revision has to stop at once.
     pub(in crate::agent) interrupt: CancellationToken,
     /// Set while the reconciler waits until nothing is in flight.
-    awaited: AtomicBool,
+    wakes_when_idle: AtomicBool,
     /// The number of messages and calls that it ended.
     answered: AtomicU64,
     /// The number of those that failed by its own fault.
@@ -60,7 +60,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         // Sequentially consistent with `wake_when_idle`: either this sees the flag, or the reconciler sees the zero.
-        if self.revision.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.revision.awaited.load(Ordering::SeqCst) {
+        if self.revision.in_flight.fetch_sub(1, Ordering::SeqCst) == 1
+            && self.revision.wakes_when_idle.load(Ordering::SeqCst)
+        {
             // The reconciler waits for this.
             self.revision.context.wake(self.revision.id.agent.shared());
         }
@@ -84,7 +86,7 @@ impl Revision {
             in_flight: CachePadded::new(AtomicU32::new(0)),
             context,
             interrupt: CancellationToken::new(),
-            awaited: AtomicBool::new(false),
+            wakes_when_idle: AtomicBool::new(false),
             answered: AtomicU64::new(0),
             faulted: AtomicU64::new(0),
             measures: ArcSwapOption::empty(),
@@ -176,7 +178,7 @@ impl Revision {
     }
 
     /// Sets whether the reconciler is woken when nothing is in flight any more.
-    pub(crate) fn wake_when_idle(&self, awaited: bool) {
-        self.awaited.store(awaited, Ordering::SeqCst);
+    pub(crate) fn wake_when_idle(&self, wakes: bool) {
+        self.wakes_when_idle.store(wakes, Ordering::SeqCst);
     }
 }

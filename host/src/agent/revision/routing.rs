@@ -17,13 +17,16 @@ use crate::wasm::{Lease, NoInstance};
 
 impl Agent {
     /// Counts a call as in flight on the revision that is picked for it; none if there is none.
-    pub(in crate::agent) fn enter_on(&self, pick: impl Fn(Sticky, &TrafficSplit) -> SplitTarget) -> Option<InFlight> {
+    pub(in crate::agent) fn enter_picked(
+        &self,
+        pick: impl Fn(Sticky, &TrafficSplit) -> SplitTarget,
+    ) -> Option<InFlight> {
         loop {
             let traffic = self.traffic.load();
             let traffic = traffic.as_ref()?;
-            let pick = traffic.split.as_ref().map_or(SplitTarget::Stable, |parted| pick(self.sticky(), parted));
+            let pick = traffic.split.as_ref().map_or(SplitTarget::Stable, |split| pick(self.sticky(), split));
             let revision = match (pick, &traffic.split) {
-                (SplitTarget::Candidate, Some(parted)) => &parted.candidate,
+                (SplitTarget::Candidate, Some(split)) => &split.candidate,
                 (SplitTarget::Candidate | SplitTarget::Stable, _) => traffic.stable(),
             };
             // Counted first and checked after, against a handoff that switches and then looks at the count.
@@ -52,11 +55,11 @@ impl Agent {
     ) -> (InFlight, u64) {
         let stable = flight.revision.id.number;
         let traffic = self.traffic.load();
-        let parted = traffic.as_ref().and_then(|traffic| traffic.split.as_ref());
+        let split = traffic.as_ref().and_then(|traffic| traffic.split.as_ref());
         if let Some(name) = self.kept_conversation(envelope) {
             self.context.conversations.keep(&self.context.store, name);
         }
-        let Some(TrafficSplit { candidate, .. }) = parted else { return (flight, stable) };
+        let Some(TrafficSplit { candidate, .. }) = split else { return (flight, stable) };
         // An attempt before the host started again is known by its record.
         let first = || envelope.failed.first()?.revision.parse::<RevisionId>().ok();
         let follows = follows.or_else(|| first().map(|revision| revision.number));
@@ -64,14 +67,21 @@ impl Agent {
         if envelope.failed.last().is_some_and(|failed| failed.revision == candidate.id.to_string()) {
             return (flight, follows.unwrap_or(candidate.id.number));
         }
-        let entered = self.enter_on(|sticky, parted| parted.pick(sticky, self.talk(envelope, sticky, follows, since)));
+        let entered =
+            self.enter_picked(|sticky, split| split.pick(sticky, self.split_input(envelope, sticky, follows, since)));
         let flight = entered.unwrap_or(flight);
         let number = flight.revision.id.number;
         (flight, number)
     }
 
     /// Returns the input of the split from the conversation of a message.
-    fn talk<'a>(&self, envelope: &'a Envelope, sticky: Sticky, follows: Option<u64>, since: u64) -> SplitInput<'a> {
+    fn split_input<'a>(
+        &self,
+        envelope: &'a Envelope,
+        sticky: Sticky,
+        follows: Option<u64>,
+        since: u64,
+    ) -> SplitInput<'a> {
         let (conversations, agent) = (&self.context.conversations, self.name.as_str());
         let message = &envelope.message;
         let name = message.conversation_id.as_str();
@@ -110,10 +120,10 @@ impl Agent {
         let asked = !envelope.is_call() && (awaits_answer(message.performative) || message.protocol.is_some());
         // A message that was dealt out leaves its conversation where it was handled, whatever place that has.
         let dealt = is_alone(envelope) && says;
-        let anyway = dealt || self.leaves_others(handling, message.conversation_id.as_str());
+        let anyway = dealt || self.strands_others(handling, message.conversation_id.as_str());
         (says || asked || anyway).then(|| RevisionBinding {
             conversation: message.conversation_id.clone(),
-            revision: handling.goes_on,
+            revision: handling.next_revision,
             answered: (replied || envelope.is_call())
                 .then(|| message.reply_with.clone().unwrap_or_else(|| message.id.clone())),
             anyway,
@@ -122,11 +132,11 @@ impl Agent {
 
     /// Returns `true` if messages wait behind one in hand that would go to another revision by themselves: the next
     /// start of the host has to know.
-    fn leaves_others(&self, handling: &Handling, name: &str) -> bool {
+    fn strands_others(&self, handling: &Handling, name: &str) -> bool {
         let traffic = self.traffic.load();
-        let Some(parted) = traffic.as_ref().and_then(|traffic| traffic.split.as_ref()) else { return false };
-        let is_stables = handling.goes_on != parted.candidate.id.number;
-        is_stables == parted.is_held_back(name) && self.mailbox.has_behind(&handling.lane)
+        let Some(split) = traffic.as_ref().and_then(|traffic| traffic.split.as_ref()) else { return false };
+        let is_stables = handling.next_revision != split.candidate.id.number;
+        is_stables == split.is_held_back(name) && self.mailbox.has_behind(&handling.lane)
     }
 
     /// Returns the number of conversations that stay with stable although the candidate has their share, and the rule
@@ -134,16 +144,16 @@ impl Agent {
     pub(crate) fn held_conversations(&self) -> (u64, Sticky) {
         let sticky = self.sticky();
         let traffic = self.traffic.load();
-        let Some(parted) = traffic.as_ref().and_then(|traffic| traffic.split.as_ref()) else { return (0, sticky) };
+        let Some(split) = traffic.as_ref().and_then(|traffic| traffic.split.as_ref()) else { return (0, sticky) };
         // Of a copy, without the lock: it may read conversations from the store.
         let (held, free): (Vec<_>, Vec<_>) =
-            parted.held().into_iter().partition(|(_, name)| self.is_held(name, sticky));
-        parted.forget_held(&free);
+            split.held_back().into_iter().partition(|(_, name)| self.stays_with_stable(name, sticky));
+        split.forget_held_back(&free);
         (held.len() as u64, sticky)
     }
 
     /// Returns `true` if a message of the conversation would go to stable now.
-    fn is_held(&self, name: &str, sticky: Sticky) -> bool {
+    fn stays_with_stable(&self, name: &str, sticky: Sticky) -> bool {
         let conversations = &self.context.conversations;
         match sticky {
             Sticky::None => false,
@@ -167,7 +177,7 @@ impl Agent {
                 return None;
             }
             let stable = InFlight::new(Arc::clone(traffic.stable()));
-            // As in `enter_on`: counted first and checked after.
+            // As in `enter_picked`: counted first and checked after.
             if self.traffic.load().as_ref().is_some_and(|now| now.has(&stable.revision)) {
                 return Some(stable);
             }
@@ -182,14 +192,14 @@ impl Agent {
     /// Returns `true` if a revision is the candidate of a split.
     fn is_on_trial(&self, revision: &Arc<Revision>) -> bool {
         let traffic = self.traffic.load();
-        let parted = traffic.as_ref().and_then(|traffic| traffic.split.as_ref());
-        parted.is_some_and(|parted| Arc::ptr_eq(&parted.candidate, revision))
+        let split = traffic.as_ref().and_then(|traffic| traffic.split.as_ref());
+        split.is_some_and(|split| Arc::ptr_eq(&split.candidate, revision))
     }
 
     /// Finds a revision for a message of a candidate that may start no instance: stable, if the message stands alone. A
     /// message of a conversation, which stays with the candidate, waits in the mailbox until the returned time: a
     /// worker that waited with it would be missing to stable. A call finds its revision with its [lease](Self::lease).
-    pub(in crate::agent) fn avoid_paused_candidate(
+    pub(in crate::agent) fn fall_back_from_paused(
         &self,
         flight: InFlight,
         envelope: &Envelope,
@@ -214,7 +224,7 @@ impl Agent {
     ) -> Result<Lease, Fault> {
         let revision = Arc::clone(&flight.revision);
         let lease = if is_call && self.is_on_trial(&revision) {
-            self.lease_or_pass_over(flight, deadline).await
+            self.lease_or_fall_back(flight, deadline).await
         } else {
             revision.pool.lease(deadline).await
         };
@@ -225,7 +235,7 @@ impl Agent {
         lease
     }
 
-    async fn lease_or_pass_over(&self, flight: &mut InFlight, deadline: Instant) -> Result<Lease, Fault> {
+    async fn lease_or_fall_back(&self, flight: &mut InFlight, deadline: Instant) -> Result<Lease, Fault> {
         let (untaken, fault) = match flight.revision.pool.lease_at_once(deadline).await {
             Ok(lease) => return Ok(lease),
             // All its instances are at work, and there is no time left.

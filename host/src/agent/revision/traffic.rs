@@ -25,46 +25,46 @@ pub(in crate::agent) struct TrafficSplit {
     pub(super) candidate: Arc<Revision>,
     split: Split,
     /// Counts the messages without a conversation, which are dealt out in turn.
-    dealt: AtomicU64,
+    turns: AtomicU64,
     /// Conversations that stay with stable although the candidate has their place, by the hash of their names.
-    held: Mutex<AHashMap<u64, Box<str>>>,
+    held_back: Mutex<AHashMap<u64, Box<str>>>,
 }
 
 impl TrafficSplit {
     /// Picks the revision for a message.
     pub(in crate::agent) fn pick(&self, sticky: Sticky, talk: SplitInput<'_>) -> SplitTarget {
         // Relaxed: any order of the numbers deals the same shares.
-        let nth = || self.dealt.fetch_add(1, Ordering::Relaxed);
+        let nth = || self.turns.fetch_add(1, Ordering::Relaxed);
         let pick = self.split.choose(sticky, talk, self.candidate.id.number, nth);
         if let (Some(name), true) = (talk.conversation, sticky != Sticky::None) {
-            self.note_held(name, pick);
+            self.note_held_back(name, pick);
         }
         pick
     }
 
     /// Notes a conversation that holds the rollout up, or does not any more.
-    fn note_held(&self, name: &str, pick: SplitTarget) {
+    fn note_held_back(&self, name: &str, pick: SplitTarget) {
         let hash = conversation_hash(name);
-        let mut held = self.held.lock();
+        let mut held_back = self.held_back.lock();
         match pick {
-            SplitTarget::Candidate => drop(held.remove(&hash)),
+            SplitTarget::Candidate => drop(held_back.remove(&hash)),
             // Bounded: the number is shown to operators, and ten thousand say enough.
-            SplitTarget::Stable if held.len() < MAX_HELD && self.split.is_held_back(name) => {
-                held.entry(hash).or_insert_with(|| name.into());
+            SplitTarget::Stable if held_back.len() < MAX_HELD && self.split.is_held_back(name) => {
+                held_back.entry(hash).or_insert_with(|| name.into());
             }
             SplitTarget::Stable => {}
         }
     }
 
     /// Returns the conversations that stay with stable, by the hash of their names.
-    pub(super) fn held(&self) -> Vec<(u64, Box<str>)> {
-        self.held.lock().iter().map(|(hash, name)| (*hash, name.clone())).collect()
+    pub(super) fn held_back(&self) -> Vec<(u64, Box<str>)> {
+        self.held_back.lock().iter().map(|(hash, name)| (*hash, name.clone())).collect()
     }
 
     /// Forgets conversations that no longer stay with stable.
-    pub(super) fn forget_held(&self, free: &[(u64, Box<str>)]) {
-        let mut held = self.held.lock();
-        free.iter().for_each(|(hash, _)| drop(held.remove(hash)));
+    pub(super) fn forget_held_back(&self, free: &[(u64, Box<str>)]) {
+        let mut held_back = self.held_back.lock();
+        free.iter().for_each(|(hash, _)| drop(held_back.remove(hash)));
     }
 
     /// Returns `true` if a conversation of stable would belong to the candidate by its place.
@@ -75,14 +75,14 @@ impl TrafficSplit {
 
 impl Traffic {
     /// Creates the traffic of one revision.
-    pub(crate) fn whole(revision: Arc<Revision>) -> Arc<Self> {
+    pub(crate) fn single(revision: Arc<Revision>) -> Arc<Self> {
         Arc::new(Self { stable: revision, split: None })
     }
 
     /// Creates the traffic of two revisions.
-    pub(crate) fn parted(stable: Arc<Revision>, candidate: Arc<Revision>, split: Split) -> Arc<Self> {
-        let (dealt, held) = (AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { stable, split: Some(TrafficSplit { candidate, split, dealt, held }) })
+    pub(crate) fn divided(stable: Arc<Revision>, candidate: Arc<Revision>, split: Split) -> Arc<Self> {
+        let (turns, held_back) = (AtomicU64::new(0), Mutex::default());
+        Arc::new(Self { stable, split: Some(TrafficSplit { candidate, split, turns, held_back }) })
     }
 
     /// Returns the stable revision.
@@ -92,7 +92,7 @@ impl Traffic {
 
     /// Returns the stable revision and the candidate.
     pub(in crate::agent) fn revisions(&self) -> impl Iterator<Item = &Arc<Revision>> {
-        std::iter::once(&self.stable).chain(self.split.iter().map(|parted| &parted.candidate))
+        std::iter::once(&self.stable).chain(self.split.iter().map(|split| &split.candidate))
     }
 
     /// Returns the number of instances that can work at once.

@@ -85,9 +85,9 @@ impl GuestHost for RecordingHost {
         let mut recording = self.recording.lock();
         // Checked before the value is copied: the same key is often read many times.
         if !recording.reads.contains_key(key) {
-            let bytes = key.len() + seen.what.as_ref().map_or(0, |read| read.value.len());
+            let bytes = key.len() + seen.value.as_ref().map_or(0, |read| read.value.len());
             if recording.grow(bytes) {
-                recording.reads.insert(key.to_owned(), seen.what.clone());
+                recording.reads.insert(key.to_owned(), seen.value.clone());
             }
         }
         Ok(seen)
@@ -96,8 +96,8 @@ impl GuestHost for RecordingHost {
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
         let seen = self.directory.keys(agent, prefix, after, limit)?;
         let mut recording = self.recording.lock();
-        if recording.grow(seen.what.iter().map(String::len).sum()) {
-            recording.listings.insert((prefix.to_owned(), after.map(str::to_owned), limit), seen.what.clone());
+        if recording.grow(seen.value.iter().map(String::len).sum()) {
+            recording.listings.insert((prefix.to_owned(), after.map(str::to_owned), limit), seen.value.clone());
         }
         Ok(seen)
     }

@@ -133,7 +133,7 @@ impl GuestHost for ReplayHost {
 
     fn read(&self, agent: &str, key: &str) -> Result<Seen<Option<Read>>, String> {
         if let Some(read) = self.recording.reads.get(key) {
-            return Ok(Seen { what: read.clone(), durable: true });
+            return Ok(Seen { value: read.clone(), durable: true });
         }
         // Read before the check: a write between the two is then seen as a change.
         let seen = self.directory.read(agent, key)?;
@@ -143,7 +143,7 @@ impl GuestHost for ReplayHost {
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String> {
         let listing = (prefix.to_owned(), after.map(str::to_owned), limit);
         if let Some(keys) = self.recording.listings.get(&listing) {
-            return Ok(Seen { what: keys.clone(), durable: true });
+            return Ok(Seen { value: keys.clone(), durable: true });
         }
         let seen = self.directory.keys(agent, prefix, after, limit)?;
         if self.shadow.is_prefix_changed(prefix, self.mark) { self.unknown() } else { Ok(seen) }

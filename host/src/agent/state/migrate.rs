@@ -42,7 +42,7 @@ impl MigrationProgress {
         }
     }
 
-    fn so_far(&self) -> Migrated {
+    fn migrated(&self) -> Migrated {
         Migrated { keys: self.keys.load(Ordering::Relaxed), steps: self.steps.load(Ordering::Relaxed) }
     }
 }
@@ -71,7 +71,7 @@ impl Agent {
                 ended.unwrap_or_else(|_| Err(format!("it took longer than {} ms in all", time.as_millis())))
             }
         };
-        let done = progress.so_far();
+        let done = progress.migrated();
         match migrated {
             Ok(()) => Ok(done),
             Err(why) if done.steps == 0 => Err(why),

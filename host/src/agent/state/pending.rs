@@ -32,7 +32,7 @@ pub(in crate::agent) struct Pending {
 struct PendingState {
     /// The newest values. A hash map, because every message looks keys up; the rare caller that needs an order sorts
     /// them.
-    keys: AHashMap<String, Newest>,
+    keys: AHashMap<String, PendingValue>,
     /// The reserved keys. Under the same lock as the values, so that no key is reserved between the check for
     /// reservations and the write.
     table: Reservations<Continuation>,
@@ -42,25 +42,25 @@ struct PendingState {
 
 /// The newest value of a key.
 #[derive(Debug, Clone)]
-struct Newest {
+struct PendingValue {
     version: u64,
     /// The value; `None` if the key is removed.
     value: Option<Value>,
 }
 
-impl Newest {
+impl PendingValue {
     /// Returns the value, unless the key is removed or has expired.
-    fn there(&self) -> Option<&Value> {
+    fn live(&self) -> Option<&Value> {
         self.value.as_ref().filter(|value| value.is_there(clock::now_ms()))
     }
 }
 
 /// A callback that lets a run begin.
-pub(in crate::agent) type GoOn = Box<dyn FnOnce() + Send>;
+pub(in crate::agent) type Resume = Box<dyn FnOnce() + Send>;
 
 /// The continuation for when a reserved key is free.
 enum Continuation {
-    Run(GoOn),
+    Run(Resume),
     Commit(Box<CommitRequest>),
 }
 
@@ -68,7 +68,7 @@ enum Continuation {
 #[derive(Default)]
 struct Callbacks {
     refused: Vec<(CommitRequest, CommitError)>,
-    runs: Vec<GoOn>,
+    runs: Vec<Resume>,
 }
 
 impl Callbacks {
@@ -133,7 +133,7 @@ impl PendingState {
         let mut sums = Vec::with_capacity(state.adds.len());
         for (key, add) in &mut state.adds {
             let before = match self.keys.get(key) {
-                Some(newest) => newest.there().cloned(),
+                Some(newest) => newest.live().cloned(),
                 None => store.state().read(agent, key).map_err(CommitError::Store)?.map(Value::from),
             };
             let bytes = before.as_ref().map(|value| &*value.bytes);
@@ -146,7 +146,7 @@ impl PendingState {
         state.version = version;
         let written = state.writes.iter().map(|(key, value)| (key.clone(), value.clone()));
         for (key, value) in written.chain(sums) {
-            self.keys.insert(key, Newest { version, value });
+            self.keys.insert(key, PendingValue { version, value });
         }
         Ok(())
     }
@@ -217,12 +217,12 @@ impl Pending {
         }
         if !settling.is_empty() {
             let waiting = std::mem::take(settling);
-            for (keys, told) in waiting {
+            for (keys, settled) in waiting {
                 if state.is_settled(&keys) {
                     // The waiter may have been dropped.
-                    let _ = told.send(());
+                    let _ = settled.send(());
                 } else {
-                    state.settling.push((keys, told));
+                    state.settling.push((keys, settled));
                 }
             }
         }
@@ -244,13 +244,13 @@ impl Pending {
     }
 
     /// Queues a run for keys, and releases those that it had. `go_on` is called when it can [begin](Self::begin).
-    pub(in crate::agent) fn line_up(
+    pub(in crate::agent) fn queue_run(
         &self,
         store: &Store,
         ticket: u64,
         keys: BTreeSet<String>,
         (within, first): (Vec<u64>, bool),
-        go_on: GoOn,
+        go_on: Resume,
     ) {
         self.change(store, |state, _| state.table.wait(ticket, keys, within, first, Continuation::Run(go_on)));
     }
@@ -261,12 +261,12 @@ impl Pending {
     }
 
     /// Queues a run that could not begin in its old place.
-    pub(in crate::agent) fn line_up_again(&self, store: &Store, ticket: u64, go_on: GoOn) {
+    pub(in crate::agent) fn requeue_run(&self, store: &Store, ticket: u64, go_on: Resume) {
         self.change(store, |state, _| state.table.wait_again(ticket, Continuation::Run(go_on)));
     }
 
     /// Releases the keys of a ticket.
-    pub(in crate::agent) fn leave(&self, store: &Store, ticket: u64) {
+    pub(in crate::agent) fn release(&self, store: &Store, ticket: u64) {
         // Most runs never reserve, and need no lock to leave.
         if self.reserved.load(Ordering::Relaxed) > 0 {
             self.change(store, |state, _| state.table.leave(ticket));
@@ -282,7 +282,7 @@ impl Pending {
     pub(in crate::agent) fn read(&self, key: &str) -> Option<Option<Read>> {
         let state = self.state.lock();
         let found = state.keys.get(key)?;
-        Some(found.there().map(|value| Read {
+        Some(found.live().map(|value| Read {
             value: value.bytes.to_vec(),
             version: found.version,
             expires_at: value.expires_at(),
@@ -294,7 +294,7 @@ impl Pending {
         let state = self.state.lock();
         let keys = state.keys.iter();
         keys.filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after))
-            .map(|(key, newest)| (key.clone(), newest.there().is_some()))
+            .map(|(key, newest)| (key.clone(), newest.live().is_some()))
             .collect()
     }
 }

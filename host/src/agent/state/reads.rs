@@ -29,8 +29,8 @@ impl Agent {
                 keys.insert(key);
             }
         }
-        let what = keys.into_iter().take(limit as usize).collect();
+        let page = keys.into_iter().take(limit as usize).collect();
         // Checked again: a key in the store's list may have come under way meanwhile.
-        Ok(Seen { what, durable: safe && self.pending.keys(prefix, after).is_empty() })
+        Ok(Seen { value: page, durable: safe && self.pending.keys(prefix, after).is_empty() })
     }
 }

@@ -52,7 +52,9 @@ impl Agent {
             Some(lease) => self.save_and_end(revision, lease).await,
             // No instance, no memory: it was saved when the last one ended.
             None if revision.pool.live() == 0 => Ok(()),
-            None => Err(self.not_saved(revision, "it had a message in hand when its time was over (host.drain)")),
+            None => {
+                Err(self.report_failed_save(revision, "it had a message in hand when its time was over (host.drain)"))
+            }
         }
     }
 
@@ -62,7 +64,7 @@ impl Agent {
         // Dropping the lease ends the instance; giving it back keeps what could not be saved.
         if let Err(error) = self.context.store.snapshots().save(self.name.shared(), snapshot).await {
             lease.finish(true);
-            return Err(self.not_saved(revision, &format!("its memory could not be kept: {error}")));
+            return Err(self.report_failed_save(revision, &format!("its memory could not be kept: {error}")));
         }
         self.saves.lock().succeed();
         Ok(())
@@ -79,7 +81,7 @@ impl Agent {
         match lease.instance().save(max).await {
             Ok(Some(Ok(data))) => {
                 // Before the bound is reached: above it a handoff fails, and nothing can be done at once.
-                self.tell_near(data.len() as u64, max);
+                self.warn_if_near(data.len() as u64, max);
                 let snapshot = Snapshot { revision: revision.id.number, saved_at: clock::now_ms(), data };
                 Ok((lease, Some(Arc::new(snapshot))))
             }
@@ -91,16 +93,16 @@ impl Agent {
                     }
                     NotSaved::Refused(_) => "",
                 };
-                Err(self.not_saved(revision, &format!("{why}{help}")))
+                Err(self.report_failed_save(revision, &format!("{why}{help}")))
             }
             Ok(None) => Ok((lease, None)),
             // The instance ends with the lease: after a fault it cannot be used.
-            Err(fault) => Err(self.not_saved(revision, &format!("{fault}, and its instance ended with it"))),
+            Err(fault) => Err(self.report_failed_save(revision, &format!("{fault}, and its instance ended with it"))),
         }
     }
 
     /// Reports a failed save, and delays the next of an idle instance. Returns the reason for a person.
-    pub(crate) fn not_saved(&self, revision: &Revision, why: &str) -> String {
+    pub(crate) fn report_failed_save(&self, revision: &Revision, why: &str) -> String {
         self.saves.lock().fail(Instant::now());
         let labels = [("agent", self.name.to_string()), ("what", "save".to_owned())];
         metrics::counter!("caxton_snapshot_failures_total", &labels).increment(1);
@@ -110,12 +112,12 @@ impl Agent {
     }
 
     /// Lets the next idle instance be saved at once: a save that failed for its bound may fit now.
-    pub(in crate::agent) fn save_again(&self) {
+    pub(in crate::agent) fn retry_save(&self) {
         self.saves.lock().end_rest();
     }
 
     /// Warns once of a memory that comes near its bound, before it is above it.
-    fn tell_near(&self, bytes: u64, max: u64) {
+    fn warn_if_near(&self, bytes: u64, max: u64) {
         let comes_near = self.saves.lock().comes_near(bytes, max);
         // A statement of its own, so that nothing is logged under the lock.
         if comes_near {
@@ -134,12 +136,12 @@ impl Agent {
     }
 
     /// Drops the last snapshot of a stateful agent. Snapshots that revisions handed over stay.
-    pub(crate) async fn discard(&self) -> Result<(), CommitError> {
+    pub(crate) async fn discard_memory(&self) -> Result<(), CommitError> {
         self.context.store.snapshots().discard(self.name.shared()).await
     }
 
     /// Returns the snapshot that a revision handed over; `None` if it had none.
-    pub(crate) fn handed_over(&self, revision: u64) -> Result<Option<Bytes>, String> {
+    pub(crate) fn handoff_memory(&self, revision: u64) -> Result<Option<Bytes>, String> {
         Ok(self.context.store.snapshots().handed_over(self.name.as_str(), revision)?.map(|snapshot| snapshot.data))
     }
 
@@ -155,7 +157,7 @@ impl Agent {
     }
 
     /// Restores the snapshot that a revision handed over as the agent's memory.
-    pub(crate) async fn take_back(&self, revision: u64) -> Result<(), CommitError> {
+    pub(crate) async fn restore_handoff(&self, revision: u64) -> Result<(), CommitError> {
         self.context.store.snapshots().restore_handoff(self.name.shared(), revision).await
     }
 }

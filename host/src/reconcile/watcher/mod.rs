@@ -168,7 +168,7 @@ impl ScanSchedule {
         if all {
             self.every = TokioInstant::now() + FULL_SCAN_INTERVAL.max(took * MAX_SCAN_SHARE);
         }
-        if found.more {
+        if found.watches_new_folders {
             // Changes made in them since the scan caused no event.
             self.hint(ScanHints::ALL);
         }

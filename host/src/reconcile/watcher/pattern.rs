@@ -18,13 +18,13 @@ const MAX_ALTERNATIVES: usize = 1_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Pattern {
     /// The text of the declaration, with its alternatives.
-    pub(crate) written: String,
+    pub(crate) text: String,
     /// The absolute path before the first wildcard. It may lead through links and need not exist.
     pub(crate) base: PathBuf,
     /// Matches the path below the base. `None` stands for the file itself, or a folder with everything in it.
-    below: Option<GlobMatcher>,
+    matcher: Option<GlobMatcher>,
     /// Names of [`NOT_SOURCES`] that occur in the pattern itself.
-    named: Vec<&'static str>,
+    named_exclusions: Vec<&'static str>,
 }
 
 impl Pattern {
@@ -55,29 +55,29 @@ impl Pattern {
         if rest.contains(&"..") {
             return Err("it has `..` after a wildcard; begin it with the folder that is meant".to_owned());
         }
-        let below = match rest.join("/") {
+        let matcher = match rest.join("/") {
             rest if rest.is_empty() => None,
             rest => Some(GlobBuilder::new(&rest).build().map_err(|error| error.kind().to_string())?.compile_matcher()),
         };
-        let named = NOT_SOURCES.iter().copied().filter(|name| rest.contains(name)).collect();
-        Ok(Self { written: written.to_owned(), base, below, named })
+        let named_exclusions = NOT_SOURCES.iter().copied().filter(|name| rest.contains(name)).collect();
+        Ok(Self { text: written.to_owned(), base, matcher, named_exclusions })
     }
 
     /// Returns `true` if the file at this path below the base is a source. An empty path is the base itself.
     pub(crate) fn matches(&self, below: &Path) -> bool {
         if below.as_os_str().is_empty() {
-            return self.below.is_none();
+            return self.matcher.is_none();
         }
         !self.is_excluded(below)
             && !is_temporary(below.file_name().unwrap_or_default())
-            && self.below.as_ref().is_none_or(|glob| glob.is_match(below))
+            && self.matcher.as_ref().is_none_or(|glob| glob.is_match(below))
     }
 
     /// Returns `true` if the folder at this path below the base is not searched.
     pub(crate) fn is_excluded(&self, below: &Path) -> bool {
         below.components().any(|part| match part {
             Component::Normal(name) => {
-                NOT_SOURCES.iter().any(|known| name == OsStr::new(known) && !self.named.contains(known))
+                NOT_SOURCES.iter().any(|known| name == OsStr::new(known) && !self.named_exclusions.contains(known))
             }
             _ => false,
         })
@@ -85,7 +85,7 @@ impl Pattern {
 
     /// Returns the text of this pattern with another base, for a suggestion.
     pub(crate) fn written_from(&self, base: &str) -> String {
-        match &self.below {
+        match &self.matcher {
             Some(glob) => format!("{base}/{}", glob.glob()),
             None => base.to_owned(),
         }

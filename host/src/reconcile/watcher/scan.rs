@@ -57,7 +57,7 @@ pub(super) struct ScanResult {
     /// The reasons to wake the reconciler.
     pub(super) wakes: Vec<Wake>,
     /// Set if folders are watched that were not before: changes made in them before the watch may have been missed.
-    pub(super) more: bool,
+    pub(super) watches_new_folders: bool,
 }
 
 /// The watched folders with the names that matter in each.
@@ -68,7 +68,7 @@ type FolderNames = BTreeMap<PathBuf, BTreeSet<OsString>>;
 struct ScannedFile {
     stamp: Option<FileStamp>,
     /// Set if any later write has to change the stamp. It is not if the file is younger than [`TIMESTAMP_GRANULARITY`].
-    certain: bool,
+    is_certain: bool,
 }
 
 /// The followed files with their state at the last scan.
@@ -193,10 +193,10 @@ impl WatchedFiles {
                 sources.scan(&self.followed);
             }
         }
-        let more = inotify.is_some_and(|inotify| self.watch(inotify));
+        let watches_new_folders = inotify.is_some_and(|inotify| self.watch(inotify));
         // Read after the watch is set: a change made later causes an event.
         let wakes = if hints.files { self.scan_files() } else { Vec::new() };
-        ScanResult { wakes, more }
+        ScanResult { wakes, watches_new_folders }
     }
 
     /// Watches all folders that matter. Returns `true` if some were not watched before.
@@ -223,21 +223,21 @@ impl WatchedFiles {
         let stamp = FileStamp::now(&self.followed.file);
         // The declaration is small and matters most, so that its content is compared even if its timestamps are
         // unchanged.
-        let held = std::fs::read(&self.followed.file).ok().map(|bytes| digest(&bytes));
+        let content = std::fs::read(&self.followed.file).ok().map(|bytes| digest(&bytes));
         // The stamp is compared as well: a file that is touched asks for another try after an error.
-        if (stamp, held) != self.file {
-            self.file = (stamp, held);
+        if (stamp, content) != self.file {
+            self.file = (stamp, content);
             wakes.push(Wake::File);
         }
         let examine = |path: &PathBuf| {
             let stamp = FileStamp::now(path);
             // A stamp of the future, or none, is no reason to look again and again.
-            let certain = stamp.and_then(|stamp| stamp.age()).is_none_or(|age| age >= TIMESTAMP_GRANULARITY);
-            (path.clone(), ScannedFile { stamp, certain })
+            let is_certain = stamp.and_then(|stamp| stamp.age()).is_none_or(|age| age >= TIMESTAMP_GRANULARITY);
+            (path.clone(), ScannedFile { stamp, is_certain })
         };
         let seen: BTreeMap<PathBuf, ScannedFile> = self.followed.components.iter().map(examine).collect();
         let is_changed = |(path, now): (&PathBuf, &ScannedFile)| {
-            self.components.get(path).is_none_or(|before| before.stamp != now.stamp || !before.certain)
+            self.components.get(path).is_none_or(|before| before.stamp != now.stamp || !before.is_certain)
         };
         if seen.iter().any(is_changed) {
             wakes.push(Wake::Components);
@@ -278,8 +278,8 @@ impl BuildSources {
         self.builds.retain(|command| now.builds.contains_key(command));
         let excluded = now.excluded();
         for (command, patterns) in &self.patterns {
-            for alternatives in patterns.chunk_by(|one, other| one.written == other.written) {
-                let known = before.builds.get(command).is_some_and(|known| known.contains(&alternatives[0].written));
+            for alternatives in patterns.chunk_by(|one, other| one.text == other.text) {
+                let known = before.builds.get(command).is_some_and(|known| known.contains(&alternatives[0].text));
                 // Once for each new pattern: a scan every few seconds would repeat the warning.
                 if !known && let Some((message, help)) = no_match_warning(alternatives, &now.dir, &excluded) {
                     tracing::warn!(command, "{message}; {help}");

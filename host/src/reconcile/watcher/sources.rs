@@ -43,10 +43,10 @@ pub(super) fn changed(before: &SourceStamps, now: &SourceStamps) -> SourceChange
         match before.get(path) {
             Some(known) if known == mark => {}
             Some(_) => _ = changed.edited.insert(path.clone()),
-            None => _ = changed.others.insert(path.clone()),
+            None => _ = changed.added_or_removed.insert(path.clone()),
         }
     }
-    changed.others.extend(before.keys().filter(|path| !now.contains_key(*path)).cloned());
+    changed.added_or_removed.extend(before.keys().filter(|path| !now.contains_key(*path)).cloned());
     changed
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct SourceTree {
     /// The folders that were searched.
     pub(super) folders: BTreeSet<PathBuf>,
     /// The folders on the current way, by device and inode, to stop at links that form a cycle.
-    way: Vec<(u64, u64)>,
+    ancestors: Vec<(u64, u64)>,
 }
 
 impl SourceTree {
@@ -95,14 +95,14 @@ impl SourceTree {
     fn walk(&mut self, pattern: &Pattern, below: &Path, folder: &Metadata, excluded: &ExcludedFiles) -> usize {
         let id = (folder.dev(), folder.ino());
         // A folder on the current way is a link back to it.
-        if excluded.has(folder) || self.way.contains(&id) || self.folders.len() >= MAX_FILES {
+        if excluded.has(folder) || self.ancestors.contains(&id) || self.folders.len() >= MAX_FILES {
             return 0;
         }
         let path = pattern.base.join(below);
         // A folder that cannot be read has no sources: a build would not see them either.
         let Ok(entries) = fs::read_dir(&path) else { return 0 };
         self.folders.insert(path);
-        self.way.push(id);
+        self.ancestors.push(id);
         let mut found = 0;
         for entry in entries.flatten() {
             let below = below.join(entry.file_name());
@@ -121,7 +121,7 @@ impl SourceTree {
                 found += 1;
             }
         }
-        self.way.pop();
+        self.ancestors.pop();
         found
     }
 }
@@ -134,7 +134,7 @@ pub(crate) fn no_match_warning(patterns: &[Pattern], dir: &Path, excluded: &Excl
     if patterns.iter().any(|pattern| tree.add(pattern, excluded) > 0) {
         return None;
     }
-    let written = &pattern.written;
+    let written = &pattern.text;
     if !pattern.base.exists() {
         let message = format!(
             "the pattern `{written}` of build.watch matches no file: {} is not there",

@@ -21,7 +21,7 @@ pub(crate) struct WatchSet {
     pub(crate) builds: BTreeMap<String, BTreeSet<String>>,
     /// Paths that are never sources: built components and the data folder. A build that watched its own output would
     /// run for ever.
-    made: BTreeSet<PathBuf>,
+    outputs: BTreeSet<PathBuf>,
 }
 
 impl WatchSet {
@@ -36,12 +36,12 @@ impl WatchSet {
             }
             if let Some(build) = &spec.build {
                 followed.builds.entry(build.command.clone()).or_default().extend(build.watch.iter().cloned());
-                followed.made.insert(component);
+                followed.outputs.insert(component);
             }
         }
         // Without builds no folder is searched for sources.
         if !followed.builds.is_empty() {
-            followed.made.insert(data.to_owned());
+            followed.outputs.insert(data.to_owned());
         }
         followed
     }
@@ -62,6 +62,6 @@ impl WatchSet {
 
     /// Returns the files that are excluded from the sources whatever a pattern says.
     pub(crate) fn excluded(&self) -> ExcludedFiles {
-        ExcludedFiles::new(&self.made)
+        ExcludedFiles::new(&self.outputs)
     }
 }

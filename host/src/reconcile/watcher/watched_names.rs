@@ -47,15 +47,15 @@ pub(super) struct WatchedNames<'a> {
     pub(super) names: BTreeMap<PathBuf, BTreeSet<OsString>>,
     /// The real paths of the files. A file that does not exist yet is included if its folder does.
     pub(super) files: BTreeSet<PathBuf>,
-    kind: &'a dyn Fn(&Path) -> EntryKind,
+    kind_of: &'a dyn Fn(&Path) -> EntryKind,
     /// The kinds that were read already. Thousands of components may share a folder.
-    known: HashMap<PathBuf, EntryKind>,
+    kinds: HashMap<PathBuf, EntryKind>,
 }
 
 impl<'a> WatchedNames<'a> {
     /// Creates an empty collection. `kind` reads the entry at a path that leads through no links.
-    pub(super) fn new(kind: &'a dyn Fn(&Path) -> EntryKind) -> Self {
-        Self { names: BTreeMap::new(), files: BTreeSet::new(), kind, known: HashMap::new() }
+    pub(super) fn new(kind_of: &'a dyn Fn(&Path) -> EntryKind) -> Self {
+        Self { names: BTreeMap::new(), files: BTreeSet::new(), kind_of, kinds: HashMap::new() }
     }
 
     /// Adds the folders and names of an absolute path. Returns the real path if the file exists.
@@ -71,7 +71,7 @@ impl<'a> WatchedNames<'a> {
             }
             let next = at.join(&part);
             self.note(&at, &part);
-            let kind = self.known.entry(next.clone()).or_insert_with_key(|path| (self.kind)(path));
+            let kind = self.kinds.entry(next.clone()).or_insert_with_key(|path| (self.kind_of)(path));
             match kind {
                 EntryKind::Missing => {
                     if left.is_empty() {

@@ -163,7 +163,7 @@ impl RandomRun {
         }
         if self.random.one_in(8) {
             let timer = TimerName::Name(self.random.pick(&["alarm", "nap"]).to_owned());
-            commit.cancels.push(TimerCancel { timer, found: None, told: self.random.one_in(4) });
+            commit.cancels.push(TimerCancel { timer, found: None, was_reported: self.random.one_in(4) });
         }
         if self.random.one_in(6) {
             let conversation = format!("c-{}", self.random.below(40));

@@ -192,7 +192,7 @@ pub(in crate::store) fn check_cancels(
     cancels: &[TimerCancel],
 ) -> rusqlite::Result<Result<Vec<FoundTimer>, CommitError>> {
     let mut cancelled = Vec::new();
-    for TimerCancel { timer, found: expected, told } in cancels {
+    for TimerCancel { timer, found: expected, was_reported: told } in cancels {
         let found = find(transaction, sender, timer)?;
         // It has fired, or another of the name was set, since the handler asked.
         if *told && found.as_ref().map(|found| &found.id) != expected.as_ref() {
@@ -209,7 +209,7 @@ pub(in crate::store) fn find_replaced(
     commit: &Commit,
     cancelled: &mut Vec<FoundTimer>,
 ) -> rusqlite::Result<()> {
-    for sent in commit.sends.iter().filter(|sent| sent.ends.is_none()) {
+    for sent in commit.sends.iter().filter(|sent| sent.exceeded_limit.is_none()) {
         if let Some(name) = &sent.envelope.timer {
             add(cancelled, find(transaction, &sent.envelope.message.sender, &TimerName::Name(name.clone()))?);
         }
@@ -230,7 +230,7 @@ pub(in crate::store) fn replaced_within(before: &[Dispatch], envelope: &Envelope
         other.timer.as_ref() == Some(name) && other.message.sender == envelope.message.sender
     };
     // The last of the name has replaced those before it.
-    let replaced = before.iter().rev().filter(|sent| sent.ends.is_none()).find(same)?;
+    let replaced = before.iter().rev().filter(|sent| sent.exceeded_limit.is_none()).find(same)?;
     let (seq, message) = (replaced.seq.filter(|_| replaced.envelope.waits)?, &replaced.envelope.message);
     let closed = ClosedQuestion {
         conversation: message.conversation_id.clone(),

@@ -204,7 +204,7 @@ impl<'t> Decider<'t> {
 
 /// Gives sequence numbers to the messages of a commit; returns that of the message that is given up.
 fn number(counters: &mut Counters, commit: &mut Commit) -> Option<u64> {
-    for sent in commit.sends.iter_mut().filter(|sent| sent.ends.is_none()) {
+    for sent in commit.sends.iter_mut().filter(|sent| sent.exceeded_limit.is_none()) {
         let envelope = &mut sent.envelope;
         if envelope.waits && envelope.due.is_some() {
             // The number is of the timer row alone: the message gets another when it moves to its mailbox.
@@ -214,7 +214,7 @@ fn number(counters: &mut Counters, commit: &mut Commit) -> Option<u64> {
             envelope.seq = sent.seq;
         }
     }
-    for sent in commit.sends.iter_mut().filter(|sent| sent.ends.is_some()) {
+    for sent in commit.sends.iter_mut().filter(|sent| sent.exceeded_limit.is_some()) {
         sent.seq = sent.envelope.seq.or_else(|| Some(counters.next_seq()));
     }
     commit.dead.as_ref().map(|dead| dead.envelope.seq.unwrap_or_else(|| counters.next_seq()))
@@ -317,7 +317,7 @@ fn push_handled(counters: &mut Counters, record: &mut Record<'_>, (seq, revision
 
 /// Adds the messages that are sent: for their mailboxes, for their time, or as dead letters.
 fn push_sends<'a>(counters: &mut Counters, record: &mut Record<'a>, commit: &'a Commit) {
-    for (index, sent) in commit.sends.iter().enumerate().filter(|(_, sent)| sent.ends.is_none()) {
+    for (index, sent) in commit.sends.iter().enumerate().filter(|(_, sent)| sent.exceeded_limit.is_none()) {
         let envelope = &*sent.envelope;
         if let Some(found) = timers::replaced_within(&commit.sends[..index], envelope) {
             counters.gate.close_question(&found.closed);
@@ -334,7 +334,7 @@ fn push_sends<'a>(counters: &mut Counters, record: &mut Record<'a>, commit: &'a 
         }
     }
     for sent in &commit.sends {
-        let (Some(limit), Some(seq)) = (sent.ends, sent.seq) else { continue };
+        let (Some(limit), Some(seq)) = (sent.exceeded_limit, sent.seq) else { continue };
         if counters.keeps_messages && sent.envelope.seq.is_some() {
             push_handled(counters, record, (seq, 0, 0));
         }

@@ -149,12 +149,12 @@ impl Instance {
 
     /// Returns `true` if the last HTTP call set a response and finished its body.
     pub(in crate::wasm) fn has_answered(&self) -> bool {
-        self.store.data().answered.is_whole()
+        self.store.data().answered.is_complete()
     }
 
     /// Returns `true` if the last HTTP call set a response with a body that it did not finish.
     pub(in crate::wasm) fn left_its_body(&mut self) -> bool {
-        self.store.data().answered.is_part() && !self.store.data_mut().answers_without_body()
+        self.store.data().answered.is_body_open() && !self.store.data_mut().answers_without_body()
     }
 
     /// Returns the details of a call that failed without a trap.
@@ -269,7 +269,7 @@ impl Instance {
             .data_mut()
             .http()
             .new_response_outparam_from_callback(move |response| {
-                answered.sends(&response);
+                answered.note_response_set(&response);
                 if let Ok(response) = &response {
                     status.store(response.status().as_u16(), Ordering::Relaxed);
                 }

@@ -109,7 +109,7 @@ impl Ctx {
             return self.write(key, Some(sum));
         }
         // A read without a conflict check, to report a value that is not a number here instead of at commit.
-        let read = self.host().read(self.who.name(), &key).map_err(StateError::Unavailable)?.what;
+        let read = self.host().read(self.who.name(), &key).map_err(StateError::Unavailable)?.value;
         let limits = self.limits();
         let mut effects = self.effects.lock();
         if effects.closed {

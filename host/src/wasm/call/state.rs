@@ -25,7 +25,7 @@ impl Ctx {
         }
         // Before the guard below, because it takes the same lock.
         let reserved = self.is_reserved(key);
-        let Seen { what: read, durable } = self.host().read(self.who.name(), key).map_err(StateError::Unavailable)?;
+        let Seen { value: read, durable } = self.host().read(self.who.name(), key).map_err(StateError::Unavailable)?;
         let version = read.as_ref().map_or(0, |read| read.version);
         let mut effects = self.effects.lock();
         // The first version that was read is the one to check.
@@ -90,7 +90,7 @@ impl Ctx {
         }
         let mut replaced = 0;
         for old in effects.writes.keys().map(String::as_str).chain([key]) {
-            if let Some(read) = self.host().read(self.who.name(), old).map_err(StateError::Unavailable)?.what {
+            if let Some(read) = self.host().read(self.who.name(), old).map_err(StateError::Unavailable)?.value {
                 replaced += size(old, &read.value);
             }
         }
@@ -159,7 +159,7 @@ impl state::Host for Ctx {
         let kept = match self.host().keys(self.who.name(), &prefix, cursor.as_deref(), ask) {
             Ok(seen) => {
                 effects.reads_uncommitted |= !seen.durable;
-                seen.what
+                seen.value
             }
             Err(why) => return Ok(Err(StateError::Unavailable(why))),
         };

@@ -19,7 +19,7 @@ impl Ctx {
             return Ok(false);
         }
         let is_there = found.is_some();
-        effects.cancels.push(TimerCancel { timer, found, told: true });
+        effects.cancels.push(TimerCancel { timer, found, was_reported: true });
         Ok(is_there)
     }
 }

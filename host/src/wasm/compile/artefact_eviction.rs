@@ -59,13 +59,13 @@ impl Runtime {
         let mut used: HashSet<String> = used.iter().map(ToString::to_string).collect();
         programs.retain(|(digest, _), slot| {
             // A second reference means that the program is being made.
-            let held = Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|program| program.strong_count() > 0);
-            if held {
+            let in_use = Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|program| program.strong_count() > 0);
+            if in_use {
                 // A program in use may have left the settings already; its artefact serves the next start of the same
                 // bytes.
                 used.insert(digest.to_string());
             }
-            held
+            in_use
         });
         // Only logged: a full folder costs disk space, and the host runs as well with it.
         if let Err(error) = self.artefacts.evict(&used, engines, starting) {

@@ -104,7 +104,7 @@ impl Runtime {
             };
             // Searched while queued: an instance that becomes idle is either found here or wakes this waiter. Behind
             // other waiters the search is pointless, because they would have been woken for any idle instance.
-            if (waits.before == 0 || is_starved)
+            if (waits.waiters_ahead == 0 || is_starved)
                 && let Some(slot) = self.evict_idle()
             {
                 // Before the next waiter is woken, so that this one is not the next.

@@ -62,7 +62,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
                 finished => finished,
             };
             if finished.is_ok() {
-                data.answered.finishes();
+                data.answered.note_body_finished();
             }
             Ok((finished,))
         },

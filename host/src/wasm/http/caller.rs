@@ -53,85 +53,85 @@ impl From<BodyError> for WasiHttpError {
 
 /// A record of the caller's actions in its call.
 #[derive(Debug, Default)]
-pub(in crate::wasm) struct Caller(Mutex<Actions>);
+pub(in crate::wasm) struct CallerActivity(Mutex<CallerActions>);
 
 #[derive(Debug, Default)]
-struct Actions {
+struct CallerActions {
     /// Bytes of the request that have arrived.
-    sent: u64,
+    received_bytes: u64,
     /// The total time for which the guest waited for the caller.
     waited: Duration,
     /// The time since when the guest waits for more of the request.
-    sending_since: Option<Instant>,
+    awaiting_request_since: Option<Instant>,
     /// The time since when the guest waits for the caller to take more of the response.
-    taking_since: Option<Instant>,
+    awaiting_reader_since: Option<Instant>,
     /// Set if the request body broke off.
     broke_off: bool,
     /// Set if the caller takes no more of the response.
-    left: bool,
+    is_gone: bool,
     /// Set if the caller ignores the content of the response.
-    wants_none: bool,
+    ignores_content: bool,
 }
 
-impl Actions {
+impl CallerActions {
     fn waited(&self, now: Instant) -> Duration {
         let since = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        self.waited + since(self.sending_since) + since(self.taking_since)
+        self.waited + since(self.awaiting_request_since) + since(self.awaiting_reader_since)
     }
 }
 
-impl Caller {
+impl CallerActivity {
     /// Notes a poll of the guest for more of the request; `came` is set if there was data.
-    fn sends(&self, came: bool) {
+    fn note_body_poll(&self, came: bool) {
         let mut done = self.0.lock();
         if came {
-            let since = done.sending_since.take();
+            let since = done.awaiting_request_since.take();
             done.waited += since.map_or(Duration::ZERO, |since| since.elapsed());
         } else {
             // The first poll without data counts: later ones are of the same wait.
-            done.sending_since.get_or_insert_with(Instant::now);
+            done.awaiting_request_since.get_or_insert_with(Instant::now);
         }
     }
 
     /// Notes that a chunk of the response was handed over. The guest waits until the caller asks for more.
-    pub(in crate::wasm) fn has_piece(&self) {
-        self.0.lock().taking_since.get_or_insert_with(Instant::now);
+    pub(in crate::wasm) fn note_chunk_ready(&self) {
+        self.0.lock().awaiting_reader_since.get_or_insert_with(Instant::now);
     }
 
     /// Notes that the caller asked for more of the response.
-    pub(in crate::wasm) fn asks(&self) {
+    pub(in crate::wasm) fn note_chunk_taken(&self) {
         let mut done = self.0.lock();
-        let since = done.taking_since.take();
+        let since = done.awaiting_reader_since.take();
         done.waited += since.map_or(Duration::ZERO, |since| since.elapsed());
     }
 
     /// Notes that the caller takes no more of the response.
-    pub(in crate::wasm) fn leaves(&self) {
-        self.0.lock().left = true;
+    pub(in crate::wasm) fn note_departure(&self) {
+        self.0.lock().is_gone = true;
     }
 
     /// Notes that the caller ignores the content: it asked with HEAD, or has it cached.
-    pub(in crate::wasm) fn wants_none(&self) {
-        self.0.lock().wants_none = true;
+    pub(in crate::wasm) fn note_content_ignored(&self) {
+        self.0.lock().ignores_content = true;
     }
 
     /// Returns `true` if a fault of the guest was caused by the caller. `time` is the limit of the call, and `starved`
     /// the memory limit if the guest was refused memory beyond it.
-    pub(in crate::wasm) fn caused(&self, fault: &Fault, time: Duration, starved: Option<u64>) -> bool {
+    pub(in crate::wasm) fn has_caused(&self, fault: &Fault, time: Duration, starved: Option<u64>) -> bool {
         let done = self.0.lock();
         // Other faults do not count against the guest anyway.
         if !fault.is_guests() {
             return false;
         }
-        if done.broke_off || done.left {
+        if done.broke_off || done.is_gone {
             return true;
         }
         match fault {
-            Fault::Time { .. } => done.wants_none || done.waited(Instant::now()) * CALLER_SHARE > time,
+            Fault::Time { .. } => done.ignores_content || done.waited(Instant::now()) * CALLER_SHARE > time,
             // Output is dropped at once, so that no back-pressure slows the guest down.
-            Fault::Cpu { .. } | Fault::Fuel { .. } => done.wants_none,
+            Fault::Cpu { .. } | Fault::Fuel { .. } => done.ignores_content,
             // The guest had to hold a body that is too large for it.
-            Fault::Trap { .. } => starved.is_some_and(|memory| done.sent > memory / LARGE_BODY_SHARE),
+            Fault::Trap { .. } => starved.is_some_and(|memory| done.received_bytes > memory / LARGE_BODY_SHARE),
             Fault::Start(_)
             | Fault::Restore(_)
             | Fault::Interrupted
@@ -146,30 +146,30 @@ impl Caller {
 }
 
 /// A request body that records the caller's actions.
-pub(in crate::wasm) struct Sending<B> {
+pub(in crate::wasm) struct CallerBody<B> {
     body: B,
-    caller: Arc<Caller>,
+    caller: Arc<CallerActivity>,
 }
 
-impl<B> Sending<B> {
+impl<B> CallerBody<B> {
     /// Wraps a body that `caller` sends.
-    pub(in crate::wasm) fn new(body: B, caller: &Arc<Caller>) -> Self {
+    pub(in crate::wasm) fn new(body: B, caller: &Arc<CallerActivity>) -> Self {
         Self { body, caller: Arc::clone(caller) }
     }
 }
 
-impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Sending<B> {
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for CallerBody<B> {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         // An end and an error count as data as well: the wait is over.
-        self.caller.sends(polled.is_ready());
+        self.caller.note_body_poll(polled.is_ready());
         match &polled {
             Poll::Ready(Some(Err(_))) => self.caller.0.lock().broke_off = true,
             Poll::Ready(Some(Ok(frame))) => {
-                self.caller.0.lock().sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.caller.0.lock().received_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
             Poll::Ready(None) | Poll::Pending => {}
         }
@@ -185,10 +185,10 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Sending<B> {
     }
 }
 
-impl<B> Drop for Sending<B> {
+impl<B> Drop for CallerBody<B> {
     fn drop(&mut self) {
         // The guest no longer waits for the rest.
-        self.caller.sends(true);
+        self.caller.note_body_poll(true);
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
     use crate::message::Diagnostics;
 
-    type Did = fn(&Caller);
+    type Did = fn(&CallerActivity);
 
     fn trap() -> Fault {
         Fault::Trap { message: "unreachable".to_owned(), diagnostics: Diagnostics::default() }
@@ -208,12 +208,12 @@ mod tests {
         let (short, long) = (Duration::from_nanos(1), Duration::from_secs(3_600));
         let time = |limit| Fault::Time { limit, diagnostics: Diagnostics::default() };
         let table: &[(&str, Did, Fault, Duration, bool)] = &[
-            ("it sent much", |caller| caller.0.lock().sent = 1_000, trap(), long, true),
-            ("it sent little", |caller| caller.0.lock().sent = 100, trap(), long, false),
+            ("it sent much", |caller| caller.0.lock().received_bytes = 1_000, trap(), long, true),
+            ("it sent little", |caller| caller.0.lock().received_bytes = 100, trap(), long, false),
             ("nothing", |_| (), trap(), long, false),
             ("nothing", |_| (), time(long), long, false),
-            ("it left", Caller::leaves, trap(), long, true),
-            ("it left", Caller::leaves, Fault::Interrupted, long, false),
+            ("it left", CallerActivity::note_departure, trap(), long, true),
+            ("it left", CallerActivity::note_departure, Fault::Interrupted, long, false),
             (
                 "it broke off",
                 |caller| caller.0.lock().broke_off = true,
@@ -221,26 +221,26 @@ mod tests {
                 long,
                 true,
             ),
-            ("it still sends", |caller| caller.sends(false), time(short), short, true),
-            ("it still sends", |caller| caller.sends(false), time(long), long, false),
-            ("it still sends", |caller| caller.sends(false), trap(), short, false),
-            ("it has sent", |caller| caller.sends(true), time(short), short, false),
-            ("it takes nothing", Caller::has_piece, time(short), short, true),
-            ("it wants nothing", Caller::wants_none, time(long), long, true),
+            ("it still sends", |caller| caller.note_body_poll(false), time(short), short, true),
+            ("it still sends", |caller| caller.note_body_poll(false), time(long), long, false),
+            ("it still sends", |caller| caller.note_body_poll(false), trap(), short, false),
+            ("it has sent", |caller| caller.note_body_poll(true), time(short), short, false),
+            ("it takes nothing", CallerActivity::note_chunk_ready, time(short), short, true),
+            ("it wants nothing", CallerActivity::note_content_ignored, time(long), long, true),
             (
                 "it wants nothing",
-                Caller::wants_none,
+                CallerActivity::note_content_ignored,
                 Fault::Cpu { limit: short, diagnostics: Diagnostics::default() },
                 long,
                 true,
             ),
-            ("it wants nothing", Caller::wants_none, trap(), long, false),
+            ("it wants nothing", CallerActivity::note_content_ignored, trap(), long, false),
         ];
         for (did, act, fault, limit, expected) in table {
-            let caller = Caller::default();
+            let caller = CallerActivity::default();
             act(&caller);
             std::thread::yield_now();
-            assert_eq!(caller.caused(fault, *limit, Some(4_000)), *expected, "{did}: {fault}, {limit:?}");
+            assert_eq!(caller.has_caused(fault, *limit, Some(4_000)), *expected, "{did}: {fault}, {limit:?}");
         }
     }
 }

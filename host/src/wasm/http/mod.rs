@@ -29,7 +29,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::message::{CallContext, Diagnostics, Effects, Fault};
 use crate::wasm::http::bodyless::is_bodyless;
-use crate::wasm::http::caller::{BodyError, Caller, Sending};
+use crate::wasm::http::caller::{BodyError, CallerActivity, CallerBody};
 use crate::wasm::http::end::{EndListener, Ended, HttpEnd, Running};
 use crate::wasm::http::response::{ResponseBody, ResponseError, length, without_body};
 use crate::wasm::pool::lease::Lease;
@@ -104,8 +104,8 @@ where
         let (sender, receiver) = oneshot::channel::<Head>();
         let mut listener = EndListener(Some(ended));
         let (method, time) = (self.request.method().clone(), self.time);
-        let caller = Arc::<Caller>::default();
-        let request = self.request.map(|body| Sending::new(body, &caller));
+        let caller = Arc::<CallerActivity>::default();
+        let request = self.request.map(|body| CallerBody::new(body, &caller));
         let serving = Arc::clone(&caller);
         let running: Running = Box::pin(async move {
             tokio::select! {
@@ -126,7 +126,7 @@ where
                 });
             }
             Err(fault) => {
-                let by_caller = progress.is_by_caller() || caller.caused(&fault, time, None);
+                let by_caller = progress.is_by_caller() || caller.has_caused(&fault, time, None);
                 listener.notify(HttpEnd { cpu: progress.cpu(), by_caller, ..fault.clone().into() });
                 return Err(Unanswered::Fault(fault));
             }
@@ -147,7 +147,7 @@ where
         match (progress, response.body_mut()) {
             (Progress::Ended(end), _) => listener.notify(end),
             (Progress::Running(running), ResponseBody::Open(open)) => {
-                open.carry(running, listener, caller, length);
+                open.attach_guest(running, listener, caller, length);
             }
             // Cannot happen: only the body of a guest that has ended is complete.
             (Progress::Running(_), ResponseBody::Whole(_)) => {}
@@ -253,7 +253,7 @@ impl Lease {
         work: CallContext,
         time: Duration,
         sender: oneshot::Sender<Head>,
-        caller: &Caller,
+        caller: &CallerActivity,
     ) -> HttpEnd
     where
         B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
@@ -272,7 +272,7 @@ impl Lease {
             result = Err(Fault::NoResponse { why, diagnostics: diagnostics.clone() });
         }
         let starved = self.instance().starved();
-        let by_caller = result.as_ref().err().is_some_and(|fault| caller.caused(fault, time, starved));
+        let by_caller = result.as_ref().err().is_some_and(|fault| caller.has_caused(fault, time, starved));
         match &result {
             Err(fault) if !ended && fault.is_guests() && !by_caller => self.fail(fault, FaultHistory::First),
             Ok(()) | Err(_) => self.finish(ended && answered),

@@ -13,7 +13,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::message::Fault;
 use crate::wasm::http::body_recorder::BodyRecorder;
-use crate::wasm::http::caller::Caller;
+use crate::wasm::http::caller::CallerActivity;
 use crate::wasm::http::end::{EndListener, Running};
 
 /// The time for a guest to end after the reader of its response has left: its next write fails, and it may clean up.
@@ -37,7 +37,7 @@ pub(in crate::wasm) fn without_body(response: http::Response<ResponseBody>) -> h
     response.map(|body| match body {
         ResponseBody::Whole(data) => ResponseBody::Whole(data),
         ResponseBody::Open(mut open) => {
-            open.caller.wants_none();
+            open.caller.note_content_ignored();
             tokio::spawn(async move {
                 // Polled only until the guest ends.
                 while let Some(Ok(_)) = std::future::poll_fn(|cx| open.poll(cx)).await {}
@@ -62,11 +62,11 @@ pub(crate) struct OpenBody {
     /// The guest's failure, until it is passed to the reader of the body.
     failed: Option<Fault>,
     /// Frames that were read ahead.
-    ahead: VecDeque<Frame<Bytes>>,
+    read_ahead: VecDeque<Frame<Bytes>>,
     body: HyperOutgoingBody,
     listener: EndListener,
     /// The reader of the body.
-    caller: Arc<Caller>,
+    caller: Arc<CallerActivity>,
     /// The length in the head, if it is there.
     length: Option<u64>,
     /// The bytes that were read so far.
@@ -90,17 +90,17 @@ pub(crate) enum ResponseError {
 }
 
 impl ResponseBody {
-    /// Wraps a body of a guest that has ended, or that is added by [`OpenBody::carry`].
+    /// Wraps a body of a guest that has ended, or that is added by [`OpenBody::attach_guest`].
     pub(in crate::wasm) fn open(body: HyperOutgoingBody) -> Self {
         Self::begun(body, VecDeque::new())
     }
 
     /// Wraps a body whose first frames were read ahead.
-    fn begun(body: HyperOutgoingBody, ahead: VecDeque<Frame<Bytes>>) -> Self {
+    fn begun(body: HyperOutgoingBody, read_ahead: VecDeque<Frame<Bytes>>) -> Self {
         Self::Open(Box::new(OpenBody {
             running: None,
             failed: None,
-            ahead,
+            read_ahead,
             body,
             listener: EndListener(None),
             caller: Arc::default(),
@@ -149,11 +149,11 @@ impl ResponseBody {
 
 impl OpenBody {
     /// Attaches the guest that still writes the body.
-    pub(in crate::wasm) fn carry(
+    pub(in crate::wasm) fn attach_guest(
         &mut self,
         running: Running,
         listener: EndListener,
-        caller: Arc<Caller>,
+        caller: Arc<CallerActivity>,
         length: Option<u64>,
     ) {
         self.running = Some(running);
@@ -172,11 +172,11 @@ impl OpenBody {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        self.caller.asks();
+        self.caller.note_chunk_taken();
         let polled = self.poll_body(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             self.read += frame.data_ref().map_or(0, |data| data.len() as u64);
-            self.caller.has_piece();
+            self.caller.note_chunk_ready();
         }
         if let (Some(recorder), Poll::Ready(part)) = (&mut self.recorder, &polled) {
             recorder.record(part.as_ref());
@@ -185,7 +185,7 @@ impl OpenBody {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        if let Some(frame) = self.ahead.pop_front() {
+        if let Some(frame) = self.read_ahead.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
         self.drive(cx);
@@ -233,7 +233,7 @@ impl Drop for OpenBody {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
         // Stops the caller's clock: the reader takes no more.
-        self.caller.asks();
+        self.caller.note_chunk_taken();
         let mut listener = EndListener(self.listener.0.take());
         // The runtime is gone when the host ends, and the guest ends with it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -242,7 +242,7 @@ impl Drop for OpenBody {
             runtime.spawn(async move { listener.notify(running.await) });
             return;
         }
-        self.caller.leaves();
+        self.caller.note_departure();
         runtime.spawn(async move {
             // The next write fails. A guest that does not write is dropped after the timeout, and dropping `listener`
             // reports that.

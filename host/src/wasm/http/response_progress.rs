@@ -20,7 +20,7 @@ const FINISHED: u8 = 2;
 impl ResponseProgress {
     /// Notes that the guest has set its response, or an error in place of one. An informational response does not
     /// count.
-    pub(in crate::wasm) fn sends(&self, response: &Result<http::Response<HyperOutgoingBody>, ErrorCode>) {
+    pub(in crate::wasm) fn note_response_set(&self, response: &Result<http::Response<HyperOutgoingBody>, ErrorCode>) {
         let Ok(response) = response else { return };
         if response.status().is_informational() {
             return;
@@ -32,17 +32,17 @@ impl ResponseProgress {
     }
 
     /// Notes that the guest has finished a body.
-    pub(in crate::wasm) fn finishes(&self) {
+    pub(in crate::wasm) fn note_body_finished(&self) {
         self.0.fetch_or(FINISHED, Ordering::Relaxed);
     }
 
     /// Returns `true` if the guest has set a response and not finished its body.
-    pub(in crate::wasm) fn is_part(&self) -> bool {
+    pub(in crate::wasm) fn is_body_open(&self) -> bool {
         self.0.load(Ordering::Relaxed) == SENT
     }
 
     /// Returns `true` if the guest has set a response and finished its body.
-    pub(in crate::wasm) fn is_whole(&self) -> bool {
+    pub(in crate::wasm) fn is_complete(&self) -> bool {
         self.0.load(Ordering::Relaxed) == SENT | FINISHED
     }
 }

@@ -44,7 +44,7 @@ impl Pool {
         // The permit first: without one, an instance would be taken from the idle ones and only wait.
         let permit = self.permits.take_by(deadline).await.map_err(overloaded)?;
         let warm = self.take_idle();
-        let held = match warm {
+        let leased = match warm {
             Some(idle) => {
                 self.listing.mark_used();
                 (idle.instance, idle.slot)
@@ -62,7 +62,7 @@ impl Pool {
                 )
             }
         };
-        Ok(Lease::new(self, held, permit))
+        Ok(Lease::new(self, leased, permit))
     }
 
     /// Waits for the end of the pause after failures (SPEC §7, supervision).
@@ -120,7 +120,7 @@ impl Pool {
         };
         let asked = async {
             let Some(mut lease) = lease else {
-                return self.try_out().await.map_err(|fault| fault.to_string());
+                return self.check_start().await.map_err(|fault| fault.to_string());
             };
             let answer = lease.instance().check(time).await.map_err(|fault| fault.to_string())?;
             lease.finish(true);
@@ -137,24 +137,24 @@ impl Pool {
 /// after a trap and for a call that was broken off.
 pub(crate) struct Lease {
     pool: Arc<Pool>,
-    held: Option<(Box<Instance>, InstanceSlot)>,
+    leased: Option<(Box<Instance>, InstanceSlot)>,
     _permit: CallPermit,
 }
 
 impl Lease {
-    pub(in crate::wasm) fn new(pool: &Arc<Pool>, held: (Box<Instance>, InstanceSlot), permit: CallPermit) -> Self {
-        Self { pool: Arc::clone(pool), held: Some(held), _permit: permit }
+    pub(in crate::wasm) fn new(pool: &Arc<Pool>, leased: (Box<Instance>, InstanceSlot), permit: CallPermit) -> Self {
+        Self { pool: Arc::clone(pool), leased: Some(leased), _permit: permit }
     }
 
     /// Returns the leased instance.
     pub(crate) fn instance(&mut self) -> &mut Instance {
-        &mut self.held.as_mut().expect("a lease holds its instance until it is finished").0
+        &mut self.leased.as_mut().expect("a lease holds its instance until it is finished").0
     }
 
     /// Keeps the instance in `kept` after a call that ended well, or returns it if it must not be reused or other
     /// callers wait for it or its slot.
     pub(crate) fn keep(mut self, kept: &mut HeldLease) {
-        let keeps = self.held.as_mut().is_some_and(|(instance, _)| self.pool.may_keep(instance));
+        let keeps = self.leased.as_mut().is_some_and(|(instance, _)| self.pool.may_keep(instance));
         if keeps {
             kept.0 = Some(self);
         } else {
@@ -174,7 +174,7 @@ impl Lease {
 
     /// Returns the instance to its pool, where it ends unless `well` is set.
     pub(crate) fn finish(mut self, well: bool) {
-        if let Some((instance, slot)) = self.held.take() {
+        if let Some((instance, slot)) = self.leased.take() {
             self.pool.give_back(instance, slot, well);
         }
     }
@@ -190,7 +190,7 @@ impl HeldLease {
     pub(crate) fn take(&mut self, pool: &Arc<Pool>) -> Option<Lease> {
         let mut lease = self.0.take()?;
         // A reload may have lowered the number of uses.
-        if Arc::ptr_eq(&lease.pool, pool) && pool.may_use(lease.instance()) {
+        if Arc::ptr_eq(&lease.pool, pool) && pool.has_uses_left(lease.instance()) {
             return Some(lease);
         }
         lease.finish(true);
@@ -208,7 +208,7 @@ impl Drop for HeldLease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.held.take().is_some() {
+        if self.leased.take().is_some() {
             // The condition has dropped the instance and its slot, so that `refill` finds the slot free.
             self.pool.ended();
             self.pool.refill();

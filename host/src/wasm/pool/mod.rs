@@ -145,8 +145,8 @@ impl Pool {
 
     /// Changes the number of calls for which an instance is used. Instances that have reached it end: idle ones now,
     /// others after their call.
-    pub(crate) fn set_reuse(&self, said: Option<u32>) {
-        let reuse = self.program.summary.reuse(said);
+    pub(crate) fn set_reuse(&self, declared: Option<u32>) {
+        let reuse = self.program.summary.reuse(declared);
         // A larger bound wears no instance out.
         if self.reuse.swap(reuse, Ordering::SeqCst) <= reuse {
             return;
@@ -198,7 +198,7 @@ impl Pool {
         loop {
             let idle = self.idle.lock().pop()?;
             // The bound may have been lowered while the instance was on its way back.
-            if self.may_use(&idle.instance) {
+            if self.has_uses_left(&idle.instance) {
                 return Some(idle);
             }
             self.live.fetch_sub(1, Ordering::Relaxed);
@@ -206,7 +206,7 @@ impl Pool {
     }
 
     /// Returns `true` if an instance has not reached its number of calls.
-    pub(in crate::wasm) fn may_use(&self, instance: &Instance) -> bool {
+    pub(in crate::wasm) fn has_uses_left(&self, instance: &Instance) -> bool {
         !self.is_evictable() || instance.uses() < self.reuse.load(Ordering::SeqCst)
     }
 

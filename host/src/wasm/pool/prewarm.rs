@@ -82,12 +82,12 @@ impl Pool {
     }
 
     /// Starts the instance of a stateful agent without a saved state.
-    pub(crate) async fn begin_anew(self: &Arc<Self>) -> Result<(), Fault> {
+    pub(crate) async fn start_without_state(self: &Arc<Self>) -> Result<(), Fault> {
         self.start_idle(self.runtime.slot().await, Memory::None).await
     }
 
     /// Starts the instance of a stateful agent with the state `saved`.
-    pub(crate) async fn take_up(self: &Arc<Self>, saved: &[u8]) -> Result<(), Fault> {
+    pub(crate) async fn start_with_state(self: &Arc<Self>, saved: &[u8]) -> Result<(), Fault> {
         self.start_idle(self.runtime.slot().await, Memory::Given(saved)).await
     }
 
@@ -103,7 +103,7 @@ impl Pool {
     }
 
     /// Starts an instance without a snapshot, runs its health check, and ends it.
-    pub(crate) async fn try_out(&self) -> Result<(), Fault> {
+    pub(crate) async fn check_start(&self) -> Result<(), Fault> {
         // The trial counts against the host's bound as any instance, and not against `instances.max`.
         let _slot = self.runtime.slot().await;
         let mut instance = Instance::start(&self.program, &self.environment).await?;

@@ -102,7 +102,7 @@ pub(in crate::wasm) struct QueuedWaiter {
     /// Resolves when the waiter is woken or handed a slot.
     pub(in crate::wasm) wakeup: oneshot::Receiver<Wakeup>,
     /// The number of waiters in front.
-    pub(in crate::wasm) before: usize,
+    pub(in crate::wasm) waiters_ahead: usize,
 }
 
 impl InstanceSlots {
@@ -149,7 +149,7 @@ impl InstanceSlots {
         if let Some(slot) = self.take_of(&mut state) {
             return Ok(slot);
         }
-        let before = state.starved.len() + state.queue.len();
+        let waiters_ahead = state.starved.len() + state.queue.len();
         let queue = if is_starved { &mut state.starved } else { &mut state.queue };
         // Waiters that left are removed only when the queue would have to grow, which keeps the cost per waiter
         // constant.
@@ -159,7 +159,7 @@ impl InstanceSlots {
         let (sender, wakeup) = oneshot::channel();
         queue.push_back(sender);
         self.count(&state);
-        Err(QueuedWaiter { wakeup, before })
+        Err(QueuedWaiter { wakeup, waiters_ahead })
     }
 
     /// Wakes the next waiter after a slot was freed or an instance of the pool `idle` became idle. Returns `false` if a

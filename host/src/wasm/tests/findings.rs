@@ -264,7 +264,7 @@ async fn wrong_types_are_refused_before_the_first_message() {
         "the component does not fit this host: instance export `caxton:agent/handler@0.1.0` does not have export `handle`"
     );
     let pool = bench.pool(&wat::parse_str(exports.replace("NAME", "handle")).unwrap(), |_| {}).await;
-    let fault = pool.try_out().await.unwrap_err();
+    let fault = pool.check_start().await.unwrap_err();
     assert_eq!(
         fault.to_string(),
         "no instance could be started: its exports have other types than the contract: failed to convert function to \

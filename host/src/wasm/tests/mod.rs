@@ -194,11 +194,11 @@ impl GuestHost for World {
     }
 
     fn read(&self, _: &str, _: &str) -> Result<Seen<Option<Read>>, String> {
-        Ok(Seen { what: None, durable: true })
+        Ok(Seen { value: None, durable: true })
     }
 
     fn keys(&self, _: &str, _: &str, _: Option<&str>, _: u32) -> Result<Seen<Vec<String>>, String> {
-        Ok(Seen { what: Vec::new(), durable: true })
+        Ok(Seen { value: Vec::new(), durable: true })
     }
 
     fn timer(&self, _: &str, _: &TimerName) -> Result<Option<String>, String> {

@@ -349,7 +349,7 @@ async fn failed_health_checks_fail_the_start() {
     let guest = Guest { world: "healthy", more, ..Guest::default() }.build();
     let pool = bench.pool(&guest, |_| {}).await;
     assert!(pool.program.summary.health);
-    for result in [pool.warm(1).await, pool.try_out().await] {
+    for result in [pool.warm(1).await, pool.check_start().await] {
         assert_eq!(result.unwrap_err().to_string(), "no instance could be started: its health check says: no");
     }
     assert_eq!((pool.live(), bench.runtime.live()), (0, 0));

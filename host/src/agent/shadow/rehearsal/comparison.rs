@@ -62,7 +62,7 @@ pub(super) struct Comparison {
     mismatches: Vec<Mismatch>,
     bytes: usize,
     /// The time of the first comparison.
-    began: Option<Instant>,
+    first_at: Option<Instant>,
 }
 
 /// An answer that differs from the running revision's, until the reason is known.
@@ -92,13 +92,13 @@ impl Mismatch {
 impl Comparison {
     /// Creates a comparison that ignores these paths.
     pub(super) fn new(ignore: IgnoredPaths) -> Self {
-        Self { result: AnswerComparison::default(), ignore, mismatches: Vec::new(), bytes: 0, began: None }
+        Self { result: AnswerComparison::default(), ignore, mismatches: Vec::new(), bytes: 0, first_at: None }
     }
 
     /// Adds the answers to one message; `None` if the running revision has none.
     pub(super) fn add(&mut self, index: usize, candidate: Answer, stable: Option<Answer>) {
         // The first comparison sets the start, because the clock's tick counts from the oldest answer.
-        self.began.get_or_insert_with(Instant::now);
+        self.first_at.get_or_insert_with(Instant::now);
         let mismatch = Mismatch { index, candidate, stable, is_controlled: false, is_as_given: false };
         if mismatch.is_settled(&self.ignore) {
             // Most answers end here and take no memory.
@@ -127,8 +127,8 @@ impl Comparison {
                 return;
             }
             // Only the last round waits: one tick of the clock suffices.
-            if let (CONTROLS, Some(began)) = (round, self.began) {
-                tokio::time::sleep_until((began + CLOCK_TICK).min(until)).await;
+            if let (CONTROLS, Some(first_at)) = (round, self.first_at) {
+                tokio::time::sleep_until((first_at + CLOCK_TICK).min(until)).await;
             }
             // A fresh copy: the earlier runs have changed theirs.
             let Some(mut control) = control() else { return };

@@ -63,7 +63,7 @@ pub(crate) struct RehearsalReport {
     /// The ids of the first messages that failed, with the reason.
     pub(crate) failed: Vec<(String, String)>,
     /// The reason why the candidate did not migrate the state, restore the memory of the running revision, or start.
-    pub(crate) unready: Option<String>,
+    pub(crate) start_error: Option<String>,
     /// The comparison of its answers.
     pub(crate) comparison: AnswerComparison,
 }
@@ -72,7 +72,7 @@ impl RehearsalReport {
     /// Returns the reason to refuse the candidate regardless of its answers.
     pub(crate) fn failure(&self) -> Option<String> {
         let failed = self.failed.first().map(|(id, why)| format!("message {id}: {why}"));
-        self.unready.clone().or(failed)
+        self.start_error.clone().or(failed)
     }
 
     /// Returns the figures of the comparison, for the decision of the rollout.
@@ -102,7 +102,7 @@ pub(crate) struct RehearsalJob {
     /// The version of the state that the candidate migrates first, on the copy; `None` if the version is its own.
     pub(crate) migrate_from: Option<u32>,
     /// Set to end with the first message that fails.
-    pub(crate) until_first: bool,
+    pub(crate) stops_at_first: bool,
     /// Interrupts the rehearsal at once.
     pub(crate) stop: CancellationToken,
 }
@@ -125,9 +125,9 @@ struct Deadlines {
     /// The time at which the running revision is interrupted; `None` if it is not.
     stable: Option<Instant>,
     /// The time after which the running revision handles no more messages for the comparison.
-    compares: Instant,
+    comparison: Instant,
     /// The end of the further runs that find the reasons of differences.
-    ends: Instant,
+    repetition: Instant,
 }
 
 impl Deadlines {
@@ -137,12 +137,15 @@ impl Deadlines {
             InitialMemory::HandedOver(_) => Self {
                 candidate: Some(now + UNDO_CANDIDATE_TIME),
                 stable: Some(now + UNDO_STABLE_TIME),
-                compares: now + UNDO_STABLE_TIME,
-                ends: now + UNDO_TIME,
+                comparison: now + UNDO_STABLE_TIME,
+                repetition: now + UNDO_TIME,
             },
-            InitialMemory::Empty | InitialMemory::Live => {
-                Self { candidate: None, stable: None, compares: now + COMPARE_TIME, ends: now + 2 * COMPARE_TIME }
-            }
+            InitialMemory::Empty | InitialMemory::Live => Self {
+                candidate: None,
+                stable: None,
+                comparison: now + COMPARE_TIME,
+                repetition: now + 2 * COMPARE_TIME,
+            },
         }
     }
 }
@@ -186,7 +189,7 @@ impl Agent {
         if let Some(from) = rehearsal.migrate_from.filter(|_| rehearsal.candidate.program.summary.migrates)
             && let Err(why) = candidate.migrate(from).await
         {
-            report.unready = Some(format!("its migration failed: {why}"));
+            report.start_error = Some(format!("its migration failed: {why}"));
             return Ok(report);
         }
         let warmed = match deadlines.candidate {
@@ -195,18 +198,18 @@ impl Agent {
             Some(until) => timeout_at(until, candidate.pool.warm(1)).await.unwrap_or(Ok(())),
         };
         if let Err(fault) = warmed {
-            report.unready = Some(fault.to_string());
+            report.start_error = Some(fault.to_string());
             return Ok(report);
         }
         let stable = rehearsal.stable.filter(|stable| stable.kind() != Kind::Http);
         let control = || stable.as_ref().map(|stable| Runner::new(self, &stable.pool, live.clone()));
         let comparison = Comparison::new(self.ignored_paths());
         let mut run = RehearsalRun { messages: &messages, candidate, stable: control(), deadlines, report, comparison };
-        run.run_candidate(rehearsal.until_first).await;
+        run.run_candidate(rehearsal.stops_at_first).await;
         // A candidate that is refused anyway needs no further runs.
-        if run.report.failed.is_empty() || !rehearsal.until_first {
-            run.comparison.learn(&messages, control, deadlines.ends).await;
-            run.comparison.repeat(&messages, &mut run.candidate, deadlines.ends).await;
+        if run.report.failed.is_empty() || !rehearsal.stops_at_first {
+            run.comparison.learn(&messages, control, deadlines.repetition).await;
+            run.comparison.repeat(&messages, &mut run.candidate, deadlines.repetition).await;
         }
         let RehearsalRun { mut report, comparison, .. } = run;
         report.comparison = comparison.conclude(&messages);
@@ -232,7 +235,7 @@ impl Agent {
         let stateful = candidate.program.summary.kind == Kind::Stateful;
         match (memory, stable) {
             (InitialMemory::HandedOver(number), _) => {
-                let own = if stateful { self.handed_over(*number)? } else { None };
+                let own = if stateful { self.handoff_memory(*number)? } else { None };
                 // A revision that cannot save must not keep an undo from leaving it.
                 let live = match stable {
                     Some(stable) => timeout(UNDO_SAVE_TIME, self.live_memory(stable)).await.ok().and_then(Result::ok),
@@ -328,7 +331,7 @@ impl RehearsalRun<'_> {
 
     /// Returns the running revision's answer to a message after those before it; `None` if it has none.
     async fn stable_answer(&mut self, at: usize) -> Option<Answer> {
-        if Instant::now() >= self.deadlines.compares {
+        if Instant::now() >= self.deadlines.comparison {
             return None;
         }
         match self.stable.as_mut()?.run_to_end(&self.messages[..=at], self.deadlines.stable).await {

@@ -44,7 +44,7 @@ impl StateOverlay {
     /// Writes the effects of a message, for the next one to read. Returns `false` if the copy exceeds its bound.
     pub(super) fn write(&self, writes: BTreeMap<String, Option<Value>>, adds: &BTreeMap<String, i64>) -> bool {
         let added = adds.iter().filter_map(|(key, by)| {
-            let before = GuestHost::read(self, &self.agent, key).ok()?.what;
+            let before = GuestHost::read(self, &self.agent, key).ok()?.value;
             let sum = sum(before.as_ref().map(|read| read.value.as_slice()), *by).ok()?;
             let expiry = before.and_then(|read| read.expires_at).map(|at| Expiry { at, given: None });
             Some((key.clone(), Some(Value { bytes: sum.to_string().into(), expiry })))
@@ -90,7 +90,7 @@ impl GuestHost for StateOverlay {
             let what =
                 there.map(|value| Read { value: value.bytes.to_vec(), version: 0, expires_at: value.expires_at() });
             // Nothing leaves a rehearsal, so that nothing has to wait for the disk.
-            return Ok(Seen { what, durable: true });
+            return Ok(Seen { value: what, durable: true });
         }
         self.directory.read(agent, key)
     }
@@ -108,7 +108,7 @@ impl GuestHost for StateOverlay {
         // Removed keys do not count, so that as many more are asked for.
         let removed = written.iter().filter(|(_, there)| !there).count();
         let ask = limit.saturating_add(u32::try_from(removed).unwrap_or(u32::MAX));
-        let kept = self.directory.keys(agent, prefix, after, ask)?.what;
+        let kept = self.directory.keys(agent, prefix, after, ask)?.value;
         // Written keys after the end of a full page belong to the next page: stored keys may come between.
         let end = if kept.len() >= ask as usize { kept.last().cloned() } else { None };
         let mut keys: BTreeSet<String> = kept.into_iter().collect();
@@ -119,7 +119,7 @@ impl GuestHost for StateOverlay {
                 keys.insert(key);
             }
         }
-        Ok(Seen { what: keys.into_iter().take(limit as usize).collect(), durable: true })
+        Ok(Seen { value: keys.into_iter().take(limit as usize).collect(), durable: true })
     }
 
     fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String> {
@@ -157,10 +157,10 @@ mod tests {
             (key.to_owned(), Some(Value { bytes: "1".into(), expiry: Some(Expiry { at, given: None }) }))
         };
         assert!(overlay.write([write("live", 3_600_000), write("over", -1)].into(), &BTreeMap::new()));
-        let read = |key| overlay.read("triage", key).unwrap().what;
+        let read = |key| overlay.read("triage", key).unwrap().value;
         assert!(read("live").is_some_and(|read| read.value == b"1" && read.expires_at.is_some()));
         assert_eq!(read("over"), None);
-        assert_eq!(overlay.keys("triage", "", None, 9).unwrap().what, ["live"]);
+        assert_eq!(overlay.keys("triage", "", None, 9).unwrap().value, ["live"]);
         // An increment keeps the time to live, and starts anew after the key has expired.
         assert!(overlay.write(BTreeMap::new(), &[("live".to_owned(), 2), ("over".to_owned(), 5)].into()));
         assert!(read("live").is_some_and(|read| read.value == b"3" && read.expires_at.is_some()));

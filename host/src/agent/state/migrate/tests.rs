@@ -78,11 +78,11 @@ impl Bench {
 
     /// The number of keys that there are.
     fn keys(&self) -> usize {
-        self.agent.directory.keys("triage", "k", None, 10_000).unwrap().what.len()
+        self.agent.directory.keys("triage", "k", None, 10_000).unwrap().value.len()
     }
 
     fn value(&self, key: &str) -> Option<String> {
-        let read = self.agent.directory.read("triage", key).unwrap().what;
+        let read = self.agent.directory.read("triage", key).unwrap().value;
         read.map(|read| String::from_utf8(read.value).unwrap())
     }
 }
@@ -314,12 +314,15 @@ async fn a_rehearsal_migrates_on_the_copy_first_and_leaves_the_state_alone() {
             messages: 10,
             memory: InitialMemory::Empty,
             migrate_from: from,
-            until_first: true,
+            stops_at_first: true,
             stop: CancellationToken::new(),
         };
         let done = bench.agent.rehearse(rehearsal).await.unwrap();
-        let why = done.unready.clone().unwrap_or_default();
-        assert!(done.unready.is_some() == unready.is_some() && why.starts_with(unready.unwrap_or_default()), "{why}");
+        let why = done.start_error.clone().unwrap_or_default();
+        assert!(
+            done.start_error.is_some() == unready.is_some() && why.starts_with(unready.unwrap_or_default()),
+            "{why}"
+        );
         assert_eq!((done.passed, done.failed.len()), (passed, failed), "{migrate}");
         store.flush().await.unwrap();
         assert_eq!(bench.keys(), 0, "{migrate}");
