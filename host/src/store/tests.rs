@@ -64,9 +64,13 @@ pub(crate) async fn kept(store: &Store, envelope: Envelope) -> Envelope {
     store.queue().message(seq).unwrap().expect("it is kept")
 }
 
-/// Changes the database beside all order.
+/// Changes the database beside all order and all records.
 pub(crate) async fn plant(store: &Store, sql: &'static str) {
-    store.change(move |transaction, _| transaction.execute_batch(sql)).await.unwrap();
+    // Else what was asked for before would come after it.
+    store.flush().await.unwrap();
+    let other = Connection::open(&store.database).unwrap();
+    other.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+    other.execute_batch(sql).unwrap();
 }
 
 /// Returns the names of the open and of the ended conversations in the database, after a flush.
@@ -86,13 +90,12 @@ pub(crate) async fn conversation_names(store: &Store) -> (Vec<String>, Vec<Strin
 /// Ends conversations as the host does.
 pub(crate) async fn end_conversations(store: &Store, expired: Vec<EndedConversation>) {
     for ended in expired {
-        let write = move |transaction: &rusqlite::Transaction<'_>, counters: &mut Counters| {
-            let is_named = tables::conversations::is_named(transaction, &ended)?;
-            let mut record = counters.new_record();
-            tables::conversations::push_end(&mut record, &ended, is_named, 7);
-            counters.apply(&mut writer::apply::Tables::new(transaction), record)
-        };
-        store.change(write).await.unwrap();
+        let write = store.change((ended, false), |(ended, is_named), reader, _, record| {
+            *is_named = tables::conversations::is_named(reader, ended)?;
+            tables::conversations::push_end(record, ended, *is_named, 7);
+            Ok(())
+        });
+        write.await.unwrap();
     }
 }
 

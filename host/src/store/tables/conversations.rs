@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use caxton_control::conversation::Conversation;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock;
 use crate::store::commit::EndedConversation;
 use crate::store::handles::ConversationTable;
 use crate::store::record::{ConversationRow, Record};
+use crate::store::sqlite::table_reader::TableReader;
 
 /// Conversations that have ended and are still listed; the oldest leave first.
 const MAX_ENDED: i64 = 100_000;
@@ -55,10 +56,10 @@ pub(in crate::store) fn push_end<'a>(record: &mut Record<'a>, ended: &'a EndedCo
 }
 
 /// Returns `false` if another conversation has the name of one that ends.
-pub(in crate::store) fn is_named(transaction: &Transaction<'_>, ended: &EndedConversation) -> rusqlite::Result<bool> {
+pub(in crate::store) fn is_named(reader: TableReader<'_>, ended: &EndedConversation) -> rusqlite::Result<bool> {
     let Some(id) = ended.row else { return Ok(false) };
     let other = "SELECT 1 FROM conversation WHERE name = ?1 AND id <> ?2";
-    Ok(!transaction.prepare_cached(other)?.exists(params![ended.record.name, id.cast_signed()])?)
+    Ok(!reader.prepare(other)?.exists(params![ended.record.name, id.cast_signed()])?)
 }
 
 /// An open conversation as the database lists it.
@@ -137,15 +138,11 @@ impl ConversationTable<'_> {
             return;
         }
         let (first, last, over) = (clock::to_wall(first), clock::to_wall(last), clock::to_wall(over));
-        self.0.tell_writer(move |transaction| {
+        self.0.queue_change((agent, conversation), move |(agent, conversation), _, _, record| {
             // Old ones leave with each new one, so that no sweep is needed.
-            transaction.prepare_cached("DELETE FROM beginning WHERE last < ?1")?.execute([over.cast_signed()])?;
-            transaction
-                .prepare_cached(
-                    "INSERT INTO beginning (agent, conversation, first, last) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT (agent, conversation) DO UPDATE SET first = excluded.first, last = excluded.last",
-                )?
-                .execute(params![&*agent, conversation, first.cast_signed(), last.cast_signed()])
+            record.push(ConversationRow::BeginningsRemoved { before: over.cast_signed() });
+            record.push(ConversationRow::Beginning { agent, conversation, first, last });
+            Ok(())
         });
     }
 
@@ -188,7 +185,8 @@ impl ConversationTable<'_> {
 
     /// Writes conversations that have changed, with the next transaction. Returns before that.
     pub(crate) fn write_changed(self) {
-        self.0.tell_writer(|_| Ok(0));
+        // Each transaction ends with what has changed, also one of an empty record.
+        self.0.queue_change((), |(), _, _, _| Ok(()));
     }
 }
 

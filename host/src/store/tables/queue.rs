@@ -10,6 +10,7 @@ use crate::clock;
 use crate::message::{Attempt, Envelope};
 use crate::store::commit::CommitError;
 use crate::store::handles::QueueTable;
+use crate::store::record::QueueRow;
 use crate::store::tables::timers;
 use crate::store::writer::message_row::{self, COLUMNS};
 
@@ -184,16 +185,14 @@ impl QueueTable<'_> {
 
     /// Keeps whether a mailbox is paused.
     pub(crate) async fn set_paused(self, agent: String, paused: bool) -> Result<(), CommitError> {
-        self.0
-            .change(move |transaction, _| {
-                let sql = if paused {
-                    "INSERT OR IGNORE INTO paused VALUES (?1)"
-                } else {
-                    "DELETE FROM paused WHERE agent = ?1"
-                };
-                transaction.prepare_cached(sql)?.execute([agent]).map(|_| ())
-            })
-            .await
+        let set = self.0.change(agent, move |agent, _, _, record| {
+            record.push(match paused {
+                true => QueueRow::MailboxPaused { agent },
+                false => QueueRow::MailboxResumed { agent },
+            });
+            Ok(())
+        });
+        set.await.map(drop)
     }
 
     /// Returns the time for which a schedule fired last, in milliseconds since 1970.

@@ -4,11 +4,12 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::store::commit::CommitError;
 use crate::store::commit_request::CommitRequest;
+use crate::store::sqlite::table_reader::TableReader;
 use crate::store::types::Event;
 use crate::store::writer::apply::Tables;
 use crate::store::writer::counters::Counters;
 use crate::store::writer::decide::{self, Decider};
-use crate::store::writer::other_rows::{push_event, push_revision};
+use crate::store::writer::other_rows::push_event;
 use crate::store::writer::{Job, ResultSender};
 
 /// A commit with its result: the size of the agent's state, if it changed.
@@ -82,11 +83,12 @@ impl Batch {
                     failed = self.write_job(&mut writing, counters, job).err();
                 }
             }
+            match failed {
+                Some(error) => return Err(error),
+                None => counters.finish(writing.reader, &mut writing.tables)?,
+            }
         }
-        match failed {
-            Some(error) => Err(error),
-            None => counters.finish(&transaction).and_then(|()| transaction.commit()),
-        }
+        transaction.commit()
     }
 
     /// Answers the callers that wait until the transaction is written, and not until it is durable.
@@ -107,10 +109,8 @@ impl Batch {
     fn set_aside(&mut self, job: Job) {
         match job {
             Job::Commit(commit) => self.commits.push((commit, Ok(None))),
-            Job::Revision(_, asker) | Job::Other(_, asker) | Job::Flush(asker) => {
-                self.askers.push((asker, Ok(())));
-            }
-            Job::Early(_, asker) => self.early.push(asker),
+            Job::Change(_, asker) | Job::Flush(asker) => self.askers.push((asker, Ok(()))),
+            Job::EarlyChange(_, asker) => self.early.push(asker),
             Job::Event(_) => {}
             Job::Restart => self.restart = true,
             Job::Empty(asker) => self.emptying.push(asker),
@@ -118,7 +118,6 @@ impl Batch {
     }
 
     fn write_job(&mut self, writing: &mut Writing<'_>, counters: &mut Counters, job: Job) -> rusqlite::Result<()> {
-        let transaction = writing.transaction;
         match job {
             Job::Commit(mut submission) => {
                 let written = writing.commit(counters, &mut submission);
@@ -130,20 +129,14 @@ impl Batch {
                 self.commits.push((submission, result));
                 error.map_or(Ok(()), Err)
             }
-            Job::Revision(revision, asker) => {
+            Job::Change(change, asker) => {
                 // Before the write, so that the caller is answered whether it fails or not.
                 self.askers.push((asker, Ok(())));
-                let mut record = counters.new_record();
-                push_revision(&mut record, &revision);
-                counters.apply(&mut writing.tables, record)
+                change(counters, writing.reader, &mut writing.tables)
             }
-            Job::Other(change, asker) => {
-                self.askers.push((asker, Ok(())));
-                change(transaction, counters)
-            }
-            Job::Early(change, asker) => {
+            Job::EarlyChange(change, asker) => {
                 self.early.push(asker);
-                change(transaction, counters)
+                change(counters, writing.reader, &mut writing.tables)
             }
             Job::Event(event) => {
                 counters.event += 1;
@@ -169,14 +162,15 @@ impl Batch {
 
 /// A transaction in progress.
 struct Writing<'t> {
-    transaction: &'t Transaction<'t>,
+    reader: TableReader<'t>,
     decider: Decider<'t>,
     tables: Tables<'t>,
 }
 
 impl<'t> Writing<'t> {
     fn new(transaction: &'t Transaction<'t>) -> Self {
-        Self { transaction, decider: Decider::new(transaction), tables: Tables::new(transaction) }
+        let reader = TableReader::new(transaction);
+        Self { reader, decider: Decider::new(reader), tables: Tables::new(transaction) }
     }
 
     /// Makes one commit; returns the size of the agent's state if it changes, or the reason why nothing is written.

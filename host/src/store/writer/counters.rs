@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::{AHashMap, AHashSet};
-use rusqlite::{Connection, OptionalExtension, Transaction};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::store::gate::CommitGate;
 use crate::store::record::{OtherRow, Record, RecordBuffers, StateRow};
+use crate::store::sqlite::table_reader::TableReader;
 use crate::store::tables::timers::{Counted, TimerCounts};
 use crate::store::writer::apply::Tables;
 use crate::store::writer::history::History;
@@ -115,7 +116,11 @@ impl Counters {
     }
 
     /// Writes what was counted and what leaves, at the end of a transaction.
-    pub(in crate::store) fn finish(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    pub(in crate::store) fn finish(
+        &mut self,
+        reader: TableReader<'_>,
+        tables: &mut Tables<'_>,
+    ) -> rusqlite::Result<()> {
         let mut record = self.new_record();
         // In the same transaction: no row may have a number beyond the stored counter, which would be given twice.
         record.push(OtherRow::Counters { seq: self.seq, version: self.version.load(Ordering::SeqCst) });
@@ -126,8 +131,8 @@ impl Counters {
         }
         self.gate.push_changed(&mut record);
         // Last, as it counts what the commits of this transaction handled.
-        self.history.prune(transaction, &mut record)?;
-        self.apply(&mut Tables::new(transaction), record)
+        self.history.prune(reader, &mut record)?;
+        self.apply(tables, record)
     }
 
     /// Notes that the transaction is written.
@@ -157,12 +162,12 @@ impl Counters {
         }
     }
 
-    pub(in crate::store) fn size(&mut self, transaction: &Transaction<'_>, agent: &Arc<str>) -> rusqlite::Result<i64> {
+    pub(in crate::store) fn size(&mut self, reader: TableReader<'_>, agent: &Arc<str>) -> rusqlite::Result<i64> {
         // Only the writer changes sizes, so a size that it has read stays right.
         if let Some(size) = self.sizes.get(agent) {
             return Ok(*size);
         }
-        let mut statement = transaction.prepare_cached("SELECT bytes FROM state_size WHERE agent = ?1")?;
+        let mut statement = reader.prepare("SELECT bytes FROM state_size WHERE agent = ?1")?;
         let size = statement.query_row([&**agent], |row| row.get(0)).optional()?.unwrap_or(0);
         self.sizes.insert(Arc::clone(agent), size);
         Ok(size)

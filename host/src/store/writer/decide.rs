@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
+use rusqlite::{CachedStatement, OptionalExtension, params};
 
 use crate::clock;
 use crate::message::{Expiry, Value, is_as_seen, sum};
 use crate::store::commit::{Add, Commit, CommitError, StateChange, TOO_MANY_HOPS, Writes, beyond};
 use crate::store::commit_request::CommitRequest;
 use crate::store::record::{OtherRow, QueueRow, Record, StateRow};
+use crate::store::sqlite::table_reader::TableReader;
 use crate::store::tables::conversations::{is_named, push_end};
 use crate::store::tables::timers::{self, Counted, FoundTimer};
 use crate::store::writer::counters::Counters;
@@ -50,14 +51,14 @@ struct StateDecision {
 
 /// Decides on the commits of one transaction, each on top of those before.
 pub(in crate::store) struct Decider<'t> {
-    transaction: &'t Transaction<'t>,
+    reader: TableReader<'t>,
     // Held for the transaction, as a commit may look for many keys.
     find: Option<CachedStatement<'t>>,
 }
 
 impl<'t> Decider<'t> {
-    pub(in crate::store) fn new(transaction: &'t Transaction<'t>) -> Self {
-        Self { transaction, find: None }
+    pub(in crate::store) fn new(reader: TableReader<'t>) -> Self {
+        Self { reader, find: None }
     }
 
     /// Decides on a commit, and gives sequence numbers to its messages. Changes no table.
@@ -69,7 +70,7 @@ impl<'t> Decider<'t> {
         let commit = &submission.commit;
         // First: a repeated request gets its first message's id, whatever would refuse it now.
         if let Some(key) = &commit.key
-            && let Err(error) = find_key(self.transaction, &commit.agent, key)?
+            && let Err(error) = find_key(self.reader, &commit.agent, key)?
         {
             return Ok(Err(error));
         }
@@ -80,12 +81,12 @@ impl<'t> Decider<'t> {
             },
             None => None,
         };
-        let mut cancelled = match timers::check_cancels(self.transaction, &commit.agent, &commit.cancels)? {
+        let mut cancelled = match timers::check_cancels(self.reader, &commit.agent, &commit.cancels)? {
             Ok(found) => found,
             Err(error) => return Ok(Err(error)),
         };
         let is_named = match &commit.ended {
-            Some(ended) => is_named(self.transaction, ended)?,
+            Some(ended) => is_named(self.reader, ended)?,
             None => false,
         };
         // The last that may refuse, as it notes what it takes in: from here on all of the commit is made.
@@ -94,7 +95,7 @@ impl<'t> Decider<'t> {
         }
         let commit = &mut submission.commit;
         // After the gate, which may have put an answer in place of a timer.
-        timers::find_replaced(self.transaction, commit, &mut cancelled)?;
+        timers::find_replaced(self.reader, commit, &mut cancelled)?;
         for found in &cancelled {
             counters.gate.close_question(&found.closed);
         }
@@ -121,7 +122,7 @@ impl<'t> Decider<'t> {
             }
         }
         let bytes = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
-        let mut size = counters.size(self.transaction, agent)?;
+        let mut size = counters.size(self.reader, agent)?;
         for (key, value) in state.writes.iter().chain(&sums) {
             // An expired key counts as long as its row is there: the size is that of the rows.
             let replaced = self.find(counters, agent, key)?.length;
@@ -157,8 +158,7 @@ impl<'t> Decider<'t> {
         if state.adds.is_empty() {
             return Ok(Ok((sums, version)));
         }
-        let mut value =
-            self.transaction.prepare_cached("SELECT value, expires_at FROM state WHERE agent = ?1 AND key = ?2")?;
+        let mut value = self.reader.prepare("SELECT value, expires_at FROM state WHERE agent = ?1 AND key = ?2")?;
         for (key, Add { by, sum: foretold }) in &state.adds {
             let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<i64>>(1)?));
             let before = value.query_row(params![&**agent, key], row).optional()?;
@@ -192,9 +192,10 @@ impl<'t> Decider<'t> {
         // Prepared at its first use: the cache mostly has the answer.
         let find = match &mut self.find {
             Some(find) => find,
-            find => find.insert(self.transaction.prepare_cached(
-                "SELECT version, length(value), expires_at FROM state WHERE agent = ?1 AND key = ?2",
-            )?),
+            find => find.insert(
+                self.reader
+                    .prepare("SELECT version, length(value), expires_at FROM state WHERE agent = ?1 AND key = ?2")?,
+            ),
         };
         let known = find.query_row(params![&**agent, key], row).optional()?.unwrap_or_default();
         counters.keys.set(agent, key, known);

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::store::record::{DeadRow, QueueRow, Record};
+use crate::store::sqlite::table_reader::TableReader;
 
 /// The handled messages between two marks, and the most that leave in one transaction beside its own work.
 const STEP: u64 = 1_000;
@@ -88,11 +89,11 @@ impl History {
 
     /// Adds to a record what leaves at the end of a transaction: handled messages up to one mark, and as many of the
     /// oldest dead letters as were added beyond the bound.
-    pub(in crate::store) fn prune(&mut self, connection: &Connection, record: &mut Record<'_>) -> rusqlite::Result<()> {
+    pub(in crate::store) fn prune(&mut self, reader: TableReader<'_>, record: &mut Record<'_>) -> rusqlite::Result<()> {
         // No more than were added: after the bound was lowered one transaction must not remove thousands.
         let surplus = self.dead.saturating_sub(self.keep_dead).min(std::mem::take(&mut self.buried));
         if surplus > 0 {
-            let mut oldest = connection.prepare_cached("SELECT seq FROM dead ORDER BY seq LIMIT ?1")?;
+            let mut oldest = reader.prepare("SELECT seq FROM dead ORDER BY seq LIMIT ?1")?;
             for seq in oldest.query_map([surplus.cast_signed()], |row| row.get::<_, i64>(0))? {
                 record.push(DeadRow::Removed { seq: seq?.cast_unsigned() });
                 self.dead -= 1;
@@ -150,7 +151,7 @@ mod tests {
             history.handled(seq);
         }
         let mut record = Record::default();
-        history.prune(transaction, &mut record).unwrap();
+        history.prune(TableReader::new(transaction), &mut record).unwrap();
         Tables::new(transaction).apply(&record).unwrap();
     }
 

@@ -21,11 +21,14 @@ use tokio::sync::{broadcast, oneshot};
 use crate::store::Store;
 use crate::store::commit::CommitError;
 use crate::store::commit_request::CommitRequest;
+use crate::store::record::Record;
 use crate::store::sqlite::checkpoint::Checkpointer;
 use crate::store::sqlite::notify::Notifier;
 use crate::store::sqlite::sync::{Progress, Syncer, WrittenBatch};
+use crate::store::sqlite::table_reader::TableReader;
 use crate::store::tables::conversations::ConversationReader;
-use crate::store::types::{Event, RevisionRecord};
+use crate::store::types::Event;
+use crate::store::writer::apply::Tables;
 use crate::store::writer::batch::Batch;
 use crate::store::writer::counters::Counters;
 use crate::telemetry::histogram::Histogram;
@@ -44,14 +47,12 @@ pub(in crate::store) type ResultSender = oneshot::Sender<Result<(), CommitError>
 pub(in crate::store) enum Job {
     /// A commit.
     Commit(Box<CommitRequest>),
-    /// A new revision.
-    Revision(RevisionRecord, ResultSender),
     /// An event. No caller waits.
     Event(Event),
     /// A change of another kind, which is seldom.
-    Other(Other, ResultSender),
+    Change(Change, ResultSender),
     /// The same, answered once it is written: before it is durable, but not before readers see it.
-    Early(Other, ResultSender),
+    EarlyChange(Change, ResultSender),
     /// Writes nothing: it is answered once all jobs before it are safe.
     Flush(ResultSender),
     /// Copies the rest of the log, so that it can begin anew.
@@ -60,9 +61,35 @@ pub(in crate::store) enum Job {
     Empty(ResultSender),
 }
 
-/// A change that has no kind of its own.
-pub(in crate::store) type Other =
-    Box<dyn FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send>;
+/// A change that has no kind of its own: decides, and has the record applied.
+pub(in crate::store) type Change =
+    Box<dyn FnOnce(&mut Counters, TableReader<'_>, &mut Tables<'_>) -> rusqlite::Result<()> + Send>;
+
+/// A decision on a change: reads the tables and adds to the record what is to be done. The record borrows from the
+/// subject, so that nothing is copied on its way to the tables.
+pub(in crate::store) trait Decide<T>:
+    for<'s> FnOnce(&'s mut T, TableReader<'_>, &mut Counters, &mut Record<'s>) -> rusqlite::Result<()> + Send + 'static
+{
+}
+
+impl<T, F> Decide<T> for F where
+    F: for<'s> FnOnce(&'s mut T, TableReader<'_>, &mut Counters, &mut Record<'s>) -> rusqlite::Result<()>
+        + Send
+        + 'static
+{
+}
+
+/// Makes a change of a decision. The subject is sent back once the record is applied.
+fn change_of<T: Send + 'static>(mut subject: T, decide: impl Decide<T>, back: oneshot::Sender<T>) -> Change {
+    Box::new(move |counters, reader, tables| {
+        let mut record = counters.new_record();
+        decide(&mut subject, reader, counters, &mut record)?;
+        counters.apply(tables, record)?;
+        // The caller may have left.
+        let _ = back.send(subject);
+        Ok(())
+    })
+}
 
 /// The thread that writes.
 pub(in crate::store) struct Writer {
@@ -139,7 +166,7 @@ impl Store {
         let (asker, answer) = oneshot::channel();
         self.writer.send(job(asker));
         // A sender is dropped without an answer only if the writer panicked.
-        answer.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
+        answer.await.unwrap_or_else(|_| Err(writer_ended()))
     }
 
     /// Commits after everything that was submitted before. The result is passed to the submission's callback once it is
@@ -148,21 +175,27 @@ impl Store {
         self.writer.send(Job::Commit(Box::new(submission)));
     }
 
-    /// Makes any other change; returns when it is safe.
-    pub(in crate::store) async fn change(
+    /// Makes any other change; returns the subject of the decision when it is safe.
+    pub(in crate::store) async fn change<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send + 'static,
-    ) -> Result<(), CommitError> {
-        self.ask(|asker| Job::Other(Box::new(change), asker)).await
+        subject: T,
+        decide: impl Decide<T>,
+    ) -> Result<T, CommitError> {
+        let (back, returned) = oneshot::channel();
+        self.ask(|asker| Job::Change(change_of(subject, decide, back), asker)).await?;
+        returned.await.map_err(|_| writer_ended())
     }
 
-    /// Makes any other change; returns when it is written. Readers see it then, also after `kill -9`, and no later job
-    /// is durable before it is.
-    pub(in crate::store) async fn change_early(
+    /// Makes any other change; returns the subject of the decision when it is written. Readers see it then, also after
+    /// `kill -9`, and no later job is durable before it is.
+    pub(in crate::store) async fn change_early<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send + 'static,
-    ) -> Result<(), CommitError> {
-        self.ask(|asker| Job::Early(Box::new(change), asker)).await
+        subject: T,
+        decide: impl Decide<T>,
+    ) -> Result<T, CommitError> {
+        let (back, returned) = oneshot::channel();
+        self.ask(|asker| Job::EarlyChange(change_of(subject, decide, back), asker)).await?;
+        returned.await.map_err(|_| writer_ended())
     }
 
     /// Returns when all that was given before is safe.
@@ -177,15 +210,16 @@ impl Store {
         self.ask(Job::Empty).await
     }
 
-    /// Queues a change without waiting for it.
-    pub(in crate::store) fn tell_writer(
-        &self,
-        change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static,
-    ) {
-        let other = Box::new(move |transaction: &rusqlite::Transaction<'_>, _: &mut _| change(transaction).map(|_| ()));
+    /// Makes any other change without waiting for it.
+    pub(in crate::store) fn queue_change<T: Send + 'static>(&self, subject: T, decide: impl Decide<T>) {
+        let change = change_of(subject, decide, oneshot::channel().0);
         // The receiver is dropped, so the answer goes nowhere; an error is logged with the transaction.
-        self.writer.send(Job::Other(other, oneshot::channel().0));
+        self.writer.send(Job::Change(change, oneshot::channel().0));
     }
+}
+
+fn writer_ended() -> CommitError {
+    CommitError::Store("its writer ended".to_owned())
 }
 
 struct Thread {

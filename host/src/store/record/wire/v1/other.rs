@@ -42,6 +42,15 @@ pub(in crate::store::record::wire) enum ConversationRowV1<'a> {
     EndedRemoved {
         before: i64,
     },
+    Beginning {
+        agent: &'a str,
+        conversation: &'a str,
+        first: u64,
+        last: u64,
+    },
+    BeginningsRemoved {
+        before: i64,
+    },
 }
 
 impl<'a> ConversationRowV1<'a> {
@@ -71,6 +80,10 @@ impl<'a> ConversationRowV1<'a> {
             },
             ConversationRow::ActivityRemoved { id } => Self::ActivityRemoved { id: *id },
             ConversationRow::EndedRemoved { before } => Self::EndedRemoved { before: *before },
+            ConversationRow::Beginning { agent, conversation, first, last } => {
+                Self::Beginning { agent, conversation, first: *first, last: *last }
+            }
+            ConversationRow::BeginningsRemoved { before } => Self::BeginningsRemoved { before: *before },
         }
     }
 
@@ -85,6 +98,10 @@ impl<'a> ConversationRowV1<'a> {
             }
             Self::ActivityRemoved { id } => ConversationRow::ActivityRemoved { id },
             Self::EndedRemoved { before } => ConversationRow::EndedRemoved { before },
+            Self::Beginning { agent, conversation, first, last } => {
+                ConversationRow::Beginning { agent, conversation, first, last }
+            }
+            Self::BeginningsRemoved { before } => ConversationRow::BeginningsRemoved { before },
         }
     }
 }

@@ -1,4 +1,7 @@
-//! Applies records to the tables of SQLite.
+//! Applies records to the tables of SQLite. Nothing else changes them while the host runs.
+
+mod memory;
+mod rollouts;
 
 use rusqlite::{CachedStatement, Transaction, params};
 
@@ -22,6 +25,7 @@ pub(in crate::store) struct Tables<'t> {
     insert_handled: Option<CachedStatement<'t>>,
     set_state: Option<CachedStatement<'t>>,
     set_activity: Option<CachedStatement<'t>>,
+    set_memory: Option<CachedStatement<'t>>,
 }
 
 /// Prepares a statement at its first use.
@@ -38,7 +42,14 @@ fn held<'s, 't>(
 
 impl<'t> Tables<'t> {
     pub(in crate::store) fn new(transaction: &'t Transaction<'t>) -> Self {
-        Self { transaction, insert_message: None, insert_handled: None, set_state: None, set_activity: None }
+        Self {
+            transaction,
+            insert_message: None,
+            insert_handled: None,
+            set_state: None,
+            set_activity: None,
+            set_memory: None,
+        }
     }
 
     /// Makes the changes of a record. Decides nothing.
@@ -50,6 +61,10 @@ impl<'t> Tables<'t> {
             RowChange::Dead(row) => self.dead(row, record),
             RowChange::Conversation(row) => self.conversation(row),
             RowChange::Other(row) => self.other(row),
+            RowChange::Memory(row) => self.memory(row),
+            RowChange::StateCopy(row) => self.state_copy(row),
+            RowChange::Rollout(row) => self.rollout(row),
+            RowChange::Recent(row) => self.recent(row, record),
         })
     }
 
@@ -120,6 +135,8 @@ impl<'t> Tables<'t> {
                 // Last: the other two go by these rows.
                 self.execute("DELETE FROM ack WHERE seq <= ?1", up_to)
             }
+            QueueRow::MailboxPaused { agent } => self.execute("INSERT OR IGNORE INTO paused VALUES (?1)", [agent]),
+            QueueRow::MailboxResumed { agent } => self.execute("DELETE FROM paused WHERE agent = ?1", [agent]),
         }
     }
 
@@ -190,6 +207,14 @@ impl<'t> Tables<'t> {
             }
             ConversationRow::EndedRemoved { before } => {
                 self.execute("DELETE FROM conversation WHERE ended IS NOT NULL AND id < ?1", [before])
+            }
+            ConversationRow::Beginning { agent, conversation, first, last } => self.execute(
+                "INSERT INTO beginning (agent, conversation, first, last) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (agent, conversation) DO UPDATE SET first = excluded.first, last = excluded.last",
+                params![agent, conversation, first.cast_signed(), last.cast_signed()],
+            ),
+            ConversationRow::BeginningsRemoved { before } => {
+                self.execute("DELETE FROM beginning WHERE last < ?1", [before])
             }
         }
     }
