@@ -60,7 +60,7 @@ pub(crate) async fn kept(store: &Store, envelope: Envelope) -> Envelope {
     let done = Box::new(|committed: Committed| sender.send(committed.sends[0].envelope().seq).unwrap());
     let sent = Outgoing::new(Arc::new(Anywhere), Box::new(envelope));
     store.submit(CommitRequest::new(Commit::new("".into()), vec![sent], done));
-    let seq = receiver.await.unwrap().expect("it has a place");
+    let seq = receiver.await.unwrap().expect("it has a sequence number");
     store.queue().message(seq).unwrap().expect("it is kept")
 }
 
@@ -90,9 +90,9 @@ pub(crate) async fn conversation_names(store: &Store) -> (Vec<String>, Vec<Strin
 /// Ends conversations as the host does.
 pub(crate) async fn end_conversations(store: &Store, expired: Vec<EndedConversation>) {
     for ended in expired {
-        let write = store.change((ended, false), |(ended, is_named), reader, _, record| {
-            *is_named = tables::conversations::is_named(reader, ended)?;
-            tables::conversations::push_end(record, ended, *is_named, 7);
+        let write = store.change((ended, false), |(ended, keeps_name), reader, _, record| {
+            *keeps_name = tables::conversations::keeps_name(reader, ended)?;
+            tables::conversations::push_end(record, ended, *keeps_name, 7);
             Ok(())
         });
         write.await.unwrap();
@@ -366,14 +366,14 @@ async fn events_are_told_once_kept_and_read_a_page_at_a_time() {
         let data = serde_json::json!({ "number": number });
         store.events().keep(Event { id: 0, at: 1, agent, kind: "test".to_owned(), data });
     }
-    let told: Vec<i64> = {
-        let mut told = Vec::new();
+    let received: Vec<i64> = {
+        let mut received = Vec::new();
         for _ in 0..5 {
-            told.push(follow.recv().await.unwrap().id);
+            received.push(follow.recv().await.unwrap().id);
         }
-        told
+        received
     };
-    assert_eq!(told, [1, 2, 3, 4, 5], "each is committed when it is told, with its id");
+    assert_eq!(received, [1, 2, 3, 4, 5], "each is committed when it is told, with its id");
     let ids = |agent: Option<&str>, after, limit| -> Vec<i64> {
         let filter = EventFilter { agent: agent.map(str::to_owned), after, limit };
         store.events().list(&filter).unwrap().iter().map(|event| event.id).collect()

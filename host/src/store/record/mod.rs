@@ -199,11 +199,20 @@ impl<'a> From<DeadRow<'a>> for RowChange<'a> {
 #[derive(Debug, PartialEq)]
 pub(crate) enum ConversationRow<'a> {
     /// Puts a conversation in place of what it was, and of an ended one of its name.
-    Set { id: u64, name: Cow<'a, str>, first: u64, last: u64, messages: u64, record: Cow<'a, str>, began: u64 },
+    Set { id: u64, name: Cow<'a, str>, first: u64, last: u64, messages: u64, record: Cow<'a, str>, first_seq: u64 },
     /// Sets the last activity of an open conversation.
     Activity { id: u64, last: u64, messages: u64 },
     /// Ends a conversation.
-    Ended { id: u64, name: &'a str, first: u64, last: u64, messages: u64, record: Cow<'a, str>, ended: u64, began: u64 },
+    Ended {
+        id: u64,
+        name: &'a str,
+        first: u64,
+        last: u64,
+        messages: u64,
+        record: Cow<'a, str>,
+        ended: u64,
+        first_seq: u64,
+    },
     /// Removes the last activity of a conversation that has ended.
     ActivityRemoved { id: u64 },
     /// Removes ended conversations before this one.

@@ -20,7 +20,7 @@ use crate::conversation::{Conversations, closed_question};
 use crate::message::{Attempt, Deliver, Envelope, Outgoing, TimerCancel, TimerName};
 use crate::store::tests::{change, expiring, message, settings};
 use crate::store::writer::apply::Tables;
-use crate::store::writer::counters::Captured;
+use crate::store::writer::writer_state::Captured;
 use crate::store::{
     Add, Commit, CommitRequest, Committed, DeadFilter, DeadLetter, Event, Failed, Fired, Handled, IdempotencyKey,
     KeepState, RevisionBinding, RevisionRecord, Snapshot, StateChange, Store, schema,
@@ -72,7 +72,7 @@ struct RandomRun {
     random: Random,
     store: Arc<Store>,
     conversations: Arc<Conversations>,
-    /// The places of messages that wait.
+    /// The sequence numbers of messages that wait.
     waiting: Arc<Mutex<Vec<u64>>>,
     /// The ids of timers with their senders.
     timers: Vec<(String, String)>,
@@ -455,8 +455,8 @@ async fn random_run(seed: u64, folder: &tempfile::TempDir) -> (Arc<Store>, Vec<V
     // So few that some leave.
     let kept = desired::StoreSpec { history: 1_000, dead_letters: 20, ..settings(Durability::Os) };
     let (store, conversations) = Store::open(folder.path(), &kept, Conversations::load).unwrap();
-    let capture = store.change((), |(), _, counters, _| {
-        counters.captured = Some(Captured::default());
+    let capture = store.change((), |(), _, writer, _| {
+        writer.captured = Some(Captured::default());
         Ok(())
     });
     capture.await.unwrap();
@@ -480,8 +480,8 @@ async fn random_run(seed: u64, folder: &tempfile::TempDir) -> (Arc<Store>, Vec<V
         }
     }
     run.fill().await;
-    let take = store.change(Vec::new(), |records, _, counters, _| {
-        *records = counters.captured.take().unwrap().kept;
+    let take = store.change(Vec::new(), |records, _, writer, _| {
+        *records = writer.captured.take().unwrap().kept;
         Ok(())
     });
     let records = take.await.unwrap();

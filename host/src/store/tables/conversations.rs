@@ -26,15 +26,20 @@ pub(crate) fn on_wall(record: &Conversation) -> Cow<'_, Conversation> {
     }
     let (first, last) = (clock::to_wall(record.first), clock::to_wall(record.last));
     let mut record = Conversation { first, last, ..record.clone() };
-    record.bindings.iter_mut().for_each(|stay| stay.until = clock::to_wall(stay.until));
+    record.bindings.iter_mut().for_each(|binding| binding.until = clock::to_wall(binding.until));
     Cow::Owned(record)
 }
 
-/// Adds the rows of a conversation that has ended, unless it was never written. `is_named` if its name is still its
+/// Adds the rows of a conversation that has ended, unless it was never written. `keeps_name` if its name is still its
 /// own: another may have begun under it.
-pub(in crate::store) fn push_end<'a>(record: &mut Record<'a>, ended: &'a EndedConversation, is_named: bool, now: u64) {
+pub(in crate::store) fn push_end<'a>(
+    record: &mut Record<'a>,
+    ended: &'a EndedConversation,
+    keeps_name: bool,
+    now: u64,
+) {
     let EndedConversation { row: Some(id), record: conversation, first_seq } = ended else { return };
-    if is_named {
+    if keeps_name {
         let shown = &*on_wall(conversation);
         record.push(ConversationRow::Ended {
             id: *id,
@@ -44,7 +49,7 @@ pub(in crate::store) fn push_end<'a>(record: &mut Record<'a>, ended: &'a EndedCo
             messages: shown.messages,
             record: Cow::Owned(serde_json::to_string(shown).expect("a record is numbers and text")),
             ended: now,
-            began: *first_seq,
+            first_seq: *first_seq,
         });
     }
     // Also if another conversation has the name by now: the row of the activity is its own.
@@ -56,7 +61,7 @@ pub(in crate::store) fn push_end<'a>(record: &mut Record<'a>, ended: &'a EndedCo
 }
 
 /// Returns `false` if another conversation has the name of one that ends.
-pub(in crate::store) fn is_named(reader: TableReader<'_>, ended: &EndedConversation) -> rusqlite::Result<bool> {
+pub(in crate::store) fn keeps_name(reader: TableReader<'_>, ended: &EndedConversation) -> rusqlite::Result<bool> {
     let Some(id) = ended.row else { return Ok(false) };
     let other = "SELECT 1 FROM conversation WHERE name = ?1 AND id <> ?2";
     Ok(!reader.prepare(other)?.exists(params![ended.record.name, id.cast_signed()])?)

@@ -11,8 +11,8 @@ use crate::store::commit::CommitError;
 use crate::store::handles::DeadLetterTable;
 use crate::store::record::{DeadRow, QueueRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
-use crate::store::writer::counters::Counters;
 use crate::store::writer::message_row::{self, COLUMNS};
+use crate::store::writer::writer_state::WriterState;
 
 /// Bytes of contents above which no further dead letter is redelivered in one transaction: they pass through memory.
 const REVIVE_BYTES: usize = 16 << 20;
@@ -192,9 +192,7 @@ impl DeadLetterTable<'_> {
     pub(crate) async fn revive(self, filter: DeadFilter) -> Result<Revived, CommitError> {
         let revived = Revived { envelopes: Vec::new(), last: filter.after };
         self.0
-            .change(revived, move |revived, reader, counters, record| {
-                revive(reader, counters, (&filter, revived), record)
-            })
+            .change(revived, move |revived, reader, writer, record| revive(reader, writer, (&filter, revived), record))
             .await
     }
 
@@ -203,13 +201,13 @@ impl DeadLetterTable<'_> {
         let mut forgotten = 0;
         loop {
             // The subject is the filter, and the number of this portion.
-            let removed = self.0.change((filter, 0), |(filter, count), reader, counters, record| {
+            let removed = self.0.change((filter, 0), |(filter, count), reader, writer, record| {
                 let sql = format!("SELECT seq FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE}", filter.sql());
                 for seq in reader.prepare(&sql)?.query_map(filter.values(), |row| row.get::<_, i64>(0))? {
                     record.push(DeadRow::Removed { seq: seq?.cast_unsigned() });
                     *count += 1;
                 }
-                counters.history.revived(*count);
+                writer.history.revived(*count);
                 Ok(())
             });
             // A caller that leaves stops the loop; this portion is removed all the same.
@@ -235,7 +233,7 @@ pub(in crate::store) fn by_agent(connection: &Connection) -> rusqlite::Result<Ve
 /// Decides which dead letters wait again, and under which numbers.
 fn revive<'r>(
     reader: TableReader<'_>,
-    counters: &mut Counters,
+    writer: &mut WriterState,
     (filter, revived): (&DeadFilter, &'r mut Revived),
     record: &mut Record<'r>,
 ) -> rusqlite::Result<()> {
@@ -260,9 +258,9 @@ fn revive<'r>(
         envelope.hops = 0;
         envelope.message.reply_by = envelope.message.reply_by.filter(|by| *by > now);
         // A new number: the row of the message as it was given up may still have the old one.
-        envelope.seq = counters.keeps_messages.then(|| counters.next_seq());
+        envelope.seq = writer.keeps_messages.then(|| writer.next_seq());
     }
-    counters.history.revived(envelopes.len() as u64);
+    writer.history.revived(envelopes.len() as u64);
     for envelope in &*envelopes {
         if let Some(seq) = envelope.seq {
             // The message as it was given up may still be there, and two have no place under one id.

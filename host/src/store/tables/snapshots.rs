@@ -5,7 +5,7 @@
 //! ```
 //! A memory of many megabytes in one transaction would hold up every other commit for as long as it takes to write.
 //! Each piece is a job of its own, so that others come between two of them. Pieces that no row names belong to a save
-//! that broke off or was replaced by another, and are [removed](Store::tidy_memories) a few at a time. They are in the
+//! that broke off or was replaced by another, and are [removed](SnapshotTable::tidy) a few at a time. They are in the
 //! database and not in files beside it, so that a backup has them.
 
 use std::collections::BTreeSet;
@@ -86,7 +86,7 @@ impl Store {
             return Ok(Placed { pieces: &self.pieces, number: None });
         }
         let number = self.pieces.next.fetch_add(1, Ordering::SeqCst);
-        // Before the first piece, which `tidy_memories` would remove otherwise.
+        // Before the first piece, which `tidy` would remove otherwise.
         self.pieces.writing.lock().insert(number);
         let placed = Placed { pieces: &self.pieces, number: Some(number) };
         for (index, begin) in (0..).zip((0..data.len()).step_by(PIECE)) {

@@ -14,7 +14,7 @@ use crate::store::commit::CommitError;
 use crate::store::handles::StateTable;
 use crate::store::record::{Record, StateCopyRow};
 use crate::store::sqlite::table_reader::TableReader;
-use crate::store::writer::counters::Counters;
+use crate::store::writer::writer_state::WriterState;
 
 /// The bytes of a row of `state` or of a copy, as quotas count them.
 const BYTES: &str = "coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0)";
@@ -48,7 +48,7 @@ pub(crate) struct KeepState {
     pub(crate) holds: Vec<u32>,
     /// The id of the rollout that it is made for.
     pub(crate) rollout: u64,
-    /// Set if a change of the state follows, whose [end](Store::finish_state_copy) has to be noted.
+    /// Set if a change of the state follows, whose [end](StateTable::finish_copy) has to be noted.
     pub(crate) unfinished: bool,
 }
 
@@ -63,8 +63,8 @@ impl StateTable<'_> {
     /// Keeps a copy of an agent's state, in place of an earlier one of the same revision, with all that was
     /// acknowledged before. Returns when it is written: nothing that is given later is safe before it is.
     pub(crate) async fn copy(self, agent: Arc<str>, copy: KeepState) -> Result<StateCopy, CommitError> {
-        let made = self.0.change_early((agent, NewCopy::of(copy)), |(agent, new), reader, counters, record| {
-            new.read(reader, agent, counters.now)?;
+        let made = self.0.change_early((agent, NewCopy::of(copy)), |(agent, new), reader, writer, record| {
+            new.read(reader, agent, writer.now)?;
             new.push(agent, record);
             Ok(())
         });
@@ -147,8 +147,8 @@ impl StateTable<'_> {
         // Taken before it waits for its turn: what is written after it has a greater one.
         let version = self.next_version();
         let subject = (Arc::clone(&agent), keep.map(NewCopy::of), None);
-        let restored = self.0.change(subject, move |(agent, new, restored), reader, counters, record| {
-            *restored = restore(reader, counters, agent, (revision, new.as_mut(), version), record)?;
+        let restored = self.0.change(subject, move |(agent, new, restored), reader, writer, record| {
+            *restored = restore(reader, writer, agent, (revision, new.as_mut(), version), record)?;
             Ok(())
         });
         let (_, _, restored) = restored.await?;
@@ -243,7 +243,7 @@ impl NewCopy {
 /// Decides that an agent's state becomes what a copy has; returns `None` if there is no such copy.
 fn restore<'r>(
     reader: TableReader<'_>,
-    counters: &mut Counters,
+    writer: &mut WriterState,
     agent: &'r Arc<str>,
     (revision, kept, version): (u64, Option<&'r mut NewCopy>, u64),
     record: &mut Record<'r>,
@@ -253,7 +253,7 @@ fn restore<'r>(
         .query_row(params![&**agent, revision.cast_signed()], |row| row.get(0))
         .optional()?;
     let Some(id) = id else { return Ok(None) };
-    let now = counters.now;
+    let now = writer.now;
     if let Some(new) = kept {
         new.read(reader, agent, now)?;
         if !new.copy.unfinished {
@@ -270,11 +270,11 @@ fn restore<'r>(
     record.push(StateCopyRow::Restored { id, agent, version, now });
     let source = "state_copy_key WHERE copy = ?1 AND (expires_at IS NULL OR expires_at > ?2)";
     let (keys, size) = keys_and_bytes(reader, source, params![id, now.cast_signed()])?;
-    counters.sizes.insert(Arc::clone(agent), size.cast_signed());
+    writer.sizes.insert(Arc::clone(agent), size.cast_signed());
     // The size on disk is written with the others, at the end of the transaction.
-    counters.resized.insert(Arc::clone(agent));
+    writer.resized.insert(Arc::clone(agent));
     // Keys of all agents, which are looked up again: this is seldom.
-    counters.keys.clear();
+    writer.keys.clear();
     Ok(Some(RestoredState { keys }))
 }
 

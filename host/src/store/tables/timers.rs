@@ -25,8 +25,8 @@ use crate::store::commit::{ClosedQuestion, Commit, CommitError};
 use crate::store::handles::TimerTable;
 use crate::store::record::{Record, TimerRow};
 use crate::store::sqlite::table_reader::TableReader;
-use crate::store::writer::counters::Counters;
 use crate::store::writer::message_row;
+use crate::store::writer::writer_state::WriterState;
 
 pub(crate) use list::WaitingTimer;
 
@@ -99,7 +99,7 @@ pub(crate) struct TimerCounts(Mutex<AHashMap<Arc<str>, Arc<AgentTimers>>>);
 
 /// A change that a transaction makes to the counts.
 #[derive(Debug)]
-pub(in crate::store) enum Counted {
+pub(in crate::store) enum TimerChange {
     /// A timer of this agent that is due then is kept.
     Kept(Arc<str>, u64),
     /// Removes so many of an agent.
@@ -143,16 +143,18 @@ impl TimerCounts {
     }
 
     /// Takes in what a transaction did, in its order.
-    pub(in crate::store) fn apply(&self, counted: &mut Vec<Counted>) {
-        for one in counted.drain(..) {
-            match one {
-                Counted::Kept(agent, due) => {
+    pub(in crate::store) fn apply(&self, changes: &mut Vec<TimerChange>) {
+        for change in changes.drain(..) {
+            match change {
+                TimerChange::Kept(agent, due) => {
                     let of = self.of(&agent);
                     of.kept.fetch_add(1, Ordering::SeqCst);
                     of.next.fetch_min(due, Ordering::AcqRel);
                 }
-                Counted::Gone(agent, count) => drop(self.of(&agent).kept.fetch_sub(count, Ordering::SeqCst)),
-                Counted::Next(agent, next) => self.of(&agent).next.store(next.unwrap_or(u64::MAX), Ordering::Release),
+                TimerChange::Gone(agent, count) => drop(self.of(&agent).kept.fetch_sub(count, Ordering::SeqCst)),
+                TimerChange::Next(agent, next) => {
+                    self.of(&agent).next.store(next.unwrap_or(u64::MAX), Ordering::Release)
+                }
             }
         }
     }
@@ -241,22 +243,22 @@ pub(in crate::store) fn replaced_within(before: &[Dispatch], envelope: &Envelope
 }
 
 /// Adds the removal of a timer to a record, and counts it.
-pub(in crate::store) fn push_removed(counters: &mut Counters, record: &mut Record<'_>, found: &FoundTimer) {
+pub(in crate::store) fn push_removed(writer: &mut WriterState, record: &mut Record<'_>, found: &FoundTimer) {
     record.push(TimerRow::Removed { seq: found.seq });
-    counters.counted.push(Counted::Gone(found.agent.as_str().into(), 1));
+    writer.timer_changes.push(TimerChange::Gone(found.agent.as_str().into(), 1));
 }
 
 /// Decides that a timer is removed, and closes its question. Returns `false` if it is not there.
 fn cancel(
     reader: TableReader<'_>,
-    counters: &mut Counters,
+    writer: &mut WriterState,
     sender: &str,
     timer: &TimerName,
     record: &mut Record<'_>,
 ) -> rusqlite::Result<bool> {
     let Some(found) = find(reader, sender, timer)? else { return Ok(false) };
-    counters.gate.close_question(&found.closed);
-    push_removed(counters, record, &found);
+    writer.gate.close_question(&found.closed);
+    push_removed(writer, record, &found);
     Ok(true)
 }
 
@@ -273,7 +275,7 @@ fn decode(found: &rusqlite::Row<'_>) -> rusqlite::Result<Envelope> {
 /// Decides which of an agent's timers move to the messages that wait in its mailbox: those that are due by `now`.
 fn fire<'r>(
     reader: TableReader<'_>,
-    counters: &mut Counters,
+    writer: &mut WriterState,
     (agent, fired): (&Arc<str>, &'r mut Vec<Envelope>),
     (now, most): (u64, u32),
     record: &mut Record<'r>,
@@ -298,10 +300,10 @@ fn fire<'r>(
         .optional()?;
     for envelope in &mut *fired {
         record.push(TimerRow::Removed { seq: envelope.seq.take().unwrap_or_default() });
-        envelope.seq = counters.keeps_messages.then(|| counters.next_seq());
+        envelope.seq = writer.keeps_messages.then(|| writer.next_seq());
     }
-    counters.counted.push(Counted::Gone(Arc::clone(agent), fired.len() as u64));
-    counters.counted.push(Counted::Next(Arc::clone(agent), next.map(i64::cast_unsigned)));
+    writer.timer_changes.push(TimerChange::Gone(Arc::clone(agent), fired.len() as u64));
+    writer.timer_changes.push(TimerChange::Next(Arc::clone(agent), next.map(i64::cast_unsigned)));
     // In a loop of its own, because rows borrow the envelopes, which the loop above changes.
     for envelope in &*fired {
         if let Some(seq) = envelope.seq {
@@ -312,12 +314,12 @@ fn fire<'r>(
 }
 
 /// Takes note of the first timer of each agent.
-fn count_firsts(reader: TableReader<'_>, counters: &mut Counters) -> rusqlite::Result<()> {
+fn count_firsts(reader: TableReader<'_>, writer: &mut WriterState) -> rusqlite::Result<()> {
     let mut firsts = reader.prepare("SELECT agent, min(due) FROM timer GROUP BY agent")?;
     let mut rows = firsts.query([])?;
     while let Some(row) = rows.next()? {
         let (agent, due): (String, i64) = (row.get(0)?, row.get(1)?);
-        counters.counted.push(Counted::Next(agent.into(), Some(due.cast_unsigned())));
+        writer.timer_changes.push(TimerChange::Next(agent.into(), Some(due.cast_unsigned())));
     }
     Ok(())
 }
@@ -327,8 +329,8 @@ impl TimerTable<'_> {
     /// Returns them when that is written: what follows from them is not safe before it is.
     pub(crate) async fn fire(self, agent: Arc<str>, now: u64, most: u32) -> Result<Vec<Envelope>, CommitError> {
         // The agent may be gone by then; the store has them for the next start.
-        let fired = self.0.change_early((agent, Vec::new()), move |(agent, fired), reader, counters, record| {
-            fire(reader, counters, (agent, fired), (now, most), record)
+        let fired = self.0.change_early((agent, Vec::new()), move |(agent, fired), reader, writer, record| {
+            fire(reader, writer, (agent, fired), (now, most), record)
         });
         fired.await.map(|(_, fired)| fired)
     }
@@ -349,7 +351,7 @@ impl TimerTable<'_> {
     pub(crate) async fn redate(self) -> Result<(), CommitError> {
         let mut after: i64 = 0;
         loop {
-            let redated = self.0.change_early(None, move |last, reader, counters, record| {
+            let redated = self.0.change_early(None, move |last, reader, writer, record| {
                 // Last of these, so that the next begins behind it.
                 let sql = "SELECT max(seq) FROM
                                (SELECT seq FROM timer WHERE dated AND seq > ?1 ORDER BY seq LIMIT ?2)";
@@ -362,7 +364,7 @@ impl TimerTable<'_> {
                         Ok(())
                     }
                     // At the end only: the first timer of an agent may be in any portion.
-                    None => count_firsts(reader, counters),
+                    None => count_firsts(reader, writer),
                 }
             });
             match redated.await? {
@@ -373,15 +375,15 @@ impl TimerTable<'_> {
     }
 }
 
-/// Returns the timers of a conversation that have no place before this one, the newest so many.
+/// Returns the timers of a conversation from this sequence number on, the newest so many.
 pub(in crate::store) fn of_conversation(
     connection: &Connection,
     name: &str,
-    began: i64,
+    first_seq: i64,
     most: u32,
 ) -> rusqlite::Result<Vec<Envelope>> {
     let sql = format!("SELECT {COLUMNS} FROM timer WHERE conversation = ?1 AND seq >= ?2 ORDER BY seq DESC LIMIT ?3");
-    connection.prepare_cached(&sql)?.query_map(params![name, began, most], decode)?.collect()
+    connection.prepare_cached(&sql)?.query_map(params![name, first_seq, most], decode)?.collect()
 }
 
 #[cfg(test)]

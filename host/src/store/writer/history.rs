@@ -19,7 +19,7 @@ pub(in crate::store) struct History {
     keep_dead: u64,
     /// Messages that were handled since the store was made, about.
     handled: u64,
-    /// The highest place among them.
+    /// The highest sequence number among them.
     highest: u64,
     /// The marks, one after every [`STEP`]: the number handled by then, and the highest sequence number among them.
     marks: VecDeque<(u64, u64)>,
@@ -143,10 +143,10 @@ mod tests {
         connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     }
 
-    /// Handles the messages of these places in one transaction.
-    fn handle(history: &mut History, transaction: &Transaction<'_>, places: std::ops::Range<u64>) {
+    /// Handles the messages of these sequence numbers in one transaction.
+    fn handle(history: &mut History, transaction: &Transaction<'_>, seqs: std::ops::Range<u64>) {
         history.begin();
-        for seq in places {
+        for seq in seqs {
             transaction.execute("INSERT INTO ack VALUES (?1)", [seq.cast_signed()]).unwrap();
             history.handled(seq);
         }

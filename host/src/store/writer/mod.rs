@@ -2,12 +2,12 @@
 
 pub(super) mod apply;
 pub(super) mod batch;
-pub(super) mod counters;
 pub(super) mod decide;
 pub(super) mod history;
 pub(super) mod keys;
 pub(super) mod message_row;
 pub(super) mod other_rows;
+pub(super) mod writer_state;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::store::tables::conversations::ConversationReader;
 use crate::store::types::Event;
 use crate::store::writer::apply::Tables;
 use crate::store::writer::batch::Batch;
-use crate::store::writer::counters::Counters;
+use crate::store::writer::writer_state::WriterState;
 use crate::telemetry::histogram::Histogram;
 
 /// The most that one transaction takes up, so that its answers are not held back for too long.
@@ -63,17 +63,19 @@ pub(in crate::store) enum Job {
 
 /// A change that has no kind of its own: decides, and has the record applied.
 pub(in crate::store) type Change =
-    Box<dyn FnOnce(&mut Counters, TableReader<'_>, &mut Tables<'_>) -> rusqlite::Result<()> + Send>;
+    Box<dyn FnOnce(&mut WriterState, TableReader<'_>, &mut Tables<'_>) -> rusqlite::Result<()> + Send>;
 
 /// A decision on a change: reads the tables and adds to the record what is to be done. The record borrows from the
 /// subject, so that nothing is copied on its way to the tables.
-pub(in crate::store) trait Decide<T>:
-    for<'s> FnOnce(&'s mut T, TableReader<'_>, &mut Counters, &mut Record<'s>) -> rusqlite::Result<()> + Send + 'static
+pub(in crate::store) trait Decide<T>
+where
+    Self: Send + 'static,
+    Self: for<'s> FnOnce(&'s mut T, TableReader<'_>, &mut WriterState, &mut Record<'s>) -> rusqlite::Result<()>,
 {
 }
 
 impl<T, F> Decide<T> for F where
-    F: for<'s> FnOnce(&'s mut T, TableReader<'_>, &mut Counters, &mut Record<'s>) -> rusqlite::Result<()>
+    F: for<'s> FnOnce(&'s mut T, TableReader<'_>, &mut WriterState, &mut Record<'s>) -> rusqlite::Result<()>
         + Send
         + 'static
 {
@@ -81,10 +83,10 @@ impl<T, F> Decide<T> for F where
 
 /// Makes a change of a decision. The subject is sent back once the record is applied.
 fn change_of<T: Send + 'static>(mut subject: T, decide: impl Decide<T>, back: oneshot::Sender<T>) -> Change {
-    Box::new(move |counters, reader, tables| {
-        let mut record = counters.new_record();
-        decide(&mut subject, reader, counters, &mut record)?;
-        counters.apply(tables, record)?;
+    Box::new(move |writer, reader, tables| {
+        let mut record = writer.new_record();
+        decide(&mut subject, reader, writer, &mut record)?;
+        writer.apply(tables, record)?;
         // The caller may have left.
         let _ = back.send(subject);
         Ok(())
@@ -100,13 +102,14 @@ pub(in crate::store) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. The reader of conversations is closed before its connection is. `checkpoints` is the connection of the thread that copies the log into the database;
-    /// `commits` records the duration of each commit. `log` is the database's log, if commits are to reach the disk: it
-    /// is synced beside the `connection`, which therefore must not do so itself.
+    /// Starts the thread. The reader of conversations is closed before its connection is. `checkpoints` is the connection
+    /// of the thread that copies the log into the database; `commits` records the duration of each commit. `log` is the
+    /// database's log, if commits are to reach the disk: it is synced beside the `connection`, which therefore must not
+    /// do so itself.
     pub(in crate::store) fn start(
         (connection, reader): (Connection, ConversationReader),
         checkpoints: Connection,
-        counters: Counters,
+        writer: WriterState,
         (log, progress): (Option<PathBuf>, Arc<Progress>),
         commits: Arc<Histogram>,
     ) -> Self {
@@ -121,7 +124,7 @@ impl Writer {
         let thread = {
             let notifier = Notifier::new(follow.clone(), commits, &progress);
             let syncer = Syncer::start(log, notifier, Arc::clone(&progress));
-            let mut thread = Thread { connection, counters, progress, syncer, written: checkpointer.written() };
+            let mut thread = Thread { connection, writer, progress, syncer, written: checkpointer.written() };
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
                 .spawn(move || {
@@ -169,10 +172,10 @@ impl Store {
         answer.await.unwrap_or_else(|_| Err(writer_ended()))
     }
 
-    /// Commits after everything that was submitted before. The result is passed to the submission's callback once it is
+    /// Commits after everything that was submitted before. The result is passed to the request's callback once it is
     /// durable.
-    pub(crate) fn submit(&self, submission: CommitRequest) {
-        self.writer.send(Job::Commit(Box::new(submission)));
+    pub(crate) fn submit(&self, request: CommitRequest) {
+        self.writer.send(Job::Commit(Box::new(request)));
     }
 
     /// Makes any other change; returns the subject of the decision when it is safe.
@@ -224,7 +227,7 @@ fn writer_ended() -> CommitError {
 
 struct Thread {
     connection: Connection,
-    counters: Counters,
+    writer: WriterState,
     progress: Arc<Progress>,
     syncer: Syncer,
     written: crate::store::sqlite::checkpoint::CheckpointProgress,
@@ -239,7 +242,7 @@ impl Thread {
             jobs.push(first);
             // Without waiting for more: a single job is written at once.
             jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
-            let began = Instant::now();
+            let started = Instant::now();
             let mut batch = Batch { commits: Vec::with_capacity(jobs.len()), ..Batch::default() };
             // Before the write: a reader that sees it can then wait for it (`wait_durable`).
             self.progress.begin();
@@ -248,7 +251,7 @@ impl Thread {
                 batch.refuse(jobs.drain(..));
                 Err(refusal)
             } else {
-                batch.write(&mut self.connection, &mut self.counters, jobs.drain(..))
+                batch.write(&mut self.connection, &mut self.writer, jobs.drain(..))
             };
             self.written.commit();
             // These are answered without a sync of their own, so the folder is compared here.
@@ -265,7 +268,7 @@ impl Thread {
             let emptying = std::mem::take(&mut batch.emptying);
             // Taken before the sync: if nothing waits, syncing on this thread is faster than handing over.
             next = queue.try_recv().ok();
-            self.syncer.end(WrittenBatch { batch, kept, began }, next.is_none());
+            self.syncer.end(WrittenBatch { batch, kept, started }, next.is_none());
             for asker in emptying {
                 let refused = self.progress.refusal().map(|why| CommitError::Store(why.to_string()));
                 // The caller may have left.

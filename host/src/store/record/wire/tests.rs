@@ -76,7 +76,7 @@ pub(crate) fn sample() -> Record<'static> {
         last: 59000,
         messages: 60000,
         record: "record-61".into(),
-        began: 62000,
+        first_seq: 62000,
     });
     record.push(ConversationRow::Activity { id: 63000, last: 64000, messages: 65000 });
     record.push(ConversationRow::Ended {
@@ -87,7 +87,7 @@ pub(crate) fn sample() -> Record<'static> {
         messages: 70000,
         record: "record-71".into(),
         ended: 72000,
-        began: 73000,
+        first_seq: 73000,
     });
     record.push(ConversationRow::ActivityRemoved { id: 74000 });
     record.push(ConversationRow::EndedRemoved { before: -75 });

@@ -52,9 +52,9 @@ impl TimerTable<'_> {
 
     /// Cancels a timer as its sender would; returns when that is safe. False if it is not there any more.
     pub(crate) async fn cancel(self, sender: String, id: String) -> Result<bool, CommitError> {
-        let cancelled = self.0.change((sender, TimerName::Id(id), false), |subject, reader, counters, record| {
+        let cancelled = self.0.change((sender, TimerName::Id(id), false), |subject, reader, writer, record| {
             let (sender, timer, is_there) = subject;
-            *is_there = super::cancel(reader, counters, sender, timer, record)?;
+            *is_there = super::cancel(reader, writer, sender, timer, record)?;
             Ok(())
         });
         cancelled.await.map(|(_, _, is_there)| is_there)

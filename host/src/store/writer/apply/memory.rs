@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::{Tables, held};
+use super::{Tables, prepared};
 use crate::store::record::{MemoryRow, StateCopyRow};
 
 /// A stateful agent's memory changes with each of its messages.
@@ -67,7 +67,7 @@ impl Tables<'_> {
         bytes: u64,
     ) -> rusqlite::Result<()> {
         let (pieces, bytes) = (pieces.map(u64::cast_signed), bytes.cast_signed());
-        held(&mut self.set_memory, self.transaction, SET_MEMORY)?
+        prepared(&mut self.set_memory, self.transaction, SET_MEMORY)?
             .execute(params![agent, revision.cast_signed(), saved_at.cast_signed(), data, pieces, bytes])
             .map(|_| ())
     }

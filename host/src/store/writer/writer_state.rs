@@ -9,13 +9,13 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::store::gate::CommitGate;
 use crate::store::record::{OtherRow, Record, RecordBuffers, StateRow};
 use crate::store::sqlite::table_reader::TableReader;
-use crate::store::tables::timers::{Counted, TimerCounts};
+use crate::store::tables::timers::{TimerChange, TimerCounts};
 use crate::store::writer::apply::Tables;
 use crate::store::writer::history::History;
 use crate::store::writer::keys::KeyCache;
 
 /// The state of the writer that it need not ask the database for.
-pub(in crate::store) struct Counters {
+pub(in crate::store) struct WriterState {
     /// The sequence number of the last message.
     pub(in crate::store) seq: u64,
     /// The version that the last write of state has; shared with the callers of `Store::next_version`.
@@ -29,7 +29,7 @@ pub(in crate::store) struct Counters {
     /// Messages that wait for their time.
     pub(in crate::store) timers: Arc<TimerCounts>,
     /// The changes of the transaction to their counts, in order.
-    pub(in crate::store) counted: Vec<Counted>,
+    pub(in crate::store) timer_changes: Vec<TimerChange>,
     /// Bytes of the agents' states, as far as they were asked for.
     pub(in crate::store) sizes: AHashMap<Arc<str>, i64>,
     /// Agents whose state has another size than the database says.
@@ -56,7 +56,7 @@ pub(in crate::store) struct Captured {
     pub(in crate::store) kept: Vec<Vec<u8>>,
 }
 
-impl Counters {
+impl WriterState {
     /// Loads what the database has.
     pub(in crate::store) fn load(
         connection: &Connection,
@@ -80,7 +80,7 @@ impl Counters {
             history,
             gate,
             timers,
-            counted: Vec::new(),
+            timer_changes: Vec::new(),
             sizes: AHashMap::new(),
             resized: AHashSet::new(),
             keys: KeyCache::default(),
@@ -139,7 +139,7 @@ impl Counters {
     pub(in crate::store) fn written(&mut self) {
         self.gate.written(self.seq);
         // Not before the commit: agents act on these counts.
-        self.timers.apply(&mut self.counted);
+        self.timers.apply(&mut self.timer_changes);
         #[cfg(test)]
         if let Some(captured) = &mut self.captured {
             captured.kept.append(&mut captured.in_transaction);
@@ -154,7 +154,7 @@ impl Counters {
         self.sizes.clear();
         self.resized.clear();
         self.keys.clear();
-        self.counted.clear();
+        self.timer_changes.clear();
         self.gate.not_written();
         #[cfg(test)]
         if let Some(captured) = &mut self.captured {
