@@ -362,7 +362,7 @@ impl Conversations {
                         last,
                         messages,
                         record: Cow::Owned(text),
-                        began: open.first_seq,
+                        first_seq: open.first_seq,
                     });
                 }
                 record.push(ConversationRow::Activity { id, last, messages });

@@ -129,7 +129,7 @@ pub(crate) struct StateChange {
     pub(crate) expired: Vec<String>,
     /// Numbers that are added to.
     pub(crate) adds: BTreeMap<String, Add>,
-    /// The version that all keys written have then; of [`Store::next_version`](super::Store::next_version).
+    /// The version that all keys written have then; of [`next_version`](super::handles::StateTable::next_version).
     pub(crate) version: u64,
     /// The most that the agent's state may have, in bytes.
     pub(crate) quota: u64,

@@ -32,8 +32,8 @@ use self::sqlite::lock::{Lock, lock};
 use self::sqlite::reader::connect;
 use self::sqlite::{backup, held, schema, sync};
 use self::tables::snapshots;
-use self::writer::counters::Counters;
 use self::writer::history::History;
+use self::writer::writer_state::WriterState;
 use crate::telemetry::histogram::Histogram;
 
 pub(crate) use commit::{
@@ -112,8 +112,8 @@ impl Store {
         let gate: Arc<dyn CommitGate> = Arc::clone(&loaded) as _;
         let timers = Arc::new(TimerCounts::load(&connection).map_err(wrong)?);
         let shared = (Arc::clone(&gate), Arc::clone(&timers));
-        let counters = Counters::load(&connection, keeps_messages, history, shared).map_err(wrong)?;
-        let version = Arc::clone(&counters.version);
+        let writer_state = WriterState::load(&connection, keeps_messages, history, shared).map_err(wrong)?;
+        let version = Arc::clone(&writer_state.version);
         let pieces = Arc::new(snapshots::Pieces::load(&connection).map_err(wrong)?);
         let checkpoints = schema::open(&database, settings.durability)?;
         let commits = Arc::new(Histogram::default());
@@ -124,7 +124,8 @@ impl Store {
         }
         let progress = sync::Progress::new(held::Held::new(folder, &lock.file)?);
         let syncing = (log, Arc::clone(&progress));
-        let writer = writer::Writer::start((connection, reader), checkpoints, counters, syncing, Arc::clone(&commits));
+        let writer =
+            writer::Writer::start((connection, reader), checkpoints, writer_state, syncing, Arc::clone(&commits));
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // Relaxed: only uniqueness matters.
         let id = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -60,13 +60,17 @@ pub(crate) async fn kept(store: &Store, envelope: Envelope) -> Envelope {
     let done = Box::new(|committed: Committed| sender.send(committed.sends[0].envelope().seq).unwrap());
     let sent = Outgoing::new(Arc::new(Anywhere), Box::new(envelope));
     store.submit(CommitRequest::new(Commit::new("".into()), vec![sent], done));
-    let seq = receiver.await.unwrap().expect("it has a place");
+    let seq = receiver.await.unwrap().expect("it has a sequence number");
     store.queue().message(seq).unwrap().expect("it is kept")
 }
 
-/// Changes the database beside all order.
+/// Changes the database beside all order and all records.
 pub(crate) async fn plant(store: &Store, sql: &'static str) {
-    store.change(move |transaction, _| transaction.execute_batch(sql)).await.unwrap();
+    // Else what was asked for before would come after it.
+    store.flush().await.unwrap();
+    let other = Connection::open(&store.database).unwrap();
+    other.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+    other.execute_batch(sql).unwrap();
 }
 
 /// Returns the names of the open and of the ended conversations in the database, after a flush.
@@ -86,13 +90,12 @@ pub(crate) async fn conversation_names(store: &Store) -> (Vec<String>, Vec<Strin
 /// Ends conversations as the host does.
 pub(crate) async fn end_conversations(store: &Store, expired: Vec<EndedConversation>) {
     for ended in expired {
-        let write = move |transaction: &rusqlite::Transaction<'_>, counters: &mut Counters| {
-            let is_named = tables::conversations::is_named(transaction, &ended)?;
-            let mut record = counters.new_record();
-            tables::conversations::push_end(&mut record, &ended, is_named, 7);
-            counters.apply(&mut writer::apply::Tables::new(transaction), record)
-        };
-        store.change(write).await.unwrap();
+        let write = store.change((ended, false), |(ended, keeps_name), reader, _, record| {
+            *keeps_name = tables::conversations::keeps_name(reader, ended)?;
+            tables::conversations::push_end(record, ended, *keeps_name, 7);
+            Ok(())
+        });
+        write.await.unwrap();
     }
 }
 
@@ -363,14 +366,14 @@ async fn events_are_told_once_kept_and_read_a_page_at_a_time() {
         let data = serde_json::json!({ "number": number });
         store.events().keep(Event { id: 0, at: 1, agent, kind: "test".to_owned(), data });
     }
-    let told: Vec<i64> = {
-        let mut told = Vec::new();
+    let received: Vec<i64> = {
+        let mut received = Vec::new();
         for _ in 0..5 {
-            told.push(follow.recv().await.unwrap().id);
+            received.push(follow.recv().await.unwrap().id);
         }
-        told
+        received
     };
-    assert_eq!(told, [1, 2, 3, 4, 5], "each is committed when it is told, with its id");
+    assert_eq!(received, [1, 2, 3, 4, 5], "each is committed when it is told, with its id");
     let ids = |agent: Option<&str>, after, limit| -> Vec<i64> {
         let filter = EventFilter { agent: agent.map(str::to_owned), after, limit };
         store.events().list(&filter).unwrap().iter().map(|event| event.id).collect()

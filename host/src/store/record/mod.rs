@@ -1,9 +1,11 @@
-//! A record of what a commit decided: the rows that it adds, changes and removes, with sequence numbers and versions.
+//! A record of what a commit or another change decided: the rows that it adds, changes and removes, with sequence numbers
+//! and versions.
 //!
 //! ```text
 //! Commit (what is asked for) --decide--> Record (what was decided) --apply--> tables
+//! any other change           --decide--'
 //! ```
-//! Applying a record decides nothing: the same records give the same tables, wherever they are applied. The live record
+//! A running host changes no table without one. Applying a record decides nothing: the same records give the same tables, wherever they are applied. The live record
 //! borrows from the commit, so that nothing is copied on the way to the tables; its [encoded form](wire) has structs of
 //! its own, so that a change here is not one of the format.
 
@@ -76,6 +78,10 @@ pub(crate) enum RowChange<'a> {
     Dead(DeadRow<'a>),
     Conversation(ConversationRow<'a>),
     Other(OtherRow<'a>),
+    Memory(MemoryRow<'a>),
+    StateCopy(StateCopyRow<'a>),
+    Rollout(RolloutRow<'a>),
+    Recent(RecentRow<'a>),
 }
 
 /// The state of agents.
@@ -120,6 +126,10 @@ pub(crate) enum QueueRow<'a> {
     ReceiptRemoved { receipt: &'a str },
     /// Removes handled messages up to a sequence number.
     HandledRemoved { up_to: u64 },
+    /// Marks a mailbox as paused.
+    MailboxPaused { agent: &'a str },
+    /// Removes the mark of a paused mailbox.
+    MailboxResumed { agent: &'a str },
 }
 
 impl<'a> From<QueueRow<'a>> for RowChange<'a> {
@@ -189,15 +199,28 @@ impl<'a> From<DeadRow<'a>> for RowChange<'a> {
 #[derive(Debug, PartialEq)]
 pub(crate) enum ConversationRow<'a> {
     /// Puts a conversation in place of what it was, and of an ended one of its name.
-    Set { id: u64, name: Cow<'a, str>, first: u64, last: u64, messages: u64, record: Cow<'a, str>, began: u64 },
+    Set { id: u64, name: Cow<'a, str>, first: u64, last: u64, messages: u64, record: Cow<'a, str>, first_seq: u64 },
     /// Sets the last activity of an open conversation.
     Activity { id: u64, last: u64, messages: u64 },
     /// Ends a conversation.
-    Ended { id: u64, name: &'a str, first: u64, last: u64, messages: u64, record: Cow<'a, str>, ended: u64, began: u64 },
+    Ended {
+        id: u64,
+        name: &'a str,
+        first: u64,
+        last: u64,
+        messages: u64,
+        record: Cow<'a, str>,
+        ended: u64,
+        first_seq: u64,
+    },
     /// Removes the last activity of a conversation that has ended.
     ActivityRemoved { id: u64 },
     /// Removes ended conversations before this one.
     EndedRemoved { before: i64 },
+    /// Sets when a conversation with an agent began of which no record is written.
+    Beginning { agent: &'a str, conversation: &'a str, first: u64, last: u64 },
+    /// Removes beginnings of conversations without a message since this time.
+    BeginningsRemoved { before: i64 },
 }
 
 impl<'a> From<ConversationRow<'a>> for RowChange<'a> {
@@ -230,6 +253,111 @@ pub(crate) enum OtherRow<'a> {
 impl<'a> From<OtherRow<'a>> for RowChange<'a> {
     fn from(row: OtherRow<'a>) -> Self {
         Self::Other(row)
+    }
+}
+
+/// The memory of stateful agents.
+#[derive(Debug, PartialEq)]
+pub(crate) enum MemoryRow<'a> {
+    /// Puts a memory in place of the one that the agent saved before.
+    Saved { agent: &'a str, revision: u64, saved_at: u64, data: &'a [u8] },
+    /// Does the same with a memory of which the pieces have the bytes.
+    SavedInPieces { agent: &'a str, revision: u64, saved_at: u64, pieces: u64, bytes: u64 },
+    /// Adds a piece of a memory.
+    Piece { memory: u64, number: u64, data: &'a [u8] },
+    /// Removes the pieces of a memory up to this one.
+    PiecesRemoved { memory: u64, up_to: u64 },
+    /// Removes the memory that an agent saved last.
+    Removed { agent: &'a str },
+    /// Puts a memory in place of the one that the revision handed over before. `pieces` have the bytes, or else `data`.
+    HandedOver { agent: &'a str, revision: u64, saved_at: u64, data: &'a [u8], pieces: Option<u64>, bytes: u64 },
+    /// Makes what a revision handed over the memory of the agent. The row names the handoff and has no bytes.
+    HandoffTaken { agent: &'a str, revision: u64, saved_at: u64 },
+    /// Makes the memory that the agent saved last what a revision hands over, if there is any.
+    SavedHandedOver { agent: &'a str, revision: u64 },
+    /// Removes what a revision handed over; without a revision, what all of the agent's did. A memory of the agent that
+    /// names one of them takes its bytes over.
+    HandoffsRemoved { agent: &'a str, revision: Option<u64> },
+}
+
+impl<'a> From<MemoryRow<'a>> for RowChange<'a> {
+    fn from(row: MemoryRow<'a>) -> Self {
+        Self::Memory(row)
+    }
+}
+
+/// The copies of agents' states. Their keys are copied within the database and are no part of a record.
+#[derive(Debug, PartialEq)]
+pub(crate) enum StateCopyRow<'a> {
+    /// Adds a copy of an agent's state as it is, without the keys whose time is over at `at`.
+    Made {
+        id: i64,
+        agent: &'a str,
+        revision: u64,
+        holds: Cow<'a, str>,
+        at: u64,
+        keys: u64,
+        bytes: u64,
+        mark: u64,
+        unfinished: bool,
+        migrated: bool,
+        rollout: u64,
+    },
+    /// Removes the copy that a revision has; without a revision, all of the agent's.
+    Removed { agent: &'a str, revision: Option<u64> },
+    /// Marks a copy as one whose migration is over. Keys with versions above the mark are written since.
+    Finished { agent: &'a str, revision: u64, mark: u64, migrated: bool },
+    /// Takes the rollout from a copy.
+    RolloutRemoved { agent: &'a str, revision: u64 },
+    /// Makes an agent's state what a copy has, without the keys whose time is over by `now`.
+    Restored { id: i64, agent: &'a str, version: u64, now: u64 },
+}
+
+impl<'a> From<StateCopyRow<'a>> for RowChange<'a> {
+    fn from(row: StateCopyRow<'a>) -> Self {
+        Self::StateCopy(row)
+    }
+}
+
+/// The rollouts of agents.
+#[derive(Debug, PartialEq)]
+pub(crate) enum RolloutRow<'a> {
+    /// Puts a ledger in place of the agent's earlier one.
+    Ledger { agent: &'a str, record: &'a str },
+    /// Removes the ledger of an agent.
+    LedgerRemoved { agent: &'a str },
+    /// Puts a difference in place of the one that has its number.
+    Difference { agent: &'a str, rollout: u64, number: u64, record: &'a str },
+    /// Removes the differences of an agent's rollouts up to this one.
+    DifferencesRemoved { agent: &'a str, up_to: i64 },
+}
+
+impl<'a> From<RolloutRow<'a>> for RowChange<'a> {
+    fn from(row: RolloutRow<'a>) -> Self {
+        Self::Rollout(row)
+    }
+}
+
+/// The recent messages that a rehearsal handles again.
+#[derive(Debug, PartialEq)]
+pub(crate) enum RecentRow<'a> {
+    /// Adds a message as number `seq` of its agent.
+    Set {
+        agent: &'a str,
+        seq: u64,
+        conversation: &'a str,
+        rank: u8,
+        head: HeadSpan,
+        content: &'a [u8],
+        answer: Option<&'a [u8]>,
+    },
+    /// Removes an agent's messages before this one.
+    Removed { agent: &'a str, before: i64 },
+}
+
+impl<'a> From<RecentRow<'a>> for RowChange<'a> {
+    fn from(row: RecentRow<'a>) -> Self {
+        Self::Recent(row)
     }
 }
 

@@ -1,24 +1,29 @@
 //! Records of a random run, applied to an empty store, give equal tables.
 
-use caxton_control::Performative;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use caxton_control::Performative;
 use caxton_control::desired::{self, Durability};
+use caxton_control::rollout::MAX_ROLLOUTS;
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::wire::decode;
+use super::wire::tests::{added, sample};
 use super::*;
 use crate::clock;
 use crate::conversation::{Conversations, closed_question};
 use crate::message::{Attempt, Deliver, Envelope, Outgoing, TimerCancel, TimerName};
 use crate::store::tests::{change, expiring, message, settings};
 use crate::store::writer::apply::Tables;
-use crate::store::writer::counters::Captured;
+use crate::store::writer::writer_state::Captured;
 use crate::store::{
     Add, Commit, CommitRequest, Committed, DeadFilter, DeadLetter, Event, Failed, Fired, Handled, IdempotencyKey,
-    RevisionBinding, RevisionRecord, StateChange, Store, schema,
+    KeepState, RevisionBinding, RevisionRecord, Snapshot, StateChange, Store, schema,
 };
 
 /// A mailbox beside which every agent has one, so that refusals are answered.
@@ -67,7 +72,7 @@ struct RandomRun {
     random: Random,
     store: Arc<Store>,
     conversations: Arc<Conversations>,
-    /// The places of messages that wait.
+    /// The sequence numbers of messages that wait.
     waiting: Arc<Mutex<Vec<u64>>>,
     /// The ids of timers with their senders.
     timers: Vec<(String, String)>,
@@ -287,17 +292,130 @@ impl RandomRun {
     }
 }
 
+/// What an agent remembers, at times so large that it is kept in pieces.
+const SMALL: u64 = 50;
+const LARGE: u64 = 600 << 10;
+
+/// Changes of an agent's memory and of the copies of its state.
+impl RandomRun {
+    fn snapshot(&mut self, bytes: u64) -> Arc<Snapshot> {
+        self.count += 1;
+        let data = vec![self.count as u8; usize::try_from(bytes).unwrap()].into();
+        Arc::new(Snapshot { revision: self.random.below(4), saved_at: self.count, data })
+    }
+
+    /// A memory, seldom a large one.
+    fn any_snapshot(&mut self) -> Arc<Snapshot> {
+        let bytes = if self.random.one_in(6) { LARGE } else { self.random.below(SMALL) };
+        self.snapshot(bytes)
+    }
+
+    fn state_to_keep(&mut self, revision: u64) -> KeepState {
+        let (rollout, unfinished) = (self.random.below(9), self.random.one_in(2));
+        KeepState { revision, holds: vec![1, 2], rollout, unfinished }
+    }
+
+    async fn memory(&mut self) {
+        let store = Arc::clone(&self.store);
+        let (agent, revision): (Arc<str>, u64) = (self.random.pick(AGENTS).into(), self.random.below(4));
+        match self.random.below(11) {
+            0 => drop(store.snapshots().save(agent, self.any_snapshot()).await),
+            1 => drop(store.snapshots().keep_handoff(agent, self.any_snapshot()).await),
+            2 => drop(store.snapshots().keep_saved_as_handoff(agent, revision).await),
+            3 => store.snapshots().forget_handoffs(agent, vec![revision, self.random.below(4)]),
+            4 => drop(store.snapshots().discard(agent).await),
+            5 => drop(store.snapshots().restore_handoff(agent, revision).await),
+            6 => drop(store.snapshots().tidy().await),
+            7 => drop(store.state().copy(agent, self.state_to_keep(revision)).await),
+            8 => drop(store.state().finish_copy(agent, revision).await),
+            9 => {
+                let other = self.random.below(4);
+                let keep = self.random.one_in(2).then(|| self.state_to_keep(other));
+                // An error for one that is not there, or that is to be replaced.
+                let _ = store.state().restore(agent, revision, keep, Arc::default()).await;
+            }
+            _ => store.state().forget_copies(agent, vec![revision]),
+        }
+    }
+
+    /// Does what a rollout or an operator does.
+    async fn rollout(&mut self) {
+        self.count += 1;
+        let store = Arc::clone(&self.store);
+        let agent: Arc<str> = self.random.pick(AGENTS).into();
+        match self.random.below(6) {
+            0 => {
+                let ledger = (!self.random.one_in(4)).then(|| format!("{{\"count\": {}}}", self.count));
+                store.rollouts().keep_ledger(agent, ledger);
+            }
+            1 => {
+                let (rollout, number) = (self.random.below(2 * MAX_ROLLOUTS as u64), self.random.below(9));
+                store.rollouts().keep_difference(agent, rollout, number, format!("difference {}", self.count));
+            }
+            2 => {
+                let envelope = Box::new(self.envelope("http:POST /"));
+                let answer = self.random.one_in(2).then(|| vec![9; 3]);
+                store.recent().keep(self.count, self.count.saturating_sub(900), envelope, answer);
+            }
+            3 if self.random.one_in(4) => store.recent().forget(agent),
+            4 => drop(store.queue().set_paused(agent.to_string(), self.random.one_in(2)).await),
+            _ => {
+                let name = format!("c-{}", self.random.below(40));
+                let last = clock::steady_ms() + self.count * 1_000;
+                store.conversations().keep_beginning(agent, name, last - 9, last, last - 900_000);
+                store.conversations().write_changed();
+            }
+        }
+    }
+
+    /// Leaves a row in each table that may have none by chance.
+    async fn fill(&mut self) {
+        let store = Arc::clone(&self.store);
+        let agent: Arc<str> = AGENTS[0].into();
+        let large = self.snapshot(LARGE);
+        store.snapshots().keep_handoff(Arc::clone(&agent), large).await.unwrap();
+        let small = self.snapshot(SMALL);
+        store.snapshots().save(Arc::clone(&agent), small).await.unwrap();
+        let mut commit = Commit::new(Arc::clone(&agent));
+        commit.state = Some(change(&[("a", Some("1"))], &[]));
+        self.submit(commit, Vec::new());
+        let keep = self.state_to_keep(1);
+        store.state().copy(Arc::clone(&agent), keep).await.unwrap();
+        store.rollouts().keep_ledger(Arc::clone(&agent), Some("{}".to_owned()));
+        store.rollouts().keep_difference(Arc::clone(&agent), 2 * MAX_ROLLOUTS as u64, 1, "difference".to_owned());
+        store.recent().keep(self.count, 0, Box::new(message("recent", "http:POST /", &agent)), None);
+        store.queue().set_paused(agent.to_string(), true).await.unwrap();
+        let now = clock::steady_ms();
+        store.conversations().keep_beginning(agent, "c-1".to_owned(), now, now, 0);
+        // Every thousandth event removes others.
+        for at in 0..1_000 {
+            let (kind, data) = ("tick".to_owned(), serde_json::Value::Null);
+            store.events().keep(Event { id: 0, at, agent: None, kind, data });
+        }
+        store.flush().await.unwrap();
+    }
+}
+
 /// Returns the rows of all tables, in no order of their own.
 fn rows(connection: &Connection) -> BTreeMap<String, Vec<String>> {
     let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%'";
     let mut names = connection.prepare(names).unwrap();
     let names: Vec<String> = names.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+    let value = |value: ValueRef<'_>| match value {
+        // Pieces of memories would be megabytes of text.
+        ValueRef::Blob(bytes) if bytes.len() > 1_000 => {
+            let mut hasher = DefaultHasher::new();
+            bytes.hash(&mut hasher);
+            format!("{} bytes {}", bytes.len(), hasher.finish())
+        }
+        other => format!("{other:?}"),
+    };
     let read = |name: &String| {
         let mut all = connection.prepare(&format!("SELECT * FROM {name}")).unwrap();
         let columns = all.column_count();
         let text = |row: &rusqlite::Row<'_>| {
             let values: rusqlite::Result<Vec<String>> =
-                (0..columns).map(|column| Ok(format!("{:?}", row.get_ref(column)?))).collect();
+                (0..columns).map(|column| Ok(value(row.get_ref(column)?))).collect();
             Ok(values?.join(" "))
         };
         let mut rows: Vec<String> = all.query_map([], text).unwrap().collect::<Result<_, _>>().unwrap();
@@ -307,69 +425,94 @@ fn rows(connection: &Connection) -> BTreeMap<String, Vec<String>> {
     names.iter().map(|name| (name.clone(), read(name))).collect()
 }
 
+/// The names of a row's group and variant, which its debug text begins with.
+struct Kind(String);
+
+impl Write for Kind {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // The values may be large, and are not asked for.
+        let name = text.split('{').next().unwrap_or_default();
+        self.0.push_str(name.trim());
+        if text.contains('{') { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
+fn kinds(record: &Record<'_>) -> BTreeSet<String> {
+    let kind = |row: &RowChange<'_>| {
+        let mut kind = Kind(String::new());
+        // It stops at the values.
+        let _ = write!(kind, "{row:?}");
+        kind.0
+    };
+    record.rows.iter().map(kind).collect()
+}
+
+/// Rows of which a run has none: only every thousandth conversation that ends has one.
+const SELDOM: &[&str] = &["Conversation(EndedRemoved"];
+
+/// Runs random changes; returns the store with the records of its transactions.
+async fn random_run(seed: u64, folder: &tempfile::TempDir) -> (Arc<Store>, Vec<Vec<u8>>) {
+    // So few that some leave.
+    let kept = desired::StoreSpec { history: 1_000, dead_letters: 20, ..settings(Durability::Os) };
+    let (store, conversations) = Store::open(folder.path(), &kept, Conversations::load).unwrap();
+    let capture = store.change((), |(), _, writer, _| {
+        writer.captured = Some(Captured::default());
+        Ok(())
+    });
+    capture.await.unwrap();
+    let (waiting, timers) = (Arc::default(), Vec::new());
+    let mut run =
+        RandomRun { random: Random(seed), store: Arc::clone(&store), conversations, waiting, timers, count: 0 };
+    for _ in 0..6_000 {
+        match run.random.below(20) {
+            0 => run.other().await,
+            1 => run.memory().await,
+            2 => run.rollout().await,
+            3..6 => run.accept(),
+            _ => run.commit(),
+        }
+        if run.random.one_in(200) {
+            // Nothing of the transaction is kept, nor of its records.
+            assert!(store.change((), |(), _, _, _| Err(rusqlite::Error::InvalidQuery)).await.is_err());
+        }
+        if run.random.one_in(5) {
+            let _ = store.flush().await;
+        }
+    }
+    run.fill().await;
+    let take = store.change(Vec::new(), |records, _, writer, _| {
+        *records = writer.captured.take().unwrap().kept;
+        Ok(())
+    });
+    let records = take.await.unwrap();
+    (store, records)
+}
+
 #[tokio::test]
 async fn records_of_a_random_run_applied_to_an_empty_store_give_equal_tables() {
+    let mut found_kinds = BTreeSet::new();
     for seed in 1..=3 {
         let folder = tempfile::tempdir().unwrap();
-        // So few that some leave.
-        let kept = desired::StoreSpec { history: 1_000, dead_letters: 20, ..settings(Durability::Os) };
-        let (store, conversations) = Store::open(folder.path(), &kept, Conversations::load).unwrap();
-        let capture = |_: &rusqlite::Transaction<'_>, counters: &mut crate::store::writer::counters::Counters| {
-            counters.captured = Some(Captured::default());
-            Ok(())
-        };
-        store.change(capture).await.unwrap();
-        let (waiting, timers) = (Arc::default(), Vec::new());
-        let mut run =
-            RandomRun { random: Random(seed), store: Arc::clone(&store), conversations, waiting, timers, count: 0 };
-        for _ in 0..6_000 {
-            match run.random.below(20) {
-                0 => run.other().await,
-                1..5 => run.accept(),
-                _ => run.commit(),
-            }
-            if run.random.one_in(200) {
-                // Nothing of the transaction is kept, nor of its records.
-                assert!(store.change(|_, _| Err(rusqlite::Error::InvalidQuery)).await.is_err());
-            }
-            if run.random.one_in(5) {
-                let _ = store.flush().await;
-            }
-        }
-        store.flush().await.unwrap();
-        let (sender, records) = tokio::sync::oneshot::channel();
-        let take = move |_: &rusqlite::Transaction<'_>, counters: &mut crate::store::writer::counters::Counters| {
-            sender.send(counters.captured.take().unwrap().kept).unwrap();
-            Ok(())
-        };
-        store.change(take).await.unwrap();
-        let records = records.await.unwrap();
-
+        let (store, records) = random_run(seed, &folder).await;
         let copy = tempfile::tempdir().unwrap();
         let mut connection = schema::open(&copy.path().join("copy.db"), Durability::Os).unwrap();
         let transaction = connection.transaction().unwrap();
         for bytes in &records {
-            Tables::new(&transaction).apply(&decode(bytes).unwrap()).unwrap();
+            let record = decode(bytes).unwrap();
+            Tables::new(&transaction).apply(&record).unwrap();
+            found_kinds.append(&mut kinds(&record));
         }
         transaction.commit().unwrap();
         let (expected, found) = (store.with_reader(|connection| Ok(rows(connection))).unwrap(), rows(&connection));
         for (table, expected) in &expected {
             assert_eq!(&found[table], expected, "seed {seed}: {table}");
+            // Otherwise this compares nothing, as with a change that no run makes.
+            assert!(!expected.is_empty(), "seed {seed}: {table} is empty");
         }
-        // Otherwise this compares nothing.
-        for table in ["state", "message", "ack", "attempt", "dead", "timer", "idempotency", "schedule", "conversation"]
-        {
-            assert!(!expected[table].is_empty(), "seed {seed}: {table} is empty");
-        }
-        let gone = decode_all(&records)
-            .into_iter()
-            .filter(|row| matches!(row, RowChange::Queue(QueueRow::HandledRemoved { .. })));
-        assert!(gone.count() > 0, "seed {seed}: no handled message has left");
     }
-}
-
-fn decode_all(records: &[Vec<u8>]) -> Vec<RowChange<'_>> {
-    records.iter().flat_map(|bytes| decode(bytes).unwrap().rows).collect()
+    found_kinds.extend(SELDOM.iter().map(|kind| (*kind).to_owned()));
+    let all: BTreeSet<String> = [sample(), added()].iter().flat_map(kinds).collect();
+    assert_eq!(found_kinds, all, "a run makes every kind of row, and each has golden bytes");
 }
 
 #[test]

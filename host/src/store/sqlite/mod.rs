@@ -11,3 +11,4 @@ pub(super) mod reader;
 pub(super) mod schema;
 pub(super) mod size;
 pub(super) mod sync;
+pub(super) mod table_reader;

@@ -13,7 +13,7 @@ use crate::store::writer::batch::{Batch, DecidedCommit};
 use crate::telemetry::histogram::Histogram;
 
 /// The commits that are reported where they were made; more are reported by a task, so that the disk does not wait.
-const TOLD_HERE: usize = 16;
+const REPORTED_HERE: usize = 16;
 
 /// Reports the results of transactions to their callers.
 pub(in crate::store) struct Notifier {
@@ -69,8 +69,8 @@ struct DecidedBatch {
 
 impl DecidedBatch {
     fn tell(self) {
-        for (submission, result) in self.commits {
-            submission.finish(self.failed.clone().map_or(result, Err));
+        for (request, result) in self.commits {
+            request.finish(self.failed.clone().map_or(result, Err));
         }
     }
 }
@@ -111,7 +111,7 @@ impl Telling {
         // Batches that the task still has come first, so that results arrive in the order of commits.
         let in_order = self.behind.load(Ordering::SeqCst) == 0;
         let Some(runtime) = &self.runtime else { return batch.tell() };
-        if in_order && batch.commits.len() <= TOLD_HERE {
+        if in_order && batch.commits.len() <= REPORTED_HERE {
             // Callbacks start tasks, and the threads of the store are outside of the runtime.
             let _guard = runtime.enter();
             return batch.tell();

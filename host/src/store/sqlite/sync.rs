@@ -32,8 +32,8 @@ pub(in crate::store) struct WrittenBatch {
     pub(in crate::store) batch: Batch,
     /// `Ok` if it was written.
     pub(in crate::store) kept: rusqlite::Result<()>,
-    /// The time at which it began.
-    pub(in crate::store) began: Instant,
+    /// The time at which it started.
+    pub(in crate::store) started: Instant,
 }
 
 /// The progress of the writer, for readers of what it writes.
@@ -192,7 +192,7 @@ impl WriteAheadLog {
 
 impl Last {
     fn end(&mut self, done: WrittenBatch) {
-        let WrittenBatch { batch, mut kept, began } = done;
+        let WrittenBatch { batch, mut kept, started } = done;
         let syncing = Instant::now();
         // A transaction that failed has added nothing to sync.
         if kept.is_ok()
@@ -209,7 +209,7 @@ impl Last {
         if let Some(refusal) = self.progress.refusal() {
             kept = kept.and(Err(refusal));
         }
-        self.notifier.tell(batch, kept, began.elapsed());
+        self.notifier.tell(batch, kept, started.elapsed());
         self.progress.over.send_modify(|over| *over = over.saturating_add(1));
     }
 }
@@ -263,7 +263,7 @@ impl Syncer {
 
     /// Makes a transaction safe and tells of it, after those before. `alone`: nothing else waits to be written.
     pub(in crate::store) fn end(&self, done: WrittenBatch, alone: bool) {
-        let wrote = u64::try_from(done.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let wrote = u64::try_from(done.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         // The hand-over pays only if the disk is slower than the writer, which would wait for the thread otherwise.
         let beside = !alone && self.took.get() > wrote;
         match &self.thread {
@@ -305,7 +305,7 @@ mod tests {
     fn transaction(id: i64) -> WrittenBatch {
         let event = Event { id, at: 0, agent: None, kind: "tick".to_owned(), data: serde_json::Value::Null };
         let batch = Batch { events: vec![event], ..Batch::default() };
-        WrittenBatch { batch, kept: Ok(()), began: Instant::now() }
+        WrittenBatch { batch, kept: Ok(()), started: Instant::now() }
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use caxton_control::conversation::Conversation;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock;
 use crate::store::commit::EndedConversation;
 use crate::store::handles::ConversationTable;
 use crate::store::record::{ConversationRow, Record};
+use crate::store::sqlite::table_reader::TableReader;
 
 /// Conversations that have ended and are still listed; the oldest leave first.
 const MAX_ENDED: i64 = 100_000;
@@ -25,15 +26,20 @@ pub(crate) fn on_wall(record: &Conversation) -> Cow<'_, Conversation> {
     }
     let (first, last) = (clock::to_wall(record.first), clock::to_wall(record.last));
     let mut record = Conversation { first, last, ..record.clone() };
-    record.bindings.iter_mut().for_each(|stay| stay.until = clock::to_wall(stay.until));
+    record.bindings.iter_mut().for_each(|binding| binding.until = clock::to_wall(binding.until));
     Cow::Owned(record)
 }
 
-/// Adds the rows of a conversation that has ended, unless it was never written. `is_named` if its name is still its
+/// Adds the rows of a conversation that has ended, unless it was never written. `keeps_name` if its name is still its
 /// own: another may have begun under it.
-pub(in crate::store) fn push_end<'a>(record: &mut Record<'a>, ended: &'a EndedConversation, is_named: bool, now: u64) {
+pub(in crate::store) fn push_end<'a>(
+    record: &mut Record<'a>,
+    ended: &'a EndedConversation,
+    keeps_name: bool,
+    now: u64,
+) {
     let EndedConversation { row: Some(id), record: conversation, first_seq } = ended else { return };
-    if is_named {
+    if keeps_name {
         let shown = &*on_wall(conversation);
         record.push(ConversationRow::Ended {
             id: *id,
@@ -43,7 +49,7 @@ pub(in crate::store) fn push_end<'a>(record: &mut Record<'a>, ended: &'a EndedCo
             messages: shown.messages,
             record: Cow::Owned(serde_json::to_string(shown).expect("a record is numbers and text")),
             ended: now,
-            began: *first_seq,
+            first_seq: *first_seq,
         });
     }
     // Also if another conversation has the name by now: the row of the activity is its own.
@@ -55,10 +61,10 @@ pub(in crate::store) fn push_end<'a>(record: &mut Record<'a>, ended: &'a EndedCo
 }
 
 /// Returns `false` if another conversation has the name of one that ends.
-pub(in crate::store) fn is_named(transaction: &Transaction<'_>, ended: &EndedConversation) -> rusqlite::Result<bool> {
+pub(in crate::store) fn keeps_name(reader: TableReader<'_>, ended: &EndedConversation) -> rusqlite::Result<bool> {
     let Some(id) = ended.row else { return Ok(false) };
     let other = "SELECT 1 FROM conversation WHERE name = ?1 AND id <> ?2";
-    Ok(!transaction.prepare_cached(other)?.exists(params![ended.record.name, id.cast_signed()])?)
+    Ok(!reader.prepare(other)?.exists(params![ended.record.name, id.cast_signed()])?)
 }
 
 /// An open conversation as the database lists it.
@@ -137,15 +143,11 @@ impl ConversationTable<'_> {
             return;
         }
         let (first, last, over) = (clock::to_wall(first), clock::to_wall(last), clock::to_wall(over));
-        self.0.tell_writer(move |transaction| {
+        self.0.queue_change((agent, conversation), move |(agent, conversation), _, _, record| {
             // Old ones leave with each new one, so that no sweep is needed.
-            transaction.prepare_cached("DELETE FROM beginning WHERE last < ?1")?.execute([over.cast_signed()])?;
-            transaction
-                .prepare_cached(
-                    "INSERT INTO beginning (agent, conversation, first, last) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT (agent, conversation) DO UPDATE SET first = excluded.first, last = excluded.last",
-                )?
-                .execute(params![&*agent, conversation, first.cast_signed(), last.cast_signed()])
+            record.push(ConversationRow::BeginningsRemoved { before: over.cast_signed() });
+            record.push(ConversationRow::Beginning { agent, conversation, first, last });
+            Ok(())
         });
     }
 
@@ -188,7 +190,8 @@ impl ConversationTable<'_> {
 
     /// Writes conversations that have changed, with the next transaction. Returns before that.
     pub(crate) fn write_changed(self) {
-        self.0.tell_writer(|_| Ok(0));
+        // Each transaction ends with what has changed, also one of an empty record.
+        self.0.queue_change((), |(), _, _, _| Ok(()));
     }
 }
 

@@ -2,18 +2,17 @@
 
 use std::borrow::Cow;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction};
-use serde::Deserialize;
-use tokio::sync::oneshot;
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::message::{Attempt, Envelope};
 use crate::store::commit::CommitError;
 use crate::store::handles::DeadLetterTable;
-use crate::store::record::{DeadRow, QueueRow};
-use crate::store::writer::apply::Tables;
-use crate::store::writer::counters::Counters;
+use crate::store::record::{DeadRow, QueueRow, Record};
+use crate::store::sqlite::table_reader::TableReader;
 use crate::store::writer::message_row::{self, COLUMNS};
+use crate::store::writer::writer_state::WriterState;
 
 /// Bytes of contents above which no further dead letter is redelivered in one transaction: they pass through memory.
 const REVIVE_BYTES: usize = 16 << 20;
@@ -191,42 +190,29 @@ impl DeadLetterTable<'_> {
     /// their agent. Their time begins anew: they count as due now, and a `reply-by` that has
     /// passed is taken away, or they would be given up as expired at once.
     pub(crate) async fn revive(self, filter: DeadFilter) -> Result<Revived, CommitError> {
-        let (sender, receiver) = oneshot::channel();
+        let revived = Revived { envelopes: Vec::new(), last: filter.after };
         self.0
-            .change(move |transaction, counters| {
-                let revived = revive(transaction, counters, &filter)?;
-                // The caller may have left.
-                let _ = sender.send(revived);
-                Ok(())
-            })
-            .await?;
-        receiver.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))
+            .change(revived, move |revived, reader, writer, record| revive(reader, writer, (&filter, revived), record))
+            .await
     }
 
     /// Removes dead letters, some at a time. Returns their number.
-    pub(crate) async fn forget(self, filter: DeadFilter) -> Result<u64, CommitError> {
+    pub(crate) async fn forget(self, mut filter: DeadFilter) -> Result<u64, CommitError> {
         let mut forgotten = 0;
         loop {
-            let (sender, receiver) = oneshot::channel();
-            let filter = filter.clone();
-            self.0
-                .change(move |transaction, counters| {
-                    let sql = format!("SELECT seq FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE}", filter.sql());
-                    let mut record = counters.new_record();
-                    for seq in
-                        transaction.prepare_cached(&sql)?.query_map(filter.values(), |row| row.get::<_, i64>(0))?
-                    {
-                        record.push(DeadRow::Removed { seq: seq?.cast_unsigned() });
-                    }
-                    let count = record.rows.len() as u64;
-                    counters.apply(&mut Tables::new(transaction), record)?;
-                    counters.history.revived(count);
-                    // A caller that has left stops the loop; this portion is removed all the same.
-                    let _ = sender.send(count);
-                    Ok(())
-                })
-                .await?;
-            let count = receiver.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))?;
+            // The subject is the filter, and the number of this portion.
+            let removed = self.0.change((filter, 0), |(filter, count), reader, writer, record| {
+                let sql = format!("SELECT seq FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE}", filter.sql());
+                for seq in reader.prepare(&sql)?.query_map(filter.values(), |row| row.get::<_, i64>(0))? {
+                    record.push(DeadRow::Removed { seq: seq?.cast_unsigned() });
+                    *count += 1;
+                }
+                writer.history.revived(*count);
+                Ok(())
+            });
+            // A caller that leaves stops the loop; this portion is removed all the same.
+            let count;
+            (filter, count) = removed.await?;
             forgotten += count;
             // After a full portion there may be more.
             if count < u64::from(AT_ONCE) {
@@ -244,44 +230,45 @@ pub(in crate::store) fn by_agent(connection: &Connection) -> rusqlite::Result<Ve
         .collect()
 }
 
-fn revive(transaction: &Transaction<'_>, counters: &mut Counters, filter: &DeadFilter) -> rusqlite::Result<Revived> {
-    let mut envelopes: Vec<Envelope> = Vec::new();
+/// Decides which dead letters wait again, and under which numbers.
+fn revive<'r>(
+    reader: TableReader<'_>,
+    writer: &mut WriterState,
+    (filter, revived): (&DeadFilter, &'r mut Revived),
+    record: &mut Record<'r>,
+) -> rusqlite::Result<()> {
+    let Revived { envelopes, last } = revived;
+    let sql = format!("SELECT {COLUMNS} FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE}", filter.sql());
+    let mut statement = reader.prepare(&sql)?;
+    let mut rows = statement.query(filter.values())?;
+    let mut bytes = 0;
+    while bytes < REVIVE_BYTES
+        && let Some(found) = rows.next()?
     {
-        let sql = format!("SELECT {COLUMNS} FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE}", filter.sql());
-        let mut statement = transaction.prepare_cached(&sql)?;
-        let mut rows = statement.query(filter.values())?;
-        let mut bytes = 0;
-        while bytes < REVIVE_BYTES
-            && let Some(found) = rows.next()?
-        {
-            let envelope = message_row::decode(found)?;
-            bytes += envelope.message.content.len();
-            envelopes.push(envelope);
-        }
+        let envelope = message_row::decode(found)?;
+        bytes += envelope.message.content.len();
+        envelopes.push(envelope);
     }
-    let mut record = counters.new_record();
     let now = clock::now_ms();
-    let mut last = filter.after;
-    for envelope in &mut envelopes {
-        last = envelope.seq.take().unwrap_or(last);
-        record.push(DeadRow::Removed { seq: last });
+    for envelope in &mut *envelopes {
+        *last = envelope.seq.take().unwrap_or(*last);
+        record.push(DeadRow::Removed { seq: *last });
         (envelope.due, envelope.revived) = (Some(clock::steady_ms()), true);
         // That an operator wants it is a new cause, and the first.
         envelope.hops = 0;
         envelope.message.reply_by = envelope.message.reply_by.filter(|by| *by > now);
         // A new number: the row of the message as it was given up may still have the old one.
-        envelope.seq = counters.keeps_messages.then(|| counters.next_seq());
+        envelope.seq = writer.keeps_messages.then(|| writer.next_seq());
     }
-    for envelope in &envelopes {
+    writer.history.revived(envelopes.len() as u64);
+    for envelope in &*envelopes {
         if let Some(seq) = envelope.seq {
             // The message as it was given up may still be there, and two have no place under one id.
             record.push(QueueRow::ReceiptRemoved { receipt: &envelope.message.id });
-            message_row::push_message(&mut record, envelope, seq);
+            message_row::push_message(record, envelope, seq);
         }
     }
-    counters.apply(&mut Tables::new(transaction), record)?;
-    counters.history.revived(envelopes.len() as u64);
-    Ok(Revived { envelopes, last })
+    Ok(())
 }
 
 /// The part of an attempt that a list shows.

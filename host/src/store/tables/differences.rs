@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, params};
 
 use crate::store::handles::RolloutTable;
+use crate::store::record::RolloutRow;
 
 /// The rollouts of an agent whose differences are kept: as many as its ledger remembers.
 const ROLLOUTS: u64 = caxton_control::rollout::MAX_ROLLOUTS as u64;
@@ -14,16 +15,12 @@ impl RolloutTable<'_> {
     /// Keeps one record of an agent's rollout in place of what has its number. Returns at
     /// once.
     pub(crate) fn keep_difference(self, agent: Arc<str>, rollout: u64, number: u64, record: String) {
-        self.0.tell_writer(move |transaction| {
+        self.0.queue_change((agent, record), move |(agent, record), _, _, rows| {
             // Those of rollouts that the ledger has forgotten leave with the next write.
-            transaction
-                .prepare_cached("DELETE FROM difference WHERE agent = ?1 AND rollout <= ?2")?
-                .execute(params![&*agent, rollout.saturating_sub(ROLLOUTS).cast_signed()])?;
-            transaction
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO difference (agent, rollout, number, record) VALUES (?1, ?2, ?3, ?4)",
-                )?
-                .execute(params![&*agent, rollout.cast_signed(), number.cast_signed(), record])
+            let up_to = rollout.saturating_sub(ROLLOUTS).cast_signed();
+            rows.push(RolloutRow::DifferencesRemoved { agent, up_to });
+            rows.push(RolloutRow::Difference { agent, rollout, number, record });
+            Ok(())
         });
     }
 

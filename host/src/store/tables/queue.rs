@@ -10,6 +10,7 @@ use crate::clock;
 use crate::message::{Attempt, Envelope};
 use crate::store::commit::CommitError;
 use crate::store::handles::QueueTable;
+use crate::store::record::QueueRow;
 use crate::store::tables::timers;
 use crate::store::writer::message_row::{self, COLUMNS};
 
@@ -56,8 +57,8 @@ pub(crate) struct Threaded {
     pub(crate) runs: u32,
 }
 
-/// Selects the messages of conversation `?1`, the newest `?2`; none is before place `?3`. The first message of one that
-/// came from outside may have its id for its name.
+/// Selects the messages of conversation `?1`, the newest `?2`; none has a lower sequence number than `?3`. The first
+/// message of one that came from outside may have its id for its name.
 fn thread_sql() -> String {
     format!(
         "SELECT {COLUMNS}, (SELECT at FROM ack WHERE ack.seq = m.seq), (SELECT revision FROM ack WHERE ack.seq = m.seq),
@@ -155,10 +156,10 @@ impl QueueTable<'_> {
     /// Looks through those that were committed since the conversation began, as far as that is known, and else through
     /// all: an index would cost each message a quarter of the writer's time.
     pub(crate) fn thread(self, conversation: &str, limit: u32) -> Result<Vec<Threaded>, String> {
-        let began = self.0.gate.first_seq(conversation).cast_signed();
+        let first_seq = self.0.gate.first_seq(conversation).cast_signed();
         self.0.with_reader(|connection| {
             let mut statement = connection.prepare_cached(&thread_sql())?;
-            let rows = statement.query_map(params![conversation, limit, began], |found| {
+            let rows = statement.query_map(params![conversation, limit, first_seq], |found| {
                 let at: Option<i64> = found.get(7)?;
                 let revision: Option<i64> = found.get(8)?;
                 let handled = at.map(|at| (at.cast_unsigned(), revision.unwrap_or(0).cast_unsigned()));
@@ -166,7 +167,7 @@ impl QueueTable<'_> {
                 Ok(Threaded { envelope: message_row::decode(found)?, handled, runs })
             })?;
             let mut thread: Vec<Threaded> = rows.collect::<rusqlite::Result<_>>()?;
-            let timers = timers::of_conversation(connection, conversation, began, limit)?;
+            let timers = timers::of_conversation(connection, conversation, first_seq, limit)?;
             thread.extend(timers.into_iter().map(|envelope| Threaded { envelope, handled: None, runs: 0 }));
             thread.sort_unstable_by_key(|one| one.envelope.seq);
             // Messages and timers have `limit` each, so together they may be too many.
@@ -184,16 +185,14 @@ impl QueueTable<'_> {
 
     /// Keeps whether a mailbox is paused.
     pub(crate) async fn set_paused(self, agent: String, paused: bool) -> Result<(), CommitError> {
-        self.0
-            .change(move |transaction, _| {
-                let sql = if paused {
-                    "INSERT OR IGNORE INTO paused VALUES (?1)"
-                } else {
-                    "DELETE FROM paused WHERE agent = ?1"
-                };
-                transaction.prepare_cached(sql)?.execute([agent]).map(|_| ())
-            })
-            .await
+        let set = self.0.change(agent, move |agent, _, _, record| {
+            record.push(match paused {
+                true => QueueRow::MailboxPaused { agent },
+                false => QueueRow::MailboxResumed { agent },
+            });
+            Ok(())
+        });
+        set.await.map(drop)
     }
 
     /// Returns the time for which a schedule fired last, in milliseconds since 1970.
@@ -258,12 +257,12 @@ mod tests {
         };
         let expected = ["m-1 m-5", "m-2 m-6", "m-3 m-7", "m-4", ""];
         assert_eq!(threads(&store), expected);
-        let began = |store: &Store| ["m-1", "m-2", "named", "m-4", "none"].map(|name| store.gate.first_seq(name));
-        assert_eq!(began(&store), [1, 2, 0, 4, 0]);
+        let first_seqs = |store: &Store| ["m-1", "m-2", "named", "m-4", "none"].map(|name| store.gate.first_seq(name));
+        assert_eq!(first_seqs(&store), [1, 2, 0, 4, 0]);
         drop(store);
         let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
         assert_eq!(threads(&store), expected, "after opening again");
-        assert_eq!(began(&store), [1, 2, 0, 0, 0], "m-4 had nothing but a message from outside");
+        assert_eq!(first_seqs(&store), [1, 2, 0, 0, 0], "m-4 had nothing but a message from outside");
         kept(&store, in_conversation("m-8", "desk", "m-4")).await;
         assert_eq!(threads(&store)[3], "m-4 m-8");
         let plan: Vec<String> = store

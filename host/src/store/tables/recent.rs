@@ -6,6 +6,7 @@ use rusqlite::params;
 
 use crate::message::Envelope;
 use crate::store::handles::RecentTable;
+use crate::store::record::RecentRow;
 use crate::store::writer::message_row::{self, COLUMNS};
 
 /// A message that was handled well.
@@ -26,34 +27,29 @@ impl RecentTable<'_> {
     /// Keeps a message that was handled well as number `seq` of its agent, and forgets those before `first`. Nobody
     /// waits: whether it is kept changes nothing of what was told.
     pub(crate) fn keep(self, seq: u64, first: u64, envelope: Box<Envelope>, answer: Option<Vec<u8>>) {
-        self.0.tell_writer(move |transaction| {
-            let mut head = Vec::new();
-            message_row::encode(&envelope, &mut head);
+        self.0.queue_change((envelope, answer), move |(envelope, answer), _, _, record| {
             let message = &envelope.message;
-            transaction
-                .prepare_cached("DELETE FROM recent WHERE agent = ?1 AND seq < ?2")?
-                .execute(params![message.receiver, first.cast_signed()])?;
-            transaction
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO recent (agent, seq, conversation, rank, due, head, content, answer)
-                     VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6, ?7)",
-                )?
-                .execute(params![
-                    message.receiver,
-                    seq.cast_signed(),
-                    message.conversation_id,
-                    message.priority as i64,
-                    head,
-                    message.content,
-                    answer,
-                ])
+            let agent = message.receiver.as_str();
+            let head = record.push_head(|heads| message_row::encode(envelope, heads));
+            record.push(RecentRow::Removed { agent, before: first.cast_signed() });
+            record.push(RecentRow::Set {
+                agent,
+                seq,
+                conversation: &message.conversation_id,
+                rank: message.priority as u8,
+                head,
+                content: &message.content,
+                answer: answer.as_deref(),
+            });
+            Ok(())
         });
     }
 
     /// Forgets the messages that are kept of an agent.
     pub(crate) fn forget(self, agent: Arc<str>) {
-        self.0.tell_writer(move |transaction| {
-            transaction.prepare_cached("DELETE FROM recent WHERE agent = ?1")?.execute([&*agent])
+        self.0.queue_change(agent, |agent, _, _, record| {
+            record.push(RecentRow::Removed { agent, before: i64::MAX });
+            Ok(())
         });
     }
 

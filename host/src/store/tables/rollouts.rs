@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::OptionalExtension;
 
 use crate::store::commit::CommitError;
 use crate::store::handles::RolloutTable;
-use crate::store::tables::state_copy;
+use crate::store::record::{MemoryRow, RecentRow, RolloutRow, StateCopyRow};
 use crate::store::types::RevisionRecord;
-use crate::store::writer::Job;
+use crate::store::writer::other_rows::push_revision;
 
 impl RolloutTable<'_> {
     /// Returns all ledgers, by agent.
@@ -25,22 +25,18 @@ impl RolloutTable<'_> {
     /// over and the copies of its state. Returns at once: what is kept later reaches the disk later
     /// too.
     pub(crate) fn keep_ledger(self, agent: Arc<str>, record: Option<String>) {
-        self.0.tell_writer(move |transaction| {
-            let Some(record) = record else {
-                // A saved memory may only name a handoff: it takes the bytes over before that is removed.
-                let handed = "UPDATE snapshot SET (data, pieces, bytes) =
-                        (SELECT data, pieces, bytes FROM memory WHERE memory.agent = ?1), handed = NULL
-                     WHERE agent = ?1 AND handed IS NOT NULL";
-                transaction.prepare_cached(handed)?.execute([&*agent])?;
-                transaction.prepare_cached("DELETE FROM handoff WHERE agent = ?1")?.execute([&*agent])?;
-                state_copy::forget(transaction, &agent, None)?;
-                transaction.prepare_cached("DELETE FROM difference WHERE agent = ?1")?.execute([&*agent])?;
-                transaction.prepare_cached("DELETE FROM recent WHERE agent = ?1")?.execute([&*agent])?;
-                return transaction.prepare_cached("DELETE FROM ledger WHERE agent = ?1")?.execute([&*agent]);
-            };
-            transaction
-                .prepare_cached("INSERT OR REPLACE INTO ledger (agent, record) VALUES (?1, ?2)")?
-                .execute(params![&*agent, record])
+        self.0.queue_change((agent, record), |(agent, record), _, _, rows| {
+            match record {
+                Some(record) => rows.push(RolloutRow::Ledger { agent, record }),
+                None => {
+                    rows.push(MemoryRow::HandoffsRemoved { agent, revision: None });
+                    rows.push(StateCopyRow::Removed { agent, revision: None });
+                    rows.push(RolloutRow::DifferencesRemoved { agent, up_to: i64::MAX });
+                    rows.push(RecentRow::Removed { agent, before: i64::MAX });
+                    rows.push(RolloutRow::LedgerRemoved { agent });
+                }
+            }
+            Ok(())
         });
         // After the change is queued: a sweep between the two would clear the flag and find nothing.
         self.0.pieces.untidy();
@@ -60,7 +56,11 @@ impl RolloutTable<'_> {
 
     /// Keeps a new revision; returns when it is safe.
     pub(crate) async fn keep_revision(self, record: RevisionRecord) -> Result<(), CommitError> {
-        self.0.ask(|asker| Job::Revision(record, asker)).await
+        let kept = self.0.change(record, |revision, _, _, record| {
+            push_revision(record, revision);
+            Ok(())
+        });
+        kept.await.map(drop)
     }
 }
 

@@ -5,7 +5,7 @@
 //! ```
 //! A memory of many megabytes in one transaction would hold up every other commit for as long as it takes to write.
 //! Each piece is a job of its own, so that others come between two of them. Pieces that no row names belong to a save
-//! that broke off or was replaced by another, and are [removed](Store::tidy_memories) a few at a time. They are in the
+//! that broke off or was replaced by another, and are [removed](SnapshotTable::tidy) a few at a time. They are in the
 //! database and not in files beside it, so that a backup has them.
 
 use std::collections::BTreeSet;
@@ -15,11 +15,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use tokio::sync::oneshot;
 
 use crate::store::Store;
 use crate::store::commit::CommitError;
 use crate::store::handles::SnapshotTable;
+use crate::store::record::{MemoryRow, Record};
+use crate::store::sqlite::table_reader::TableReader;
 use crate::store::types::Snapshot;
 
 /// Bytes of a piece. Writing one takes a millisecond or two, for which other commits wait.
@@ -85,19 +86,17 @@ impl Store {
             return Ok(Placed { pieces: &self.pieces, number: None });
         }
         let number = self.pieces.next.fetch_add(1, Ordering::SeqCst);
-        // Before the first piece, which `tidy_memories` would remove otherwise.
+        // Before the first piece, which `tidy` would remove otherwise.
         self.pieces.writing.lock().insert(number);
         let placed = Placed { pieces: &self.pieces, number: Some(number) };
-        for (at, begin) in (0_i64..).zip((0..data.len()).step_by(PIECE)) {
+        for (index, begin) in (0..).zip((0..data.len()).step_by(PIECE)) {
             let piece = data.slice(begin..data.len().min(begin + PIECE));
             // Not until it is safe: the row that names it is safe only after it.
-            self.change_early(move |transaction, _| {
-                transaction
-                    .prepare_cached("INSERT INTO piece (memory, number, data) VALUES (?1, ?2, ?3)")?
-                    .execute(params![number.cast_signed(), at, &*piece])
-                    .map(|_| ())
-            })
-            .await?;
+            let written = self.change_early(piece, move |piece, _, _, record| {
+                record.push(MemoryRow::Piece { memory: number, number: index, data: piece });
+                Ok(())
+            });
+            written.await?;
         }
         Ok(placed)
     }
@@ -120,44 +119,35 @@ impl SnapshotTable<'_> {
     pub(crate) async fn save(self, agent: Arc<str>, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
         let placed = self.0.place(&snapshot.data).await?;
         let number = placed.number;
-        self.0
-            .change(move |transaction, _| {
-                let (revision, saved_at, data, pieces, bytes) = values(&snapshot, number);
-                transaction
-                    .prepare_cached(
-                        "INSERT OR REPLACE INTO snapshot (agent, revision, saved_at, data, pieces, bytes, handed)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)",
-                    )?
-                    .execute(params![&*agent, revision, saved_at, data, pieces, bytes])
-                    .map(|_| ())
-            })
-            .await
+        let saved = self.0.change((agent, snapshot), move |(agent, snapshot), _, _, record| {
+            let Snapshot { revision, saved_at, ref data } = **snapshot;
+            record.push(match number {
+                None => MemoryRow::Saved { agent, revision, saved_at, data },
+                Some(pieces) => {
+                    MemoryRow::SavedInPieces { agent, revision, saved_at, pieces, bytes: data.len() as u64 }
+                }
+            });
+            Ok(())
+        });
+        saved.await.map(drop)
     }
 
     /// Keeps the memory that a revision hands over, as the agent's and as its own; returns when it is written, since a
     /// mailbox waits for it. What the next revision does is safe only after this.
     pub(crate) async fn keep_handoff(self, agent: Arc<str>, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
         let placed = self.0.place(&snapshot.data).await?;
-        let number = placed.number;
-        self.0
-            .change_early(move |transaction, _| {
-                let (revision, saved_at, data, pieces, bytes) = values(&snapshot, number);
-                transaction
-                    .prepare_cached(
-                        "INSERT OR REPLACE INTO handoff (agent, revision, saved_at, data, pieces, bytes)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    )?
-                    .execute(params![&*agent, revision, saved_at, data, pieces, bytes])?;
-                // The row names the handoff, so that the bytes are written once while a mailbox waits.
-                transaction
-                    .prepare_cached(
-                        "INSERT OR REPLACE INTO snapshot (agent, revision, saved_at, data, handed)
-                     VALUES (?1, ?2, ?3, x'', ?2)",
-                    )?
-                    .execute(params![&*agent, revision, saved_at])
-                    .map(|_| ())
-            })
-            .await
+        let pieces = placed.number;
+        let handed = self.0.change_early((agent, snapshot), move |(agent, snapshot), _, _, record| {
+            let Snapshot { revision, saved_at, ref data } = **snapshot;
+            let bytes = data.len() as u64;
+            // The row has the bytes, or names the pieces that have them.
+            let data: &[u8] = if pieces.is_some() { &[] } else { data };
+            record.push(MemoryRow::HandedOver { agent, revision, saved_at, data, pieces, bytes });
+            // Names the handoff, so that the bytes are written once while a mailbox waits.
+            record.push(MemoryRow::HandoffTaken { agent, revision, saved_at });
+            Ok(())
+        });
+        handed.await.map(drop)
     }
 
     /// Returns the memory that a stateful agent saved last. Without one, that which `revision` handed over: a host that
@@ -189,22 +179,18 @@ impl SnapshotTable<'_> {
         }
         loop {
             let pieces = Arc::clone(&self.0.pieces);
-            let (sender, receiver) = oneshot::channel();
-            let removed = self
-                .0
-                .change_early(move |transaction, _| {
-                    // The caller waits for it.
-                    let _ = sender.send(remove_some(transaction, &pieces)?);
-                    Ok(())
-                })
-                .await;
-            if let Err(error) = removed {
-                // The next sweep tries again.
-                self.0.pieces.untidy();
-                return Err(error);
-            }
-            if receiver.await.unwrap_or(0) == 0 {
-                return Ok(());
+            let removed = self.0.change_early(0, move |removed, reader, _, record| {
+                *removed = remove_some(reader, &pieces, record)?;
+                Ok(())
+            });
+            match removed.await {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) => {
+                    // The next sweep tries again.
+                    self.0.pieces.untidy();
+                    return Err(error);
+                }
             }
         }
     }
@@ -213,19 +199,11 @@ impl SnapshotTable<'_> {
 impl SnapshotTable<'_> {
     /// Forgets what revisions handed over that are kept no more.
     pub(crate) fn forget_handoffs(self, agent: Arc<str>, revisions: Vec<u64>) {
-        self.0.tell_writer(move |transaction| {
-            // A saved memory may only name the handoff that goes: it takes the bytes over first.
-            let mut keep = transaction.prepare_cached(
-                "UPDATE snapshot SET (data, pieces, bytes) =
-                    (SELECT data, pieces, bytes FROM memory WHERE memory.agent = ?1), handed = NULL
-                 WHERE agent = ?1 AND handed = ?2",
-            )?;
-            let mut forget = transaction.prepare_cached("DELETE FROM handoff WHERE agent = ?1 AND revision = ?2")?;
+        self.0.queue_change(agent, move |agent, _, _, record| {
             for revision in revisions {
-                keep.execute(params![&*agent, revision.cast_signed()])?;
-                forget.execute(params![&*agent, revision.cast_signed()])?;
+                record.push(MemoryRow::HandoffsRemoved { agent, revision: Some(revision) });
             }
-            Ok(0)
+            Ok(())
         });
         self.0.pieces.untidy();
     }
@@ -233,25 +211,20 @@ impl SnapshotTable<'_> {
     /// Keeps the memory that the agent saved last, if there is any, as what a revision hands over; returns when it is
     /// safe.
     pub(crate) async fn keep_saved_as_handoff(self, agent: Arc<str>, revision: u64) -> Result<(), CommitError> {
-        self.0
-            .change(move |transaction, _| {
-                transaction
-                    .prepare_cached(
-                        "INSERT OR REPLACE INTO handoff (agent, revision, saved_at, data, pieces, bytes)
-                     SELECT agent, ?2, saved_at, data, pieces, bytes FROM memory WHERE agent = ?1",
-                    )?
-                    .execute(params![&*agent, revision.cast_signed()])
-                    .map(|_| ())
-            })
-            .await
+        let kept = self.0.change(agent, move |agent, _, _, record| {
+            record.push(MemoryRow::SavedHandedOver { agent, revision });
+            Ok(())
+        });
+        kept.await.map(drop)
     }
 
     /// Drops the memory that the agent saved last; returns when it is safe.
     pub(crate) async fn discard(self, agent: Arc<str>) -> Result<(), CommitError> {
-        let discarded = self.0.change(move |transaction, _| {
-            transaction.prepare_cached("DELETE FROM snapshot WHERE agent = ?1")?.execute([&*agent]).map(|_| ())
+        let discarded = self.0.change(agent, |agent, _, _, record| {
+            record.push(MemoryRow::Removed { agent });
+            Ok(())
         });
-        let discarded = discarded.await;
+        let discarded = discarded.await.map(drop);
         self.0.pieces.untidy();
         discarded
     }
@@ -259,44 +232,39 @@ impl SnapshotTable<'_> {
     /// Makes the memory that a revision handed over the agent's again; without one the agent begins anew. Returns
     /// when it is safe.
     pub(crate) async fn restore_handoff(self, agent: Arc<str>, revision: u64) -> Result<(), CommitError> {
-        let taken = self.0.change(move |transaction, _| {
-            transaction.prepare_cached("DELETE FROM snapshot WHERE agent = ?1")?.execute([&*agent])?;
-            transaction
-                .prepare_cached(
-                    "INSERT INTO snapshot (agent, revision, saved_at, data, handed)
-                     SELECT agent, revision, saved_at, x'', revision FROM handoff WHERE agent = ?1 AND revision = ?2",
-                )?
-                .execute(params![&*agent, revision.cast_signed()])
-                .map(|_| ())
+        let taken = self.0.change(agent, move |agent, reader, _, record| {
+            let saved_at: Option<i64> = reader
+                .prepare("SELECT saved_at FROM handoff WHERE agent = ?1 AND revision = ?2")?
+                .query_row(params![&**agent, revision.cast_signed()], |row| row.get(0))
+                .optional()?;
+            record.push(match saved_at.map(i64::cast_unsigned) {
+                Some(saved_at) => MemoryRow::HandoffTaken { agent, revision, saved_at },
+                None => MemoryRow::Removed { agent },
+            });
+            Ok(())
         });
-        let taken = taken.await;
+        let taken = taken.await.map(drop);
         self.0.pieces.untidy();
         taken
     }
 }
 
-/// Removes some pieces of a memory that no row names. Returns their number.
-fn remove_some(connection: &Connection, pieces: &Pieces) -> rusqlite::Result<usize> {
+/// Decides which pieces of a memory that no row names are removed. Returns their number.
+fn remove_some(reader: TableReader<'_>, pieces: &Pieces, record: &mut Record<'_>) -> rusqlite::Result<u32> {
     let sql = format!("SELECT DISTINCT memory FROM piece WHERE memory NOT IN ({NAMED})");
-    let unnamed: Vec<i64> =
-        connection.prepare_cached(&sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let unnamed: Vec<i64> = reader.prepare(&sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let unwritten = {
         let writing = pieces.writing.lock();
-        unnamed.into_iter().find(|number| !writing.contains(&number.cast_unsigned()))
+        unnamed.into_iter().map(i64::cast_unsigned).find(|number| !writing.contains(number))
     };
-    let Some(number) = unwritten else { return Ok(0) };
-    connection
-        .prepare_cached(
-            "DELETE FROM piece WHERE rowid IN (SELECT rowid FROM piece WHERE memory = ?1 ORDER BY number LIMIT ?2)",
-        )?
-        .execute(params![number, AT_ONCE])
-}
-
-/// The columns of a memory: the row has the bytes, or names the pieces that have them.
-fn values(snapshot: &Snapshot, pieces: Option<u64>) -> (i64, i64, &[u8], Option<i64>, i64) {
-    let data: &[u8] = if pieces.is_some() { &[] } else { &snapshot.data };
-    let bytes = i64::try_from(snapshot.data.len()).unwrap_or(i64::MAX);
-    (snapshot.revision.cast_signed(), snapshot.saved_at.cast_signed(), data, pieces.map(u64::cast_signed), bytes)
+    let Some(memory) = unwritten else { return Ok(0) };
+    let sql = "SELECT count(*), max(number) FROM
+                   (SELECT number FROM piece WHERE memory = ?1 ORDER BY number LIMIT ?2)";
+    let (count, up_to) = reader.prepare(sql)?.query_row(params![memory.cast_signed(), AT_ONCE], |row| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+    })?;
+    record.push(MemoryRow::PiecesRemoved { memory, up_to });
+    Ok(count)
 }
 
 fn read(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Snapshot> {

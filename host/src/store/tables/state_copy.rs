@@ -3,16 +3,18 @@
 //! A copy is made and put back within the database: its bytes never pass through the memory of the host. Both are one
 //! transaction of the writer, which other commits wait for as long as the bytes take.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use tokio::sync::oneshot;
+use rusqlite::{OptionalExtension, Row, params};
 
 use crate::clock;
 use crate::store::commit::CommitError;
 use crate::store::handles::StateTable;
-use crate::store::writer::counters::Counters;
+use crate::store::record::{Record, StateCopyRow};
+use crate::store::sqlite::table_reader::TableReader;
+use crate::store::writer::writer_state::WriterState;
 
 /// The bytes of a row of `state` or of a copy, as quotas count them.
 const BYTES: &str = "coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0)";
@@ -46,7 +48,7 @@ pub(crate) struct KeepState {
     pub(crate) holds: Vec<u32>,
     /// The id of the rollout that it is made for.
     pub(crate) rollout: u64,
-    /// Set if a change of the state follows, whose [end](Store::finish_state_copy) has to be noted.
+    /// Set if a change of the state follows, whose [end](StateTable::finish_copy) has to be noted.
     pub(crate) unfinished: bool,
 }
 
@@ -61,15 +63,12 @@ impl StateTable<'_> {
     /// Keeps a copy of an agent's state, in place of an earlier one of the same revision, with all that was
     /// acknowledged before. Returns when it is written: nothing that is given later is safe before it is.
     pub(crate) async fn copy(self, agent: Arc<str>, copy: KeepState) -> Result<StateCopy, CommitError> {
-        let (sender, receiver) = oneshot::channel();
-        self.0
-            .change_early(move |transaction, counters| {
-                // The caller waits for it.
-                let _ = sender.send(keep(transaction, &agent, &copy, counters.now)?);
-                Ok(())
-            })
-            .await?;
-        receiver.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))
+        let made = self.0.change_early((agent, NewCopy::of(copy)), |(agent, new), reader, writer, record| {
+            new.read(reader, agent, writer.now)?;
+            new.push(agent, record);
+            Ok(())
+        });
+        made.await.map(|(_, new)| new.copy)
     }
 
     /// Returns the copies of an agent's state, the newest first.
@@ -95,17 +94,12 @@ impl StateTable<'_> {
     /// Notes that the migration which a copy was made for is over. The keys that it changed do not count as [written
     /// since](Self::written_since). Returns when it is written.
     pub(crate) async fn finish_copy(self, agent: Arc<str>, revision: u64) -> Result<(), CommitError> {
-        self.0
-            .change_early(move |transaction, _| {
-                let mark = highest_version(transaction, &agent)?;
-                transaction
-                .prepare_cached(
-                    "UPDATE state_copy SET unfinished = 0, migrated = 1, mark = ?3 WHERE agent = ?1 AND revision = ?2",
-                )?
-                .execute(params![&*agent, revision.cast_signed(), mark])
-                .map(|_| ())
-            })
-            .await
+        let finished = self.0.change_early(agent, move |agent, reader, _, record| {
+            let mark = highest_version(reader, agent)?;
+            record.push(StateCopyRow::Finished { agent, revision, mark, migrated: true });
+            Ok(())
+        });
+        finished.await.map(drop)
     }
 
     /// Counts the keys that an agent wrote since a copy was made and its migration ended. Without a migration, those
@@ -152,16 +146,13 @@ impl StateTable<'_> {
         }
         // Taken before it waits for its turn: what is written after it has a greater one.
         let version = self.next_version();
-        let (sender, receiver) = oneshot::channel();
-        let name = Arc::clone(&agent);
-        self.0
-            .change(move |transaction, counters| {
-                // The caller waits for it.
-                let _ = sender.send(restore(transaction, counters, &name, (revision, keep, version))?);
-                Ok(())
-            })
-            .await?;
-        let restored = receiver.await.ok().flatten().ok_or_else(missing)?;
+        let subject = (Arc::clone(&agent), keep.map(NewCopy::of), None);
+        let restored = self.0.change(subject, move |(agent, new, restored), reader, writer, record| {
+            *restored = restore(reader, writer, agent, (revision, new.as_mut(), version), record)?;
+            Ok(())
+        });
+        let (_, _, restored) = restored.await?;
+        let restored = restored.ok_or_else(missing)?;
         // By way of a commit that changes nothing: in turn with others that tell the size.
         self.remove_expired(agent, Vec::new(), bytes).await?;
         Ok(restored)
@@ -171,122 +162,120 @@ impl StateTable<'_> {
 impl StateTable<'_> {
     /// Forgets the copies of an agent's state that revisions have which are kept no more.
     pub(crate) fn forget_copies(self, agent: Arc<str>, revisions: Vec<u64>) {
-        self.0.tell_writer(move |transaction| {
+        self.0.queue_change(agent, move |agent, _, _, record| {
             for revision in revisions {
-                forget(transaction, &agent, Some(revision))?;
+                record.push(StateCopyRow::Removed { agent, revision: Some(revision) });
             }
-            Ok(0)
+            Ok(())
         });
     }
 }
 
-/// Removes the copy of an agent's state that a revision has; without a revision, all of the agent's.
-pub(in crate::store) fn forget(connection: &Connection, agent: &str, revision: Option<u64>) -> rusqlite::Result<()> {
-    let which = params![agent, revision.map(u64::cast_signed)];
-    connection
-        .prepare_cached(
-            "DELETE FROM state_copy_key WHERE copy IN
-                (SELECT id FROM state_copy WHERE agent = ?1 AND (?2 IS NULL OR revision = ?2))",
-        )?
-        .execute(which)?;
-    connection
-        .prepare_cached("DELETE FROM state_copy WHERE agent = ?1 AND (?2 IS NULL OR revision = ?2)")?
-        .execute(which)
-        .map(|_| ())
-}
-
 /// Returns the highest version of an agent's keys; 0 if there are none.
-fn highest_version(connection: &Connection, agent: &str) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached("SELECT coalesce(max(version), 0) FROM state WHERE agent = ?1")?
-        .query_row([agent], |row| row.get(0))
+fn highest_version(reader: TableReader<'_>, agent: &str) -> rusqlite::Result<u64> {
+    reader
+        .prepare("SELECT coalesce(max(version), 0) FROM state WHERE agent = ?1")?
+        .query_row([agent], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))
 }
 
-/// Makes a copy of an agent's state, and says what it has.
-fn keep(connection: &Connection, agent: &str, copy: &KeepState, at: u64) -> rusqlite::Result<StateCopy> {
-    let KeepState { revision, holds, rollout, unfinished } = copy;
-    forget(connection, agent, Some(*revision))?;
-    // The versions of keys only grow, so later writes are those above the mark.
-    let mark = highest_version(connection, agent)?;
-    let text = serde_json::to_string(holds).expect("numbers can be written");
-    connection
-        .prepare_cached(
-            "INSERT INTO state_copy (agent, revision, holds, at, keys, bytes, mark, unfinished, migrated, rollout)
-             VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, 0, ?7)",
-        )?
-        .execute(params![
+/// Returns the number and the bytes of the keys that a query of `key` and `value` selects.
+fn keys_and_bytes(
+    reader: TableReader<'_>,
+    source: &str,
+    parameters: impl rusqlite::Params,
+) -> rusqlite::Result<(u64, u64)> {
+    let unsigned = |row: &Row<'_>, at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+    reader
+        .prepare(&format!("SELECT count(*), {BYTES} FROM {source}"))?
+        .query_row(parameters, |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))
+}
+
+/// A copy of an agent's state that is being made.
+struct NewCopy {
+    id: i64,
+    /// The highest version of a key that does not count as written since.
+    mark: u64,
+    /// Set if keys that the agent removes do not count as written since.
+    migrated: bool,
+    copy: StateCopy,
+}
+
+impl NewCopy {
+    /// Returns a copy of which nothing is read yet.
+    fn of(KeepState { revision, holds, rollout, unfinished }: KeepState) -> Self {
+        let copy = StateCopy { revision, holds, at: 0, keys: 0, bytes: 0, unfinished, rollout };
+        Self { id: 0, mark: 0, migrated: false, copy }
+    }
+
+    /// Reads what the copy will have.
+    fn read(&mut self, reader: TableReader<'_>, agent: &str, at: u64) -> rusqlite::Result<()> {
+        let newest = "SELECT coalesce(max(id), 0) FROM state_copy";
+        self.id = reader.prepare(newest)?.query_row([], |row| row.get::<_, i64>(0))? + 1;
+        // The versions of keys only grow, so later writes are those above the mark.
+        self.mark = highest_version(reader, agent)?;
+        let source = "state WHERE agent = ?1 AND (expires_at IS NULL OR expires_at > ?2)";
+        (self.copy.keys, self.copy.bytes) = keys_and_bytes(reader, source, params![agent, at.cast_signed()])?;
+        self.copy.at = at;
+        Ok(())
+    }
+
+    /// Adds the copy to a record, in place of an earlier one of the same revision.
+    fn push<'r>(&'r self, agent: &'r str, record: &mut Record<'r>) {
+        let Self { id, mark, migrated, copy } = self;
+        let StateCopy { revision, holds, at, keys, bytes, unfinished, rollout } = copy;
+        record.push(StateCopyRow::Removed { agent, revision: Some(*revision) });
+        record.push(StateCopyRow::Made {
+            id: *id,
             agent,
-            revision.cast_signed(),
-            text,
-            at.cast_signed(),
-            mark,
-            unfinished,
-            rollout.cast_signed()
-        ])?;
-    // The writer has the connection alone, so no other insert comes between.
-    let id = connection.last_insert_rowid();
-    connection
-        .prepare_cached(
-            "INSERT INTO state_copy_key (copy, key, value, version, expires_at)
-             SELECT ?1, key, value, version, expires_at FROM state
-             WHERE agent = ?2 AND (expires_at IS NULL OR expires_at > ?3) ORDER BY key",
-        )?
-        .execute(params![id, agent, at.cast_signed()])?;
-    connection
-        .prepare_cached(&format!(
-            "UPDATE state_copy SET (keys, bytes) = (SELECT count(*), {BYTES} FROM state_copy_key WHERE copy = ?1)
-             WHERE id = ?1 RETURNING {COLUMNS}"
-        ))?
-        .query_row([id], read)
+            revision: *revision,
+            holds: Cow::Owned(serde_json::to_string(holds).expect("numbers can be written")),
+            at: *at,
+            keys: *keys,
+            bytes: *bytes,
+            mark: *mark,
+            unfinished: *unfinished,
+            migrated: *migrated,
+            rollout: *rollout,
+        });
+    }
 }
 
-/// Makes an agent's state what a copy has; none if there is no such copy.
-fn restore(
-    connection: &Connection,
-    counters: &mut Counters,
-    agent: &Arc<str>,
-    (revision, kept, version): (u64, Option<KeepState>, u64),
+/// Decides that an agent's state becomes what a copy has; returns `None` if there is no such copy.
+fn restore<'r>(
+    reader: TableReader<'_>,
+    writer: &mut WriterState,
+    agent: &'r Arc<str>,
+    (revision, kept, version): (u64, Option<&'r mut NewCopy>, u64),
+    record: &mut Record<'r>,
 ) -> rusqlite::Result<Option<RestoredState>> {
-    let id: Option<i64> = connection
-        .prepare_cached("SELECT id FROM state_copy WHERE agent = ?1 AND revision = ?2")?
+    let id: Option<i64> = reader
+        .prepare("SELECT id FROM state_copy WHERE agent = ?1 AND revision = ?2")?
         .query_row(params![&**agent, revision.cast_signed()], |row| row.get(0))
         .optional()?;
     let Some(id) = id else { return Ok(None) };
-    let (now, version) = (counters.now, version.cast_signed());
-    let mut finish = connection.prepare_cached(
-        "UPDATE state_copy SET unfinished = 0, mark = ?3, migrated = ?4 WHERE agent = ?1 AND revision = ?2",
-    )?;
-    if let Some(copy) = kept {
-        keep(connection, agent, &copy, now)?;
-        if !copy.unfinished {
+    let now = writer.now;
+    if let Some(new) = kept {
+        new.read(reader, agent, now)?;
+        if !new.copy.unfinished {
             // What is restored was not written since.
-            finish.execute(params![&**agent, copy.revision.cast_signed(), version, true])?;
+            (new.mark, new.migrated) = (version, true);
         }
+        new.push(agent, record);
     } else {
         // It was put back: no rollout came to its end with it.
-        connection
-            .prepare_cached("UPDATE state_copy SET rollout = 0 WHERE agent = ?1 AND revision = ?2")?
-            .execute(params![&**agent, revision.cast_signed()])?;
+        record.push(StateCopyRow::RolloutRemoved { agent, revision });
     }
     // The state is what this copy has: also of a migration that broke off nothing is left.
-    finish.execute(params![&**agent, revision.cast_signed(), version, false])?;
-    connection.prepare_cached("DELETE FROM state WHERE agent = ?1")?.execute([&**agent])?;
-    let keys = connection
-        .prepare_cached(
-            "INSERT INTO state (agent, key, value, version, expires_at)
-             SELECT ?1, key, value, ?3, expires_at FROM state_copy_key
-             WHERE copy = ?2 AND (expires_at IS NULL OR expires_at > ?4) ORDER BY key",
-        )?
-        .execute(params![&**agent, id, version, now.cast_signed()])?;
-    let size = connection
-        .prepare_cached(&format!("SELECT {BYTES} FROM state WHERE agent = ?1"))?
-        .query_row([&**agent], |row| row.get(0))?;
-    counters.sizes.insert(Arc::clone(agent), size);
+    record.push(StateCopyRow::Finished { agent, revision, mark: version, migrated: false });
+    record.push(StateCopyRow::Restored { id, agent, version, now });
+    let source = "state_copy_key WHERE copy = ?1 AND (expires_at IS NULL OR expires_at > ?2)";
+    let (keys, size) = keys_and_bytes(reader, source, params![id, now.cast_signed()])?;
+    writer.sizes.insert(Arc::clone(agent), size.cast_signed());
     // The size on disk is written with the others, at the end of the transaction.
-    counters.resized.insert(Arc::clone(agent));
+    writer.resized.insert(Arc::clone(agent));
     // Keys of all agents, which are looked up again: this is seldom.
-    counters.keys.clear();
-    Ok(Some(RestoredState { keys: keys as u64 }))
+    writer.keys.clear();
+    Ok(Some(RestoredState { keys }))
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StateCopy> {

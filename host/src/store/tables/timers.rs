@@ -16,8 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use tokio::sync::oneshot;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock;
 use crate::message::Dispatch;
@@ -25,9 +24,9 @@ use crate::message::{Envelope, TimerCancel, TimerName};
 use crate::store::commit::{ClosedQuestion, Commit, CommitError};
 use crate::store::handles::TimerTable;
 use crate::store::record::{Record, TimerRow};
-use crate::store::writer::apply::Tables;
-use crate::store::writer::counters::Counters;
+use crate::store::sqlite::table_reader::TableReader;
 use crate::store::writer::message_row;
+use crate::store::writer::writer_state::WriterState;
 
 pub(crate) use list::WaitingTimer;
 
@@ -100,7 +99,7 @@ pub(crate) struct TimerCounts(Mutex<AHashMap<Arc<str>, Arc<AgentTimers>>>);
 
 /// A change that a transaction makes to the counts.
 #[derive(Debug)]
-pub(in crate::store) enum Counted {
+pub(in crate::store) enum TimerChange {
     /// A timer of this agent that is due then is kept.
     Kept(Arc<str>, u64),
     /// Removes so many of an agent.
@@ -144,16 +143,18 @@ impl TimerCounts {
     }
 
     /// Takes in what a transaction did, in its order.
-    pub(in crate::store) fn apply(&self, counted: &mut Vec<Counted>) {
-        for one in counted.drain(..) {
-            match one {
-                Counted::Kept(agent, due) => {
+    pub(in crate::store) fn apply(&self, changes: &mut Vec<TimerChange>) {
+        for change in changes.drain(..) {
+            match change {
+                TimerChange::Kept(agent, due) => {
                     let of = self.of(&agent);
                     of.kept.fetch_add(1, Ordering::SeqCst);
                     of.next.fetch_min(due, Ordering::AcqRel);
                 }
-                Counted::Gone(agent, count) => drop(self.of(&agent).kept.fetch_sub(count, Ordering::SeqCst)),
-                Counted::Next(agent, next) => self.of(&agent).next.store(next.unwrap_or(u64::MAX), Ordering::Release),
+                TimerChange::Gone(agent, count) => drop(self.of(&agent).kept.fetch_sub(count, Ordering::SeqCst)),
+                TimerChange::Next(agent, next) => {
+                    self.of(&agent).next.store(next.unwrap_or(u64::MAX), Ordering::Release)
+                }
             }
         }
     }
@@ -170,11 +171,11 @@ pub(in crate::store) struct FoundTimer {
 }
 
 /// Finds a timer of a sender.
-fn find(transaction: &Transaction<'_>, sender: &str, timer: &TimerName) -> rusqlite::Result<Option<FoundTimer>> {
+fn find(reader: TableReader<'_>, sender: &str, timer: &TimerName) -> rusqlite::Result<Option<FoundTimer>> {
     let (column, value) = column(timer);
     let sql = format!("SELECT seq, id, agent, conversation, head FROM timer WHERE sender = ?1 AND {column} = ?2");
-    transaction
-        .prepare_cached(&sql)?
+    reader
+        .prepare(&sql)?
         .query_row(params![sender, value], |found| {
             let (id, agent): (String, String) = (found.get(1)?, found.get(2)?);
             let key = message_row::reply_with(found.get_ref(4)?.as_blob()?).unwrap_or_else(|| id.clone());
@@ -187,13 +188,13 @@ fn find(transaction: &Transaction<'_>, sender: &str, timer: &TimerName) -> rusql
 
 /// Returns the timers that a commit cancels; a conflict if its handler was told otherwise.
 pub(in crate::store) fn check_cancels(
-    transaction: &Transaction<'_>,
+    reader: TableReader<'_>,
     sender: &str,
     cancels: &[TimerCancel],
 ) -> rusqlite::Result<Result<Vec<FoundTimer>, CommitError>> {
     let mut cancelled = Vec::new();
     for TimerCancel { timer, found: expected, was_reported: told } in cancels {
-        let found = find(transaction, sender, timer)?;
+        let found = find(reader, sender, timer)?;
         // It has fired, or another of the name was set, since the handler asked.
         if *told && found.as_ref().map(|found| &found.id) != expected.as_ref() {
             return Ok(Err(CommitError::Conflict(format!("timer {}", timer.text()))));
@@ -205,13 +206,13 @@ pub(in crate::store) fn check_cancels(
 
 /// Adds the timers in whose place a commit sends others of their names.
 pub(in crate::store) fn find_replaced(
-    transaction: &Transaction<'_>,
+    reader: TableReader<'_>,
     commit: &Commit,
     cancelled: &mut Vec<FoundTimer>,
 ) -> rusqlite::Result<()> {
     for sent in commit.sends.iter().filter(|sent| sent.exceeded_limit.is_none()) {
         if let Some(name) = &sent.envelope.timer {
-            add(cancelled, find(transaction, &sent.envelope.message.sender, &TimerName::Name(name.clone()))?);
+            add(cancelled, find(reader, &sent.envelope.message.sender, &TimerName::Name(name.clone()))?);
         }
     }
     Ok(())
@@ -242,85 +243,83 @@ pub(in crate::store) fn replaced_within(before: &[Dispatch], envelope: &Envelope
 }
 
 /// Adds the removal of a timer to a record, and counts it.
-pub(in crate::store) fn push_removed(counters: &mut Counters, record: &mut Record<'_>, found: &FoundTimer) {
+pub(in crate::store) fn push_removed(writer: &mut WriterState, record: &mut Record<'_>, found: &FoundTimer) {
     record.push(TimerRow::Removed { seq: found.seq });
-    counters.counted.push(Counted::Gone(found.agent.as_str().into(), 1));
+    writer.timer_changes.push(TimerChange::Gone(found.agent.as_str().into(), 1));
 }
 
-/// Removes a timer and closes its question. Returns `false` if it is not there.
+/// Decides that a timer is removed, and closes its question. Returns `false` if it is not there.
 fn cancel(
-    transaction: &Transaction<'_>,
-    counters: &mut Counters,
+    reader: TableReader<'_>,
+    writer: &mut WriterState,
     sender: &str,
     timer: &TimerName,
+    record: &mut Record<'_>,
 ) -> rusqlite::Result<bool> {
-    let Some(found) = find(transaction, sender, timer)? else { return Ok(false) };
-    counters.gate.close_question(&found.closed);
-    let mut record = counters.new_record();
-    push_removed(counters, &mut record, &found);
-    counters.apply(&mut Tables::new(transaction), record)?;
+    let Some(found) = find(reader, sender, timer)? else { return Ok(false) };
+    writer.gate.close_question(&found.closed);
+    push_removed(writer, record, &found);
     Ok(true)
 }
 
 /// The columns of a timer as [`message_row::decode`] reads them, and when it is due by the steady clock.
 const COLUMNS: &str = "seq, agent, conversation, rank, at, head, content, due";
+/// The place of the last of [`COLUMNS`].
+const DUE: usize = 7;
 
 fn decode(found: &rusqlite::Row<'_>) -> rusqlite::Result<Envelope> {
-    let due = found.get::<_, i64>(7)?.cast_unsigned();
+    let due = found.get::<_, i64>(DUE)?.cast_unsigned();
     Ok(Envelope { due: Some(due), ..message_row::decode(found)? })
 }
 
-/// Moves an agent's timers that are due by `now` to the messages that wait in its mailbox.
-fn fire(
-    transaction: &Transaction<'_>,
-    counters: &mut Counters,
-    agent: &Arc<str>,
-    now: u64,
-    most: u32,
-) -> rusqlite::Result<Vec<Envelope>> {
-    let mut fired: Vec<Envelope> = Vec::new();
+/// Decides which of an agent's timers move to the messages that wait in its mailbox: those that are due by `now`.
+fn fire<'r>(
+    reader: TableReader<'_>,
+    writer: &mut WriterState,
+    (agent, fired): (&Arc<str>, &'r mut Vec<Envelope>),
+    (now, most): (u64, u32),
+    record: &mut Record<'r>,
+) -> rusqlite::Result<()> {
+    let sql = format!("SELECT {COLUMNS} FROM timer WHERE agent = ?1 AND due <= ?2 ORDER BY due, seq LIMIT ?3");
+    let mut statement = reader.prepare(&sql)?;
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![&**agent, now, most])?;
+    let (mut bytes, mut last) = (0, (i64::MIN, i64::MIN));
+    while bytes < FIRE_BYTES
+        && let Some(found) = rows.next()?
     {
-        let sql = format!("SELECT {COLUMNS} FROM timer WHERE agent = ?1 AND due <= ?2 ORDER BY due, seq LIMIT ?3");
-        let mut statement = transaction.prepare_cached(&sql)?;
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let mut rows = statement.query(params![&**agent, now, most])?;
-        let mut bytes = 0;
-        while bytes < FIRE_BYTES
-            && let Some(found) = rows.next()?
-        {
-            let envelope = decode(found)?;
-            bytes += envelope.message.content.len();
-            fired.push(envelope);
-        }
+        let envelope = decode(found)?;
+        bytes += envelope.message.content.len();
+        last = (found.get(DUE)?, found.get(0)?);
+        fired.push(envelope);
     }
-    let mut record = counters.new_record();
-    for envelope in &mut fired {
+    // The first of those that stay.
+    let next: Option<i64> = reader
+        .prepare("SELECT due FROM timer WHERE agent = ?1 AND (due, seq) > (?2, ?3) ORDER BY due, seq LIMIT 1")?
+        .query_row(params![&**agent, last.0, last.1], |row| row.get(0))
+        .optional()?;
+    for envelope in &mut *fired {
         record.push(TimerRow::Removed { seq: envelope.seq.take().unwrap_or_default() });
-        envelope.seq = counters.keeps_messages.then(|| counters.next_seq());
+        envelope.seq = writer.keeps_messages.then(|| writer.next_seq());
     }
+    writer.timer_changes.push(TimerChange::Gone(Arc::clone(agent), fired.len() as u64));
+    writer.timer_changes.push(TimerChange::Next(Arc::clone(agent), next.map(i64::cast_unsigned)));
     // In a loop of its own, because rows borrow the envelopes, which the loop above changes.
-    for envelope in &fired {
+    for envelope in &*fired {
         if let Some(seq) = envelope.seq {
-            message_row::push_message(&mut record, envelope, seq);
+            message_row::push_message(record, envelope, seq);
         }
     }
-    counters.apply(&mut Tables::new(transaction), record)?;
-    // After the removal: the first of those that stay.
-    let next: Option<i64> = transaction
-        .prepare_cached("SELECT min(due) FROM timer WHERE agent = ?1")?
-        .query_row([&**agent], |row| row.get(0))?;
-    counters.counted.push(Counted::Gone(Arc::clone(agent), fired.len() as u64));
-    counters.counted.push(Counted::Next(Arc::clone(agent), next.map(i64::cast_unsigned)));
-    Ok(fired)
+    Ok(())
 }
 
 /// Takes note of the first timer of each agent.
-fn count_firsts(transaction: &Transaction<'_>, counters: &mut Counters) -> rusqlite::Result<()> {
-    let mut firsts = transaction.prepare_cached("SELECT agent, min(due) FROM timer GROUP BY agent")?;
+fn count_firsts(reader: TableReader<'_>, writer: &mut WriterState) -> rusqlite::Result<()> {
+    let mut firsts = reader.prepare("SELECT agent, min(due) FROM timer GROUP BY agent")?;
     let mut rows = firsts.query([])?;
     while let Some(row) = rows.next()? {
         let (agent, due): (String, i64) = (row.get(0)?, row.get(1)?);
-        counters.counted.push(Counted::Next(agent.into(), Some(due.cast_unsigned())));
+        writer.timer_changes.push(TimerChange::Next(agent.into(), Some(due.cast_unsigned())));
     }
     Ok(())
 }
@@ -329,16 +328,11 @@ impl TimerTable<'_> {
     /// Lets an agent's timers that are due by `now` become messages that wait, the earliest first and so many at most.
     /// Returns them when that is written: what follows from them is not safe before it is.
     pub(crate) async fn fire(self, agent: Arc<str>, now: u64, most: u32) -> Result<Vec<Envelope>, CommitError> {
-        let (sender, receiver) = oneshot::channel();
-        self.0
-            .change_early(move |transaction, counters| {
-                let fired = fire(transaction, counters, &agent, now, most)?;
-                // The agent may be gone; the store has them for the next start.
-                let _ = sender.send(fired);
-                Ok(())
-            })
-            .await?;
-        receiver.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))
+        // The agent may be gone by then; the store has them for the next start.
+        let fired = self.0.change_early((agent, Vec::new()), move |(agent, fired), reader, writer, record| {
+            fire(reader, writer, (agent, fired), (now, most), record)
+        });
+        fired.await.map(|(_, fired)| fired)
     }
 
     /// Returns the id of a timer of a sender, and for whom it waits; none if there is none.
@@ -357,48 +351,39 @@ impl TimerTable<'_> {
     pub(crate) async fn redate(self) -> Result<(), CommitError> {
         let mut after: i64 = 0;
         loop {
-            let (sender, receiver) = oneshot::channel();
-            self.0
-                .change_early(move |transaction, counters| {
-                    // Last of these, so that the next begins behind it.
-                    let last: Option<i64> = transaction
-                        .prepare_cached(
-                            "SELECT max(seq) FROM
-                         (SELECT seq FROM timer WHERE dated AND seq > ?1 ORDER BY seq LIMIT ?2)",
-                        )?
-                        .query_row(params![after, AT_ONCE], |row| row.get(0))?;
-                    match last {
-                        Some(last) => {
-                            let mut record = counters.new_record();
-                            let (after, last) = (after.cast_unsigned(), last.cast_unsigned());
-                            let (ahead, now) = (clock::ahead(), clock::steady_ms());
-                            record.push(TimerRow::Redated { after, last, ahead, now });
-                            counters.apply(&mut Tables::new(transaction), record)?;
-                        }
-                        // At the end only: the first timer of an agent may be in any portion.
-                        None => count_firsts(transaction, counters)?,
+            let redated = self.0.change_early(None, move |last, reader, writer, record| {
+                // Last of these, so that the next begins behind it.
+                let sql = "SELECT max(seq) FROM
+                               (SELECT seq FROM timer WHERE dated AND seq > ?1 ORDER BY seq LIMIT ?2)";
+                *last = reader.prepare(sql)?.query_row(params![after, AT_ONCE], |row| row.get::<_, Option<i64>>(0))?;
+                match *last {
+                    Some(last) => {
+                        let (after, last) = (after.cast_unsigned(), last.cast_unsigned());
+                        let (ahead, now) = (clock::ahead(), clock::steady_ms());
+                        record.push(TimerRow::Redated { after, last, ahead, now });
+                        Ok(())
                     }
-                    let _ = sender.send(last);
-                    Ok(())
-                })
-                .await?;
-            match receiver.await {
-                Ok(Some(last)) => after = last,
-                Ok(None) | Err(_) => return Ok(()),
+                    // At the end only: the first timer of an agent may be in any portion.
+                    None => count_firsts(reader, writer),
+                }
+            });
+            match redated.await? {
+                Some(last) => after = last,
+                None => return Ok(()),
             }
         }
     }
 }
 
-/// Returns the timers of a conversation that have no place before this one, the newest so many.
+/// Returns the timers of a conversation from this sequence number on, the newest so many.
 pub(in crate::store) fn of_conversation(
     connection: &Connection,
     name: &str,
-    began: i64,
+    first_seq: i64,
     most: u32,
 ) -> rusqlite::Result<Vec<Envelope>> {
     let sql = format!("SELECT {COLUMNS} FROM timer WHERE conversation = ?1 AND seq >= ?2 ORDER BY seq DESC LIMIT ?3");
-    connection.prepare_cached(&sql)?.query_map(params![name, began, most], decode)?.collect()
+    connection.prepare_cached(&sql)?.query_map(params![name, first_seq, most], decode)?.collect()
 }
 
 #[cfg(test)]
@@ -466,7 +451,10 @@ mod tests {
         };
         for (sql, index) in [
             ("SELECT seq FROM timer WHERE agent = 'a' AND due <= 1 ORDER BY due, seq LIMIT 9", "timer_due"),
-            ("SELECT min(due) FROM timer WHERE agent = 'a'", "timer_due"),
+            (
+                "SELECT due FROM timer WHERE agent = 'a' AND (due, seq) > (1, 2) ORDER BY due, seq LIMIT 1",
+                "timer_due (agent=? AND due>?)",
+            ),
             ("SELECT agent, count(*), min(due) FROM timer GROUP BY agent", "COVERING INDEX timer_due"),
             ("SELECT seq FROM timer WHERE sender = 'a' AND id = 'b'", "timer_id"),
             ("SELECT seq FROM timer WHERE sender = 'a' AND name = 'b'", "timer_name"),

@@ -14,28 +14,28 @@ impl QueueTable<'_> {
         })
     }
 
-    /// The places of an agent's messages after this one that are neither handled nor given up, so many at most. Reads
-    /// what was accepted since, handled messages included as long as they are kept, and keeps no writer waiting.
-    pub(crate) fn unhandled_after(self, agent: &str, place: u64, most: usize) -> Result<Vec<u64>, String> {
+    /// The sequence numbers of an agent's messages after this one that are neither handled nor given up, so many at most.
+    /// Reads what was accepted since, handled messages included as long as they are kept, and keeps no writer waiting.
+    pub(crate) fn unhandled_after(self, agent: &str, seq: u64, most: usize) -> Result<Vec<u64>, String> {
         self.0.with_reader(|connection| {
             let mut unhandled = connection.prepare_cached(
                 "SELECT seq FROM message AS m WHERE seq > ?1 AND agent = ?2
                  AND NOT EXISTS (SELECT 1 FROM ack WHERE ack.seq = m.seq) LIMIT ?3",
             )?;
             let most = i64::try_from(most).unwrap_or(i64::MAX);
-            let rows = unhandled.query_map(params![place.cast_signed(), agent, most], |row| row.get::<_, i64>(0))?;
+            let rows = unhandled.query_map(params![seq.cast_signed(), agent, most], |row| row.get::<_, i64>(0))?;
             rows.map(|seq| seq.map(i64::cast_unsigned)).collect()
         })
     }
 
     /// Returns those of these messages that are neither handled nor given up.
-    pub(crate) fn still_unhandled(self, places: &[u64]) -> Result<Vec<u64>, String> {
+    pub(crate) fn still_unhandled(self, seqs: &[u64]) -> Result<Vec<u64>, String> {
         self.0.with_reader(|connection| {
             let mut handled = connection.prepare_cached("SELECT 1 FROM ack WHERE seq = ?1")?;
             let mut left = Vec::new();
-            for place in places {
-                if !handled.exists([place.cast_signed()])? {
-                    left.push(*place);
+            for seq in seqs {
+                if !handled.exists([seq.cast_signed()])? {
+                    left.push(*seq);
                 }
             }
             Ok(left)

@@ -4,11 +4,12 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::store::commit::CommitError;
 use crate::store::commit_request::CommitRequest;
+use crate::store::sqlite::table_reader::TableReader;
 use crate::store::types::Event;
 use crate::store::writer::apply::Tables;
-use crate::store::writer::counters::Counters;
 use crate::store::writer::decide::{self, Decider};
-use crate::store::writer::other_rows::{push_event, push_revision};
+use crate::store::writer::other_rows::push_event;
+use crate::store::writer::writer_state::WriterState;
 use crate::store::writer::{Job, ResultSender};
 
 /// A commit with its result: the size of the agent's state, if it changed.
@@ -37,28 +38,28 @@ impl Batch {
     pub(in crate::store) fn write(
         &mut self,
         connection: &mut Connection,
-        counters: &mut Counters,
+        writer: &mut WriterState,
         jobs: impl Iterator<Item = Job>,
     ) -> rusqlite::Result<()> {
         // A transaction that fails gives its numbers back: no row has them.
-        let before = (counters.seq, counters.event);
-        counters.history.begin();
+        let before = (writer.seq, writer.event);
+        writer.history.begin();
         // One time for the whole transaction, so that no key expires between its check and its write.
-        counters.now = crate::clock::now_ms();
+        writer.now = crate::clock::now_ms();
         // Immediate: a deferred transaction may fail to get the lock after commits were decided.
         let written = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
-            Ok(transaction) => self.write_all(transaction, counters, jobs),
+            Ok(transaction) => self.write_all(transaction, writer, jobs),
             Err(error) => {
                 self.refuse(jobs);
                 Err(error)
             }
         };
         match &written {
-            Ok(()) => counters.written(),
+            Ok(()) => writer.written(),
             Err(_) => {
                 // The last first, as each was taken in on top of those before.
-                self.commits.iter_mut().rev().for_each(|(request, _)| counters.gate.undo(request));
-                counters.undo(before);
+                self.commits.iter_mut().rev().for_each(|(request, _)| writer.gate.undo(request));
+                writer.undo(before);
             }
         }
         written
@@ -67,7 +68,7 @@ impl Batch {
     fn write_all(
         &mut self,
         transaction: Transaction<'_>,
-        counters: &mut Counters,
+        writer: &mut WriterState,
         jobs: impl Iterator<Item = Job>,
     ) -> rusqlite::Result<()> {
         let mut failed = None;
@@ -79,14 +80,15 @@ impl Batch {
                 if failed.is_some() {
                     self.set_aside(job);
                 } else {
-                    failed = self.write_job(&mut writing, counters, job).err();
+                    failed = self.write_job(&mut writing, writer, job).err();
                 }
             }
+            match failed {
+                Some(error) => return Err(error),
+                None => writer.finish(writing.reader, &mut writing.tables)?,
+            }
         }
-        match failed {
-            Some(error) => Err(error),
-            None => counters.finish(&transaction).and_then(|()| transaction.commit()),
-        }
+        transaction.commit()
     }
 
     /// Answers the callers that wait until the transaction is written, and not until it is durable.
@@ -107,50 +109,41 @@ impl Batch {
     fn set_aside(&mut self, job: Job) {
         match job {
             Job::Commit(commit) => self.commits.push((commit, Ok(None))),
-            Job::Revision(_, asker) | Job::Other(_, asker) | Job::Flush(asker) => {
-                self.askers.push((asker, Ok(())));
-            }
-            Job::Early(_, asker) => self.early.push(asker),
+            Job::Change(_, asker) | Job::Flush(asker) => self.askers.push((asker, Ok(()))),
+            Job::EarlyChange(_, asker) => self.early.push(asker),
             Job::Event(_) => {}
             Job::Restart => self.restart = true,
             Job::Empty(asker) => self.emptying.push(asker),
         }
     }
 
-    fn write_job(&mut self, writing: &mut Writing<'_>, counters: &mut Counters, job: Job) -> rusqlite::Result<()> {
-        let transaction = writing.transaction;
+    fn write_job(&mut self, writing: &mut Writing<'_>, writer: &mut WriterState, job: Job) -> rusqlite::Result<()> {
         match job {
-            Job::Commit(mut submission) => {
-                let written = writing.commit(counters, &mut submission);
+            Job::Commit(mut request) => {
+                let written = writing.commit(writer, &mut request);
                 let (result, error) = match written {
                     Ok(result) => (result, None),
                     Err(error) => (Ok(None), Some(error)),
                 };
                 // Also after an error: its callback has to run.
-                self.commits.push((submission, result));
+                self.commits.push((request, result));
                 error.map_or(Ok(()), Err)
             }
-            Job::Revision(revision, asker) => {
+            Job::Change(change, asker) => {
                 // Before the write, so that the caller is answered whether it fails or not.
                 self.askers.push((asker, Ok(())));
-                let mut record = counters.new_record();
-                push_revision(&mut record, &revision);
-                counters.apply(&mut writing.tables, record)
+                change(writer, writing.reader, &mut writing.tables)
             }
-            Job::Other(change, asker) => {
-                self.askers.push((asker, Ok(())));
-                change(transaction, counters)
-            }
-            Job::Early(change, asker) => {
+            Job::EarlyChange(change, asker) => {
                 self.early.push(asker);
-                change(transaction, counters)
+                change(writer, writing.reader, &mut writing.tables)
             }
             Job::Event(event) => {
-                counters.event += 1;
-                let event = Event { id: counters.event, ..event };
-                let mut record = counters.new_record();
+                writer.event += 1;
+                let event = Event { id: writer.event, ..event };
+                let mut record = writer.new_record();
                 push_event(&mut record, &event);
-                counters.apply(&mut writing.tables, record)?;
+                writer.apply(&mut writing.tables, record)?;
                 self.events.push(event);
                 Ok(())
             }
@@ -169,28 +162,29 @@ impl Batch {
 
 /// A transaction in progress.
 struct Writing<'t> {
-    transaction: &'t Transaction<'t>,
+    reader: TableReader<'t>,
     decider: Decider<'t>,
     tables: Tables<'t>,
 }
 
 impl<'t> Writing<'t> {
     fn new(transaction: &'t Transaction<'t>) -> Self {
-        Self { transaction, decider: Decider::new(transaction), tables: Tables::new(transaction) }
+        let reader = TableReader::new(transaction);
+        Self { reader, decider: Decider::new(reader), tables: Tables::new(transaction) }
     }
 
     /// Makes one commit; returns the size of the agent's state if it changes, or the reason why nothing is written.
     fn commit(
         &mut self,
-        counters: &mut Counters,
-        submission: &mut CommitRequest,
+        writer: &mut WriterState,
+        request: &mut CommitRequest,
     ) -> rusqlite::Result<Result<Option<u64>, CommitError>> {
-        let decision = match self.decider.decide(counters, submission)? {
+        let decision = match self.decider.decide(writer, request)? {
             Ok(decision) => decision,
             Err(error) => return Ok(Err(error)),
         };
-        let record = decide::record(counters, &submission.commit, &decision);
-        counters.apply(&mut self.tables, record)?;
+        let record = decide::record(writer, &request.commit, &decision);
+        writer.apply(&mut self.tables, record)?;
         Ok(Ok(decision.state_bytes()))
     }
 }

@@ -4,19 +4,20 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
+use rusqlite::{CachedStatement, OptionalExtension, params};
 
 use crate::clock;
 use crate::message::{Expiry, Value, is_as_seen, sum};
 use crate::store::commit::{Add, Commit, CommitError, StateChange, TOO_MANY_HOPS, Writes, beyond};
 use crate::store::commit_request::CommitRequest;
 use crate::store::record::{OtherRow, QueueRow, Record, StateRow};
-use crate::store::tables::conversations::{is_named, push_end};
-use crate::store::tables::timers::{self, Counted, FoundTimer};
-use crate::store::writer::counters::Counters;
+use crate::store::sqlite::table_reader::TableReader;
+use crate::store::tables::conversations::{keeps_name, push_end};
+use crate::store::tables::timers::{self, FoundTimer, TimerChange};
 use crate::store::writer::keys::Known;
 use crate::store::writer::message_row::{push_dead, push_message, push_timer};
 use crate::store::writer::other_rows::{KEY_LIFE, find_key};
+use crate::store::writer::writer_state::WriterState;
 
 /// The decision on a commit that is made.
 pub(in crate::store) struct CommitDecision {
@@ -26,7 +27,7 @@ pub(in crate::store) struct CommitDecision {
     /// The sequence number of the message that is given up.
     dead: Option<u64>,
     /// Set if the conversation that ends still has its name.
-    is_named: bool,
+    keeps_name: bool,
 }
 
 impl CommitDecision {
@@ -50,89 +51,89 @@ struct StateDecision {
 
 /// Decides on the commits of one transaction, each on top of those before.
 pub(in crate::store) struct Decider<'t> {
-    transaction: &'t Transaction<'t>,
+    reader: TableReader<'t>,
     // Held for the transaction, as a commit may look for many keys.
     find: Option<CachedStatement<'t>>,
 }
 
 impl<'t> Decider<'t> {
-    pub(in crate::store) fn new(transaction: &'t Transaction<'t>) -> Self {
-        Self { transaction, find: None }
+    pub(in crate::store) fn new(reader: TableReader<'t>) -> Self {
+        Self { reader, find: None }
     }
 
     /// Decides on a commit, and gives sequence numbers to its messages. Changes no table.
     pub(in crate::store) fn decide(
         &mut self,
-        counters: &mut Counters,
-        submission: &mut CommitRequest,
+        writer: &mut WriterState,
+        request: &mut CommitRequest,
     ) -> rusqlite::Result<Result<CommitDecision, CommitError>> {
-        let commit = &submission.commit;
+        let commit = &request.commit;
         // First: a repeated request gets its first message's id, whatever would refuse it now.
         if let Some(key) = &commit.key
-            && let Err(error) = find_key(self.transaction, &commit.agent, key)?
+            && let Err(error) = find_key(self.reader, &commit.agent, key)?
         {
             return Ok(Err(error));
         }
         let state = match &commit.state {
-            Some(state) => match self.check_state(counters, &commit.agent, state)? {
+            Some(state) => match self.check_state(writer, &commit.agent, state)? {
                 Ok(decided) => Some(decided),
                 Err(error) => return Ok(Err(error)),
             },
             None => None,
         };
-        let mut cancelled = match timers::check_cancels(self.transaction, &commit.agent, &commit.cancels)? {
+        let mut cancelled = match timers::check_cancels(self.reader, &commit.agent, &commit.cancels)? {
             Ok(found) => found,
             Err(error) => return Ok(Err(error)),
         };
-        let is_named = match &commit.ended {
-            Some(ended) => is_named(self.transaction, ended)?,
+        let keeps_name = match &commit.ended {
+            Some(ended) => keeps_name(self.reader, ended)?,
             None => false,
         };
         // The last that may refuse, as it notes what it takes in: from here on all of the commit is made.
-        if let Err(why) = counters.gate.check(submission) {
+        if let Err(why) = writer.gate.check(request) {
             return Ok(Err(CommitError::Illegal(why)));
         }
-        let commit = &mut submission.commit;
+        let commit = &mut request.commit;
         // After the gate, which may have put an answer in place of a timer.
-        timers::find_replaced(self.transaction, commit, &mut cancelled)?;
+        timers::find_replaced(self.reader, commit, &mut cancelled)?;
         for found in &cancelled {
-            counters.gate.close_question(&found.closed);
+            writer.gate.close_question(&found.closed);
         }
-        let dead = number(counters, commit);
-        Ok(Ok(CommitDecision { state, cancelled, dead, is_named }))
+        let dead = number(writer, commit);
+        Ok(Ok(CommitDecision { state, cancelled, dead, keeps_name }))
     }
 
     /// Checks that what a handler read is as it was, and that its agent does not keep too much.
     fn check_state(
         &mut self,
-        counters: &mut Counters,
+        writer: &mut WriterState,
         agent: &Arc<str>,
         state: &StateChange,
     ) -> rusqlite::Result<Result<StateDecision, CommitError>> {
-        let (sums, version) = match self.add(counters, agent, state)? {
+        let (sums, version) = match self.add(writer, agent, state)? {
             Ok(decided) => decided,
             Err(error) => return Ok(Err(error)),
         };
         // The writer is alone: no other commit comes between this check and the write.
         for (key, seen) in &state.reads {
-            let known = self.find(counters, agent, key)?;
-            if !is_as_seen(*seen, known.version, known.expires_at, counters.now) {
+            let known = self.find(writer, agent, key)?;
+            if !is_as_seen(*seen, known.version, known.expires_at, writer.now) {
                 return Ok(Err(CommitError::Conflict(key.clone())));
             }
         }
         let bytes = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
-        let mut size = counters.size(self.transaction, agent)?;
+        let mut size = writer.size(self.reader, agent)?;
         for (key, value) in state.writes.iter().chain(&sums) {
             // An expired key counts as long as its row is there: the size is that of the rows.
-            let replaced = self.find(counters, agent, key)?.length;
+            let replaced = self.find(writer, agent, key)?.length;
             size -= replaced.map_or(0, |length| length + bytes(key.len()));
             size += value.as_ref().map_or(0, |value| bytes(key.len() + value.bytes.len()));
         }
         let mut expired = Vec::new();
         for key in &state.expired {
-            let known = self.find(counters, agent, key)?;
+            let known = self.find(writer, agent, key)?;
             // One that was written meanwhile stays.
-            if let Some(length) = known.length.filter(|_| known.is_expired(counters.now)) {
+            if let Some(length) = known.length.filter(|_| known.is_expired(writer.now)) {
                 size -= length + bytes(key.len());
                 expired.push(key.clone());
             }
@@ -148,7 +149,7 @@ impl<'t> Decider<'t> {
     /// Returns the sums of what is added to numbers, and the version that the keys written have.
     fn add(
         &self,
-        counters: &Counters,
+        writer: &WriterState,
         agent: &Arc<str>,
         state: &StateChange,
     ) -> rusqlite::Result<Result<(Writes, u64), CommitError>> {
@@ -157,21 +158,20 @@ impl<'t> Decider<'t> {
         if state.adds.is_empty() {
             return Ok(Ok((sums, version)));
         }
-        let mut value =
-            self.transaction.prepare_cached("SELECT value, expires_at FROM state WHERE agent = ?1 AND key = ?2")?;
+        let mut value = self.reader.prepare("SELECT value, expires_at FROM state WHERE agent = ?1 AND key = ?2")?;
         for (key, Add { by, sum: foretold }) in &state.adds {
             let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<i64>>(1)?));
             let before = value.query_row(params![&**agent, key], row).optional()?;
             let before = before.map(|(bytes, at)| (bytes, at.map(i64::cast_unsigned)));
             // One whose time is over is not there.
-            let before = before.filter(|(_, at)| at.is_none_or(|at| at > counters.now));
+            let before = before.filter(|(_, at)| at.is_none_or(|at| at > writer.now));
             let Ok(sum) = sum(before.as_ref().map(|(bytes, _)| bytes.as_slice()), *by) else {
                 return Ok(Err(CommitError::NotANumber(key.clone())));
             };
             if sum != *foretold && version == state.version {
                 // A commit on which the sum was foretold was refused. Handlers that read the foretold sum must not find
                 // the version that they saw.
-                version = counters.version.fetch_add(1, Ordering::SeqCst) + 1;
+                version = writer.version.fetch_add(1, Ordering::SeqCst) + 1;
             }
             // An addition keeps the expiry of the number; only a write sets another.
             let expiry = before.and_then(|(_, at)| at).map(|at| Expiry { at, given: None });
@@ -181,8 +181,8 @@ impl<'t> Decider<'t> {
     }
 
     /// Returns the version, length and expiry of a key.
-    fn find(&mut self, counters: &mut Counters, agent: &Arc<str>, key: &str) -> rusqlite::Result<Known> {
-        if let Some(known) = counters.keys.get(agent, key) {
+    fn find(&mut self, writer: &mut WriterState, agent: &Arc<str>, key: &str) -> rusqlite::Result<Known> {
+        if let Some(known) = writer.keys.get(agent, key) {
             return Ok(known);
         }
         let row = |row: &rusqlite::Row<'_>| {
@@ -192,43 +192,44 @@ impl<'t> Decider<'t> {
         // Prepared at its first use: the cache mostly has the answer.
         let find = match &mut self.find {
             Some(find) => find,
-            find => find.insert(self.transaction.prepare_cached(
-                "SELECT version, length(value), expires_at FROM state WHERE agent = ?1 AND key = ?2",
-            )?),
+            find => find.insert(
+                self.reader
+                    .prepare("SELECT version, length(value), expires_at FROM state WHERE agent = ?1 AND key = ?2")?,
+            ),
         };
         let known = find.query_row(params![&**agent, key], row).optional()?.unwrap_or_default();
-        counters.keys.set(agent, key, known);
+        writer.keys.set(agent, key, known);
         Ok(known)
     }
 }
 
 /// Gives sequence numbers to the messages of a commit; returns that of the message that is given up.
-fn number(counters: &mut Counters, commit: &mut Commit) -> Option<u64> {
+fn number(writer: &mut WriterState, commit: &mut Commit) -> Option<u64> {
     for sent in commit.sends.iter_mut().filter(|sent| sent.exceeded_limit.is_none()) {
         let envelope = &mut sent.envelope;
         if envelope.waits && envelope.due.is_some() {
             // The number is of the timer row alone: the message gets another when it moves to its mailbox.
-            sent.seq = Some(counters.next_seq());
-        } else if counters.keeps_messages {
-            sent.seq = Some(counters.next_seq());
+            sent.seq = Some(writer.next_seq());
+        } else if writer.keeps_messages {
+            sent.seq = Some(writer.next_seq());
             envelope.seq = sent.seq;
         }
     }
     for sent in commit.sends.iter_mut().filter(|sent| sent.exceeded_limit.is_some()) {
-        sent.seq = sent.envelope.seq.or_else(|| Some(counters.next_seq()));
+        sent.seq = sent.envelope.seq.or_else(|| Some(writer.next_seq()));
     }
-    commit.dead.as_ref().map(|dead| dead.envelope.seq.unwrap_or_else(|| counters.next_seq()))
+    commit.dead.as_ref().map(|dead| dead.envelope.seq.unwrap_or_else(|| writer.next_seq()))
 }
 
 /// Makes the record of a commit that was decided on, and counts what it changes.
 pub(in crate::store) fn record<'a>(
-    counters: &mut Counters,
+    writer: &mut WriterState,
     commit: &'a Commit,
     decision: &'a CommitDecision,
 ) -> Record<'a> {
-    let mut record = counters.new_record();
+    let mut record = writer.new_record();
     if let (Some(change), Some(decided)) = (&commit.state, &decision.state) {
-        push_state(counters, &mut record, &commit.agent, (change, decided));
+        push_state(writer, &mut record, &commit.agent, (change, decided));
     }
     if let Some(key) = &commit.key {
         // Old keys leave with each new one, so that no sweep has to look for them.
@@ -242,9 +243,9 @@ pub(in crate::store) fn record<'a>(
             at: key.at,
         });
     }
-    if counters.keeps_messages {
+    if writer.keeps_messages {
         if let Some(handled) = commit.handled {
-            push_handled(counters, &mut record, (handled.seq, handled.revision, handled.runs));
+            push_handled(writer, &mut record, (handled.seq, handled.revision, handled.runs));
         }
         if let Some(failed) = &commit.failed {
             let attempt = serde_json::to_string(&failed.attempt).expect("an attempt is numbers and text");
@@ -258,28 +259,28 @@ pub(in crate::store) fn record<'a>(
         }
     }
     for found in &decision.cancelled {
-        timers::push_removed(counters, &mut record, found);
+        timers::push_removed(writer, &mut record, found);
     }
-    push_sends(counters, &mut record, commit);
+    push_sends(writer, &mut record, commit);
     if let (Some(dead), Some(seq)) = (&commit.dead, decision.dead) {
-        if counters.keeps_messages && dead.envelope.seq.is_some() {
+        if writer.keeps_messages && dead.envelope.seq.is_some() {
             // Revision 0 marks a message that no revision has handled.
-            push_handled(counters, &mut record, (seq, 0, 0));
+            push_handled(writer, &mut record, (seq, 0, 0));
         }
         push_dead(&mut record, &dead.envelope, seq, (dead.reason, Cow::Borrowed(&dead.error)), dead.at);
-        counters.history.buried();
+        writer.history.buried();
     }
     if let Some(fired) = &commit.fired {
         record.push(OtherRow::Fired { agent: &commit.agent, schedule: &fired.schedule, at: fired.at });
     }
     if let Some(ended) = &commit.ended {
-        push_end(&mut record, ended, decision.is_named, counters.now);
+        push_end(&mut record, ended, decision.keeps_name, writer.now);
     }
     record
 }
 
 fn push_state<'a>(
-    counters: &mut Counters,
+    writer: &mut WriterState,
     record: &mut Record<'a>,
     agent: &'a Arc<str>,
     (change, decided): (&'a StateChange, &'a StateDecision),
@@ -298,47 +299,47 @@ fn push_state<'a>(
                 Known::default()
             }
         };
-        counters.keys.set(agent, key, known);
+        writer.keys.set(agent, key, known);
     }
     // A key that this commit writes anew is set above and has to stay.
     for key in decided.expired.iter().filter(|key| !change.writes.contains_key(*key)) {
         record.push(StateRow::Removed { agent, key });
-        counters.keys.set(agent, key, Known::default());
+        writer.keys.set(agent, key, Known::default());
     }
-    counters.sizes.insert(Arc::clone(agent), decided.size);
+    writer.sizes.insert(Arc::clone(agent), decided.size);
     // Written once at the end of the transaction, however many of its commits change it.
-    counters.resized.insert(Arc::clone(agent));
+    writer.resized.insert(Arc::clone(agent));
 }
 
-fn push_handled(counters: &mut Counters, record: &mut Record<'_>, (seq, revision, runs): (u64, u64, u32)) {
-    record.push(QueueRow::Handled { seq, at: counters.now, revision, runs });
-    counters.history.handled(seq);
+fn push_handled(writer: &mut WriterState, record: &mut Record<'_>, (seq, revision, runs): (u64, u64, u32)) {
+    record.push(QueueRow::Handled { seq, at: writer.now, revision, runs });
+    writer.history.handled(seq);
 }
 
 /// Adds the messages that are sent: for their mailboxes, for their time, or as dead letters.
-fn push_sends<'a>(counters: &mut Counters, record: &mut Record<'a>, commit: &'a Commit) {
+fn push_sends<'a>(writer: &mut WriterState, record: &mut Record<'a>, commit: &'a Commit) {
     for (index, sent) in commit.sends.iter().enumerate().filter(|(_, sent)| sent.exceeded_limit.is_none()) {
         let envelope = &*sent.envelope;
         if let Some(found) = timers::replaced_within(&commit.sends[..index], envelope) {
-            counters.gate.close_question(&found.closed);
-            timers::push_removed(counters, record, &found);
+            writer.gate.close_question(&found.closed);
+            timers::push_removed(writer, record, &found);
         }
         // Without one it is for its mailbox alone.
         let Some(seq) = sent.seq else { continue };
         match envelope.due.filter(|_| envelope.waits) {
             Some(due) => {
                 push_timer(record, envelope, seq, due);
-                counters.counted.push(Counted::Kept(envelope.message.receiver.as_str().into(), due));
+                writer.timer_changes.push(TimerChange::Kept(envelope.message.receiver.as_str().into(), due));
             }
             None => push_message(record, envelope, seq),
         }
     }
     for sent in &commit.sends {
         let (Some(limit), Some(seq)) = (sent.exceeded_limit, sent.seq) else { continue };
-        if counters.keeps_messages && sent.envelope.seq.is_some() {
-            push_handled(counters, record, (seq, 0, 0));
+        if writer.keeps_messages && sent.envelope.seq.is_some() {
+            push_handled(writer, record, (seq, 0, 0));
         }
-        push_dead(record, &sent.envelope, seq, (TOO_MANY_HOPS, Cow::Owned(beyond(limit))), counters.now);
-        counters.history.buried();
+        push_dead(record, &sent.envelope, seq, (TOO_MANY_HOPS, Cow::Owned(beyond(limit))), writer.now);
+        writer.history.buried();
     }
 }

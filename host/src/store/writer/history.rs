@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::store::record::{DeadRow, QueueRow, Record};
+use crate::store::sqlite::table_reader::TableReader;
 
 /// The handled messages between two marks, and the most that leave in one transaction beside its own work.
 const STEP: u64 = 1_000;
@@ -18,7 +19,7 @@ pub(in crate::store) struct History {
     keep_dead: u64,
     /// Messages that were handled since the store was made, about.
     handled: u64,
-    /// The highest place among them.
+    /// The highest sequence number among them.
     highest: u64,
     /// The marks, one after every [`STEP`]: the number handled by then, and the highest sequence number among them.
     marks: VecDeque<(u64, u64)>,
@@ -88,11 +89,11 @@ impl History {
 
     /// Adds to a record what leaves at the end of a transaction: handled messages up to one mark, and as many of the
     /// oldest dead letters as were added beyond the bound.
-    pub(in crate::store) fn prune(&mut self, connection: &Connection, record: &mut Record<'_>) -> rusqlite::Result<()> {
+    pub(in crate::store) fn prune(&mut self, reader: TableReader<'_>, record: &mut Record<'_>) -> rusqlite::Result<()> {
         // No more than were added: after the bound was lowered one transaction must not remove thousands.
         let surplus = self.dead.saturating_sub(self.keep_dead).min(std::mem::take(&mut self.buried));
         if surplus > 0 {
-            let mut oldest = connection.prepare_cached("SELECT seq FROM dead ORDER BY seq LIMIT ?1")?;
+            let mut oldest = reader.prepare("SELECT seq FROM dead ORDER BY seq LIMIT ?1")?;
             for seq in oldest.query_map([surplus.cast_signed()], |row| row.get::<_, i64>(0))? {
                 record.push(DeadRow::Removed { seq: seq?.cast_unsigned() });
                 self.dead -= 1;
@@ -142,15 +143,15 @@ mod tests {
         connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     }
 
-    /// Handles the messages of these places in one transaction.
-    fn handle(history: &mut History, transaction: &Transaction<'_>, places: std::ops::Range<u64>) {
+    /// Handles the messages of these sequence numbers in one transaction.
+    fn handle(history: &mut History, transaction: &Transaction<'_>, seqs: std::ops::Range<u64>) {
         history.begin();
-        for seq in places {
+        for seq in seqs {
             transaction.execute("INSERT INTO ack VALUES (?1)", [seq.cast_signed()]).unwrap();
             history.handled(seq);
         }
         let mut record = Record::default();
-        history.prune(transaction, &mut record).unwrap();
+        history.prune(TableReader::new(transaction), &mut record).unwrap();
         Tables::new(transaction).apply(&record).unwrap();
     }
 

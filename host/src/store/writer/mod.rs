@@ -2,12 +2,12 @@
 
 pub(super) mod apply;
 pub(super) mod batch;
-pub(super) mod counters;
 pub(super) mod decide;
 pub(super) mod history;
 pub(super) mod keys;
 pub(super) mod message_row;
 pub(super) mod other_rows;
+pub(super) mod writer_state;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,13 +21,16 @@ use tokio::sync::{broadcast, oneshot};
 use crate::store::Store;
 use crate::store::commit::CommitError;
 use crate::store::commit_request::CommitRequest;
+use crate::store::record::Record;
 use crate::store::sqlite::checkpoint::Checkpointer;
 use crate::store::sqlite::notify::Notifier;
 use crate::store::sqlite::sync::{Progress, Syncer, WrittenBatch};
+use crate::store::sqlite::table_reader::TableReader;
 use crate::store::tables::conversations::ConversationReader;
-use crate::store::types::{Event, RevisionRecord};
+use crate::store::types::Event;
+use crate::store::writer::apply::Tables;
 use crate::store::writer::batch::Batch;
-use crate::store::writer::counters::Counters;
+use crate::store::writer::writer_state::WriterState;
 use crate::telemetry::histogram::Histogram;
 
 /// The most that one transaction takes up, so that its answers are not held back for too long.
@@ -44,14 +47,12 @@ pub(in crate::store) type ResultSender = oneshot::Sender<Result<(), CommitError>
 pub(in crate::store) enum Job {
     /// A commit.
     Commit(Box<CommitRequest>),
-    /// A new revision.
-    Revision(RevisionRecord, ResultSender),
     /// An event. No caller waits.
     Event(Event),
     /// A change of another kind, which is seldom.
-    Other(Other, ResultSender),
+    Change(Change, ResultSender),
     /// The same, answered once it is written: before it is durable, but not before readers see it.
-    Early(Other, ResultSender),
+    EarlyChange(Change, ResultSender),
     /// Writes nothing: it is answered once all jobs before it are safe.
     Flush(ResultSender),
     /// Copies the rest of the log, so that it can begin anew.
@@ -60,9 +61,37 @@ pub(in crate::store) enum Job {
     Empty(ResultSender),
 }
 
-/// A change that has no kind of its own.
-pub(in crate::store) type Other =
-    Box<dyn FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send>;
+/// A change that has no kind of its own: decides, and has the record applied.
+pub(in crate::store) type Change =
+    Box<dyn FnOnce(&mut WriterState, TableReader<'_>, &mut Tables<'_>) -> rusqlite::Result<()> + Send>;
+
+/// A decision on a change: reads the tables and adds to the record what is to be done. The record borrows from the
+/// subject, so that nothing is copied on its way to the tables.
+pub(in crate::store) trait Decide<T>
+where
+    Self: Send + 'static,
+    Self: for<'s> FnOnce(&'s mut T, TableReader<'_>, &mut WriterState, &mut Record<'s>) -> rusqlite::Result<()>,
+{
+}
+
+impl<T, F> Decide<T> for F where
+    F: for<'s> FnOnce(&'s mut T, TableReader<'_>, &mut WriterState, &mut Record<'s>) -> rusqlite::Result<()>
+        + Send
+        + 'static
+{
+}
+
+/// Makes a change of a decision. The subject is sent back once the record is applied.
+fn change_of<T: Send + 'static>(mut subject: T, decide: impl Decide<T>, back: oneshot::Sender<T>) -> Change {
+    Box::new(move |writer, reader, tables| {
+        let mut record = writer.new_record();
+        decide(&mut subject, reader, writer, &mut record)?;
+        writer.apply(tables, record)?;
+        // The caller may have left.
+        let _ = back.send(subject);
+        Ok(())
+    })
+}
 
 /// The thread that writes.
 pub(in crate::store) struct Writer {
@@ -73,13 +102,14 @@ pub(in crate::store) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. The reader of conversations is closed before its connection is. `checkpoints` is the connection of the thread that copies the log into the database;
-    /// `commits` records the duration of each commit. `log` is the database's log, if commits are to reach the disk: it
-    /// is synced beside the `connection`, which therefore must not do so itself.
+    /// Starts the thread. The reader of conversations is closed before its connection is. `checkpoints` is the connection
+    /// of the thread that copies the log into the database; `commits` records the duration of each commit. `log` is the
+    /// database's log, if commits are to reach the disk: it is synced beside the `connection`, which therefore must not
+    /// do so itself.
     pub(in crate::store) fn start(
         (connection, reader): (Connection, ConversationReader),
         checkpoints: Connection,
-        counters: Counters,
+        writer: WriterState,
         (log, progress): (Option<PathBuf>, Arc<Progress>),
         commits: Arc<Histogram>,
     ) -> Self {
@@ -94,7 +124,7 @@ impl Writer {
         let thread = {
             let notifier = Notifier::new(follow.clone(), commits, &progress);
             let syncer = Syncer::start(log, notifier, Arc::clone(&progress));
-            let mut thread = Thread { connection, counters, progress, syncer, written: checkpointer.written() };
+            let mut thread = Thread { connection, writer, progress, syncer, written: checkpointer.written() };
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
                 .spawn(move || {
@@ -139,30 +169,36 @@ impl Store {
         let (asker, answer) = oneshot::channel();
         self.writer.send(job(asker));
         // A sender is dropped without an answer only if the writer panicked.
-        answer.await.unwrap_or_else(|_| Err(CommitError::Store("its writer ended".to_owned())))
+        answer.await.unwrap_or_else(|_| Err(writer_ended()))
     }
 
-    /// Commits after everything that was submitted before. The result is passed to the submission's callback once it is
+    /// Commits after everything that was submitted before. The result is passed to the request's callback once it is
     /// durable.
-    pub(crate) fn submit(&self, submission: CommitRequest) {
-        self.writer.send(Job::Commit(Box::new(submission)));
+    pub(crate) fn submit(&self, request: CommitRequest) {
+        self.writer.send(Job::Commit(Box::new(request)));
     }
 
-    /// Makes any other change; returns when it is safe.
-    pub(in crate::store) async fn change(
+    /// Makes any other change; returns the subject of the decision when it is safe.
+    pub(in crate::store) async fn change<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send + 'static,
-    ) -> Result<(), CommitError> {
-        self.ask(|asker| Job::Other(Box::new(change), asker)).await
+        subject: T,
+        decide: impl Decide<T>,
+    ) -> Result<T, CommitError> {
+        let (back, returned) = oneshot::channel();
+        self.ask(|asker| Job::Change(change_of(subject, decide, back), asker)).await?;
+        returned.await.map_err(|_| writer_ended())
     }
 
-    /// Makes any other change; returns when it is written. Readers see it then, also after `kill -9`, and no later job
-    /// is durable before it is.
-    pub(in crate::store) async fn change_early(
+    /// Makes any other change; returns the subject of the decision when it is written. Readers see it then, also after
+    /// `kill -9`, and no later job is durable before it is.
+    pub(in crate::store) async fn change_early<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Counters) -> rusqlite::Result<()> + Send + 'static,
-    ) -> Result<(), CommitError> {
-        self.ask(|asker| Job::Early(Box::new(change), asker)).await
+        subject: T,
+        decide: impl Decide<T>,
+    ) -> Result<T, CommitError> {
+        let (back, returned) = oneshot::channel();
+        self.ask(|asker| Job::EarlyChange(change_of(subject, decide, back), asker)).await?;
+        returned.await.map_err(|_| writer_ended())
     }
 
     /// Returns when all that was given before is safe.
@@ -177,20 +213,21 @@ impl Store {
         self.ask(Job::Empty).await
     }
 
-    /// Queues a change without waiting for it.
-    pub(in crate::store) fn tell_writer(
-        &self,
-        change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static,
-    ) {
-        let other = Box::new(move |transaction: &rusqlite::Transaction<'_>, _: &mut _| change(transaction).map(|_| ()));
+    /// Makes any other change without waiting for it.
+    pub(in crate::store) fn queue_change<T: Send + 'static>(&self, subject: T, decide: impl Decide<T>) {
+        let change = change_of(subject, decide, oneshot::channel().0);
         // The receiver is dropped, so the answer goes nowhere; an error is logged with the transaction.
-        self.writer.send(Job::Other(other, oneshot::channel().0));
+        self.writer.send(Job::Change(change, oneshot::channel().0));
     }
+}
+
+fn writer_ended() -> CommitError {
+    CommitError::Store("its writer ended".to_owned())
 }
 
 struct Thread {
     connection: Connection,
-    counters: Counters,
+    writer: WriterState,
     progress: Arc<Progress>,
     syncer: Syncer,
     written: crate::store::sqlite::checkpoint::CheckpointProgress,
@@ -205,7 +242,7 @@ impl Thread {
             jobs.push(first);
             // Without waiting for more: a single job is written at once.
             jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
-            let began = Instant::now();
+            let started = Instant::now();
             let mut batch = Batch { commits: Vec::with_capacity(jobs.len()), ..Batch::default() };
             // Before the write: a reader that sees it can then wait for it (`wait_durable`).
             self.progress.begin();
@@ -214,7 +251,7 @@ impl Thread {
                 batch.refuse(jobs.drain(..));
                 Err(refusal)
             } else {
-                batch.write(&mut self.connection, &mut self.counters, jobs.drain(..))
+                batch.write(&mut self.connection, &mut self.writer, jobs.drain(..))
             };
             self.written.commit();
             // These are answered without a sync of their own, so the folder is compared here.
@@ -231,7 +268,7 @@ impl Thread {
             let emptying = std::mem::take(&mut batch.emptying);
             // Taken before the sync: if nothing waits, syncing on this thread is faster than handing over.
             next = queue.try_recv().ok();
-            self.syncer.end(WrittenBatch { batch, kept, began }, next.is_none());
+            self.syncer.end(WrittenBatch { batch, kept, started }, next.is_none());
             for asker in emptying {
                 let refused = self.progress.refusal().map(|why| CommitError::Store(why.to_string()));
                 // The caller may have left.

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, params};
 
 use crate::store::commit::{CommitError, IdempotencyKey};
 use crate::store::record::{OtherRow, Record};
+use crate::store::sqlite::table_reader::TableReader;
 use crate::store::types::{Event, RevisionRecord};
 
 /// Events that are kept; the oldest leave first.
@@ -17,16 +18,14 @@ pub(in crate::store) const KEY_LIFE: i64 = 24 * 60 * 60 * 1_000;
 
 /// Returns an error if a client's key was used before.
 pub(in crate::store) fn find_key(
-    transaction: &Transaction<'_>,
+    reader: TableReader<'_>,
     agent: &str,
     key: &IdempotencyKey,
 ) -> rusqlite::Result<Result<(), CommitError>> {
     // Old keys are removed only with new ones, so the query leaves out those that are too old.
     let now = key.at.cast_signed();
-    let known: Option<(Vec<u8>, String, String)> = transaction
-        .prepare_cached(
-            "SELECT fingerprint, id, conversation FROM idempotency WHERE agent = ?1 AND key = ?2 AND at >= ?3",
-        )?
+    let known: Option<(Vec<u8>, String, String)> = reader
+        .prepare("SELECT fingerprint, id, conversation FROM idempotency WHERE agent = ?1 AND key = ?2 AND at >= ?3")?
         .query_row(params![agent, key.key, now - KEY_LIFE], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
     Ok(match known {

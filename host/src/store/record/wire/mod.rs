@@ -50,4 +50,4 @@ pub(in crate::store) fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> 
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::super::{ConversationRow, DeadRow, OtherRow, QueueRow, Record, StateRow, TimerRow};
+use super::super::{
+    ConversationRow, DeadRow, MemoryRow, OtherRow, QueueRow, RecentRow, Record, RolloutRow, StateCopyRow, StateRow,
+    TimerRow,
+};
 use super::{RecordError, VERSION, decode, encode};
 
-/// A record with every kind of row.
-fn sample() -> Record<'static> {
+/// A record with every kind of row that version 1 had first.
+pub(crate) fn sample() -> Record<'static> {
     let mut record = Record::default();
     record.push(StateRow::Set {
         agent: "agent-1",
@@ -73,7 +76,7 @@ fn sample() -> Record<'static> {
         last: 59000,
         messages: 60000,
         record: "record-61".into(),
-        began: 62000,
+        first_seq: 62000,
     });
     record.push(ConversationRow::Activity { id: 63000, last: 64000, messages: 65000 });
     record.push(ConversationRow::Ended {
@@ -84,7 +87,7 @@ fn sample() -> Record<'static> {
         messages: 70000,
         record: "record-71".into(),
         ended: 72000,
-        began: 73000,
+        first_seq: 73000,
     });
     record.push(ConversationRow::ActivityRemoved { id: 74000 });
     record.push(ConversationRow::EndedRemoved { before: -75 });
@@ -118,8 +121,66 @@ fn sample() -> Record<'static> {
     record
 }
 
+/// A record with every kind of row that was added to version 1 at the end, so that the bytes of those before stay.
+pub(crate) fn added() -> Record<'static> {
+    let mut record = Record::default();
+    let agent = "agent-1";
+    record.push(QueueRow::MailboxPaused { agent });
+    record.push(QueueRow::MailboxResumed { agent });
+    record.push(ConversationRow::Beginning { agent, conversation: "conversation-2", first: 3000, last: 4000 });
+    record.push(ConversationRow::BeginningsRemoved { before: -5 });
+    record.push(MemoryRow::Saved { agent, revision: 6, saved_at: 7000, data: b"data-8" });
+    record.push(MemoryRow::SavedInPieces { agent, revision: 9, saved_at: 10000, pieces: 11, bytes: 12000 });
+    record.push(MemoryRow::Piece { memory: 13, number: 14, data: b"data-15" });
+    record.push(MemoryRow::PiecesRemoved { memory: 16, up_to: 17 });
+    record.push(MemoryRow::Removed { agent });
+    let (saved_at, data) = (19000, b"data-20");
+    record.push(MemoryRow::HandedOver { agent, revision: 18, saved_at, data, pieces: Some(21), bytes: 22000 });
+    record.push(MemoryRow::HandoffTaken { agent, revision: 23, saved_at: 24000 });
+    record.push(MemoryRow::SavedHandedOver { agent, revision: 25 });
+    record.push(MemoryRow::HandoffsRemoved { agent, revision: Some(26) });
+    record.push(MemoryRow::HandoffsRemoved { agent, revision: None });
+    record.push(StateCopyRow::Made {
+        id: 27,
+        agent,
+        revision: 28,
+        holds: "[29]".into(),
+        at: 30000,
+        keys: 31,
+        bytes: 32000,
+        mark: 33000,
+        unfinished: true,
+        migrated: false,
+        rollout: 34,
+    });
+    record.push(StateCopyRow::Removed { agent, revision: Some(35) });
+    record.push(StateCopyRow::Finished { agent, revision: 36, mark: 37000, migrated: true });
+    record.push(StateCopyRow::RolloutRemoved { agent, revision: 38 });
+    record.push(StateCopyRow::Restored { id: 39, agent, version: 40000, now: 41000 });
+    record.push(RolloutRow::Ledger { agent, record: "record-42" });
+    record.push(RolloutRow::LedgerRemoved { agent });
+    record.push(RolloutRow::Difference { agent, rollout: 43, number: 44, record: "record-45" });
+    record.push(RolloutRow::DifferencesRemoved { agent, up_to: -46 });
+    let head = record.push_head(|heads| heads.extend_from_slice(b"head of recent"));
+    record.push(RecentRow::Set {
+        agent,
+        seq: 47000,
+        conversation: "conversation-48",
+        rank: 1,
+        head,
+        content: b"content-49",
+        answer: Some(b"answer-50"),
+    });
+    record.push(RecentRow::Removed { agent, before: -51 });
+    record
+}
+
 fn golden(version: u8) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("src/store/testdata/record-{version}.hex"))
+    testdata(&format!("record-{version}.hex"))
+}
+
+fn testdata(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/store/testdata").join(name)
 }
 
 /// Formats bytes as text, 32 a line, so that a change of the file can be reviewed.
@@ -145,6 +206,17 @@ fn the_golden_bytes_of_every_version_are_read() {
     }
     let now = to_hex(&encode(&sample()));
     assert_eq!(now, std::fs::read_to_string(golden(VERSION)).unwrap(), "a change of the format is another version");
+}
+
+#[test]
+fn the_golden_bytes_of_added_rows_are_read() {
+    let path = testdata("record-1-added.hex");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() && !path.exists() {
+        std::fs::write(&path, to_hex(&encode(&added()))).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(decode(&from_hex(&golden)).unwrap(), added());
+    assert_eq!(to_hex(&encode(&added())), golden, "a change of the format is another version");
 }
 
 #[test]

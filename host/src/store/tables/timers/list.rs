@@ -1,7 +1,6 @@
 //! Timers by hand: listed a page at a time, and cancelled.
 
 use rusqlite::{Row, params};
-use tokio::sync::oneshot;
 
 use super::column;
 use crate::clock;
@@ -53,16 +52,12 @@ impl TimerTable<'_> {
 
     /// Cancels a timer as its sender would; returns when that is safe. False if it is not there any more.
     pub(crate) async fn cancel(self, sender: String, id: String) -> Result<bool, CommitError> {
-        let (told, found) = oneshot::channel();
-        self.0
-            .change(move |transaction, counters| {
-                let is_there = super::cancel(transaction, counters, &sender, &TimerName::Id(id))?;
-                // The caller may have left.
-                let _ = told.send(is_there);
-                Ok(())
-            })
-            .await?;
-        found.await.map_err(|_| CommitError::Store("its writer ended".to_owned()))
+        let cancelled = self.0.change((sender, TimerName::Id(id), false), |subject, reader, writer, record| {
+            let (sender, timer, is_there) = subject;
+            *is_there = super::cancel(reader, writer, sender, timer, record)?;
+            Ok(())
+        });
+        cancelled.await.map(|(_, _, is_there)| is_there)
     }
 }
 

@@ -1,12 +1,16 @@
 //! The encoded form, version 1.
 
+mod memory;
 mod other;
+mod rollouts;
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use self::memory::{MemoryRowV1, StateCopyRowV1};
 use self::other::{ConversationRowV1, OtherRowV1};
+use self::rollouts::{RecentRowV1, RolloutRowV1};
 use super::super::{DeadRow, QueueRow, Record, RowChange, StateRow, TimerRow};
 
 /// [`RowChange`] in version 1. The order of variants and fields is the format, here and below.
@@ -18,6 +22,10 @@ pub(super) enum RowV1<'a> {
     Dead(#[serde(borrow)] DeadRowV1<'a>),
     Conversation(#[serde(borrow)] ConversationRowV1<'a>),
     Other(#[serde(borrow)] OtherRowV1<'a>),
+    Memory(#[serde(borrow)] MemoryRowV1<'a>),
+    StateCopy(#[serde(borrow)] StateCopyRowV1<'a>),
+    Rollout(#[serde(borrow)] RolloutRowV1<'a>),
+    Recent(#[serde(borrow)] RecentRowV1<'a>),
 }
 
 impl<'a> RowV1<'a> {
@@ -29,6 +37,10 @@ impl<'a> RowV1<'a> {
             RowChange::Dead(row) => Self::Dead(DeadRowV1::of(row, record)),
             RowChange::Conversation(row) => Self::Conversation(ConversationRowV1::of(row)),
             RowChange::Other(row) => Self::Other(OtherRowV1::of(row)),
+            RowChange::Memory(row) => Self::Memory(MemoryRowV1::of(row)),
+            RowChange::StateCopy(row) => Self::StateCopy(StateCopyRowV1::of(row)),
+            RowChange::Rollout(row) => Self::Rollout(RolloutRowV1::of(row)),
+            RowChange::Recent(row) => Self::Recent(RecentRowV1::of(row, record)),
         }
     }
 
@@ -40,6 +52,10 @@ impl<'a> RowV1<'a> {
             Self::Dead(row) => row.into_row(record).into(),
             Self::Conversation(row) => row.into_row().into(),
             Self::Other(row) => row.into_row().into(),
+            Self::Memory(row) => row.into_row().into(),
+            Self::StateCopy(row) => row.into_row().into(),
+            Self::Rollout(row) => row.into_row().into(),
+            Self::Recent(row) => row.into_row(record).into(),
         }
     }
 }
@@ -111,6 +127,12 @@ pub(super) enum QueueRowV1<'a> {
     HandledRemoved {
         up_to: u64,
     },
+    MailboxPaused {
+        agent: &'a str,
+    },
+    MailboxResumed {
+        agent: &'a str,
+    },
 }
 
 impl<'a> QueueRowV1<'a> {
@@ -138,6 +160,8 @@ impl<'a> QueueRowV1<'a> {
             QueueRow::AttemptsRemoved { seq } => Self::AttemptsRemoved { seq: *seq },
             QueueRow::ReceiptRemoved { receipt } => Self::ReceiptRemoved { receipt },
             QueueRow::HandledRemoved { up_to } => Self::HandledRemoved { up_to: *up_to },
+            QueueRow::MailboxPaused { agent } => Self::MailboxPaused { agent },
+            QueueRow::MailboxResumed { agent } => Self::MailboxResumed { agent },
         }
     }
 
@@ -161,6 +185,8 @@ impl<'a> QueueRowV1<'a> {
             Self::AttemptsRemoved { seq } => QueueRow::AttemptsRemoved { seq },
             Self::ReceiptRemoved { receipt } => QueueRow::ReceiptRemoved { receipt },
             Self::HandledRemoved { up_to } => QueueRow::HandledRemoved { up_to },
+            Self::MailboxPaused { agent } => QueueRow::MailboxPaused { agent },
+            Self::MailboxResumed { agent } => QueueRow::MailboxResumed { agent },
         }
     }
 }

@@ -18,7 +18,7 @@ pub(in crate::store::record::wire) enum ConversationRowV1<'a> {
         messages: u64,
         #[serde(borrow)]
         record: Cow<'a, str>,
-        began: u64,
+        first_seq: u64,
     },
     Activity {
         id: u64,
@@ -34,7 +34,7 @@ pub(in crate::store::record::wire) enum ConversationRowV1<'a> {
         #[serde(borrow)]
         record: Cow<'a, str>,
         ended: u64,
-        began: u64,
+        first_seq: u64,
     },
     ActivityRemoved {
         id: u64,
@@ -42,24 +42,33 @@ pub(in crate::store::record::wire) enum ConversationRowV1<'a> {
     EndedRemoved {
         before: i64,
     },
+    Beginning {
+        agent: &'a str,
+        conversation: &'a str,
+        first: u64,
+        last: u64,
+    },
+    BeginningsRemoved {
+        before: i64,
+    },
 }
 
 impl<'a> ConversationRowV1<'a> {
     pub(super) fn of(row: &'a ConversationRow<'_>) -> Self {
         match row {
-            ConversationRow::Set { id, name, first, last, messages, record, began } => Self::Set {
+            ConversationRow::Set { id, name, first, last, messages, record, first_seq } => Self::Set {
                 id: *id,
                 name: Cow::Borrowed(name),
                 first: *first,
                 last: *last,
                 messages: *messages,
                 record: Cow::Borrowed(record),
-                began: *began,
+                first_seq: *first_seq,
             },
             ConversationRow::Activity { id, last, messages } => {
                 Self::Activity { id: *id, last: *last, messages: *messages }
             }
-            ConversationRow::Ended { id, name, first, last, messages, record, ended, began } => Self::Ended {
+            ConversationRow::Ended { id, name, first, last, messages, record, ended, first_seq } => Self::Ended {
                 id: *id,
                 name,
                 first: *first,
@@ -67,24 +76,32 @@ impl<'a> ConversationRowV1<'a> {
                 messages: *messages,
                 record: Cow::Borrowed(record),
                 ended: *ended,
-                began: *began,
+                first_seq: *first_seq,
             },
             ConversationRow::ActivityRemoved { id } => Self::ActivityRemoved { id: *id },
             ConversationRow::EndedRemoved { before } => Self::EndedRemoved { before: *before },
+            ConversationRow::Beginning { agent, conversation, first, last } => {
+                Self::Beginning { agent, conversation, first: *first, last: *last }
+            }
+            ConversationRow::BeginningsRemoved { before } => Self::BeginningsRemoved { before: *before },
         }
     }
 
     pub(super) fn into_row(self) -> ConversationRow<'a> {
         match self {
-            Self::Set { id, name, first, last, messages, record, began } => {
-                ConversationRow::Set { id, name, first, last, messages, record, began }
+            Self::Set { id, name, first, last, messages, record, first_seq } => {
+                ConversationRow::Set { id, name, first, last, messages, record, first_seq }
             }
             Self::Activity { id, last, messages } => ConversationRow::Activity { id, last, messages },
-            Self::Ended { id, name, first, last, messages, record, ended, began } => {
-                ConversationRow::Ended { id, name, first, last, messages, record, ended, began }
+            Self::Ended { id, name, first, last, messages, record, ended, first_seq } => {
+                ConversationRow::Ended { id, name, first, last, messages, record, ended, first_seq }
             }
             Self::ActivityRemoved { id } => ConversationRow::ActivityRemoved { id },
             Self::EndedRemoved { before } => ConversationRow::EndedRemoved { before },
+            Self::Beginning { agent, conversation, first, last } => {
+                ConversationRow::Beginning { agent, conversation, first, last }
+            }
+            Self::BeginningsRemoved { before } => ConversationRow::BeginningsRemoved { before },
         }
     }
 }

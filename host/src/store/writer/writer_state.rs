@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::{AHashMap, AHashSet};
-use rusqlite::{Connection, OptionalExtension, Transaction};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::store::gate::CommitGate;
 use crate::store::record::{OtherRow, Record, RecordBuffers, StateRow};
-use crate::store::tables::timers::{Counted, TimerCounts};
+use crate::store::sqlite::table_reader::TableReader;
+use crate::store::tables::timers::{TimerChange, TimerCounts};
 use crate::store::writer::apply::Tables;
 use crate::store::writer::history::History;
 use crate::store::writer::keys::KeyCache;
 
 /// The state of the writer that it need not ask the database for.
-pub(in crate::store) struct Counters {
+pub(in crate::store) struct WriterState {
     /// The sequence number of the last message.
     pub(in crate::store) seq: u64,
     /// The version that the last write of state has; shared with the callers of `Store::next_version`.
@@ -28,7 +29,7 @@ pub(in crate::store) struct Counters {
     /// Messages that wait for their time.
     pub(in crate::store) timers: Arc<TimerCounts>,
     /// The changes of the transaction to their counts, in order.
-    pub(in crate::store) counted: Vec<Counted>,
+    pub(in crate::store) timer_changes: Vec<TimerChange>,
     /// Bytes of the agents' states, as far as they were asked for.
     pub(in crate::store) sizes: AHashMap<Arc<str>, i64>,
     /// Agents whose state has another size than the database says.
@@ -55,7 +56,7 @@ pub(in crate::store) struct Captured {
     pub(in crate::store) kept: Vec<Vec<u8>>,
 }
 
-impl Counters {
+impl WriterState {
     /// Loads what the database has.
     pub(in crate::store) fn load(
         connection: &Connection,
@@ -79,7 +80,7 @@ impl Counters {
             history,
             gate,
             timers,
-            counted: Vec::new(),
+            timer_changes: Vec::new(),
             sizes: AHashMap::new(),
             resized: AHashSet::new(),
             keys: KeyCache::default(),
@@ -115,7 +116,11 @@ impl Counters {
     }
 
     /// Writes what was counted and what leaves, at the end of a transaction.
-    pub(in crate::store) fn finish(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    pub(in crate::store) fn finish(
+        &mut self,
+        reader: TableReader<'_>,
+        tables: &mut Tables<'_>,
+    ) -> rusqlite::Result<()> {
         let mut record = self.new_record();
         // In the same transaction: no row may have a number beyond the stored counter, which would be given twice.
         record.push(OtherRow::Counters { seq: self.seq, version: self.version.load(Ordering::SeqCst) });
@@ -126,15 +131,15 @@ impl Counters {
         }
         self.gate.push_changed(&mut record);
         // Last, as it counts what the commits of this transaction handled.
-        self.history.prune(transaction, &mut record)?;
-        self.apply(&mut Tables::new(transaction), record)
+        self.history.prune(reader, &mut record)?;
+        self.apply(tables, record)
     }
 
     /// Notes that the transaction is written.
     pub(in crate::store) fn written(&mut self) {
         self.gate.written(self.seq);
         // Not before the commit: agents act on these counts.
-        self.timers.apply(&mut self.counted);
+        self.timers.apply(&mut self.timer_changes);
         #[cfg(test)]
         if let Some(captured) = &mut self.captured {
             captured.kept.append(&mut captured.in_transaction);
@@ -149,7 +154,7 @@ impl Counters {
         self.sizes.clear();
         self.resized.clear();
         self.keys.clear();
-        self.counted.clear();
+        self.timer_changes.clear();
         self.gate.not_written();
         #[cfg(test)]
         if let Some(captured) = &mut self.captured {
@@ -157,12 +162,12 @@ impl Counters {
         }
     }
 
-    pub(in crate::store) fn size(&mut self, transaction: &Transaction<'_>, agent: &Arc<str>) -> rusqlite::Result<i64> {
+    pub(in crate::store) fn size(&mut self, reader: TableReader<'_>, agent: &Arc<str>) -> rusqlite::Result<i64> {
         // Only the writer changes sizes, so a size that it has read stays right.
         if let Some(size) = self.sizes.get(agent) {
             return Ok(*size);
         }
-        let mut statement = transaction.prepare_cached("SELECT bytes FROM state_size WHERE agent = ?1")?;
+        let mut statement = reader.prepare("SELECT bytes FROM state_size WHERE agent = ?1")?;
         let size = statement.query_row([&**agent], |row| row.get(0)).optional()?.unwrap_or(0);
         self.sizes.insert(Arc::clone(agent), size);
         Ok(size)

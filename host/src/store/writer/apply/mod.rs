@@ -1,4 +1,7 @@
-//! Applies records to the tables of SQLite.
+//! Applies records to the tables of SQLite. Nothing else changes them while the host runs.
+
+mod memory;
+mod rollouts;
 
 use rusqlite::{CachedStatement, Transaction, params};
 
@@ -22,10 +25,11 @@ pub(in crate::store) struct Tables<'t> {
     insert_handled: Option<CachedStatement<'t>>,
     set_state: Option<CachedStatement<'t>>,
     set_activity: Option<CachedStatement<'t>>,
+    set_memory: Option<CachedStatement<'t>>,
 }
 
 /// Prepares a statement at its first use.
-fn held<'s, 't>(
+fn prepared<'s, 't>(
     statement: &'s mut Option<CachedStatement<'t>>,
     transaction: &'t Transaction<'t>,
     sql: &str,
@@ -38,7 +42,14 @@ fn held<'s, 't>(
 
 impl<'t> Tables<'t> {
     pub(in crate::store) fn new(transaction: &'t Transaction<'t>) -> Self {
-        Self { transaction, insert_message: None, insert_handled: None, set_state: None, set_activity: None }
+        Self {
+            transaction,
+            insert_message: None,
+            insert_handled: None,
+            set_state: None,
+            set_activity: None,
+            set_memory: None,
+        }
     }
 
     /// Makes the changes of a record. Decides nothing.
@@ -50,6 +61,10 @@ impl<'t> Tables<'t> {
             RowChange::Dead(row) => self.dead(row, record),
             RowChange::Conversation(row) => self.conversation(row),
             RowChange::Other(row) => self.other(row),
+            RowChange::Memory(row) => self.memory(row),
+            RowChange::StateCopy(row) => self.state_copy(row),
+            RowChange::Rollout(row) => self.rollout(row),
+            RowChange::Recent(row) => self.recent(row, record),
         })
     }
 
@@ -61,7 +76,7 @@ impl<'t> Tables<'t> {
         match *row {
             StateRow::Set { agent, key, value, version, expires_at } => {
                 let values = params![agent, key, value, version.cast_signed(), expires_at.map(u64::cast_signed)];
-                held(&mut self.set_state, self.transaction, SET_STATE)?.execute(values).map(|_| ())
+                prepared(&mut self.set_state, self.transaction, SET_STATE)?.execute(values).map(|_| ())
             }
             StateRow::Removed { agent, key } => {
                 self.execute("DELETE FROM state WHERE agent = ?1 AND key = ?2", [agent, key])
@@ -78,7 +93,7 @@ impl<'t> Tables<'t> {
         match row {
             QueueRow::Message { seq, agent, conversation, rank, due, receipt, head, content, revived } => {
                 let (due, head) = (due.map(u64::cast_signed), record.head(*head));
-                held(&mut self.insert_message, self.transaction, INSERT_MESSAGE)?
+                prepared(&mut self.insert_message, self.transaction, INSERT_MESSAGE)?
                     .execute(params![
                         seq.cast_signed(),
                         agent,
@@ -94,7 +109,7 @@ impl<'t> Tables<'t> {
             }
             QueueRow::Handled { seq, at, revision, runs } => {
                 let sql = "INSERT INTO ack (seq, at, revision, runs) VALUES (?1, ?2, ?3, ?4)";
-                held(&mut self.insert_handled, self.transaction, sql)?
+                prepared(&mut self.insert_handled, self.transaction, sql)?
                     .execute(params![seq.cast_signed(), at.cast_signed(), revision.cast_signed(), runs])
                     .map(|_| ())
             }
@@ -120,6 +135,8 @@ impl<'t> Tables<'t> {
                 // Last: the other two go by these rows.
                 self.execute("DELETE FROM ack WHERE seq <= ?1", up_to)
             }
+            QueueRow::MailboxPaused { agent } => self.execute("INSERT OR IGNORE INTO paused VALUES (?1)", [agent]),
+            QueueRow::MailboxResumed { agent } => self.execute("DELETE FROM paused WHERE agent = ?1", [agent]),
         }
     }
 
@@ -160,29 +177,29 @@ impl<'t> Tables<'t> {
 
     fn conversation(&mut self, row: &ConversationRow<'_>) -> rusqlite::Result<()> {
         match row {
-            ConversationRow::Set { id, name, first, last, messages, record, began } => {
+            ConversationRow::Set { id, name, first, last, messages, record, first_seq } => {
                 // REPLACE also removes an ended conversation that has the unique name.
-                let times = [first, last, messages, began].map(|number| number.cast_signed());
-                let [first, last, messages, began] = times;
+                let times = [first, last, messages, first_seq].map(|number| number.cast_signed());
+                let [first, last, messages, first_seq] = times;
                 self.execute(
                     "INSERT OR REPLACE INTO conversation (id, name, first, last, messages, record, began)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                    params![id.cast_signed(), name, first, last, messages, record, began],
+                    params![id.cast_signed(), name, first, last, messages, record, first_seq],
                 )
             }
             ConversationRow::Activity { id, last, messages } => {
                 let values = [id, last, messages].map(|number| number.cast_signed());
-                held(&mut self.set_activity, self.transaction, SET_ACTIVITY)?.execute(values).map(|_| ())
+                prepared(&mut self.set_activity, self.transaction, SET_ACTIVITY)?.execute(values).map(|_| ())
             }
-            ConversationRow::Ended { id, name, first, last, messages, record, ended, began } => {
-                let times = [first, last, messages, ended, began].map(|number| number.cast_signed());
-                let [first, last, messages, ended, began] = times;
+            ConversationRow::Ended { id, name, first, last, messages, record, ended, first_seq } => {
+                let times = [first, last, messages, ended, first_seq].map(|number| number.cast_signed());
+                let [first, last, messages, ended, first_seq] = times;
                 self.execute(
                     "INSERT INTO conversation (id, name, first, last, messages, record, ended, began)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                      ON CONFLICT (id) DO UPDATE SET last = excluded.last, messages = excluded.messages,
                          record = excluded.record, ended = excluded.ended",
-                    params![id.cast_signed(), name, first, last, messages, record, ended, began],
+                    params![id.cast_signed(), name, first, last, messages, record, ended, first_seq],
                 )
             }
             ConversationRow::ActivityRemoved { id } => {
@@ -190,6 +207,14 @@ impl<'t> Tables<'t> {
             }
             ConversationRow::EndedRemoved { before } => {
                 self.execute("DELETE FROM conversation WHERE ended IS NOT NULL AND id < ?1", [before])
+            }
+            ConversationRow::Beginning { agent, conversation, first, last } => self.execute(
+                "INSERT INTO beginning (agent, conversation, first, last) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (agent, conversation) DO UPDATE SET first = excluded.first, last = excluded.last",
+                params![agent, conversation, first.cast_signed(), last.cast_signed()],
+            ),
+            ConversationRow::BeginningsRemoved { before } => {
+                self.execute("DELETE FROM beginning WHERE last < ?1", [before])
             }
         }
     }
