@@ -7,6 +7,7 @@ use crate::store::Store;
 use crate::store::sqlite::schema::MIGRATIONS;
 use crate::store::tests::{HOUR, change, commit, expiring, open, opened, settings};
 use crate::store::{DATABASE, OfflineStore, StateChange, restore};
+use rusqlite::Connection;
 
 fn counter() -> Arc<str> {
     "counter".into()
