@@ -153,7 +153,7 @@ impl TimerCounts {
                 }
                 TimerChange::Gone(agent, count) => drop(self.of(&agent).kept.fetch_sub(count, Ordering::SeqCst)),
                 TimerChange::Next(agent, next) => {
-                    self.of(&agent).next.store(next.unwrap_or(u64::MAX), Ordering::Release)
+                    self.of(&agent).next.store(next.unwrap_or(u64::MAX), Ordering::Release);
                 }
             }
         }
