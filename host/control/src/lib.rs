@@ -18,6 +18,7 @@ pub mod cron;
 pub mod deadlock;
 pub mod desired;
 pub mod diff;
+pub mod fair_queue;
 pub mod files;
 pub mod format;
 pub mod grant;

@@ -23,6 +23,8 @@ pub struct Limits {
     pub sends: u32,
     /// The writes to state while handling one message.
     pub writes: u32,
+    /// The contents sent and values written while handling one message, in bytes.
+    pub effects_bytes: u64,
     /// The whole state of the agent, keys and values, in bytes.
     pub state_bytes: u64,
     /// The pending timers and delayed messages of the agent.

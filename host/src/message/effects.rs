@@ -46,6 +46,8 @@ pub(crate) struct Effects {
     pub(crate) blocked_on: Option<String>,
     /// The number of writes, including repeated and committed ones.
     pub(crate) write_count: u32,
+    /// The bytes of contents sent and values written, including repeated and committed ones.
+    pub(crate) bytes: u64,
     /// The number of committed sends and cancelled timers.
     pub(crate) sent_count: usize,
     /// The effects that a copy would have committed, which it does not discard.
@@ -83,6 +85,16 @@ impl Effects {
         true
     }
 
+    /// Adds bytes of contents or values. Returns `false`, and adds nothing, if their sum would exceed the limit.
+    pub(crate) fn take_bytes(&mut self, bytes: u64, limit: u64) -> bool {
+        let sum = self.bytes.saturating_add(bytes);
+        let within = sum <= limit;
+        if within {
+            self.bytes = sum;
+        }
+        within
+    }
+
     /// Adds a message. A named timer replaces one of the same name from this call.
     pub(crate) fn send(&mut self, sent: Outgoing) {
         if let Some(name) = &sent.envelope().timer {
@@ -103,6 +115,7 @@ impl Effects {
         self.requests = RequestLog::default();
         self.blocked_on = None;
         self.write_count = 0;
+        self.bytes = 0;
         self.sent_count = 0;
         self.checkpoint = None;
         self.partly_committed = false;
@@ -111,9 +124,10 @@ impl Effects {
 
     /// Takes the effects so far. The counts stay, so that the limits hold for the call as a whole.
     pub(crate) fn take_part(&mut self) -> Self {
-        let (write_count, sent_count) = (self.write_count, self.sent_count + self.sends.len() + self.cancels.len());
+        let (write_count, bytes) = (self.write_count, self.bytes);
+        let sent_count = self.sent_count + self.sends.len() + self.cancels.len();
         let mut taken = std::mem::take(self);
-        (self.write_count, self.sent_count) = (write_count, sent_count);
+        (self.write_count, self.bytes, self.sent_count) = (write_count, bytes, sent_count);
         // Requests and their answers belong to the call as a whole.
         (self.requests, self.partly_committed) = (std::mem::take(&mut taken.requests), taken.partly_committed);
         taken

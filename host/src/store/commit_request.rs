@@ -53,6 +53,13 @@ impl CommitRequest {
         Self { commit, places, waiters, taken: Vec::new(), done }
     }
 
+    /// Returns the contents and values that it writes, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        let sent: usize = self.commit.sends.iter().map(|sent| sent.envelope.message.content.len()).sum();
+        let values = self.commit.state.iter().flat_map(|state| state.writes.values().flatten());
+        (sent + values.map(|value| value.bytes.len()).sum::<usize>()) as u64
+    }
+
     /// Replaces a message that is sent by the answer that it is refused, if its sender has a mailbox.
     pub(crate) fn refuse_send(&mut self, index: usize, why: &str) -> bool {
         let refused = self.places[index].refuse(&mut self.commit.sends[index], why);

@@ -80,7 +80,9 @@ impl From<StateError> for Failure {
             StateError::InvalidKey(limit) => {
                 Self::fault(format!("a key of state is empty or longer than {limit} bytes"))
             }
-            StateError::TooLarge(limit) => Self::fault(format!("a value of state is larger than {limit} bytes")),
+            StateError::TooLarge(limit) => Self::fault(format!(
+                "a value of state is larger than {limit} bytes, or all that this handling sends and writes (limits.effects)"
+            )),
             StateError::TooManyWrites(limit) => {
                 Self::fault(format!("more than {limit} writes in one handling (limits.writes)"))
             }
@@ -110,7 +112,10 @@ fn describe_send_error(error: &SendError) -> String {
         SendError::NotAllowed(receiver) => {
             format!("this agent may not send to {receiver} (allow.send does not name it)")
         }
-        SendError::TooLarge(limit) => format!("the message is larger than {limit} bytes (limits.message)"),
+        SendError::TooLarge(limit) => format!(
+            "the message is larger than {limit} bytes (limits.message), or all that this handling sends and writes \
+             (limits.effects)"
+        ),
         SendError::MailboxFull(limit) => {
             format!("the receiver's mailbox holds {limit} messages and takes no more (mailbox.depth)")
         }

@@ -82,6 +82,7 @@ fn limits(section: &Section<'_>, base: Option<&Limits>, findings: &mut Findings)
         message_bytes: section.get("message", base.map(|b| b.message_bytes), findings).unwrap_or_default(),
         sends: section.get("sends", base.map(|b| b.sends), findings).unwrap_or_default(),
         writes: section.get("writes", base.map(|b| b.writes), findings).unwrap_or_default(),
+        effects_bytes: section.get("effects", base.map(|b| b.effects_bytes), findings).unwrap_or_default(),
         state_bytes: section.get("state", base.map(|b| b.state_bytes), findings).unwrap_or_default(),
         timers: section.get("timers", base.map(|b| b.timers), findings).unwrap_or_default(),
         hops: section.get("hops", base.map(|b| b.hops), findings).unwrap_or_default(),

@@ -134,6 +134,9 @@ pub static KEYS: &[Key] = &[
     size("agents.NAME.limits.message", 1, 10 * MIB, "256KiB", "The content of one message, in and out."),
     integer("agents.NAME.limits.sends", 0, 100_000, 1_000, "Messages that handling one message may send."),
     integer("agents.NAME.limits.writes", 0, 100_000, 1_000, "Writes to state that handling one message may make."),
+    size("agents.NAME.limits.effects", KIB, GIB, "8MiB",
+        "The contents that handling one message may send and the values that it may write, in all. They are one commit, \
+        which other agents' commits wait for."),
     size("agents.NAME.limits.state", 0, 64 * GIB, "64MiB", "The agent's whole state: keys and values."),
     integer("agents.NAME.limits.timers", 0, 10_000_000, 100_000,
         "Messages that may wait for the agent until a time to come; the sender of one more gets an error. They are on disk \

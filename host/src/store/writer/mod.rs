@@ -4,6 +4,7 @@ pub(super) mod apply;
 pub(super) mod batch;
 pub(super) mod decide;
 pub(super) mod history;
+mod jobs;
 pub(super) mod keys;
 pub(super) mod message_row;
 pub(super) mod other_rows;
@@ -30,11 +31,10 @@ use crate::store::tables::conversations::ConversationReader;
 use crate::store::types::Event;
 use crate::store::writer::apply::Tables;
 use crate::store::writer::batch::Batch;
+use crate::store::writer::jobs::JobQueue;
 use crate::store::writer::writer_state::WriterState;
 use crate::telemetry::histogram::Histogram;
 
-/// The most that one transaction takes up, so that its answers are not held back for too long.
-const MAX_BATCH: usize = 4_096;
 /// The interval at which the data folder is compared with what was opened while nothing is written.
 const LOOK: Duration = Duration::from_secs(1);
 /// Events that a slow follower may be behind before it misses some.
@@ -59,6 +59,17 @@ pub(in crate::store) enum Job {
     Restart,
     /// Copies all of the log into the database and empties it.
     Empty(ResultSender),
+}
+
+impl Job {
+    /// Returns the contents and values that it writes, in bytes.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Commit(request) => request.bytes(),
+            // The other kinds are seldom, or small.
+            _ => 0,
+        }
+    }
 }
 
 /// A change that has no kind of its own: decides, and has the record applied.
@@ -130,7 +141,7 @@ impl Writer {
                 .spawn(move || {
                     // Cloned, because the closure that may panic borrows the thread mutably.
                     let progress = Arc::clone(&thread.progress);
-                    progress.run("writer", || thread.run(&queue));
+                    progress.run("writer", || thread.run(&mut JobQueue::new(queue)));
                     // The last connection to close empties the log, which one that only reads cannot do.
                     reader.close();
                 })
@@ -234,15 +245,13 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(&mut self, queue: &mpsc::Receiver<Job>) {
+    fn run(&mut self, queue: &mut JobQueue) {
         let mut jobs = Vec::new();
-        let mut next = None;
-        while let Some(first) = next.take().or_else(|| self.receive(queue)) {
+        while self.wait(queue) {
             crate::test_hooks::point("store-writer");
-            jobs.push(first);
             // Without waiting for more: a single job is written at once.
-            jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
-            let started = Instant::now();
+            queue.take(&mut jobs);
+            let began = Instant::now();
             let mut batch = Batch { commits: Vec::with_capacity(jobs.len()), ..Batch::default() };
             // Before the write: a reader that sees it can then wait for it (`wait_durable`).
             self.progress.begin();
@@ -266,9 +275,9 @@ impl Thread {
                 tracing::warn!(%error, "the store's log could not be copied; it grows until it can be");
             }
             let emptying = std::mem::take(&mut batch.emptying);
-            // Taken before the sync: if nothing waits, syncing on this thread is faster than handing over.
-            next = queue.try_recv().ok();
-            self.syncer.end(WrittenBatch { batch, kept, started }, next.is_none());
+            // Before the sync: if nothing waits, syncing on this thread is faster than handing over.
+            let is_last = !queue.has_more();
+            self.syncer.end(WrittenBatch { batch, kept, began }, is_last);
             for asker in emptying {
                 let refused = self.progress.refusal().map(|why| CommitError::Store(why.to_string()));
                 // The caller may have left.
@@ -278,13 +287,14 @@ impl Thread {
         }
     }
 
-    /// Returns the next job; `None` once the store closes. Compares the data folder at intervals meanwhile.
-    fn receive(&self, queue: &mpsc::Receiver<Job>) -> Option<Job> {
+    /// Returns `true` once there is a job, and `false` once the store closes. Compares the data folder at intervals
+    /// meanwhile.
+    fn wait(&self, queue: &mut JobQueue) -> bool {
         loop {
-            match queue.recv_timeout(LOOK) {
-                Ok(job) => return Some(job),
+            match queue.wait_for(LOOK) {
+                Ok(()) => return true,
                 Err(mpsc::RecvTimeoutError::Timeout) => self.progress.look(),
-                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return false,
             }
         }
     }

@@ -37,7 +37,9 @@ impl Ctx {
 
     /// Resets the limits for the next step of a migration.
     fn begin_step(&self) {
-        self.effects.lock().write_count = 0;
+        let mut effects = self.effects.lock();
+        (effects.write_count, effects.bytes) = (0, 0);
+        drop(effects);
         self.meter.begin_step();
     }
 

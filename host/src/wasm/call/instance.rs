@@ -93,8 +93,13 @@ impl Instance {
         store.epoch_deadline_callback(|cx| {
             // A run that depends on a key which another handler has reserved would end in a conflict anyway.
             cx.data().check_not_blocked()?;
-            // A yield at each tick keeps one guest from occupying a worker of the runtime.
-            if cx.data().meter.is_over() { Err(CpuExhausted.into()) } else { Ok(UpdateDeadline::Yield(1)) }
+            if cx.data().meter.is_over() {
+                return Err(CpuExhausted.into());
+            }
+            // A yield at each tick keeps one guest from occupying a worker of the runtime. The runtime's own yield lets
+            // connections be polled before the guest goes on; one that wakes itself would keep the worker's queue full,
+            // and connections are polled only after 61 turns then.
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
         meter.begin(limits.cpu);
         arm(&mut store, limits.fuel);

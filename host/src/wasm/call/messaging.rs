@@ -30,10 +30,10 @@ impl Ctx {
         self.work.as_ref().ok_or_else(|| SendError::Unavailable("no message is being handled".to_owned()))
     }
 
-    /// Returns the current call, if it may send `count` more messages.
-    pub(in crate::wasm) fn may_send(&self, count: usize) -> Result<&CallContext, SendError> {
+    /// Returns the current call, if it may send `count` more messages with contents of `bytes` each. They count as sent.
+    pub(in crate::wasm) fn may_send(&self, count: usize, bytes: usize) -> Result<&CallContext, SendError> {
         let work = self.may_speak()?;
-        let effects = self.effects.lock();
+        let mut effects = self.effects.lock();
         if effects.closed {
             let why = "the response has begun, and with it the commit is made";
             return Err(SendError::Unavailable(why.to_owned()));
@@ -43,6 +43,10 @@ impl Ctx {
         let made = effects.sent_count + effects.sends.len() + effects.cancels.len();
         if made.saturating_add(count) > limit as usize {
             return Err(SendError::TooManySends(limit));
+        }
+        let (bytes, limit) = ((bytes as u64).saturating_mul(count as u64), self.limits().effects_bytes);
+        if !effects.take_bytes(bytes, limit) {
+            return Err(SendError::TooLarge(limit));
         }
         Ok(work)
     }
@@ -77,7 +81,7 @@ impl Ctx {
             return Err(SendError::UnknownReceiver(draft.receiver.clone()));
         }
         // For all receivers at once: a broadcast that reaches some of them could not be repeated safely.
-        let work = self.may_send(receivers.len())?;
+        let work = self.may_send(receivers.len(), draft.content.len())?;
         let admit = |receiver| self.host().admit(&self.who, work, Draft { receiver, ..draft.clone() });
         // After an error, the drafts that were admitted are dropped and release their places.
         let sent = receivers.into_iter().map(admit).collect::<Result<Vec<Outgoing>, _>>()?;
@@ -91,7 +95,7 @@ impl messaging::Host for Ctx {
     fn send(&mut self, draft: wit::Draft) -> wasmtime::Result<Result<String, wit::SendError>> {
         self.check_not_blocked()?;
         let draft = convert::draft(draft);
-        let admitted = self.may_send(1).and_then(|work| self.host().admit(&self.who, work, draft));
+        let admitted = self.may_send(1, draft.content.len()).and_then(|work| self.host().admit(&self.who, work, draft));
         let sent = admitted.map(|sent| {
             let id = sent.id().to_owned();
             self.effects.lock().send(sent);

@@ -59,6 +59,10 @@ impl Ctx {
         if value.is_some() {
             self.check_quota(&effects, &key, value.as_ref())?;
         }
+        let bytes = value.as_ref().map_or(0, |value| value.bytes.len() as u64);
+        if !effects.take_bytes(bytes, limits.effects_bytes) {
+            return Err(StateError::TooLarge(limits.effects_bytes));
+        }
         effects.write_count += 1;
         // A write replaces the value, and with it the additions that were collected for it.
         effects.adds.remove(&key);

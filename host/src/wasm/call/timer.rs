@@ -6,7 +6,7 @@ use crate::wasm::call::ctx::Ctx;
 impl Ctx {
     /// Collects the cancellation of a timer of this agent. Returns `true` if there is one, sent by this call or before.
     pub(in crate::wasm) fn cancel_timer(&self, timer: TimerName) -> Result<bool, SendError> {
-        self.may_send(1)?;
+        self.may_send(1, 0)?;
         // A timer of this call is not in the store yet.
         if self.effects.lock().cancel_own(&timer) {
             return Ok(true);

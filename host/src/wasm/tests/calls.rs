@@ -266,6 +266,11 @@ async fn sends_and_writes_are_counted_and_refused_above_their_limits() {
     }
     let pool = bench.pool(&guest, |spec| spec.limits.state_bytes = 4).await;
     assert_eq!(call(&pool).await.unwrap(), [5], "one key and its value have 5 bytes");
+    // Each write counts, also those of the same key.
+    for (bytes, refused) in [(20, 0), (19, 1), (10, 3), (3, 5)] {
+        let pool = bench.pool(&guest, |spec| spec.limits.effects_bytes = bytes).await;
+        assert_eq!(call(&pool).await.unwrap(), [refused], "values of 4 bytes, {bytes} bytes allowed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

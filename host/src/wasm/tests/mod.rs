@@ -117,6 +117,7 @@ fn spec() -> AgentSpec {
             message_bytes: 256 << 10,
             sends: 10,
             writes: 10,
+            effects_bytes: 8 << 20,
             state_bytes: 1 << 20,
             timers: 1_000,
             hops: 8,
