@@ -7,9 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use wasmtime::ResourceLimiter;
+use wasmtime::{ResourceLimiter, UpdateDeadline};
 
 use crate::clock;
+
+/// Lets others run until the next tick, so that one guest does not occupy a worker of the runtime.
+pub(in crate::wasm) fn give_way() -> UpdateDeadline {
+    // The runtime's own yield has connections polled before the guest goes on. One that wakes itself would keep the
+    // worker's queue full, and connections are polled only after 61 turns then.
+    UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
+}
 
 /// The size of a table entry in bytes: a reference.
 const TABLE_ENTRY_BYTES: usize = 8;

@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 
 use crate::store::Event;
 use crate::store::handles::EventTable;
-use crate::store::writer::Job;
+use crate::store::writer::job::Job;
 
 /// A filter of events.
 #[derive(Debug, Clone, Default)]

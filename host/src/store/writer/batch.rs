@@ -8,9 +8,9 @@ use crate::store::sqlite::table_reader::TableReader;
 use crate::store::types::Event;
 use crate::store::writer::apply::Tables;
 use crate::store::writer::decide::{self, Decider};
+use crate::store::writer::job::{Job, ResultSender};
 use crate::store::writer::other_rows::push_event;
 use crate::store::writer::writer_state::WriterState;
-use crate::store::writer::{Job, ResultSender};
 
 /// A commit with its result: the size of the agent's state, if it changed.
 pub(in crate::store) type DecidedCommit = (Box<CommitRequest>, Result<Option<u64>, CommitError>);

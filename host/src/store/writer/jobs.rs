@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use caxton_control::fair_queue::FairQueue;
 
-use crate::store::writer::Job;
+use crate::store::writer::job::Job;
 
 /// The most jobs of one transaction, so that its answers are not held back for too long.
 const MAX_JOBS: usize = 4_096;

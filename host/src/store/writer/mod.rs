@@ -4,6 +4,7 @@ pub(super) mod apply;
 pub(super) mod batch;
 pub(super) mod decide;
 pub(super) mod history;
+pub(super) mod job;
 mod jobs;
 pub(super) mod keys;
 pub(super) mod message_row;
@@ -22,15 +23,13 @@ use tokio::sync::{broadcast, oneshot};
 use crate::store::Store;
 use crate::store::commit::CommitError;
 use crate::store::commit_request::CommitRequest;
-use crate::store::record::Record;
 use crate::store::sqlite::checkpoint::Checkpointer;
 use crate::store::sqlite::notify::Notifier;
 use crate::store::sqlite::sync::{Progress, Syncer, WrittenBatch};
-use crate::store::sqlite::table_reader::TableReader;
 use crate::store::tables::conversations::ConversationReader;
 use crate::store::types::Event;
-use crate::store::writer::apply::Tables;
 use crate::store::writer::batch::Batch;
+use crate::store::writer::job::{Decide, Job, ResultSender, change_of};
 use crate::store::writer::jobs::JobQueue;
 use crate::store::writer::writer_state::WriterState;
 use crate::telemetry::histogram::Histogram;
@@ -39,70 +38,6 @@ use crate::telemetry::histogram::Histogram;
 const LOOK: Duration = Duration::from_secs(1);
 /// Events that a slow follower may be behind before it misses some.
 const FOLLOW: usize = 1_024;
-
-/// The sender of an answer to a caller that waits.
-pub(in crate::store) type ResultSender = oneshot::Sender<Result<(), CommitError>>;
-
-/// A job for the next transaction.
-pub(in crate::store) enum Job {
-    /// A commit.
-    Commit(Box<CommitRequest>),
-    /// An event. No caller waits.
-    Event(Event),
-    /// A change of another kind, which is seldom.
-    Change(Change, ResultSender),
-    /// The same, answered once it is written: before it is durable, but not before readers see it.
-    EarlyChange(Change, ResultSender),
-    /// Writes nothing: it is answered once all jobs before it are safe.
-    Flush(ResultSender),
-    /// Copies the rest of the log, so that it can begin anew.
-    Restart,
-    /// Copies all of the log into the database and empties it.
-    Empty(ResultSender),
-}
-
-impl Job {
-    /// Returns the contents and values that it writes, in bytes.
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Commit(request) => request.bytes(),
-            // The other kinds are seldom, or small.
-            _ => 0,
-        }
-    }
-}
-
-/// A change that has no kind of its own: decides, and has the record applied.
-pub(in crate::store) type Change =
-    Box<dyn FnOnce(&mut WriterState, TableReader<'_>, &mut Tables<'_>) -> rusqlite::Result<()> + Send>;
-
-/// A decision on a change: reads the tables and adds to the record what is to be done. The record borrows from the
-/// subject, so that nothing is copied on its way to the tables.
-pub(in crate::store) trait Decide<T>
-where
-    Self: Send + 'static,
-    Self: for<'s> FnOnce(&'s mut T, TableReader<'_>, &mut WriterState, &mut Record<'s>) -> rusqlite::Result<()>,
-{
-}
-
-impl<T, F> Decide<T> for F where
-    F: for<'s> FnOnce(&'s mut T, TableReader<'_>, &mut WriterState, &mut Record<'s>) -> rusqlite::Result<()>
-        + Send
-        + 'static
-{
-}
-
-/// Makes a change of a decision. The subject is sent back once the record is applied.
-fn change_of<T: Send + 'static>(mut subject: T, decide: impl Decide<T>, back: oneshot::Sender<T>) -> Change {
-    Box::new(move |writer, reader, tables| {
-        let mut record = writer.new_record();
-        decide(&mut subject, reader, writer, &mut record)?;
-        writer.apply(tables, record)?;
-        // The caller may have left.
-        let _ = back.send(subject);
-        Ok(())
-    })
-}
 
 /// The thread that writes.
 pub(in crate::store) struct Writer {
@@ -251,7 +186,7 @@ impl Thread {
             crate::test_hooks::point("store-writer");
             // Without waiting for more: a single job is written at once.
             queue.take(&mut jobs);
-            let began = Instant::now();
+            let started = Instant::now();
             let mut batch = Batch { commits: Vec::with_capacity(jobs.len()), ..Batch::default() };
             // Before the write: a reader that sees it can then wait for it (`wait_durable`).
             self.progress.begin();
@@ -277,7 +212,7 @@ impl Thread {
             let emptying = std::mem::take(&mut batch.emptying);
             // Before the sync: if nothing waits, syncing on this thread is faster than handing over.
             let is_last = !queue.has_more();
-            self.syncer.end(WrittenBatch { batch, kept, began }, is_last);
+            self.syncer.end(WrittenBatch { batch, kept, started }, is_last);
             for asker in emptying {
                 let refused = self.progress.refusal().map(|why| CommitError::Store(why.to_string()));
                 // The caller may have left.

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
+use wasmtime::Store;
 use wasmtime::component::ResourceTable;
-use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
@@ -31,7 +31,7 @@ use crate::wasm::compile::program::Program;
 use crate::wasm::convert;
 use crate::wasm::http::caller::BodyError;
 use crate::wasm::http::response_progress::ResponseProgress;
-use crate::wasm::limits::{MemoryBound, Meter, Metered};
+use crate::wasm::limits::{MemoryBound, Meter, Metered, give_way};
 
 /// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
 /// 16 bytes there may take 48 bytes here.
@@ -93,13 +93,7 @@ impl Instance {
         store.epoch_deadline_callback(|cx| {
             // A run that depends on a key which another handler has reserved would end in a conflict anyway.
             cx.data().check_not_blocked()?;
-            if cx.data().meter.is_over() {
-                return Err(CpuExhausted.into());
-            }
-            // A yield at each tick keeps one guest from occupying a worker of the runtime. The runtime's own yield lets
-            // connections be polled before the guest goes on; one that wakes itself would keep the worker's queue full,
-            // and connections are polled only after 61 turns then.
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+            if cx.data().meter.is_over() { Err(CpuExhausted.into()) } else { Ok(give_way()) }
         });
         meter.begin(limits.cpu);
         arm(&mut store, limits.fuel);
