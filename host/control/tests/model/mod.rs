@@ -145,6 +145,7 @@ pub(crate) fn spec(name: &AgentName) -> AgentSpec {
             message_bytes: 256 << 10,
             sends: 1_000,
             writes: 1_000,
+            effects_bytes: 8 << 20,
             state_bytes: 64 << 20,
             timers: 100_000,
             hops: 64,
