@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::sqlite::backup::CopyError;
-
 /// The error of a store that cannot be used: what the system or SQLite said, and what to try.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
@@ -127,4 +125,27 @@ impl StoreError {
             _ => Self::Database { path, cause },
         }
     }
+}
+
+/// The error of making a copy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CopyError {
+    /// The copy would fill the disk.
+    #[error("a copy needs {} MiB in {}, where {} MiB are free", needed >> 20, folder.display(), free >> 20)]
+    NoRoom {
+        /// The file that was to be made.
+        folder: PathBuf,
+        /// The bytes that it needs.
+        needed: u64,
+        /// The bytes that are free.
+        free: u64,
+    },
+    /// The store cannot be read, or the copy not be written.
+    #[error("copying the store {}: {why}", path.display())]
+    Failed {
+        /// The database.
+        path: PathBuf,
+        /// The error of SQLite or the system.
+        why: String,
+    },
 }

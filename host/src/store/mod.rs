@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use caxton_control::desired::{self, Durability};
 
+use self::sqlite::folder_files::DATABASE;
 use self::sqlite::lock::{Lock, lock};
 use self::sqlite::reader::connect;
 use self::sqlite::{backup, held, schema, sync};
@@ -41,10 +42,9 @@ pub(crate) use commit::{
     RevisionBinding, StateChange, TOO_MANY_HOPS, beyond,
 };
 pub(crate) use commit_request::{CommitRequest, Committed};
-pub(crate) use error::StoreError;
+pub(crate) use error::{CopyError, StoreError};
 pub(crate) use gate::CommitGate;
 pub(crate) use record::{ConversationRow, Record};
-pub(crate) use sqlite::backup::CopyError;
 pub(crate) use sqlite::checkpoint::Rest;
 pub(crate) use sqlite::offline::{OfflineStore, ledgers, restore};
 pub(crate) use tables::conversations::{ConversationReader, ListedConversation, on_wall};
@@ -55,9 +55,6 @@ pub(crate) use tables::recent::RecentMessage;
 pub(crate) use tables::state_copy::{KeepState, RestoredState, StateCopy};
 pub(crate) use tables::timers::{AgentTimers, TimerCounts, WaitingTimer};
 pub(crate) use types::{Event, RevisionRecord, Snapshot};
-
-/// The database within the data folder.
-const DATABASE: &str = "caxton.db";
 
 /// The data folder, held against other hosts, with its database.
 pub(crate) struct Store {

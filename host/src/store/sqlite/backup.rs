@@ -6,39 +6,17 @@
 
 use std::fs::{self, File};
 use std::io::Seek;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::Connection;
 
 use crate::store::Store;
+use crate::store::error::CopyError;
 
 /// The beginning of the names of unfinished copies; a host that was killed leaves them behind.
 const UNFINISHED: &str = "copy-";
 /// The room that is left on the disk for what is committed meanwhile.
 const SPARE: u64 = 64 << 20;
-
-/// The error of making a copy.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CopyError {
-    /// The copy would fill the disk.
-    #[error("a copy needs {} MiB in {}, where {} MiB are free", needed >> 20, folder.display(), free >> 20)]
-    NoRoom {
-        /// The file that was to be made.
-        folder: PathBuf,
-        /// The bytes that it needs.
-        needed: u64,
-        /// The bytes that are free.
-        free: u64,
-    },
-    /// The store cannot be read, or the copy not be written.
-    #[error("copying the store {}: {why}", path.display())]
-    Failed {
-        /// The database.
-        path: PathBuf,
-        /// The error of SQLite or the system.
-        why: String,
-    },
-}
 
 impl Store {
     /// Copies the store as it is now into a file without a name, which is gone once it is closed. Reads the whole

@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
-use super::lock::LOCK;
-use crate::store::{DATABASE, StoreError};
+use super::folder_files::{DATABASE, LOCK};
+use crate::store::error::StoreError;
 
 /// A file as the system tells it from all others.
 type FolderIdentity = (u64, u64);

@@ -7,11 +7,9 @@ use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
-use crate::store::StoreError;
+use crate::store::error::StoreError;
+use crate::store::sqlite::folder_files::LOCK;
 use crate::store::sqlite::held;
-
-/// The file by which a host holds the data folder.
-pub(in crate::store) const LOCK: &str = "lock";
 
 /// The locks that keep other hosts from the folder. They end with the process, however that ends.
 pub(in crate::store) struct Lock {

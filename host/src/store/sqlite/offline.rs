@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::api_types::{StoreCheck, StoreStatus};
-use crate::store::sqlite::backup::{CopyError, copy_into, free};
+use crate::store::error::{CopyError, StoreError};
+use crate::store::sqlite::backup::{copy_into, free};
+use crate::store::sqlite::folder_files::DATABASE;
 use crate::store::sqlite::lock::{Lock, lock};
 use crate::store::sqlite::size::with_suffix;
 use crate::store::sqlite::{check, schema, size};
-use crate::store::{DATABASE, StoreError};
 
 /// The suffixes of the files that make up a database.
 const BESIDE: [&str; 3] = ["", "-wal", "-shm"];
