@@ -1,12 +1,13 @@
 //! A bench of durable messages: `cargo bench -p caxton-benches --bench durable [-- NAME...]`.
 //!
 //! Every figure is a ratio of two measurements of this run, or is printed beside its goal. Names: `hop`, `single`,
-//! `nats`, `memory`, `start`.
+//! `nats`, `memory`, `snapshot`, `start`.
 
 use std::time::Duration;
 
 use caxton_benches::{
-    build_guests, call, chains, delivery_p99, host, jetstream, median, plain_batches, plain_single, relays,
+    Request, agent, build_guests, call, chains, delivery_p99, drive, host, jetstream, median, plain_batches,
+    plain_single, relays,
 };
 
 const HOST: &str = env!("CARGO_BIN_EXE_caxton-benched");
@@ -30,6 +31,9 @@ fn main() {
     }
     if wanted("memory") {
         memory();
+    }
+    if wanted("snapshot") {
+        snapshot();
     }
     if wanted("start") {
         start();
@@ -113,6 +117,44 @@ fn memory() {
     let (caxton, _) = host(HOST, &relays("memory"));
     let mut rates: Vec<f64> = (0..ROUNDS).map(|_| chains(&caxton, "ping", b's', 1_000, 2_000)).collect();
     println!("messages in memory, 1000 conversations: {:.0}/s (goal 500000)", median(&mut rates));
+}
+
+/// Measures an agent whose memory is part of each commit against the same agent whose memory is saved when idle. Messages
+/// that change it write a key in both, so that both wait for the disk.
+fn snapshot() {
+    const TIME: Duration = Duration::from_secs(2);
+    let agents = ["commit", "idle"].map(|save| agent(save, "tally", &format!("snapshot = {{ save = \"{save}\" }}")));
+    let (caxton, _) = host(HOST, &format!("caxton = 1\n{}", agents.concat()));
+    for kib in [1_usize, 16, 64] {
+        // A count of 8 bytes is saved before the rest.
+        let pad = format!("pad {}", kib * 1_024 - 8);
+        for name in ["/commit", "/idle"] {
+            call(&caxton.address, name, pad.as_bytes());
+        }
+        for (what, word) in [("changed by each message", "add"), ("read only", "read")] {
+            for connections in [1, 16] {
+                let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+                let request = |path: &str| Request {
+                    address: caxton.address.clone(),
+                    path: path.to_owned(),
+                    body: word.as_bytes().to_vec(),
+                };
+                for _ in 0..ROUNDS {
+                    let with = drive(&request("/commit"), connections, TIME);
+                    let without = drive(&request("/idle"), connections, TIME);
+                    ratios.push(with.rate / without.rate);
+                    ours.push(with.rate);
+                    theirs.push(without.rate);
+                }
+                println!(
+                    "memory of {kib:>2} KiB, {what}, {connections:>2} connections: {:.2} x save = \"idle\" | {:.0}/s, {:.0}/s",
+                    median(&mut ratios),
+                    median(&mut ours),
+                    median(&mut theirs)
+                );
+            }
+        }
+    }
 }
 
 /// Measures a start with a million queued messages.

@@ -17,6 +17,7 @@ use crate::revision_settings::RevisionSettings;
 use crate::rollout::RolloutSpec;
 use crate::route::RoutePattern;
 use crate::schedule::Schedule;
+use crate::snapshot::SaveMode;
 
 pub use crate::grant::Grants;
 pub use crate::limits::Limits;
@@ -148,7 +149,7 @@ pub struct AgentSpec {
     pub capabilities: BTreeSet<Capability>,
     /// The number and the reuse of its instances.
     pub instances: InstancesSpec,
-    /// The limit of its snapshots.
+    /// The times and limits of its snapshots.
     pub snapshot: SnapshotSpec,
     /// The format of its data.
     pub state: StateFormat,
@@ -287,20 +288,25 @@ impl PartialEq for Reuse {
 
 impl Eq for Reuse {}
 
-/// The table `snapshot`: the limit of a stateful agent's snapshots.
+/// The table `snapshot`: the times and limits of a stateful agent's snapshots.
 #[derive(Debug, Clone, Serialize)]
 pub struct SnapshotSpec {
+    /// The times at which it saves.
+    pub save: SaveMode,
+    /// The largest snapshot in a commit, in bytes.
+    pub commit_max_bytes: u64,
     /// The largest snapshot, in bytes.
     pub max_bytes: u64,
-    /// Set if the agent sets the limit itself, which only a stateful one may.
+    /// Set if the agent sets any of these itself, which only a stateful one may.
     #[serde(skip)]
     pub own: bool,
 }
 
 impl PartialEq for SnapshotSpec {
-    /// The source of the limit does not matter.
+    /// The source of the values does not matter.
     fn eq(&self, other: &Self) -> bool {
-        self.max_bytes == other.max_bytes
+        let values = |spec: &Self| (spec.save, spec.commit_max_bytes, spec.max_bytes);
+        values(self) == values(other)
     }
 }
 

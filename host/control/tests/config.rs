@@ -92,6 +92,7 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::TextMap => json!({ "a": "b" }),
         Kind::Percent { least, .. } => json!(format!("{least}%")),
         Kind::Batch => json!("33%"),
+        Kind::SaveMode => json!("every 7"),
         Kind::CanarySteps => json!([{ "pause": true }]),
         Kind::Weights => json!([7]),
         Kind::Versions => json!([7]),

@@ -118,7 +118,7 @@ impl From<CommitError> for Problem {
             | CommitError::KeyReused
             | CommitError::Repeated { .. }
             | CommitError::Illegal(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", error.to_string()),
-            CommitError::Store(_) => host_error(error.to_string()),
+            CommitError::Ahead | CommitError::Store(_) => host_error(error.to_string()),
         }
     }
 }

@@ -48,6 +48,7 @@ use self::receipts::Receipts;
 use self::state::pending::Pending;
 use self::state::recent::RecentMessages;
 use self::state::saves::Saves;
+use self::state::unsaved::{MemoryWrites, Unsaved};
 use self::wakeups::Wakeups;
 use crate::context::HostContext;
 use crate::message::{CallContext, Draft, Envelope, GuestHost, Identity};
@@ -90,6 +91,10 @@ pub(crate) struct Agent {
     shadow: ArcSwapOption<Shadow>,
     /// The outcome of its last saves.
     saves: Mutex<Saves>,
+    /// The memories of its instances that are being committed or written.
+    memory: MemoryWrites,
+    /// The messages that no saved memory has. A small lock, taken for each message of a stateful agent.
+    unsaved: Mutex<Unsaved>,
     /// The messages that are kept for rehearsals.
     recent: Mutex<RecentMessages>,
     stats: Stats,
@@ -177,6 +182,8 @@ impl Agent {
             conversation_starts: Arc::default(),
             shadow: ArcSwapOption::empty(),
             saves: Mutex::default(),
+            memory: MemoryWrites::default(),
+            unsaved: Mutex::default(),
             recent: Mutex::default(),
             stats,
             calls: CallGate::default(),
@@ -236,6 +243,7 @@ impl Agent {
         // A save that failed for its bound may fit now, and need not wait for its pause.
         if before.snapshot != self.spec.load().snapshot {
             self.retry_save();
+            self.undefer();
         }
         if before.rollout.rollback.rehearse > 0 && self.spec.load().rollout.rollback.rehearse == 0 {
             self.forget_recent();

@@ -3,6 +3,7 @@
 mod conversation;
 mod dead;
 mod file;
+mod memory;
 mod rollout;
 mod task;
 
@@ -14,6 +15,7 @@ pub(crate) use conversation::{
 };
 pub(crate) use dead::{AttemptStatus, DeadLetterCount, DeadLetterStatus};
 pub(crate) use file::FileError;
+pub(crate) use memory::MemoryStatus;
 pub(crate) use rollout::{
     AnswerDifferences, DifferingMessage, PathDifference, RehearsalError, RehearsalFailure, RehearsalRequest,
     RehearsalResult, RolloutRequest, RolloutStatus, SideStatus,
@@ -132,6 +134,9 @@ pub(crate) struct AgentStatus {
     pub(crate) dead_letters: u64,
     /// The size of its state in bytes.
     pub(crate) state_bytes: u64,
+    /// The saving of its memory; null if it keeps nothing there.
+    #[serde(default)]
+    pub(crate) memory: Option<MemoryStatus>,
     /// The routes, such as `POST /tickets`.
     pub(crate) routes: Vec<String>,
     /// The declared capabilities.

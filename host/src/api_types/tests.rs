@@ -32,6 +32,7 @@ pub(crate) fn agent(name: &str) -> AgentStatus {
         opening: None,
         dead_letters: 3,
         state_bytes: 2_048,
+        memory: None,
         routes: vec![format!("POST /{name}")],
         capabilities: vec!["desk".to_owned()],
         revisions: vec![RevisionStatus {

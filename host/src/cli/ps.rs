@@ -10,7 +10,7 @@ use super::client::{Client, encode};
 use super::options::Format;
 use super::output::{Cell, CliError, Out, Style, Table, count, one_line, printable, say};
 use super::time::{ago, size};
-use crate::api_types::{AgentStatus, BreakerOpening, HostStatus};
+use crate::api_types::{AgentStatus, BreakerOpening, HostStatus, MemoryStatus};
 
 /// Lists the agents, or shows one.
 pub(super) async fn run(ps: &PsArgs, out: &mut Out) -> Result<(), CliError> {
@@ -34,6 +34,7 @@ pub(super) async fn run(ps: &PsArgs, out: &mut Out) -> Result<(), CliError> {
             }
             sync_report(&host).iter().for_each(|line| say(line));
             imbalance_hints(&agents).iter().for_each(|line| say(line));
+            deferral_hints(&agents).iter().for_each(|line| say(line));
             Ok(())
         }
     }
@@ -153,6 +154,35 @@ fn imbalance_hints(agents: &[AgentStatus]) -> Vec<String> {
     names.iter().filter_map(hint).collect()
 }
 
+/// Renders how a memory is saved, and what a crash would cost now.
+fn memory(memory: &MemoryStatus) -> String {
+    let MemoryStatus { in_force, deferred, saved_bytes, unsaved_messages, unsaved_ms, save: _ } = memory;
+    let how = match (deferred, in_force.as_str()) {
+        (Some(why), every) => format!("saved {every}, as {}", one_line(why)),
+        (None, "commit") => "saved with each commit".to_owned(),
+        (None, "idle") => "saved when its instance ends".to_owned(),
+        (None, every) => format!("saved {every}"),
+    };
+    let size = if *saved_bytes > 0 { format!(" ({} the last time)", size(*saved_bytes)) } else { String::new() };
+    let cost = match unsaved_ms {
+        None => "nothing".to_owned(),
+        Some(ms) => {
+            let messages = count(usize::try_from(*unsaved_messages).unwrap_or(usize::MAX), "message");
+            format!("what {messages} of the last {} left in it", ago(Duration::from_millis(*ms)))
+        }
+    };
+    format!("{how}{size}; a crash costs {cost}")
+}
+
+/// Returns a line for each agent whose memory is not part of its commits, although it is declared so.
+fn deferral_hints(agents: &[AgentStatus]) -> Vec<String> {
+    let deferred = |agent: &AgentStatus| {
+        let status = agent.memory.as_ref().filter(|memory| memory.deferred.is_some())?;
+        Some(format!("{}: its memory is {}", agent.name, memory(status)))
+    };
+    agents.iter().filter_map(deferred).collect()
+}
+
 /// Renders the number of instances, and the number of messages for which each is used.
 fn instances(agent: &AgentStatus) -> String {
     let count = format!("{} of at most {}", agent.instances, agent.max_instances);
@@ -178,6 +208,7 @@ fn detail(agent: &AgentStatus, colours: bool) -> String {
         ("capabilities", list(&agent.capabilities)),
         ("routes", list(&agent.routes)),
         ("instances", instances(agent)),
+        ("memory", agent.memory.as_ref().map_or_else(|| "-".to_owned(), memory)),
         ("in flight", agent.in_flight.to_string()),
         ("mailbox", format!("{} of at most {}", agent.mailbox_depth, agent.mailbox_bound)),
         ("to be retried", agent.later.to_string()),
@@ -194,8 +225,8 @@ fn detail(agent: &AgentStatus, colours: bool) -> String {
         ("dead letters", agent.dead_letters.to_string()),
         ("keeps", size(agent.state_bytes)),
     ];
-    // Most agents wait for nothing; two lines of dashes would hide that.
-    lines.retain(|(name, value)| !["waiting", "obstacle"].contains(name) || value != "-");
+    // Most agents wait for nothing and keep nothing in memory; lines of dashes would hide that.
+    lines.retain(|(name, value)| !["waiting", "obstacle", "memory"].contains(name) || value != "-");
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
     let mut table = Table::new(&["REVISION", "STATE", ">SINCE", ">IN FLIGHT", "DIGEST", "REASON"]);
     for revision in &agent.revisions {
@@ -313,6 +344,42 @@ triage  failed   -         -              3/8          1        2        9      
         ] {
             assert!(text.lines().any(|found| found == line), "`{line}` is missing in:\n{text}");
         }
+    }
+
+    #[test]
+    fn the_cost_of_a_crash_is_shown() {
+        let why = "it saved 81920 bytes, more than snapshot.commit-max (64KiB)";
+        let status = |in_force: &str, deferred: bool, bytes, unsaved: Option<(u64, u64)>| MemoryStatus {
+            save: "commit".to_owned(),
+            in_force: in_force.to_owned(),
+            deferred: deferred.then(|| why.to_owned()),
+            saved_bytes: bytes,
+            unsaved_messages: unsaved.map_or(0, |(messages, _)| messages),
+            unsaved_ms: unsaved.map(|(_, ms)| ms),
+        };
+        let deferred = format!(
+            "saved every 5s, as {why} (80.0 KiB the last time); a crash costs what 12 messages of the last 3s left in it"
+        );
+        for (memory, expected) in [
+            (
+                status("commit", false, 2_048, None),
+                "saved with each commit (2.0 KiB the last time); a crash costs nothing",
+            ),
+            (
+                status("idle", false, 0, Some((1, 90_000))),
+                "saved when its instance ends; a crash costs what 1 message of the last 1m left in it",
+            ),
+            (status("every 20", false, 0, None), "saved every 20; a crash costs nothing"),
+            (status("every 5s", true, 81_920, Some((12, 3_000))), &deferred),
+        ] {
+            let is_deferred = memory.deferred.is_some();
+            let agent = AgentStatus { memory: Some(memory), ..agent("session") };
+            let text = detail(&agent, false);
+            assert!(text.lines().any(|line| line == format!("memory        {expected}")), "{expected}:\n{text}");
+            let hints = deferral_hints(&[agent]);
+            assert_eq!(hints, if is_deferred { vec![format!("session: its memory is {expected}")] } else { vec![] });
+        }
+        assert!(!detail(&agent("echo"), false).contains("memory"), "it keeps nothing there");
     }
 
     #[test]

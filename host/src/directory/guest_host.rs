@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caxton_control::RevisionId;
+use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::HostDirectory;
@@ -60,8 +61,20 @@ impl GuestHost for HostDirectory {
         Ok(self.context.store.timers().get(agent, timer)?.map(|(id, _)| id))
     }
 
-    fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String> {
-        Ok(self.context.store.snapshots().get(revision.agent.as_str(), revision.number)?.map(|snapshot| snapshot.data))
+    fn saved<'a>(&'a self, revision: &'a RevisionId) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
+        Box::pin(async move {
+            let agent = self.routes.load().including_retiring(revision.agent.as_str()).cloned();
+            if let Some(agent) = agent {
+                // The commits of the instance before, which may have a newer memory than the store.
+                agent.until_memory_settles().await;
+            }
+            Ok(self
+                .context
+                .store
+                .snapshots()
+                .get(revision.agent.as_str(), revision.number)?
+                .map(|snapshot| snapshot.data))
+        })
     }
 
     fn not_restored(&self, revision: &RevisionId, fault: &Fault) {

@@ -96,6 +96,11 @@ async fn sweep_revision(agent: &Arc<Agent>, current: &Arc<Revision>) {
     let spec = agent.spec();
     let (min, idle) = (spec.instances.min, spec.instances.idle);
     if current.kind() == Kind::Stateful {
+        // Of an instance at rest as well: what a crash costs is bounded in time by then.
+        if current.pool.idle() > 0 && agent.is_save_due(current) {
+            let (agent, current) = (Arc::clone(agent), Arc::clone(current));
+            tokio::spawn(async move { agent.save_due(&current).await });
+        }
         // Others whose instances have no place do not wait for an idle one; what it remembers is saved.
         let crowded = current.pool.is_crowded();
         if (min == 0 || crowded) && current.pool.idle() > 0 {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use caxton_control::{AgentSpec, RevisionId};
+use futures::future::BoxFuture;
 
 use super::contract::{Draft, Message, RequestError, SendError};
 use super::effects::CommitMode;
@@ -118,8 +119,8 @@ pub(crate) trait GuestHost: Send + Sync {
     fn keys(&self, agent: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Seen<Vec<String>>, String>;
     /// Returns the id of a timer of the agent, as of the last commit.
     fn timer(&self, agent: &str, timer: &TimerName) -> Result<Option<String>, String>;
-    /// Returns the latest snapshot of a stateful agent.
-    fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String>;
+    /// Returns the latest snapshot of a stateful agent, once all that it commits is decided.
+    fn saved<'a>(&'a self, revision: &'a RevisionId) -> BoxFuture<'a, Result<Option<Bytes>, String>>;
     /// Reports that an instance of a stateful agent did not restore its snapshot.
     fn not_restored(&self, _revision: &RevisionId, _fault: &Fault) {}
     /// Writes a line to the agent's log.

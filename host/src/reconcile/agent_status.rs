@@ -11,6 +11,7 @@ use super::managed::ManagedAgent;
 use super::reconciler::Reconciler;
 use crate::agent::Counts;
 use crate::api_types::{AgentStatus, HostStatus, RevisionStatus, WaitingAgent};
+use crate::wasm::Kind;
 
 impl Reconciler {
     /// Returns `true` if an agent only waits for the end of a rollout whose candidate has all traffic already.
@@ -93,6 +94,9 @@ impl Reconciler {
             // Counted in the store, which must not hold up this task: the API adds the number.
             dead_letters: 0,
             state_bytes: managed.map_or(0, |managed| managed.agent.state_bytes().load(Ordering::Relaxed)),
+            memory: managed
+                .filter(|_| current.as_ref().is_some_and(|current| current.kind() == Kind::Stateful))
+                .map(|managed| managed.agent.memory_status()),
             routes: spec.http.iter().map(route_text).collect(),
             capabilities: spec.capabilities.iter().map(ToString::to_string).collect(),
             revisions: managed.map(|managed| managed.revision_statuses(self.now())).unwrap_or_default(),

@@ -24,7 +24,7 @@ pub(crate) fn check_settings(spec: &AgentSpec, summary: &Summary) -> Result<(), 
         ));
     }
     if summary.kind != Kind::Stateful && spec.snapshot.own {
-        return Err("it keeps nothing in its memory, so `snapshot.max` bounds nothing: it is for agents that export \
+        return Err("it keeps nothing in its memory, so nothing reads its settings in `snapshot`: they are for agents that export \
             caxton:agent/snapshot; leave it out"
             .to_owned());
     }

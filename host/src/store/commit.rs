@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use caxton_control::conversation::Conversation;
 
+use super::types::Snapshot;
 use crate::message::Dispatch;
 use crate::message::{Attempt, Envelope, TimerCancel, Value};
 
@@ -45,6 +46,8 @@ pub(crate) struct Commit {
     pub(crate) fired: Option<Fired>,
     /// The conversation that ends.
     pub(crate) ended: Option<Box<EndedConversation>>,
+    /// The memory of the stateful agent after the message, if it has changed. At most `snapshot.commit-max` bytes.
+    pub(crate) memory: Option<Box<Snapshot>>,
 }
 
 impl Commit {
@@ -66,6 +69,7 @@ impl Commit {
             key: None,
             fired: None,
             ended: None,
+            memory: None,
         }
     }
 }
@@ -238,6 +242,9 @@ pub(crate) enum CommitError {
     /// The message is not legal in its conversation's protocol.
     #[error("{0}")]
     Illegal(String),
+    /// A commit before it was refused, on whose memory the handler had built.
+    #[error("a message before it was not committed, on whose memory it built")]
+    Ahead,
     /// The store failed.
     #[error("the store failed: {0}")]
     Store(String),

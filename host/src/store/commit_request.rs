@@ -3,8 +3,7 @@
 use caxton_control::conversation::ConversationChange;
 
 use super::commit::{Commit, CommitError, DeadLetter, StateChange};
-use crate::message::ReservedPlace;
-use crate::message::{Outgoing, Waiter};
+use crate::message::{LinePlace, Outgoing, ReservedPlace, Waiter};
 
 /// A commit with what has to outlive its way through the writer and cannot be stored: the places that are reserved for
 /// its messages, and the callback.
@@ -18,6 +17,8 @@ pub(crate) struct CommitRequest {
     /// The changes that the messages made to their conversations, as far as they were taken in; `None` for a message
     /// that ends a chain of causes and becomes a dead letter.
     pub(crate) taken: Vec<Option<ConversationChange>>,
+    /// The place among the commits that build on the memory of one instance.
+    line: Option<LinePlace>,
     done: CommitCallback,
 }
 
@@ -50,14 +51,40 @@ impl CommitRequest {
             commit.sends.push(dispatch);
             places.push(place);
         }
-        Self { commit, places, waiters, taken: Vec::new(), done }
+        Self { commit, places, waiters, taken: Vec::new(), line: None, done }
     }
 
-    /// Returns the contents and values that it writes, in bytes.
+    /// Makes it one of the commits that build on the memory of an instance. They have to be given to the store in the
+    /// order of the messages.
+    pub(crate) fn in_line(mut self, line: Option<LinePlace>) -> Self {
+        self.line = line;
+        self
+    }
+
+    /// Returns `true` if it builds on a memory that was not committed, or must not wait for others that come after it.
+    pub(crate) fn is_in_line(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// Returns `true` if a commit before it was refused, on whose memory it builds.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.line.as_ref().is_some_and(|place| place.line.is_broken())
+    }
+
+    /// Has the commits refused that build on the memory of this one. Called where it is refused, before the next is
+    /// decided on.
+    pub(super) fn break_line(&self) {
+        if let Some(place) = self.line.as_ref().filter(|place| place.breaks) {
+            place.line.break_off();
+        }
+    }
+
+    /// Returns the contents, values and memory that it writes, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         let sent: usize = self.commit.sends.iter().map(|sent| sent.envelope.message.content.len()).sum();
         let values = self.commit.state.iter().flat_map(|state| state.writes.values().flatten());
-        (sent + values.map(|value| value.bytes.len()).sum::<usize>()) as u64
+        let memory = self.commit.memory.as_ref().map_or(0, |memory| memory.data.len());
+        (sent + values.map(|value| value.bytes.len()).sum::<usize>() + memory) as u64
     }
 
     /// Replaces a message that is sent by the answer that it is refused, if its sender has a mailbox.
@@ -77,7 +104,11 @@ impl CommitRequest {
 
     /// Passes the result on: the size of the agent's state, if the commit is kept and changes it.
     pub(super) fn finish(self, result: Result<Option<u64>, CommitError>) {
-        let Self { commit, places, waiters, taken: _, done } = self;
+        if result.is_err() {
+            // Again for those that never reached the writer.
+            self.break_line();
+        }
+        let Self { commit, places, waiters, taken: _, line: _, done } = self;
         let Commit { sends, state, dead, .. } = commit;
         let mut sends: Vec<Outgoing> =
             sends.into_iter().zip(places).map(|(dispatch, place)| Outgoing::join(dispatch, place)).collect();

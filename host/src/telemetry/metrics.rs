@@ -14,7 +14,7 @@ use caxton_control::rollout::Obstacle;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::api_types::{AgentStatus, TaskStatus};
+use crate::api_types::{AgentStatus, MemoryStatus, TaskStatus};
 use crate::telemetry::buckets::{BOUNDS_NS, Distribution};
 use crate::telemetry::host_stats;
 use crate::telemetry::logging;
@@ -79,6 +79,9 @@ const METRICS: &[Metric] = &[
     metric("caxton_in_flight", MetricKind::Gauge, Unit::Count, "Messages and calls being handled, by agent."),
     metric("caxton_instances", MetricKind::Gauge, Unit::Count, "Live instances, by agent."),
     metric("caxton_state_bytes", MetricKind::Gauge, Unit::Bytes, "State of an agent, keys and values."),
+    metric("caxton_snapshot_bytes", MetricKind::Gauge, Unit::Bytes, "Memory that the live instance of a stateful agent saved last, by agent."),
+    metric("caxton_snapshot_deferred", MetricKind::Gauge, Unit::Count, "1 while a stateful agent's memory is above snapshot.commit-max and so saved every 5 s instead of with its commits, else 0."),
+    metric("caxton_snapshot_unsaved_messages", MetricKind::Gauge, Unit::Count, "Messages in a stateful agent's memory that are in no saved one: what a crash would cost, by agent."),
     metric("caxton_agents", MetricKind::Gauge, Unit::Count, "Agents by state."),
     metric("caxton_revisions", MetricKind::Gauge, Unit::Count, "Revisions that are not ended, and the newest of each agent, by state."),
     metric("caxton_ready", MetricKind::Gauge, Unit::Count, "1 if everything that is declared is served and nothing of it needs a person, else 0."),
@@ -198,6 +201,21 @@ fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
+/// Writes what is known of memories; agents that keep nothing there have no series.
+fn write_memory_metrics(text: &mut String, agents: &[AgentStatus]) {
+    let mut each = |name, value: fn(&MemoryStatus) -> u64| {
+        head(text, name);
+        for agent in agents {
+            if let Some(memory) = &agent.memory {
+                line(text, name, &format!("{{agent=\"{}\"}}", agent.name), value(memory));
+            }
+        }
+    };
+    each("caxton_snapshot_bytes", |memory| memory.saved_bytes);
+    each("caxton_snapshot_deferred", |memory| memory.deferred.is_some().into());
+    each("caxton_snapshot_unsaved_messages", |memory| memory.unsaved_messages);
+}
+
 fn write_sample(text: &mut String, sample: &Sample<'_>) {
     write_agent_metrics(text, sample.agent_metrics);
     if let Some(agents) = sample.agents {
@@ -224,6 +242,7 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
         each("caxton_instances", |agent| agent.instances.into());
         each("caxton_state_bytes", |agent| agent.state_bytes);
         each("caxton_obstructed", |agent| agent.obstacle.is_some().into());
+        write_memory_metrics(text, agents);
         let obstacles = agents.iter().filter_map(|agent| agent.obstacle.as_deref());
         by_label(text, "caxton_obstacles", "obstacle", &Obstacle::ALL.map(Obstacle::as_str), obstacles);
         by_state(text, "caxton_agents", &AGENT_STATES, agents.iter().map(|agent| agent.state.as_str()));

@@ -20,7 +20,7 @@ mod pool;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use call::instance::NotSaved;
+pub(crate) use call::snapshot::NotSaved;
 pub(crate) use call::state::MAX_VALUE;
 pub(crate) use compile::child::compile_child;
 pub(crate) use compile::engine::{ENGINE, machine_instances};

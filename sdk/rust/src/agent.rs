@@ -31,21 +31,24 @@ pub trait Agent {
 
 /// An agent that keeps state in its memory. It starts as `Default` and has one live instance.
 ///
-/// The host saves it before an instance stops (idle, replaced, or at the end of the host) and restores it before the
-/// next instance takes its first message. [`snapshot`](crate::snapshot) has both functions for types that serde can
-/// write.
+/// The host saves it after each message, as a part of the message's commit (`snapshot.save`), and restores it before the
+/// next instance takes its first message. After a failure, a panic or a refused commit it is restored as it was
+/// committed last. [`snapshot`](crate::snapshot) has both functions for types that serde can write.
 pub trait StatefulAgent: Default + 'static {
     /// Handles one message.
     ///
     /// # Errors
-    /// A [`Failure`] discards everything that was written and sent. The host cannot undo changes of `self`: change it
-    /// after everything that may fail.
+    /// A [`Failure`] discards everything that was written and sent, and the changes of `self`: the next message finds
+    /// the agent as it was committed last. With a `snapshot.save` other than `commit`, or a memory above
+    /// `snapshot.commit-max`, the host cannot undo changes of `self`: make them after everything that may fail.
     fn handle(&mut self, message: Message) -> Handled;
 
-    /// Returns the agent's state as bytes, in a format of its own.
+    /// Returns the agent's state as bytes, in a format of its own. Called after each message, so it should take no longer
+    /// than handling one; equal states should give equal bytes, which cost no commit. It can neither send nor write
+    /// [`state`](crate::state).
     ///
     /// # Errors
-    /// The reason why it cannot be saved, for people to read.
+    /// The reason why it cannot be saved, for people to read. The message that was handled fails with it.
     fn save(&self) -> Result<Vec<u8>, String>;
 
     /// Creates the agent from saved bytes, possibly of an earlier revision.

@@ -42,6 +42,7 @@ mod isolation;
 mod key_expiry;
 mod limit_independence;
 mod limits;
+mod memory_commits;
 mod message_chains;
 mod messages;
 mod migrations;

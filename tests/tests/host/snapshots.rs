@@ -106,8 +106,11 @@ fn a_save_that_fails_or_traps_is_reported() {
         ("save = \"not today\"", "it refused to save its memory: not today"),
         ("trap = \"save\"", "and its instance ended with it"),
     ] {
-        let mut host =
-            host(&agent("fragile", "fragile", &format!("instances = {{ idle = \"1s\" }}\nconfig = {{ {config} }}\n")));
+        let mut host = host(&agent(
+            "fragile",
+            "fragile",
+            &format!("instances = {{ idle = \"1s\" }}\nsnapshot = {{ save = \"idle\" }}\nconfig = {{ {config} }}\n"),
+        ));
         host.client().post("/fragile", "first");
         let failed = host.until("the save fails", |host| events(host, "snapshot.not-saved").first().cloned());
         assert!(failed["data"]["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{failed}");

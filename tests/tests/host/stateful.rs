@@ -82,10 +82,10 @@ fn a_host_killed_in_a_handoff_has_the_memory_in_the_old_revision() {
 #[test]
 fn a_revision_that_cannot_save_stays() {
     let fragile = |config: &str| agent("fragile", "fragile", config);
-    let mut host = host(&fragile("config = { save = \"not now\" }"));
+    let mut host = host(&fragile("snapshot = { save = \"idle\" }\nconfig = { save = \"not now\" }"));
     let client = host.client();
     client.post("/fragile", "first");
-    host.edit(&file(&fragile("config = { other = \"x\" }")));
+    host.edit(&file(&fragile("snapshot = { save = \"idle\" }\nconfig = { other = \"x\" }")));
     host.until_agent("fragile", "the handoff fails", |status| {
         status["waiting"].as_str().is_some_and(|why| why.contains("not now"))
     });

@@ -15,6 +15,7 @@ use crate::desired::{
 use crate::rollout::split::Sticky;
 use crate::rollout::{DeploySpec, ReloadSpec, RollbackSpec, RolloutSpec};
 use crate::rollout::{MemoryHandover, RollbackRules};
+use crate::snapshot::SaveMode;
 use crate::units::{print_bytes, print_duration};
 
 /// The settings that an agent inherits from `[defaults]`.
@@ -99,7 +100,7 @@ impl Default for Limits {
     }
 }
 
-/// Reads the limit of snapshots. An agent's own limit must not exceed its memory, which every snapshot comes from; that
+/// Reads the times and limits of snapshots. An agent's own limit must not exceed its memory, which every snapshot comes from; that
 /// of `[defaults]` may, since agents differ in their memory.
 fn snapshot(
     section: &Section<'_>,
@@ -110,9 +111,9 @@ fn snapshot(
     let memory = section.nested_source("limits", "memory");
     let section = written_or_base!(section, "snapshot", base, findings);
     let max: Option<u64> = section.get("max", base.map(|b| b.max_bytes), findings);
-    // Without a base this is `[defaults]`, whose limit belongs to no agent.
-    let own = base.is_some() && section.entry("max").is_some();
-    if let (true, Some(max)) = (own, max)
+    // Without a base this is `[defaults]`, whose values belong to no agent.
+    let is_set = |name: &str| base.is_some() && section.entry(name).is_some();
+    if let (true, Some(max)) = (is_set("max"), max)
         && max > limits.memory_bytes
     {
         let at = Location { key: section.key("max"), source: section.source_of("max") };
@@ -122,7 +123,12 @@ fn snapshot(
         );
         findings.errors.push(ConfigError::MinAboveMax { at, low, high, other: memory });
     }
-    SnapshotSpec { max_bytes: max.unwrap_or_default(), own }
+    SnapshotSpec {
+        save: section.get("save", base.map(|b| b.save), findings).unwrap_or(SaveMode::Commit),
+        commit_max_bytes: section.get("commit-max", base.map(|b| b.commit_max_bytes), findings).unwrap_or_default(),
+        max_bytes: max.unwrap_or_default(),
+        own: ["save", "commit-max", "max"].into_iter().any(is_set),
+    }
 }
 
 fn breaker(section: &Section<'_>, base: Option<&BreakerSpec>, findings: &mut Findings) -> BreakerSpec {

@@ -4,6 +4,7 @@ use super::node::Source;
 use crate::cron::CronError;
 use crate::names::NameError;
 use crate::route::RouteError;
+use crate::snapshot::SaveModeError;
 use crate::template::TemplateError;
 use crate::units::UnitError;
 
@@ -241,6 +242,16 @@ pub enum ConfigError {
         /// The reason.
         reason: TemplateError,
     },
+    /// A text that is not a time at which memories are saved.
+    #[error("`{given}` is not a time to save: {reason}")]
+    BadSaveMode {
+        /// The value.
+        at: Location,
+        /// The text.
+        given: String,
+        /// The reason.
+        reason: SaveModeError,
+    },
     /// A cron pattern that cannot be parsed, or never matches.
     #[error("`{given}` is not a cron: {reason}")]
     BadCron {
@@ -408,6 +419,7 @@ by_variant! {
     BadVariableName "bad-variable-name",
     BadRoute "bad-route",
     BadConversation "bad-conversation",
+    BadSaveMode "bad-save-mode",
     BadCron "bad-cron",
     UnknownTimezone "unknown-timezone",
     BadContentType "bad-content-type",

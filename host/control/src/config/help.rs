@@ -4,6 +4,10 @@ use super::error::{ConfigError, Overlap};
 use crate::cron::{CronError, CronField};
 use crate::units::guess_bytes;
 
+/// The values of `snapshot.save`.
+const SAVE_MODES: &str =
+    "\"commit\", \"idle\", \"every N\" with 1 to 1000000 messages, or \"every TIME\" with 1s to 1h";
+
 // Apart from the errors: these texts are for the authors of the file, and change for other reasons.
 impl ConfigError {
     /// Returns the remedy.
@@ -49,6 +53,7 @@ impl ConfigError {
             Self::BadConversation { .. } => {
                 "such as \"order-{id}\" for a route with `{id}`, or \"{header:x-order}\"".to_owned()
             }
+            Self::BadSaveMode { .. } => SAVE_MODES.to_owned(),
             Self::BadCron { reason, .. } => cron_help(reason),
             Self::UnknownTimezone { suggestion: Some(suggestion), .. } => did_you_mean(suggestion),
             Self::UnknownTimezone { suggestion: None, .. } => {

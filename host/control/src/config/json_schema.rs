@@ -10,6 +10,8 @@ const NAME: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
 const SIZE: &str = "^[0-9]+(B|KB|KiB|MB|MiB|GB|GiB)?$";
 // The lookahead refuses the empty text, which the optional parts would accept.
 const TIME: &str = "^(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
+// The bounds after `every` are left to the parser.
+const SAVE_MODE: &str = "^(commit|idle|every [0-9]\\S*)$";
 // Five or six fields; their values are left to the parser.
 const CRON: &str = "^\\s*\\S+(\\s+\\S+){4,5}\\s*$";
 const CONTENT_TYPE: &str = "^[ -~]{1,100}$";
@@ -119,6 +121,7 @@ fn scalar(key: &Key) -> Value {
             { "type": "string", "pattern": "^[0-9.]+%$" },
             { "type": "integer", "minimum": 1, "maximum": 100 },
         ] }),
+        Kind::SaveMode => json!({ "type": "string", "pattern": SAVE_MODE }),
         Kind::CanarySteps => json!({ "type": "array", "minItems": 1, "items": { "type": "object" } }),
         Kind::Weights => {
             json!({ "type": "array", "minItems": 1, "items": { "type": "integer", "minimum": 1, "maximum": 100 } })

@@ -106,7 +106,13 @@ pub static KEYS: &[Key] = &[
         it is 1 for HTTP agents and 1,000 for agents that take messages, unless the component says how often it may be \
         used. Not for agents that keep state in their memory."),
     time("agents.NAME.instances.idle", 0, 24 * HOUR, "60s", "How long an instance above `min` stays without work."),
-    table("agents.NAME.snapshot", "What a stateful agent saves of its memory."),
+    table("agents.NAME.snapshot", "When and how much a stateful agent saves of its memory."),
+    key("agents.NAME.snapshot.save", Kind::SaveMode, DefaultValue::Text("commit"),
+        "When it saves beside the end of its instance: `commit`, after each message and as part of its commit; `every 20`, \
+        after so many messages; `every 5s`, so long after a message at the latest; `idle`, not at all."),
+    size("agents.NAME.snapshot.commit-max", KIB, 512 * KIB, "64KiB",
+        "The largest memory that is part of commits. A larger one is saved every 5 s, which an event, a metric and \
+        `caxton ps` tell."),
     size("agents.NAME.snapshot.max", KIB, GIB, "64MiB",
         "The most that it may save at once. A larger save fails; the instance and what was saved before are kept. \
         Only for agents that export `caxton:agent/snapshot`, and not above `limits.memory`."),

@@ -96,6 +96,8 @@ pub enum Kind {
     },
     /// A number of instances, or a percentage of them.
     Batch,
+    /// A time at which memories are saved.
+    SaveMode,
     /// The steps of a canary.
     CanarySteps,
     /// A list of rising weights.
@@ -211,6 +213,7 @@ impl Kind {
             Self::List(item) => return format!("a list of {}", item.plural()),
             Self::Percent { .. } => "a percentage",
             Self::Batch => "a number or a percentage",
+            Self::SaveMode => "a time to save",
             Self::CanarySteps | Self::Weights => "a list of steps",
             Self::Versions => "a list of whole numbers up to 1000000",
             Self::Unimplemented => "nothing",

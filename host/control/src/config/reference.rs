@@ -101,6 +101,7 @@ fn takes(kind: Kind) -> String {
     match kind {
         Kind::Format => "`1`".to_owned(),
         Kind::Word { known, .. } => format!("`\"{}\"`", known.join("\"`, `\"")),
+        Kind::SaveMode => "`\"commit\"`, `\"idle\"`, `\"every N\"` messages, `\"every TIME\"`".to_owned(),
         Kind::TextMap => "a table of texts".to_owned(),
         Kind::List(ItemKind::Receiver) => "a list of agents and `cap:NAME`".to_owned(),
         _ => match kind.bounds() {

@@ -14,6 +14,7 @@ use crate::names::{Capability, Receiver};
 use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
 use crate::schedule::Timezone;
+use crate::snapshot::SaveMode;
 
 /// A table with known keys; reading from it reports wrong values.
 pub(super) struct Section<'a> {
@@ -232,6 +233,7 @@ from_value! {
     Timezone: TypedValue::Timezone(zone) => Some(zone);
     RoutePattern: TypedValue::Route(route) => Some(route);
     Batch: TypedValue::Batch(batch) => Some(batch);
+    SaveMode: TypedValue::SaveMode(mode) => Some(mode);
     Vec<CanaryStep>: TypedValue::CanarySteps(steps) => Some(steps);
     Vec<u8>: TypedValue::Weights(weights) => Some(weights);
     BTreeSet<u32>: TypedValue::Versions(versions) => Some(versions);

@@ -15,6 +15,7 @@ use crate::names::{CAPABILITY_PREFIX, Capability, Receiver};
 use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
 use crate::schedule::Timezone;
+use crate::snapshot::SaveMode;
 use crate::units::{parse_bytes, parse_duration};
 
 /// A valid value of its kind.
@@ -33,6 +34,7 @@ pub(super) enum TypedValue {
     List(Vec<(Element, Source)>),
     TextMap(Vec<(String, String)>),
     Batch(Batch),
+    SaveMode(SaveMode),
     CanarySteps(Vec<CanaryStep>),
     Weights(Vec<u8>),
     Versions(std::collections::BTreeSet<u32>),
@@ -112,6 +114,10 @@ fn read_one(
         (Kind::Cron, Value::String(text)) => match text.parse() {
             Ok(cron) => TypedValue::Cron(cron),
             Err(reason) => return Err(ConfigError::BadCron { at, given: text.clone(), reason }),
+        },
+        (Kind::SaveMode, Value::String(text)) => match text.parse() {
+            Ok(mode) => TypedValue::SaveMode(mode),
+            Err(reason) => return Err(ConfigError::BadSaveMode { at, given: text.clone(), reason }),
         },
         (Kind::Timezone, Value::String(text)) => TypedValue::Timezone(timezone(text, at, findings)?),
         (Kind::Word { known, later }, Value::String(text)) => TypedValue::Word(word(text, known, later, at, findings)?),

@@ -18,6 +18,7 @@ use caxton_control::plan::{
     plan_for,
 };
 use caxton_control::rollout::{Ledger, ObservedRevision, RolloutAction as Do, Status};
+use caxton_control::snapshot::SaveMode;
 use caxton_control::{AgentName, AgentSpec, Digest, RevisionId};
 
 /// A defect, planted in the host or between it and the planner, that the invariants have to detect.
@@ -133,7 +134,7 @@ pub(crate) fn spec(name: &AgentName) -> AgentSpec {
         build: None,
         capabilities: BTreeSet::new(),
         instances: InstancesSpec { min: 0, max: 4, reuse: Reuse::Unset, idle: Duration::from_secs(60) },
-        snapshot: SnapshotSpec { max_bytes: 64 << 20, own: false },
+        snapshot: SnapshotSpec { save: SaveMode::Commit, commit_max_bytes: 64 << 10, max_bytes: 64 << 20, own: false },
         state: Default::default(),
         config: BTreeMap::new(),
         allow: Grants::default(),

@@ -65,16 +65,7 @@ impl Agent {
     ) -> Result<Box<ConflictHistory>, String> {
         self.stats.count_conflict();
         let Conflict { key, keys, requests, partly_committed: _ } = conflict;
-        let mut again = again.unwrap_or_else(|| {
-            let me = Weak::clone(&self.me);
-            let left = move |ticket| {
-                if let Some(agent) = me.upgrade() {
-                    KeyReservations::release(&*agent, ticket);
-                }
-            };
-            let (keys, requests, reservation) = (BTreeSet::new(), RequestLog::default(), Reservation::new(left));
-            Box::new(ConflictHistory { runs: 0, keys, requests, reservation })
-        });
+        let mut again = again.unwrap_or_else(|| self.new_history());
         again.runs += 1;
         // Counted per attempt: a later attempt at the message begins with none.
         if again.runs >= MAX_RUNS {
@@ -104,6 +95,39 @@ impl Agent {
                 self.pending.queue_run(&self.context.store, ticket, keys, priority, go_on);
             }
         }
+    }
+
+    /// Lets the handler run again whose commit came after a refused one, on whose memory it had built.
+    pub(in crate::agent) fn ran_ahead(
+        self: &Arc<Self>,
+        handling: Handling,
+        mut envelope: Box<Envelope>,
+        answers: RequestLog,
+    ) {
+        // Not counted as a conflict: nothing that the handler did was wrong, and its next run builds on other memory.
+        let mut again = envelope.conflicts.take().unwrap_or_else(|| self.new_history());
+        again.requests = answers.for_next_run();
+        let (ticket, keys) = (again.reservation.ticket, again.keys.clone());
+        let place = (envelope.caller_tickets.clone(), again.runs > 1);
+        envelope.conflicts = Some(again);
+        self.mailbox.abandon_trial();
+        if keys.is_empty() {
+            return self.requeue_handling(handling, envelope, None);
+        }
+        let go_on = self.requeue_later(handling, envelope);
+        self.pending.queue_run(&self.context.store, ticket, keys, place, go_on);
+    }
+
+    /// Returns the history of a message that has run once.
+    fn new_history(&self) -> Box<ConflictHistory> {
+        let me = Weak::clone(&self.me);
+        let left = move |ticket| {
+            if let Some(agent) = me.upgrade() {
+                KeyReservations::release(&*agent, ticket);
+            }
+        };
+        let (keys, requests, reservation) = (BTreeSet::new(), RequestLog::default(), Reservation::new(left));
+        Box::new(ConflictHistory { runs: 0, keys, requests, reservation })
     }
 
     /// Returns a message to its place in the mailbox, later. Meanwhile only its own conversation waits for it: it is

@@ -13,11 +13,12 @@ use crate::agent::mailbox::STORE_PAUSE;
 use crate::agent::mailbox::breaker::fault_history;
 use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::shadow::Recorder;
+use crate::agent::state::memory::HeldMemory;
 use crate::agent::{AdmitError, Agent, InFlight, Revision};
 use crate::clock;
 use crate::conversation::closed_question;
 use crate::message::{
-    Answer, CallContext, CommitMode, Deliver, Effects, Envelope, Failure, Fault, Outcome, Outgoing, Reply,
+    Answer, CallContext, CommitMode, Deliver, Effects, Envelope, Failure, Fault, Outcome, Outgoing, Reply, RequestLog,
 };
 use crate::store::{Commit, CommitError, CommitGate as _, CommitRequest, Committed};
 use crate::wasm::{HeldLease, Kind, Lease};
@@ -56,6 +57,9 @@ struct CallCost {
     ended: Instant,
 }
 
+/// The result of a call that ended without a fault, with the instance of a stateful agent.
+type Called = (Result<Option<Reply>, Failure>, Effects, CallCost, Option<Lease>);
+
 /// The result of a handler that succeeded.
 struct HandlerSuccess {
     outcome: Outcome,
@@ -63,6 +67,8 @@ struct HandlerSuccess {
     effects: Effects,
     /// Set if it replied, even if the reply has no receiver.
     replied: bool,
+    /// The instance with its memory, if the agent is stateful.
+    memory: Option<Box<HeldMemory>>,
 }
 
 impl Agent {
@@ -127,31 +133,45 @@ impl Agent {
             }
         };
         let took = handling.took;
-        let next = self.conclude(handling, envelope, result);
+        // Only where it is needed: its count would pass from core to core with each message.
+        let stateful = (handling.revision().kind() == Kind::Stateful).then(|| Arc::clone(handling.revision()));
+        let (mut next, memory) = self.conclude(handling, envelope, result);
+        if let (Some(memory), Some(revision)) = (memory, stateful) {
+            if self.is_save_due(&revision)
+                && let Some(next) = next.take()
+            {
+                // A save takes longer than another agent's messages should wait.
+                next.work();
+            }
+            // Not before the commit is given to the store: the next message's commit has to come after it.
+            self.release_memory(&revision, *memory, held_lease).await;
+        }
         (took, next)
     }
 
     /// Commits a successful run, lines a conflict up for another run, or handles the failure. Returns an agent whose
-    /// mailbox has more to do, if there is one.
+    /// mailbox has more to do, if there is one, and the instance of a stateful agent.
     fn conclude(
         self: &Arc<Self>,
         mut handling: Handling,
         envelope: Box<Envelope>,
         result: Result<HandlerSuccess, FailedAttempt>,
-    ) -> Option<Arc<Self>> {
+    ) -> (Option<Arc<Self>>, Option<Box<HeldMemory>>) {
         match result {
-            Ok(success) => {
+            Ok(mut success) => {
                 self.count_success();
-                self.settle(handling, envelope, success)
+                let mut memory = success.memory.take();
+                let next = self.settle(handling, envelope, success, memory.as_deref_mut());
+                (next, memory)
             }
             Err(FailedAttempt::Conflict(conflict)) => {
                 self.run_again(handling, envelope, conflict);
-                None
+                (None, None)
             }
             Err(FailedAttempt::Failed(outcome)) => {
                 handling.took = handling.started.elapsed();
                 self.failed(handling, envelope, outcome);
-                None
+                (None, None)
             }
         }
     }
@@ -190,14 +210,14 @@ impl Agent {
         let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
         let allowed = revision.spec.limits.time;
         let budget = TimeBudget { left: left.map_or(limit, |left| left.min(allowed)), total: limit, allowed };
-        let (result, mut effects) = match self.call(revision, lease, held_lease, envelope, work, budget).await {
-            Ok((result, effects, CallCost { cpu, ended })) => {
+        let (result, mut effects, lease) = match self.call(revision, lease, held_lease, envelope, work, budget).await {
+            Ok((result, effects, CallCost { cpu, ended }, lease)) => {
                 handling.cpu = cpu;
                 handling.took = ended.saturating_duration_since(handling.started);
                 if let Some(recorder) = &mut handling.recorder {
                     recorder.answered(self.name.as_str(), &result, &effects);
                 }
-                (result, effects)
+                (result, effects, lease)
             }
             Err((Fault::Reserved(key), effects, _)) => {
                 return Err(FailedAttempt::Conflict(effects.into_conflict(key)));
@@ -210,18 +230,31 @@ impl Agent {
                 return Err(Outcome::Fault(fault).into());
             }
         };
-        let reply = result.map_err(Outcome::Failed)?;
-        handling.answer = self.answer_to_keep(reply.as_ref());
-        let replied = reply.is_some();
-        let routed = self.route_reply(revision, envelope, reply);
-        let (outcome, extra) = routed.map_err(|error| not_routed(&error, &envelope.message.sender))?;
+        let routed = result.map_err(Outcome::Failed).and_then(|reply| {
+            handling.answer = self.answer_to_keep(reply.as_ref());
+            let replied = reply.is_some();
+            let routed = self.route_reply(&handling.flight.revision, envelope, reply);
+            let routed = routed.map_err(|error| not_routed(&error, &envelope.message.sender));
+            routed.map(|(outcome, extra)| (outcome, extra, replied))
+        });
+        let memory = match lease {
+            Some(lease) => self.remember_handling(handling, envelope, lease, (routed.is_ok(), held_lease)).await?,
+            None => None,
+        };
+        let (outcome, extra, replied) = routed?;
         effects.sends.extend(extra);
-        Ok(HandlerSuccess { outcome, effects, replied })
+        Ok(HandlerSuccess { outcome, effects, replied, memory })
     }
 
-    /// Commits the effects of a handler that succeeded.
-    fn settle(&self, handling: Handling, envelope: Box<Envelope>, success: HandlerSuccess) -> Option<Arc<Self>> {
-        let HandlerSuccess { outcome, mut effects, replied } = success;
+    /// Commits the effects of a handler that succeeded, with the memory of a stateful agent.
+    fn settle(
+        self: &Arc<Self>,
+        handling: Handling,
+        envelope: Box<Envelope>,
+        success: HandlerSuccess,
+        mut memory: Option<&mut HeldMemory>,
+    ) -> Option<Arc<Self>> {
+        let HandlerSuccess { outcome, mut effects, replied, memory: _ } = success;
         let answers = std::mem::take(&mut effects.requests);
         let binding = self.binding(&handling, &envelope, &effects.sends, replied);
         let closes = if replied { None } else { closed_question(&envelope, &effects.sends) };
@@ -229,7 +262,13 @@ impl Agent {
         // In the same commit: a notice exists if and only if its dead letter does.
         effects.sends.extend(self.notices_of_ends(&effects.sends));
         let keeps = self.context.store.keeps_messages();
-        let lasts = effects.changes_state() || effects.reads_uncommitted || effects.has_timers();
+        let remembers = memory.as_ref().is_some_and(|memory| self.has_to_commit(memory));
+        let lasts = effects.changes_state() || effects.reads_uncommitted || effects.has_timers() || remembers;
+        // After the question whether one is under way: none is by now, or was refused and has broken the line.
+        if memory.as_ref().is_some_and(|memory| memory.is_broken()) {
+            self.ran_ahead(handling, envelope, answers);
+            return None;
+        }
         // Nothing has to be durable: no commit, and no wait for the disk.
         if !lasts && (!keeps || (handled.is_none() && effects.sends.is_empty())) {
             let sends = check_sends(&self.context, effects.sends);
@@ -247,36 +286,51 @@ impl Agent {
         commit.ticket = envelope.conflicts.as_ref().map(|again| again.reservation.ticket);
         commit.within = envelope.caller_tickets.iter().copied().chain(commit.ticket).collect();
         commit.state = self.change(handling.revision(), (&mut sends, &mut commit.cancels), effects);
+        commit.memory = memory.as_mut().and_then(|memory| memory.take_snapshot());
+        let place = memory.map(|memory| memory.place());
+        let counted = self.count_memory(place.as_ref());
         let agent = self.arc();
         let done = Box::new(move |committed: Committed| {
-            let Committed { result, sends, state, state_bytes, .. } = committed;
-            if let Some(state) = &state {
-                agent.settled(state, state_bytes);
-            }
-            match result {
-                Ok(()) => {
-                    let agent = Arc::clone(&agent);
-                    if let Some(next) = agent.finish(handling, envelope, outcome, sends, Instant::now()) {
-                        next.work();
-                    }
-                }
-                Err(CommitError::Conflict(key)) => {
-                    agent.run_again(handling, envelope, refused(key, state.as_ref(), answers, false));
-                }
-                Err(error) => {
-                    let outcome = match error {
-                        CommitError::Quota(_) | CommitError::Illegal(_) | CommitError::NotANumber(_) => {
-                            Outcome::Refused(error.to_string())
-                        }
-                        _ => Outcome::NotCommitted(error.to_string()),
-                    };
-                    let agent = Arc::clone(&agent);
-                    agent.failed(handling, envelope, outcome);
-                }
-            }
+            // First: the line of a refused commit is broken by now, and whoever waits for it may look at that.
+            drop(counted);
+            agent.committed(handling, envelope, (outcome, answers), committed);
         });
-        self.submit(CommitRequest::new(commit, sends, done));
+        self.submit(CommitRequest::new(commit, sends, done).in_line(place));
         None
+    }
+
+    /// Completes a message whose commit is decided, lines it up for another run, or handles the refusal.
+    fn committed(
+        self: &Arc<Self>,
+        handling: Handling,
+        envelope: Box<Envelope>,
+        (outcome, answers): (Outcome, RequestLog),
+        committed: Committed,
+    ) {
+        let Committed { result, sends, state, state_bytes, .. } = committed;
+        if let Some(state) = &state {
+            self.settled(state, state_bytes);
+        }
+        match result {
+            Ok(()) => {
+                if let Some(next) = self.finish(handling, envelope, outcome, sends, Instant::now()) {
+                    next.work();
+                }
+            }
+            Err(CommitError::Conflict(key)) => {
+                self.run_again(handling, envelope, refused(key, state.as_ref(), answers, false));
+            }
+            Err(CommitError::Ahead) => self.ran_ahead(handling, envelope, answers),
+            Err(error) => {
+                let outcome = match error {
+                    CommitError::Quota(_) | CommitError::Illegal(_) | CommitError::NotANumber(_) => {
+                        Outcome::Refused(error.to_string())
+                    }
+                    _ => Outcome::NotCommitted(error.to_string()),
+                };
+                self.failed(handling, envelope, outcome);
+            }
+        }
     }
 
     /// Completes a message whose effects are durable since `now`. Returns an agent that was sent messages and needs a
@@ -308,7 +362,8 @@ impl Agent {
         next
     }
 
-    /// Calls the guest once. A failed call returns its effects and its CPU time with its fault.
+    /// Calls the guest once. Returns the instance of a stateful agent, and keeps that of another. A failed call returns
+    /// its effects and its CPU time with its fault.
     async fn call(
         &self,
         revision: &Arc<Revision>,
@@ -317,7 +372,7 @@ impl Agent {
         envelope: &Envelope,
         work: CallContext,
         budget: TimeBudget,
-    ) -> Result<(Result<Option<Reply>, Failure>, Effects, CallCost), (Fault, Effects, Duration)> {
+    ) -> Result<Called, (Fault, Effects, Duration)> {
         let result = tokio::select! {
             // The result first: a handler that is done is not interrupted any more.
             biased;
@@ -339,8 +394,12 @@ impl Agent {
         };
         let instance = lease.instance();
         let (effects, spent) = (instance.take_effects(), CallCost { cpu: instance.cpu(), ended: instance.ended() });
+        if revision.kind() == Kind::Stateful {
+            // Another message must not be handled in it before the commit of this one is on its way.
+            return Ok((result, effects, spent, Some(lease)));
+        }
         lease.keep(held_lease);
-        Ok((result, effects, spent))
+        Ok((result, effects, spent, None))
     }
 }
 

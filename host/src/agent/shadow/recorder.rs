@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use caxton_control::RevisionId;
 use caxton_control::rollout::comparison::Answer;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -111,7 +112,7 @@ impl GuestHost for RecordingHost {
         Ok(found)
     }
 
-    fn saved(&self, revision: &RevisionId) -> Result<Option<Bytes>, String> {
+    fn saved<'a>(&'a self, revision: &'a RevisionId) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
         self.directory.saved(revision)
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use caxton_control::RevisionId;
 use caxton_control::rollout::comparison::Effect;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::handler_answer::request_effect;
@@ -156,8 +157,8 @@ impl GuestHost for ReplayHost {
         }
     }
 
-    fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
-        Ok(None)
+    fn saved<'a>(&'a self, _: &'a RevisionId) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use caxton_control::RevisionId;
+use futures::future::BoxFuture;
 
 use crate::agent::Directory;
 use crate::message::{
@@ -123,8 +124,8 @@ impl GuestHost for IdleHost {
         Ok(None)
     }
 
-    fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
-        Ok(self.saved.clone())
+    fn saved<'a>(&'a self, _: &'a RevisionId) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
+        Box::pin(std::future::ready(Ok(self.saved.clone())))
     }
 
     fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}

@@ -94,6 +94,7 @@ impl PendingState {
 
     /// Gives a commit to the store, delays it, or refuses it.
     fn take(&mut self, store: &Store, mut request: CommitRequest, callbacks: &mut Callbacks) {
+        let is_in_line = request.is_in_line();
         let commit = &mut request.commit;
         let (ticket, is_part) = (commit.ticket, commit.is_part);
         if let Some(state) = commit.state.as_mut().filter(|state| state.writes_anything()) {
@@ -101,8 +102,9 @@ impl PendingState {
                 .then(|| state.written().find(|key| !self.table.admits(std::iter::once(*key), &commit.within)))
                 .flatten();
             match taken {
-                // A run with reserved keys never waits: two that wait for each other's keys would never end.
-                Some(key) if ticket.is_some() => {
+                // A run with reserved keys never waits: two that wait for each other's keys would never end. Nor does
+                // one of a stateful agent, whose next commit has its memory.
+                Some(key) if ticket.is_some() || is_in_line => {
                     let why = CommitError::Conflict(key.clone());
                     return callbacks.refused.push((request, why));
                 }

@@ -50,23 +50,34 @@ impl Agent {
         }
         match revision.pool.lease_idle(Duration::ZERO) {
             Some(lease) => self.save_and_end(revision, lease).await,
-            // No instance, no memory: it was saved when the last one ended.
-            None if revision.pool.live() == 0 => Ok(()),
+            // No instance, no memory: it was saved when the last one ended. A message in hand is not acknowledged.
+            None if revision.pool.live() == 0 || self.unsaved_messages() == 0 => Ok(()),
             None => {
                 Err(self.report_failed_save(revision, "it had a message in hand when its time was over (host.drain)"))
             }
         }
     }
 
-    async fn save_and_end(&self, revision: &Revision, lease: Lease) -> Result<(), String> {
+    async fn save_and_end(&self, revision: &Revision, mut lease: Lease) -> Result<(), String> {
+        if lease.instance().memory().in_step {
+            // All that it has is committed, or never was.
+            return Ok(());
+        }
+        let line = Arc::clone(&lease.instance().memory().line);
+        let _writing = self.memory.apart.lock().await;
         let (lease, saved) = self.save(revision, lease).await?;
         let Some(snapshot) = saved else { return Ok(()) };
+        self.memory.commits_settle().await;
+        if line.is_broken() {
+            return Ok(());
+        }
         // Dropping the lease ends the instance; giving it back keeps what could not be saved.
         if let Err(error) = self.context.store.snapshots().save(self.name.shared(), snapshot).await {
             lease.finish(true);
             return Err(self.report_failed_save(revision, &format!("its memory could not be kept: {error}")));
         }
         self.saves.lock().succeed();
+        self.note_all_saved();
         Ok(())
     }
 
@@ -127,16 +138,19 @@ impl Agent {
 
     /// Stores the snapshot that a stateful agent hands over, also for the revision that made it.
     pub(crate) async fn keep_handoff(&self, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
+        let _writing = self.memory.apart.lock().await;
         self.context.store.snapshots().keep_handoff(self.name.shared(), snapshot).await
     }
 
     /// Stores the agent's last snapshot, of any revision, as the one that this revision hands over.
     pub(crate) async fn keep_saved_as_handoff(&self, revision: u64) -> Result<(), CommitError> {
+        let _writing = self.memory.apart.lock().await;
         self.context.store.snapshots().keep_saved_as_handoff(self.name.shared(), revision).await
     }
 
     /// Drops the last snapshot of a stateful agent. Snapshots that revisions handed over stay.
     pub(crate) async fn discard_memory(&self) -> Result<(), CommitError> {
+        let _writing = self.memory.apart.lock().await;
         self.context.store.snapshots().discard(self.name.shared()).await
     }
 
@@ -158,6 +172,7 @@ impl Agent {
 
     /// Restores the snapshot that a revision handed over as the agent's memory.
     pub(crate) async fn restore_handoff(&self, revision: u64) -> Result<(), CommitError> {
+        let _writing = self.memory.apart.lock().await;
         self.context.store.snapshots().restore_handoff(self.name.shared(), revision).await
     }
 }

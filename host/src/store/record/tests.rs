@@ -175,6 +175,10 @@ impl RandomRun {
             commit.binding =
                 Some(RevisionBinding { conversation, revision: self.random.below(9), answered: None, anyway: true });
         }
+        if self.random.one_in(5) {
+            let data = vec![3; usize::try_from(self.random.below(9)).unwrap()].into();
+            commit.memory = Some(Box::new(Snapshot { revision: 1, saved_at: self.count, data }));
+        }
         if self.random.one_in(20) {
             commit.fired = Some(Fired { schedule: "daily".to_owned(), at: self.count });
         }

@@ -23,7 +23,7 @@ use crate::store::record::{MemoryRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::types::Snapshot;
 
-/// Bytes of a piece. Writing one takes a millisecond or two, for which other commits wait.
+/// Bytes of a piece, and the upper bound of `snapshot.commit-max`. Writing one takes a millisecond or two, for which other commits wait.
 const PIECE: usize = 512 << 10;
 /// Pieces that are removed in one transaction.
 const AT_ONCE: u32 = 16;
@@ -302,7 +302,10 @@ mod tests {
     use caxton_control::desired::Durability;
 
     use super::*;
-    use crate::store::tests::{opened, settings};
+    use crate::message::{LinePlace, MemoryLine};
+    use crate::store::tests::{change, opened, plant, settings};
+    use crate::store::{Commit, CommitRequest, Committed, StateChange};
+    use tokio::sync::oneshot;
 
     /// Bytes that differ from piece to piece.
     fn bytes(length: usize, salt: u8) -> Bytes {
@@ -484,5 +487,70 @@ mod tests {
         saving.await.unwrap().unwrap();
         assert!(between > 1, "nothing was committed while it was written");
         assert_eq!(store.snapshots().get("counter", 0).unwrap().unwrap().data, bytes(40 * PIECE, 1));
+    }
+
+    /// Submits a commit with a memory and a key, which it has read in this version. Returns its result.
+    fn submit(
+        store: &Store,
+        line: &Arc<MemoryLine>,
+        (data, seen, breaks): (&'static [u8], Option<u64>, bool),
+    ) -> oneshot::Receiver<Result<(), CommitError>> {
+        let (sender, receiver) = oneshot::channel();
+        let reads: Vec<(&str, u64)> = seen.map(|seen| ("k", seen)).into_iter().collect();
+        let mut commit = Commit::new("counter".into());
+        commit.state =
+            Some(StateChange { version: store.state().next_version(), ..change(&[("k", Some("1"))], &reads) });
+        commit.memory = Some(Box::new(Snapshot { revision: 1, saved_at: 1, data: data.into() }));
+        let done = Box::new(|committed: Committed| drop(sender.send(committed.result)));
+        let place = LinePlace { line: Arc::clone(line), breaks };
+        store.submit(CommitRequest::new(commit, Vec::new(), done).in_line(Some(place)));
+        receiver
+    }
+
+    #[tokio::test]
+    async fn commits_that_build_on_a_refused_memory_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder);
+        let conflict = || Err(CommitError::Conflict("k".to_owned()));
+        let (one, other) = (Arc::<MemoryLine>::default(), Arc::<MemoryLine>::default());
+        // All of them are on their way before the first is decided on.
+        let submitted = [
+            (&one, (&b"1"[..], None, true), Ok(())),
+            // Its memory goes on without it.
+            (&one, (b"2", Some(1_000), false), conflict()),
+            (&one, (b"3", None, true), Ok(())),
+            (&one, (b"4", Some(1_000), true), conflict()),
+            (&one, (b"5", None, true), Err(CommitError::Ahead)),
+            (&one, (b"6", None, false), Err(CommitError::Ahead)),
+        ]
+        .map(|(line, what, expected)| (what, expected, submit(&store, line, what)));
+        for (what, expected, result) in submitted {
+            assert_eq!(result.await.unwrap(), expected, "{what:?}");
+        }
+        assert_eq!(&*store.snapshots().get("counter", 0).unwrap().unwrap().data, b"3");
+        assert!(one.is_broken() && !other.is_broken());
+        assert_eq!(submit(&store, &other, (b"7", None, true)).await.unwrap(), Ok(()));
+        assert_eq!(store.size().unwrap().agents[0].snapshot_bytes, 1);
+        drop(store);
+        assert_eq!(&*open(&folder).snapshots().get("counter", 0).unwrap().unwrap().data, b"7");
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_fails_breaks_the_lines_of_its_commits() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder);
+        let line = Arc::<MemoryLine>::default();
+        assert_eq!(submit(&store, &line, (b"1", None, true)).await.unwrap(), Ok(()));
+        let full = "CREATE TRIGGER full BEFORE INSERT ON snapshot BEGIN SELECT raise(ABORT, 'no room'); END";
+        plant(&store, full).await;
+        let results = [(b"2", true), (b"3", true)].map(|(data, breaks)| submit(&store, &line, (data, None, breaks)));
+        for result in results {
+            // In one transaction, or in two, of which the second is decided on after the first has failed.
+            let error = result.await.unwrap().unwrap_err();
+            assert!(error == CommitError::Ahead || error.to_string().contains("no room"), "{error}");
+        }
+        plant(&store, "DROP TRIGGER full").await;
+        assert_eq!(submit(&store, &line, (b"4", None, true)).await.unwrap(), Err(CommitError::Ahead));
+        assert_eq!(&*store.snapshots().get("counter", 0).unwrap().unwrap().data, b"1");
     }
 }

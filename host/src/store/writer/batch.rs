@@ -58,7 +58,11 @@ impl Batch {
             Ok(()) => writer.written(),
             Err(_) => {
                 // The last first, as each was taken in on top of those before.
-                self.commits.iter_mut().rev().for_each(|(request, _)| writer.gate.undo(request));
+                self.commits.iter_mut().rev().for_each(|(request, _)| {
+                    // Here and not where they are told: the next transaction is decided on before that.
+                    request.break_line();
+                    writer.gate.undo(request);
+                });
                 writer.undo(before);
             }
         }
@@ -181,7 +185,10 @@ impl<'t> Writing<'t> {
     ) -> rusqlite::Result<Result<Option<u64>, CommitError>> {
         let decision = match self.decider.decide(writer, request)? {
             Ok(decision) => decision,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => {
+                request.break_line();
+                return Ok(Err(error));
+            }
         };
         let record = decide::record(writer, &request.commit, &decision);
         writer.apply(&mut self.tables, record)?;

@@ -10,10 +10,11 @@ use crate::clock;
 use crate::message::{Expiry, Value, is_as_seen, sum};
 use crate::store::commit::{Add, Commit, CommitError, StateChange, TOO_MANY_HOPS, Writes, beyond};
 use crate::store::commit_request::CommitRequest;
-use crate::store::record::{OtherRow, QueueRow, Record, StateRow};
+use crate::store::record::{MemoryRow, OtherRow, QueueRow, Record, StateRow};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::tables::conversations::{keeps_name, push_end};
 use crate::store::tables::timers::{self, FoundTimer, TimerChange};
+use crate::store::types::Snapshot;
 use crate::store::writer::keys::Known;
 use crate::store::writer::message_row::{push_dead, push_message, push_timer};
 use crate::store::writer::other_rows::{KEY_LIFE, find_key};
@@ -67,6 +68,9 @@ impl<'t> Decider<'t> {
         writer: &mut WriterState,
         request: &mut CommitRequest,
     ) -> rusqlite::Result<Result<CommitDecision, CommitError>> {
+        if request.is_ahead() {
+            return Ok(Err(CommitError::Ahead));
+        }
         let commit = &request.commit;
         // First: a repeated request gets its first message's id, whatever would refuse it now.
         if let Some(key) = &commit.key
@@ -272,6 +276,10 @@ pub(in crate::store) fn record<'a>(
     }
     if let Some(fired) = &commit.fired {
         record.push(OtherRow::Fired { agent: &commit.agent, schedule: &fired.schedule, at: fired.at });
+    }
+    if let Some(memory) = &commit.memory {
+        let Snapshot { revision, saved_at, data } = &**memory;
+        record.push(MemoryRow::Saved { agent: &commit.agent, revision: *revision, saved_at: *saved_at, data });
     }
     if let Some(ended) = &commit.ended {
         push_end(&mut record, ended, decision.keeps_name, writer.now);

@@ -19,7 +19,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use crate::message::{
-    CallContext, Cause, Diagnostics, Effects, Failure, Fault, LogLevel, Message, RefusedMemory, Reply,
+    CallContext, Cause, Diagnostics, Effects, Failure, Fault, InstanceMemory, LogLevel, Message, RefusedMemory, Reply,
 };
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::ctx::{Ctx, Environment, HttpAnswering};
@@ -36,9 +36,6 @@ use crate::wasm::limits::{MemoryBound, Meter, Metered, give_way};
 /// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
 /// 16 bytes there may take 48 bytes here.
 const HOSTCALL_BYTES: usize = 4 << 20;
-/// The limit of saving or restoring a snapshot, on a core and by the clock. The limits of a message do not apply: the
-/// memory grows with all messages so far.
-const SNAPSHOT_TIME: Duration = Duration::from_secs(30);
 /// The number of resource handles that a guest may hold.
 const MAX_HANDLES: usize = 4_096;
 /// Entries of the resource table behind those handles.
@@ -48,8 +45,6 @@ const MAX_RESOURCES: usize = 1_024;
 const MAX_LEFT: usize = 16;
 /// The number of random bytes that a guest may request at once.
 const MAX_RANDOM: u64 = 64 << 10;
-/// The longest reason for a failed snapshot, in characters.
-const MAX_REASON: usize = 1_000;
 /// The scheme of every request: TLS is terminated in front of the host.
 const SCHEME: Scheme = Scheme::Http;
 /// The age from which an instance is not reused, which bounds leaks of a guest.
@@ -65,13 +60,15 @@ pub(crate) struct Instance {
     born: Instant,
     /// The memory in bytes before its first call.
     first_memory: usize,
+    /// The memory of a stateful agent, compared with what is committed of it.
+    memory: InstanceMemory,
 }
 
 /// The exported functions of an instance.
 pub(in crate::wasm) struct Exports {
     handler: Option<handler::Guest>,
     http: Option<incoming_handler::Guest>,
-    snapshot: Option<snapshot::Guest>,
+    pub(in crate::wasm) snapshot: Option<snapshot::Guest>,
     health: Option<health::Guest>,
     pub(in crate::wasm) migration: Option<migration::Guest>,
 }
@@ -114,13 +111,24 @@ impl Instance {
             .map_err(|error| Fault::Start(format!("its exports have other types than the contract: {error:#}")))?;
         let first_memory = store.data().memory.used();
         let program = Arc::clone(program);
-        Ok(Self { store, meter, exports, program, uses: 0, born: Instant::now(), first_memory })
+        let memory = InstanceMemory::default();
+        Ok(Self { store, meter, exports, program, uses: 0, born: Instant::now(), first_memory, memory })
     }
 
     /// Returns `true` if the instance should not be reused after a call that ended well.
     pub(crate) fn is_worn(&mut self, reuse: u32, now: Instant) -> bool {
         let left = self.store.data_mut().table.iter_mut().take(MAX_LEFT + 1).count();
         self.uses >= reuse || now.saturating_duration_since(self.born) > MAX_AGE || self.has_grown() || left > MAX_LEFT
+    }
+
+    /// Returns the memory of a stateful agent, compared with what is committed of it.
+    pub(crate) fn memory(&mut self) -> &mut InstanceMemory {
+        &mut self.memory
+    }
+
+    /// Returns `true` once a commit was refused on which its memory builds.
+    pub(in crate::wasm) fn is_broken(&self) -> bool {
+        self.memory.line.is_broken()
     }
 
     /// Returns the number of messages and requests that it has handled.
@@ -215,31 +223,6 @@ impl Instance {
         self.explain(result, time)
     }
 
-    /// Returns the guest's snapshot of at most `max` bytes; `None` if it does not export `snapshot`. The instance can
-    /// be reused after [`NotSaved`], and must be dropped after a fault.
-    pub(crate) async fn save(&mut self, max: u64) -> Result<Option<Result<Bytes, NotSaved>>, Fault> {
-        self.begin_snapshot();
-        let Some(snapshot) = &self.exports.snapshot else { return Ok(None) };
-        let result = bounded(&self.meter, SNAPSHOT_TIME, pin!(snapshot.call_save(&mut self.store))).await;
-        let saved = self.explain_within(result, SNAPSHOT_TIME, SNAPSHOT_TIME)?;
-        Ok(Some(match saved {
-            Ok(saved) if saved.len() as u64 > max => Err(NotSaved::TooLarge { bytes: saved.len() as u64, max }),
-            Ok(saved) => Ok(saved.into()),
-            Err(why) => Err(NotSaved::Refused(why.chars().take(MAX_REASON).collect())),
-        }))
-    }
-
-    /// Passes a snapshot to the guest.
-    pub(crate) async fn restore(&mut self, saved: &[u8]) -> Result<(), Fault> {
-        self.begin_snapshot();
-        let Some(snapshot) = &self.exports.snapshot else { return Ok(()) };
-        // The generated binding takes the bytes by value.
-        let saved = saved.to_vec();
-        let result = bounded(&self.meter, SNAPSHOT_TIME, pin!(snapshot.call_restore(&mut self.store, &saved))).await;
-        let restored = self.explain_within(result, SNAPSHOT_TIME, SNAPSHOT_TIME)?;
-        restored.map_err(|why| Fault::Restore(why.chars().take(MAX_REASON).collect()))
-    }
-
     /// Runs an HTTP request until the guest ends. `sender` gets the head of the response when the guest sets it, with
     /// the effects until then. Later effects are refused.
     pub(in crate::wasm) async fn serve_http<B>(
@@ -293,34 +276,27 @@ impl Instance {
         self.store.data_mut().begin(work);
     }
 
-    /// Prepares a snapshot call, to which the limits of a message do not apply.
-    fn begin_snapshot(&mut self) {
-        let counts_fuel = self.store.data().who.spec.limits.fuel.is_some();
-        self.meter.begin(SNAPSHOT_TIME);
-        arm(&mut self.store, counts_fuel.then_some(u64::MAX));
-        self.store.data_mut().begin(None);
-    }
-
     pub(in crate::wasm) fn explain<T>(
         &self,
         result: Result<wasmtime::Result<T>, Late>,
         time: Duration,
     ) -> Result<T, Fault> {
-        self.explain_within(result, time, self.store.data().who.spec.limits.cpu)
+        let limits = &self.store.data().who.spec.limits;
+        self.explain_within(result, time, (limits.cpu, limits.fuel))
     }
 
-    /// Converts the result of a call with these limits by the clock and on a core.
-    fn explain_within<T>(
+    /// Converts the result of a call with these limits by the clock, on a core and of fuel.
+    pub(in crate::wasm) fn explain_within<T>(
         &self,
         result: Result<wasmtime::Result<T>, Late>,
         time: Duration,
-        cpu: Duration,
+        (cpu, fuel): (Duration, Option<u64>),
     ) -> Result<T, Fault> {
         match result {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 let ctx = self.store.data();
-                let bounds = Bounds { cpu, ..ctx.bounds() };
+                let bounds = Bounds { cpu, fuel, ..ctx.bounds() };
                 Err(fault::of_error(&error, bounds, &self.program.symbols, ctx.stderr.last()))
             }
             Err(_) => Err(Fault::Time { limit: time, diagnostics: self.diagnostics() }),
@@ -351,27 +327,15 @@ fn start_failed(ctx: &Ctx, error: &wasmtime::Error, symbols: &Symbols) -> String
     format!("{}{said}", fault::of_error(error, ctx.bounds(), symbols, words))
 }
 
-/// The reason why a snapshot was not saved, after which the guest goes on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotSaved {
-    /// The guest returned a reason.
-    #[error("it refused to save its memory: {0}")]
-    Refused(String),
-    /// The snapshot exceeds the bound.
-    #[error("it saved {bytes} bytes, more than snapshot.max ({max} bytes)")]
-    TooLarge {
-        /// The size of the snapshot.
-        bytes: u64,
-        /// The bound.
-        max: u64,
-    },
-}
-
 /// The error of a call that exceeded its time limit.
 pub(in crate::wasm) struct Late;
 
 /// Runs a call, measures its CPU time and bounds its time by the clock.
-async fn bounded<F: Future + Unpin>(meter: &Meter, time: Duration, call: F) -> Result<F::Output, Late> {
+pub(in crate::wasm) async fn bounded<F: Future + Unpin>(
+    meter: &Meter,
+    time: Duration,
+    call: F,
+) -> Result<F::Output, Late> {
     let mut call = Metered { meter, future: call };
     // Created when the call has to wait for the first time: most calls end before, and tokio's timer wheel is shared by
     // all threads.
@@ -387,7 +351,7 @@ async fn bounded<F: Future + Unpin>(meter: &Meter, time: Duration, call: F) -> R
 }
 
 /// Sets the deadline to the next tick, and the fuel of one call.
-fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
+pub(in crate::wasm) fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
     // A fresh store has the deadline 0 and would be interrupted at once.
     store.set_epoch_deadline(1);
     if let Some(fuel) = fuel {

@@ -17,6 +17,7 @@ mod messaging;
 mod migration;
 mod outbound;
 mod requests;
+pub(super) mod snapshot;
 pub(super) mod state;
 mod stdio;
 pub(super) mod symbols;

@@ -102,6 +102,7 @@ impl Ctx {
 
     /// Adds to a number without reading it: the sum is made at commit, so that concurrent additions do not conflict.
     pub(in crate::wasm) fn add_unread(&mut self, key: String, by: i64) -> Result<(), StateError> {
+        self.may_write()?;
         let own = self.effects.lock().writes.get(&key).cloned();
         if let Some(own) = own {
             let sum = to(own.filter(|value| value.is_there(clock::now_ms())), by)?;

@@ -40,9 +40,16 @@ impl Ctx {
         Ok(Some(requests::to(found, *by)?))
     }
 
+    /// Refuses a write outside of a message or call: in `save`, `restore` and `check`, which commit nothing.
+    pub(in crate::wasm) fn may_write(&self) -> Result<(), StateError> {
+        let refused = || StateError::Unavailable("no message is being handled".to_owned());
+        self.work.as_ref().map(|_| ()).ok_or_else(refused)
+    }
+
     pub(in crate::wasm) fn write(&mut self, key: String, value: Write) -> Result<(), StateError> {
         // Checked in front of the sizes, so that an invalid key is reported as such however large its value is.
         check_key(&key)?;
+        self.may_write()?;
         let limits = self.limits();
         let most = limits.state_bytes.min(MAX_VALUE);
         if value.as_ref().is_some_and(|value| value.bytes.len() as u64 > most) {

@@ -102,6 +102,11 @@ impl Pool {
         let mut idle = self.idle.lock();
         idle.last().filter(|last| last.since.elapsed() >= age)?;
         let last = idle.pop()?;
+        drop(idle);
+        if !self.has_uses_left(&last.instance) {
+            self.ended();
+            return None;
+        }
         Some(Lease::new(self, (last.instance, last.slot), permit))
     }
 

@@ -205,9 +205,9 @@ impl Pool {
         }
     }
 
-    /// Returns `true` if an instance has not reached its number of calls.
+    /// Returns `true` if an instance has not reached its number of calls, and has a memory that was committed.
     pub(in crate::wasm) fn has_uses_left(&self, instance: &Instance) -> bool {
-        !self.is_evictable() || instance.uses() < self.reuse.load(Ordering::SeqCst)
+        if self.is_evictable() { instance.uses() < self.reuse.load(Ordering::SeqCst) } else { !instance.is_broken() }
     }
 
     /// Records the failure of an instance, after which the next one is started later or never.
@@ -236,7 +236,7 @@ impl Pool {
         let mut instance = Box::new(instance);
         if self.program.summary.kind == Kind::Stateful {
             let restored = match memory {
-                Memory::Saved => match self.environment.host.saved(&self.who.revision) {
+                Memory::Saved => match self.environment.host.saved(&self.who.revision).await {
                     Ok(Some(saved)) => instance.restore(&saved).await,
                     Ok(None) => Ok(()),
                     Err(why) => Err(Fault::Host(format!("what it saved cannot be read: {why}"))),
@@ -276,9 +276,12 @@ impl Pool {
         !self.is_wanted() && !ends && !self.is_worn(instance, instance.ended())
     }
 
-    /// Returns `true` if an instance should be replaced. Never for one with state in its memory.
+    /// Returns `true` if an instance should be replaced. One with state in its memory only if that was not committed.
     fn is_worn(&self, instance: &mut Instance, now: Instant) -> bool {
-        self.is_evictable() && instance.is_worn(self.reuse.load(Ordering::SeqCst), now)
+        if !self.is_evictable() {
+            return instance.is_broken();
+        }
+        instance.is_worn(self.reuse.load(Ordering::SeqCst), now)
     }
 
     /// Takes an instance back after a call, or ends it.

@@ -25,7 +25,9 @@ use caxton_control::desired::{
     BreakerSpec, Grants, InstancesSpec, Limits, MailboxOrder, MailboxSpec, ReloadOptions, Reuse, SnapshotSpec,
 };
 use caxton_control::mailbox::Priority;
+use caxton_control::snapshot::SaveMode;
 use caxton_control::{AgentSpec, Performative, RevisionId};
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
@@ -105,7 +107,7 @@ fn spec() -> AgentSpec {
         build: None,
         capabilities: std::collections::BTreeSet::new(),
         instances: InstancesSpec { min: 0, max: 4, reuse: Reuse::Own(1_000_000), idle: LONG },
-        snapshot: SnapshotSpec { max_bytes: 16 << 20, own: false },
+        snapshot: SnapshotSpec { save: SaveMode::Commit, commit_max_bytes: 64 << 10, max_bytes: 16 << 20, own: false },
         state: Default::default(),
         config: BTreeMap::new(),
         allow: Grants::default(),
@@ -206,8 +208,8 @@ impl GuestHost for World {
         Ok(None)
     }
 
-    fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
-        Ok(self.saved.lock().clone())
+    fn saved<'a>(&'a self, _: &'a RevisionId) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
+        Box::pin(std::future::ready(Ok(self.saved.lock().clone())))
     }
 
     fn log(&self, _: &Identity, level: LogLevel, context: &str, text: &str) {

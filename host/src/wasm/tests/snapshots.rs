@@ -1,9 +1,10 @@
 //! Tests of snapshots of stateful agents: saving, restoring, and their limits.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::guests::{COUNT, Guest};
-use super::{Bench, LONG, call};
+use super::{Bench, HeldLease, LONG, call, call_kept};
 use crate::message::Fault;
 use crate::wasm::NotSaved;
 
@@ -79,4 +80,64 @@ async fn message_limits_do_not_apply_to_snapshots() {
     assert!(matches!(call(&pool).await, Err(Fault::Trap { .. })), "what was saved is not taken up");
     *bench.world.saved.lock() = None;
     assert_eq!(call(&pool).await.unwrap(), [1]);
+}
+
+/// Runs saves in a commit, which may use what a message may, but not less than by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_in_a_commit_has_bounds_of_its_own() {
+    let bench = Bench::new();
+    let (short, cpu) = (Duration::from_millis(40), Duration::from_secs(1));
+    for (turns_of_save, cpu_limit, fuel, expected) in [
+        // Longer than the limits of the message.
+        (100_000_000, short, None, None),
+        (1_000_000, cpu, Some(10_000), None),
+        (u64::MAX, short, None, Some("cpu-exceeded")),
+        (u64::MAX, Duration::from_secs(60), Some(10_000), Some("fuel-exceeded")),
+    ] {
+        let pool = bench
+            .pool(&saves(9, &turns(turns_of_save)), |spec| {
+                (spec.limits.cpu, spec.limits.fuel) = (cpu_limit, fuel);
+            })
+            .await;
+        assert_eq!(call(&pool).await.unwrap(), [1]);
+        let mut lease = pool.lease(Instant::now() + LONG).await.unwrap();
+        let code = lease.instance().save_for_commit(MIB).await.err().map(|fault| fault.code());
+        assert_eq!(code, expected, "{turns_of_save} turns, {cpu_limit:?}, {fuel:?}");
+    }
+}
+
+/// Ends an instance whose memory builds on a commit that was refused, wherever it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_of_a_broken_line_is_not_used_again() {
+    let bench = Bench::new();
+    let pool = bench.pool(&saves(9, ""), |_| {}).await;
+    let line = |lease: &mut crate::wasm::Lease| Arc::clone(&lease.instance().memory().line);
+    // Idle.
+    assert_eq!((call(&pool).await.unwrap(), call(&pool).await.unwrap()), (vec![1], vec![2]));
+    let mut lease = pool.lease_at_rest().await.unwrap();
+    let broken = line(&mut lease);
+    lease.finish(true);
+    broken.break_off();
+    assert_eq!((call(&pool).await.unwrap(), pool.started(), pool.live()), (vec![1], 2, 1));
+    // In use.
+    let mut lease = pool.lease_at_rest().await.unwrap();
+    line(&mut lease).break_off();
+    lease.finish(true);
+    assert_eq!((pool.live(), pool.idle()), (0, 0));
+    // Kept by a worker.
+    let mut kept = HeldLease::default();
+    assert_eq!(call_kept(&pool, &mut kept).await.unwrap(), [1]);
+    let mut lease = kept.take(&pool).unwrap();
+    let broken = line(&mut lease);
+    lease.keep(&mut kept);
+    broken.break_off();
+    assert_eq!(call_kept(&pool, &mut kept).await.unwrap(), [1]);
+    drop(kept);
+    // Asked for its memory.
+    let mut lease = pool.lease_at_rest().await.unwrap();
+    let broken = line(&mut lease);
+    lease.finish(true);
+    broken.break_off();
+    assert!(pool.lease_at_rest().await.is_none());
+    assert_eq!(pool.live(), 0);
 }

@@ -150,12 +150,6 @@ impl Case {
         let setup = Setup::new(BINARY, &self.file(false));
         self.outcomes.iter().for_each(|(name, _)| self.put(setup.folder(), name, "old"));
         let mut host = setup.start();
-        if kill && self.guest == "memoir" {
-            // What was never saved is lost with the host, and then there is nothing that a candidate could refuse.
-            let (code, setup) = host.stop();
-            assert_eq!(code, 0);
-            host = setup.start();
-        }
         let load = Load::new(&host.http, self.outcomes.iter().map(|(name, _)| *name));
         host.until("all have traffic", |_| load.is_flowing().then_some(()));
         if self.occasion == "deploy" {

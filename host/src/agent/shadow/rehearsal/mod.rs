@@ -251,10 +251,16 @@ impl Agent {
         }
     }
 
-    /// Returns the present memory of a stateful revision, which goes on with it afterwards.
+    /// Returns the memory of a stateful revision: what is committed of it, or what it has if that is more.
     async fn live_memory(&self, stable: &Arc<Revision>) -> Result<Option<Bytes>, String> {
         if stable.kind() != Kind::Stateful {
             return Ok(None);
+        }
+        if self.unsaved_messages() == 0 {
+            // All that it has is committed, and it need not be held up.
+            self.until_memory_settles().await;
+            let stored = self.context.store.snapshots().get(self.name.as_str(), stable.id.number)?;
+            return Ok(stored.map(|snapshot| snapshot.data));
         }
         // A lease waits for the end of the message in progress, so that the memory is that between two messages.
         let Some(lease) = stable.pool.lease_at_rest().await else {

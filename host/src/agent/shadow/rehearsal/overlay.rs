@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caxton_control::RevisionId;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::super::sandbox::{check_send, refused_request};
@@ -126,8 +127,8 @@ impl GuestHost for StateOverlay {
         self.directory.timer(agent, timer)
     }
 
-    fn saved(&self, _: &RevisionId) -> Result<Option<Bytes>, String> {
-        Ok(None)
+    fn saved<'a>(&'a self, _: &'a RevisionId) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}

@@ -1,0 +1,97 @@
+//! The memory of an instance of a stateful agent, as far as commits depend on it.
+//!
+//! ```text
+//! message 1 -> save -> commit 1 --.
+//! message 2 -> save -> commit 2 --+--> refused: the line breaks, commit 3 is refused too, the instance ends
+//! message 3 -> save -> commit 3 --'
+//! ```
+//! A handler builds on the memory that the one before it left, whose commit may still be on its way. The commits of an
+//! instance therefore form a line: once one of them is refused, all that follow are.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use ahash::RandomState;
+
+/// The commits that build on the memory of one instance.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryLine {
+    broken: AtomicBool,
+}
+
+impl MemoryLine {
+    /// Returns `true` once a commit was refused on which the instance's memory builds.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
+    }
+
+    /// Marks the memory of the instance as one that never was.
+    pub(crate) fn break_off(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The place of a commit in the line of its instance.
+#[derive(Debug, Clone)]
+pub(crate) struct LinePlace {
+    /// The line.
+    pub(crate) line: Arc<MemoryLine>,
+    /// Set if the memory is committed with it, so that its refusal breaks the line. Otherwise the memory goes on
+    /// without it, as declared.
+    pub(crate) breaks: bool,
+}
+
+/// The memory of an instance, compared with what is committed of it.
+#[derive(Debug)]
+pub(crate) struct InstanceMemory {
+    /// The line of the instance's commits.
+    pub(crate) line: Arc<MemoryLine>,
+    /// The fingerprint of what was saved or restored last; `None` if that was nothing.
+    pub(crate) saved: Option<MemoryHash>,
+    /// The size in bytes of what was saved or restored last.
+    pub(crate) bytes: u64,
+    /// Set as long as every message that the instance has handled has its memory in its commit.
+    pub(crate) in_step: bool,
+}
+
+impl Default for InstanceMemory {
+    fn default() -> Self {
+        Self { line: Arc::default(), saved: None, bytes: 0, in_step: true }
+    }
+}
+
+impl InstanceMemory {
+    /// Notes what was saved or restored.
+    pub(crate) fn note(&mut self, data: &[u8]) {
+        self.saved = Some(MemoryHash::of(data));
+        self.bytes = data.len() as u64;
+    }
+}
+
+/// A fingerprint of a saved memory, of this process only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemoryHash(u64, u64);
+
+/// The hashers of memories. Their keys are random, so that no guest can make two memories of one fingerprint, and two
+/// of them make 128 bits: one equal pair would lose a message's memory.
+static HASHERS: LazyLock<(RandomState, RandomState)> = LazyLock::new(|| (RandomState::new(), RandomState::new()));
+
+impl MemoryHash {
+    /// Returns the fingerprint of a memory.
+    pub(crate) fn of(data: &[u8]) -> Self {
+        Self(HASHERS.0.hash_one(data), HASHERS.1.hash_one(data))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_tell_memories_apart() {
+        assert_eq!(MemoryHash::of(b"one"), MemoryHash::of(b"one"));
+        for (one, other) in [(&b""[..], &b"\0"[..]), (b"ab", b"ba"), (b"one", b"one\0")] {
+            assert_ne!(MemoryHash::of(one), MemoryHash::of(other), "{one:?} {other:?}");
+        }
+    }
+}
