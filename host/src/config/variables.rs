@@ -17,8 +17,17 @@ use super::toml;
 const PREFIX: &str = "CAXTON_";
 
 /// Variables that the command line reads in place of flags.
-const COMMAND_LINE: [&str; 6] =
-    ["CAXTON_ADMIN", "CAXTON_CACHE", "CAXTON_DATA", "CAXTON_TOKEN_FILE", "CAXTON_FILE", "CAXTON_LOG"];
+const COMMAND_LINE: [&str; 9] = [
+    "CAXTON_ADMIN",
+    "CAXTON_CA",
+    "CAXTON_CACHE",
+    "CAXTON_CLIENT_CERT",
+    "CAXTON_CLIENT_KEY",
+    "CAXTON_DATA",
+    "CAXTON_TOKEN_FILE",
+    "CAXTON_FILE",
+    "CAXTON_LOG",
+];
 
 /// A setting from outside of the file.
 #[derive(Debug)]
@@ -124,7 +133,7 @@ fn of_services(names: &[String]) -> Option<String> {
 
 /// Returns `true` for a kind whose value is a table, which no text can express.
 fn is_table(kind: Kind) -> bool {
-    matches!(kind, Kind::Table | Kind::Tables | Kind::Agents)
+    matches!(kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets)
 }
 
 /// Returns `true` for a kind that allows an empty text.
@@ -145,13 +154,13 @@ pub(super) fn setting(path: Vec<String>, text: &str, source: Source) -> Setting 
 /// Returns `true` if the kind only allows text.
 fn takes_text(kind: Kind) -> bool {
     match kind {
-        Kind::Text | Kind::Time { .. } | Kind::Word { .. } | Kind::Address { .. } | Kind::Route => true,
+        Kind::Text | Kind::Time { .. } | Kind::Word { .. } | Kind::Address | Kind::Route => true,
         Kind::AnyText | Kind::ContentType | Kind::Cron | Kind::Timezone | Kind::SaveMode => true,
         // Meant for the map's entries. For the map itself no text is valid either way.
         Kind::TextMap => true,
         // These allow both, and a percentage does not parse as another type of TOML.
         Kind::Percent { .. } | Kind::Batch | Kind::CanarySteps | Kind::Weights | Kind::Versions => false,
-        Kind::Table | Kind::Tables | Kind::Agents | Kind::Integer { .. } | Kind::Size { .. } => false,
+        Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Integer { .. } | Kind::Size { .. } => false,
         Kind::Number { .. } | Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Unimplemented => false,
     }
 }

@@ -12,6 +12,7 @@ use caxton_control::rollout::Ledger;
 use caxton_control::{AgentName, Desired};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::certificates::ListenerCertificate;
 use super::component_archive::ComponentArchive;
 use super::component_files::ComponentFiles;
 use super::declaration_file::{DeclarationFile, DeclarationSource};
@@ -29,6 +30,7 @@ use crate::config::Loaded;
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
 use crate::directory::routes::Routes;
+use crate::secrets::{SecretError, Secrets};
 use crate::wasm::Runtime;
 
 /// The capacity of the channel of task reports: several passes of a host that starts ten thousand agents at once.
@@ -61,6 +63,10 @@ pub(crate) struct Reconciler {
     // Kept beside the declaration in force, to tell which changes need a restart.
     pub(super) started_with: Desired,
     pub(super) http: Arc<ArcSwap<HttpSpec>>,
+    pub(super) certificates: Vec<ListenerCertificate>,
+    pub(super) secrets: Arc<Secrets>,
+    /// The secrets that could not be read at the last look.
+    pub(super) refused_secrets: Vec<SecretError>,
     pub(super) file_errors: Vec<FileError>,
     pub(super) files: ComponentFiles,
     pub(super) declaration: DeclarationFile,
@@ -105,6 +111,10 @@ pub(crate) struct ReconcilerSetup {
     pub(crate) declared: Loaded,
     /// The settings of the agents' listener that apply in place. The reconciler stores changed ones here.
     pub(crate) http: Arc<ArcSwap<HttpSpec>>,
+    /// The certificates of the listeners with TLS.
+    pub(crate) certificates: Vec<ListenerCertificate>,
+    /// The secrets, read for the first time.
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) wakes: mpsc::Receiver<Wake>,
     /// Receives the host's readiness.
@@ -140,6 +150,9 @@ impl Reconciler {
             started_with: setup.declared.desired.clone(),
             declared: setup.declared,
             http: setup.http,
+            certificates: setup.certificates,
+            secrets: setup.secrets,
+            refused_secrets: Vec::new(),
             file_errors: Vec::new(),
             files: ComponentFiles::new(setup.writing),
             declaration: DeclarationFile::default(),

@@ -14,9 +14,11 @@
 //!
 //! 10 is of moves between machines, which this program does not have.
 
+mod admin_tls;
 mod agents;
 mod api;
 mod applications;
+mod authority;
 mod builds;
 mod capability_routing;
 mod clock_changes;
@@ -61,6 +63,7 @@ mod rollout_events;
 mod rollout_matrix;
 mod rollouts;
 mod saga;
+mod secrets;
 mod shadowing;
 mod snapshots;
 mod startup;
@@ -70,6 +73,7 @@ mod store;
 mod systemd;
 mod task_failures;
 mod timers;
+mod tls;
 mod undo_rehearsals;
 mod wasi_http;
 

@@ -4,6 +4,7 @@ use super::node::Source;
 use crate::cron::CronError;
 use crate::names::NameError;
 use crate::route::RouteError;
+use crate::secret::SecretTextError;
 use crate::snapshot::SaveModeError;
 use crate::template::TemplateError;
 use crate::units::UnitError;
@@ -194,8 +195,8 @@ pub enum ConfigError {
         /// The text.
         given: String,
     },
-    /// An address that other machines can reach, for a listener where that is unsafe.
-    #[error("`{given}` is reached from other machines, which needs TLS, and TLS is not implemented yet")]
+    /// An address that other machines can reach, for a listener where that needs TLS.
+    #[error("`{given}` is reached from other machines, and without TLS everybody on the way could read the token")]
     NotLoopback {
         /// The value.
         at: Location,
@@ -306,11 +307,77 @@ pub enum ConfigError {
         /// The text.
         given: String,
     },
+    /// A text that is not a host name.
+    #[error("`{given}` is not a host name")]
+    BadHostName {
+        /// The value.
+        at: Location,
+        /// The text.
+        given: String,
+    },
+    /// A file that a setting names and that cannot be used, such as a certificate.
+    #[error("`{file}` {reason}")]
+    UnusableFile {
+        /// The setting.
+        at: Location,
+        /// The path as written.
+        file: String,
+        /// The reason, which follows the path in a sentence.
+        reason: String,
+        /// The remedy.
+        help: String,
+    },
     /// Credentials for all origins, which browsers never send.
     #[error("credentials are for origins that are named, and `origins` has `*`")]
     CredentialsForAll {
         /// The setting.
         at: Location,
+    },
+    /// A text that cannot be the name of a secret.
+    #[error("`{given}` cannot be the name of a secret")]
+    BadSecretName {
+        /// The name.
+        at: Location,
+        /// The text.
+        given: String,
+    },
+    /// A secret without a source, or with several.
+    #[error("{}", match given[..] { [] => "has no source".to_owned(), _ => format!("has {} sources: `{}`", given.len(), given.join("`, `")) })]
+    SecretSource {
+        /// The secret.
+        at: Location,
+        /// The sources that it has.
+        given: Vec<&'static str>,
+    },
+    /// A text that refers to secrets in a wrong way.
+    #[error("{reason}")]
+    BadSecretText {
+        /// The value.
+        at: Location,
+        /// The reason.
+        reason: SecretTextError,
+    },
+    /// A reference to a secret that is not declared.
+    #[error("there is no secret `{name}`")]
+    UnknownSecret {
+        /// The reference.
+        at: Location,
+        /// The name.
+        name: String,
+        /// The secret that was probably meant.
+        suggestion: Option<String>,
+    },
+    /// A secret without a value.
+    #[error("the secret `{name}` has no value: {reason}")]
+    UnusableSecret {
+        /// The setting.
+        at: Location,
+        /// The name.
+        name: String,
+        /// The reason.
+        reason: String,
+        /// The remedy.
+        help: String,
     },
     /// A repeated element of a list.
     #[error("`{given}` is listed twice")]
@@ -373,77 +440,4 @@ pub enum ConfigError {
         /// The capability that was probably meant.
         suggestion: Option<String>,
     },
-}
-
-// A macro, so that an added variant without a code does not compile.
-/// Implements the methods that need the code and the `at` of every variant.
-macro_rules! by_variant {
-    ($($variant:ident $code:literal,)*) => {
-        impl ConfigError {
-            /// The codes of all errors; each has a file in `host/control/tests/config/bad`.
-            pub const CODES: &[&'static str] = &[$($code,)*];
-
-            /// Returns the error's stable name for programs.
-            pub fn code(&self) -> &'static str {
-                match self { $(Self::$variant { .. } => $code,)* }
-            }
-
-            /// Returns the setting that the error is about.
-            pub fn at(&self) -> &Location {
-                match self { $(Self::$variant { at, .. } => at,)* }
-            }
-        }
-    };
-}
-
-// The codes are served and documented: a variant may be renamed, its code may not.
-by_variant! {
-    MissingFile "missing-file",
-    UnreadableFile "unreadable-file",
-    Syntax "syntax",
-    DuplicateKey "duplicate-key",
-    UnknownVariable "unknown-variable",
-    UnknownKey "unknown-key",
-    NotImplemented "not-implemented",
-    Missing "missing-key",
-    WrongType "wrong-type",
-    Empty "empty",
-    BadSize "bad-size",
-    BadDuration "bad-duration",
-    OutOfBounds "out-of-bounds",
-    UnknownFormat "unknown-format",
-    UnknownWord "unknown-word",
-    BadAddress "bad-address",
-    NotLoopback "not-loopback",
-    BadName "bad-name",
-    BadVariableName "bad-variable-name",
-    BadRoute "bad-route",
-    BadConversation "bad-conversation",
-    BadSaveMode "bad-save-mode",
-    BadCron "bad-cron",
-    UnknownTimezone "unknown-timezone",
-    BadContentType "bad-content-type",
-    UnknownMethod "unknown-method",
-    BadOrigin "bad-origin",
-    BadHeaderName "bad-header-name",
-    CredentialsForAll "credentials-for-all",
-    Repeated "repeated",
-    MinAboveMax "min-above-max",
-    OtherStrategy "other-strategy",
-    RouteClash "route-clash",
-    UnknownAgent "unknown-agent",
-    UnknownCapability "unknown-capability",
-}
-
-impl ConfigError {
-    /// Returns a second place that belongs to the error, with a label for it.
-    pub fn related(&self) -> Option<(&Source, &'static str)> {
-        match self {
-            Self::DuplicateKey { first: Some(first), .. } => Some((first, "first set here")),
-            Self::Repeated { first, .. } => Some((first, "first listed here")),
-            Self::MinAboveMax { other, .. } => Some((other, "against this")),
-            Self::RouteClash { clash, .. } => Some((&clash.other, "the other route")),
-            _ => None,
-        }
-    }
 }

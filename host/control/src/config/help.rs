@@ -42,11 +42,7 @@ impl ConfigError {
                 "write `caxton = 1`, or use a version of Caxton that reads this file".to_owned()
             }
             Self::UnknownWord { known, suggestion, .. } => one_of("it is one of", known, suggestion.as_deref()),
-            Self::BadAddress { .. } => {
-                "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"; port 0 lets the system choose"
-                    .to_owned()
-            }
-            Self::NotLoopback { .. } => "use an address of this machine's own, such as \"127.0.0.1:8081\"".to_owned(),
+            Self::BadAddress { .. } | Self::NotLoopback { .. } | Self::BadHostName { .. } => address_help(self),
             Self::BadName { reason, .. } => reason.to_string(),
             Self::BadVariableName { .. } => "letters, digits and `_`, no digit first, such as \"LANG\"".to_owned(),
             Self::BadRoute { .. } => "such as \"/tickets\", \"/tickets/{id}\" or \"/files/{*rest}\"".to_owned(),
@@ -67,6 +63,11 @@ impl ConfigError {
                 "methods are written in upper case, such as \"GET\" or \"POST\"".to_owned()
             }
             Self::BadOrigin { .. } | Self::BadHeaderName { .. } | Self::CredentialsForAll { .. } => cors_help(self),
+            Self::UnusableFile { help, .. } | Self::UnusableSecret { help, .. } => help.clone(),
+            Self::BadSecretName { .. }
+            | Self::SecretSource { .. }
+            | Self::BadSecretText { .. }
+            | Self::UnknownSecret { .. } => secret_help(self),
             Self::Repeated { .. } => "remove one of the two".to_owned(),
             Self::MinAboveMax { low, high, .. } => format!("raise {} or lower {}", name(high), name(low)),
             Self::OtherStrategy { at, belongs, .. } => strategy_help(&at.key, belongs),
@@ -87,6 +88,35 @@ fn size_help(given: &str) -> String {
         || "a whole number with B, KB, KiB, MB, MiB, GB or GiB, such as \"64MiB\", or a number of bytes".to_owned(),
         |guess| did_you_mean(&guess),
     )
+}
+
+/// Returns the remedy for a wrong address or name of a listener.
+fn address_help(error: &ConfigError) -> String {
+    let help = match error {
+        ConfigError::NotLoopback { .. } => {
+            "add `[admin.tls]` with `cert` and `key`, or use an address of this machine's own, such as \"127.0.0.1:8081\""
+        }
+        ConfigError::BadHostName { .. } => {
+            "the name alone in lower case, such as \"agents.example.com\", \"*.example.com\" for all names below it, or an IP address"
+        }
+        _ => "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"; port 0 lets the system choose",
+    };
+    help.to_owned()
+}
+
+/// Returns the remedy for a wrong secret, or a wrong reference to one.
+fn secret_help(error: &ConfigError) -> String {
+    match error {
+        ConfigError::BadSecretName { .. } => "letters, digits, `_`, `-` and `.`, such as \"openai\"".to_owned(),
+        ConfigError::SecretSource { .. } => {
+            "one of `env`, `file` and `command`, such as `{ env = \"OPENAI_API_KEY\" }`".to_owned()
+        }
+        ConfigError::UnknownSecret { suggestion: Some(name), .. } => did_you_mean(&format!("${{secret:{name}}}")),
+        ConfigError::UnknownSecret { name, .. } => {
+            format!("declare it in `[secrets]`, such as `{name} = {{ file = \"…\" }}`, or name a `folder` that has it")
+        }
+        _ => "`${secret:NAME}` is the value of a secret; a literal `${` is written `$${`".to_owned(),
+    }
 }
 
 /// Returns the remedy for a wrong part of `http.cors`.

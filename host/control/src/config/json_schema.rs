@@ -69,6 +69,7 @@ fn property(field: &Field) -> Value {
             "propertyNames": { "pattern": NAME },
             "additionalProperties": { "$ref": "#/$defs/agent" },
         }),
+        Kind::Secrets => secrets(&field.fields),
         _ => scalar(key),
     };
     if let Value::Object(schema) = &mut schema {
@@ -90,6 +91,23 @@ fn property(field: &Field) -> Value {
     schema
 }
 
+/// Returns the schema of the secrets: each has one source, and one key is the folder.
+fn secrets(fields: &Fields) -> Value {
+    let sources: Map<String, Value> = fields
+        .values()
+        .filter(|field| field.name != "folder")
+        .map(|field| (field.name.to_owned(), property(field)))
+        .collect();
+    json!({
+        "type": "object",
+        "properties": { "folder": property(&fields["folder"]) },
+        "propertyNames": { "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$" },
+        "additionalProperties": {
+            "type": "object", "properties": sources, "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
+        },
+    })
+}
+
 /// Returns the schema of a value.
 fn scalar(key: &Key) -> Value {
     match key.kind {
@@ -109,7 +127,7 @@ fn scalar(key: &Key) -> Value {
         Kind::Timezone => json!({ "type": "string", "pattern": "^[A-Z]" }),
         Kind::Format => json!({ "const": 1 }),
         Kind::Word { known, .. } => json!({ "enum": known }),
-        Kind::Address { .. } => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),
+        Kind::Address => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),
         Kind::Route => json!({ "type": "string", "pattern": "^/" }),
         Kind::List(item) => json!({ "type": "array", "uniqueItems": true, "items": element(item) }),
         Kind::TextMap => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
@@ -129,7 +147,7 @@ fn scalar(key: &Key) -> Value {
         Kind::Versions => json!({
             "type": "array", "uniqueItems": true, "items": { "type": "integer", "minimum": 0, "maximum": MAX_VERSION },
         }),
-        Kind::Table | Kind::Tables | Kind::Agents | Kind::Unimplemented => json!({}),
+        Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Unimplemented => json!({}),
     }
 }
 
@@ -142,6 +160,7 @@ fn element(item: ItemKind) -> Value {
         ItemKind::Variable => json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" }),
         ItemKind::Method => json!({ "enum": METHODS }),
         ItemKind::Origin => json!({ "type": "string", "pattern": "^(\\*|[a-z][a-z0-9+.-]*://[^/?#@ ]+)$" }),
+        ItemKind::HostName => json!({ "type": "string", "pattern": "^(\\*\\.)?[a-z0-9:._-]+$" }),
         ItemKind::Header => json!({ "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" }),
     }
 }

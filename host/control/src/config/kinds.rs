@@ -27,6 +27,8 @@ pub enum Kind {
     Tables,
     /// A table of such tables by agent name.
     Agents,
+    /// The table of secrets by name, with `folder` among them.
+    Secrets,
     /// A whole number.
     Integer {
         /// The lower bound.
@@ -77,10 +79,7 @@ pub enum Kind {
         later: &'static [&'static str],
     },
     /// An IP address with a port.
-    Address {
-        /// Set if only this machine may reach it.
-        loopback: bool,
-    },
+    Address,
     /// A path with parameters.
     Route,
     /// A list without repetition.
@@ -125,6 +124,8 @@ pub enum ItemKind {
     Origin,
     /// The name of a header, or `*` for all.
     Header,
+    /// A host name, a domain with all names below it, or an IP address.
+    HostName,
 }
 
 /// The value of a key that is not set.
@@ -196,7 +197,7 @@ impl Kind {
     /// Returns the accepted values for a sentence such as "expected a size, found a list".
     pub fn describe(&self) -> String {
         let text = match self {
-            Self::Table | Self::Agents | Self::TextMap => "a table",
+            Self::Table | Self::Agents | Self::Secrets | Self::TextMap => "a table",
             Self::Tables => "a list of tables",
             Self::Integer { .. } | Self::Format => "a whole number",
             Self::Size { .. } => "a size",
@@ -208,7 +209,7 @@ impl Kind {
             Self::Cron => "a cron",
             Self::Timezone => "a time zone",
             Self::Word { .. } => "a word",
-            Self::Address { .. } => "an address",
+            Self::Address => "an address",
             Self::Route => "a route",
             Self::List(item) => return format!("a list of {}", item.plural()),
             Self::Percent { .. } => "a percentage",
@@ -233,6 +234,7 @@ impl ItemKind {
             Self::Method => "a method",
             Self::Origin => "an origin",
             Self::Header => "the name of a header",
+            Self::HostName => "a host name",
         }
     }
 
@@ -246,6 +248,7 @@ impl ItemKind {
             Self::Method => "methods",
             Self::Origin => "origins",
             Self::Header => "names of headers",
+            Self::HostName => "host names",
         }
     }
 
@@ -259,6 +262,7 @@ impl ItemKind {
             Self::Method => "POST",
             Self::Origin => "https://app.example",
             Self::Header => "content-type",
+            Self::HostName => "agents.example.com",
         }
     }
 }

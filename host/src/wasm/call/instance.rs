@@ -24,12 +24,14 @@ use crate::message::{
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::ctx::{Ctx, Environment, HttpAnswering};
 use crate::wasm::call::fault::{self, Bounds, CpuExhausted};
+use crate::wasm::call::guest_config::GuestConfig;
 use crate::wasm::call::outbound::Outbound;
 use crate::wasm::call::stdio::LineLog;
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::program::Program;
 use crate::wasm::convert;
 use crate::wasm::http::caller::BodyError;
+use crate::wasm::http::over_tls::OverTls;
 use crate::wasm::http::response_progress::ResponseProgress;
 use crate::wasm::limits::{MemoryBound, Meter, Metered, give_way};
 
@@ -45,8 +47,6 @@ const MAX_RESOURCES: usize = 1_024;
 const MAX_LEFT: usize = 16;
 /// The number of random bytes that a guest may request at once.
 const MAX_RANDOM: u64 = 64 << 10;
-/// The scheme of every request: TLS is terminated in front of the host.
-const SCHEME: Scheme = Scheme::Http;
 /// The age from which an instance is not reused, which bounds leaks of a guest.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
@@ -212,6 +212,7 @@ impl Instance {
         {
             failure.reason.push_str(&RefusedMemory(limit).to_string());
         }
+        failure.reason = self.store.data().config.mask(&failure.reason).into_owned();
         failure
     }
 
@@ -243,7 +244,8 @@ impl Instance {
         let head = *request.method() == http::Method::HEAD;
         let status = Arc::<AtomicU16>::default();
         self.store.data_mut().answer = HttpAnswering { head, status: Arc::clone(&status) };
-        let request = self.store.data_mut().http().new_incoming_request(SCHEME, request).map_err(host)?;
+        let scheme = if request.extensions().get::<OverTls>().is_some() { Scheme::Https } else { Scheme::Http };
+        let request = self.store.data_mut().http().new_incoming_request(scheme, request).map_err(host)?;
         let effects = Arc::clone(&self.store.data().effects);
         let answered = self.store.data().answered.clone();
         let outparam = self
@@ -360,13 +362,13 @@ pub(in crate::wasm) fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
 }
 
 fn context(environment: &Environment, meter: &Arc<Meter>) -> Ctx {
-    let Environment { who, host, denials, slots } = environment;
-    let stderr = LineLog::new(who, host, LogLevel::Warn, "stderr");
+    let Environment { who, host, denials, slots, secrets } = environment;
+    let stderr = LineLog::new(who, host, secrets, LogLevel::Warn, "stderr");
     let mut wasi = WasiCtxBuilder::new();
     wasi.max_random_size(MAX_RANDOM)
         .allow_tcp(false)
         .allow_udp(false)
-        .stdout(LineLog::new(who, host, LogLevel::Info, "stdout"))
+        .stdout(LineLog::new(who, host, secrets, LogLevel::Info, "stdout"))
         .stderr(stderr.clone());
     for name in &who.spec.allow.env {
         // A variable that the host does not have is left out, and `denied` reports it.
@@ -392,6 +394,7 @@ fn context(environment: &Environment, meter: &Arc<Meter>) -> Ctx {
         denials: Arc::clone(denials),
         answer: HttpAnswering::default(),
         answered: ResponseProgress::default(),
+        config: GuestConfig::new(secrets.as_ref()),
         stderr,
     }
 }

@@ -17,8 +17,6 @@ const LEAST_CPU: Duration = Duration::from_secs(1);
 const LEAST_TIME: Duration = Duration::from_secs(10);
 /// The least fuel of a save in a commit: about a second on a core.
 const LEAST_FUEL: u64 = 1_000_000_000;
-/// The longest reason for a failed snapshot, in characters.
-const MAX_REASON: usize = 1_000;
 
 /// The limits of a call that saves or restores.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +63,7 @@ impl Instance {
         Ok(Some(match saved {
             Ok(saved) if saved.len() as u64 > max => Err(NotSaved::TooLarge { bytes: saved.len() as u64, max }),
             Ok(saved) => Ok(saved.into()),
-            Err(why) => Err(NotSaved::Refused(why.chars().take(MAX_REASON).collect())),
+            Err(why) => Err(NotSaved::Refused(self.store.data().config.shortened(&why))),
         }))
     }
 
@@ -78,7 +76,7 @@ impl Instance {
         let copied = saved.to_vec();
         let result = bounded(&self.meter, limits.time, pin!(snapshot.call_restore(&mut self.store, &copied))).await;
         let restored = self.explain_within(result, limits.time, (limits.cpu, Some(limits.fuel)))?;
-        restored.map_err(|why| Fault::Restore(why.chars().take(MAX_REASON).collect()))?;
+        restored.map_err(|why| Fault::Restore(self.store.data().config.shortened(&why)))?;
         self.memory().note(saved);
         Ok(())
     }
