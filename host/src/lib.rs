@@ -1,5 +1,6 @@
 //! A host for agents: WebAssembly components with a mailbox and state, declared in one file.
 
+mod access;
 mod admin;
 mod agent;
 mod api_types;

@@ -19,6 +19,7 @@ use crate::message::{Fault, Outcome};
 const REQUEST_CODES: &[Meaning] = &[
     meaning("bad-request", 400, false, "the request is malformed"),
     meaning("body-broken", 400, false, "the body could not be read to its end"),
+    meaning("unauthorised", 401, false, "the route needs a credential that the request does not have"),
     meaning("no-route", 404, false, "no agent is called by this path"),
     meaning(
         "unknown-message",
@@ -29,6 +30,8 @@ const REQUEST_CODES: &[Meaning] = &[
     meaning("wrong-host", 421, false, "requests for this host name are not served here"),
     meaning("wrong-method", 405, false, "the path takes other methods"),
     meaning("body-stalled", 408, true, "nothing more of the body came in time"),
+    meaning("too-many-requests", 429, true, "too many requests came from this caller"),
+    meaning("keys-unavailable", 503, true, "the host cannot check callers of this route at present"),
     meaning("bad-status", 502, false, "the agent's reply asks for an invalid status"),
 ];
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::access::{RouteAuth, RouteRate};
 use crate::backoff::Backoff;
 use crate::cors::Cors;
 use crate::format::StateFormat;
@@ -120,6 +121,8 @@ pub struct AdminSpec {
     /// TLS at the listener; `None` for plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
+    /// The most bytes of the audit log.
+    pub audit_max_bytes: u64,
 }
 
 /// The table `[probes]`: a listener for probes and metrics only.
@@ -412,6 +415,12 @@ pub struct RouteSpec {
     /// Set if `http.cors` applies to the route; by default it applies to message agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<bool>,
+    /// The credentials of which a caller needs one; `None` lets everybody call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RouteAuth>,
+    /// The rate of each caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RouteRate>,
     /// The template for the conversation of a request; without one the request names it, or gets one of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation: Option<crate::template::Template>,

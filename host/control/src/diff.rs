@@ -79,9 +79,16 @@ fn agent(spec: &AgentSpec, kind: ChangeKind, details: Vec<String>) -> Declaratio
 }
 
 /// The host's settings that apply at its next start; all others apply at once.
-// Listeners, the open store and the pool of instances are in use until the host ends.
-const RESTART_KEYS: [&str; 6] =
-    ["http.listen", "admin.listen", "probes.listen", "store.path", "store.durability", "host.instances"];
+// Listeners, the open store, the audit log and the pool of instances are in use until the host ends.
+const RESTART_KEYS: [&str; 7] = [
+    "http.listen",
+    "admin.listen",
+    "admin.audit-max",
+    "probes.listen",
+    "store.path",
+    "store.durability",
+    "host.instances",
+];
 
 /// Compares the host's own settings.
 fn host(old: &Desired, new: &Desired) -> Vec<DeclarationChange> {

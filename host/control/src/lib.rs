@@ -9,6 +9,7 @@
 //! observed state ----------------------> Actual ----'
 //! ```
 
+pub mod access;
 pub mod backoff;
 pub mod breaker;
 pub mod config;

@@ -92,6 +92,11 @@ name! {
     Capability
 }
 
+name! {
+    /// The name of a token, by which the host's records tell who acted.
+    TokenName
+}
+
 /// The prefix that tells a capability from an agent where a receiver is written.
 pub const CAPABILITY_PREFIX: &str = "cap:";
 

@@ -62,7 +62,7 @@ fn base() -> Node {
         "admin": { "tls": { "cert": "cert.pem", "key": "key.pem" } },
         "agents": { "triage": {
             "component": "triage.wasm", "build": { "command": "make" }, "capabilities": ["other"],
-            "http": [{ "route": "/a" }], "schedule": [{ "cron": "0 0 * * *" }],
+            "http": [{ "route": "/a", "auth": { "jwt": { "jwks": "k", "issuer": "i", "audience": "a" } } }], "schedule": [{ "cron": "0 0 * * *" }],
         } },
     }))
 }
@@ -91,6 +91,8 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::List(ItemKind::Method) => json!(["PUT"]),
         Kind::List(ItemKind::Origin) => json!(["https://another.example"]),
         Kind::List(_) => json!(["another"]),
+        _ if key.path == "agents.NAME.http.auth.hmac" => json!({ "shop": "env:SHOP_KEY" }),
+        Kind::Rate => json!("7/m"),
         Kind::TextMap => json!({ "a": "b" }),
         Kind::Percent { least, .. } => json!(format!("{least}%")),
         Kind::Batch => json!("33%"),

@@ -2,17 +2,25 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use caxton_control::access::rate::{Rate, RateTable};
+use caxton_control::access::{MAX_TOKENS, TokenName};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::rate::RequestRate;
-use super::token::{Token, TokenError, load_or_make};
+use crate::access::Access;
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
 use crate::reconcile::handle::ReconcilerHandle;
 use crate::telemetry::metrics::Metrics;
+
+/// Requests per second that each token may make on average. Far above what operators and dashboards need: it stops a
+/// script in a loop from starving the agents.
+pub(super) const RATE: u32 = 1_000;
+/// Requests that each token may make at once.
+const BURST: u32 = 2_000;
 
 /// The parts of the host that handlers use.
 pub(crate) struct AdminState {
@@ -21,7 +29,7 @@ pub(crate) struct AdminState {
     pub(super) directory: Arc<HostDirectory>,
     pub(super) metrics: Metrics,
     pub(super) data: PathBuf,
-    pub(super) token: Token,
+    pub(crate) access: Arc<Access>,
     /// Allows one backup or check of the store at a time: each backup takes as much space as the store.
     pub(super) copying: Arc<Semaphore>,
     /// Allows one rehearsal at a time: its component is in memory.
@@ -29,23 +37,24 @@ pub(crate) struct AdminState {
 }
 
 impl AdminState {
-    /// Collects the parts. Creates the token in the data folder at the first start.
+    /// Collects the parts.
     pub(crate) fn new(
         reconciler: ReconcilerHandle,
         directory: Arc<HostDirectory>,
         metrics: Metrics,
+        access: Arc<Access>,
         data: &Path,
-    ) -> Result<Self, TokenError> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             reconciler,
             context: Arc::clone(&directory.context),
             directory,
             metrics,
             data: data.to_owned(),
-            token: load_or_make(data)?,
+            access,
             copying: Arc::new(Semaphore::new(1)),
             rehearsing: Arc::new(Semaphore::new(1)),
-        })
+        }
     }
 }
 
@@ -56,7 +65,9 @@ pub(crate) struct Api(pub(super) Arc<ApiParts>);
 /// The parts of [`Api`], behind one pointer: axum clones the state for each request.
 pub(super) struct ApiParts {
     state: AdminState,
-    pub(super) rate: RequestRate,
+    /// The rate of requests by token, so that one that is used in a loop leaves the others theirs.
+    // Locked for a look-up.
+    rates: Mutex<RateTable<TokenName>>,
     /// Ends streams of events and logs when the host stops.
     stop: CancellationToken,
 }
@@ -64,12 +75,14 @@ pub(super) struct ApiParts {
 impl Api {
     /// Creates the API of a host that stops when `stop` is cancelled.
     pub(crate) fn new(state: AdminState, stop: CancellationToken) -> Self {
-        Self(Arc::new(ApiParts { state, rate: RequestRate::default(), stop }))
+        let rate = Rate::new(RATE, Duration::from_secs(1)).with_burst(BURST);
+        Self(Arc::new(ApiParts { state, rates: Mutex::new(RateTable::new(rate, MAX_TOKENS)), stop }))
     }
 
-    /// Takes a request out of the rate, or returns the time until there is one.
-    pub(super) fn take_request(&self) -> Result<(), Duration> {
-        self.0.rate.take(Instant::now())
+    /// Takes a request out of the rate of a token, or returns the time until there is one. `now` is
+    /// [`Access::now`](crate::access::Access::now).
+    pub(super) fn take_request(&self, token: &TokenName, now: Duration) -> Result<(), Duration> {
+        self.0.rates.lock().take(token.clone(), now)
     }
 
     /// Returns the token that is cancelled when the host stops, which ends streams of events and logs.

@@ -1,30 +1,61 @@
-//! Access control: the trace of a request, its host name, its token, and its rate.
+//! Access control: the trace of a request, its host name, its token, its rate, the role of its token, and the record of
+//! what it did.
 
 use std::fmt;
 use std::net::IpAddr;
 
-use axum::extract::{Request, State};
+use axum::Extension;
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::header::{AUTHORIZATION, HOST, USER_AGENT};
+use caxton_control::access::{AuditEntry, AuditRequest, Role, TokenName, cut_target, role_of};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, HeaderValue, REFERRER_POLICY, USER_AGENT,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderMap, Method, StatusCode, Uri};
 
-use super::api::Api;
+use super::api::{Api, RATE};
 use super::problem;
-use super::rate::RATE;
+use crate::access::{AccessRefusal, AuditLog, Identity, bearer_token};
 use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
 
 /// The start of the `user-agent` of the command line.
 pub(crate) const CLI_AGENT: &str = "caxton-cli";
 
-/// The identity of a caller, for the event log and as the sender of messages.
+/// Headers of all responses, for a browser that is led here: nothing is shown in a frame, run, guessed to be of another
+/// type, read by another site, or kept.
+const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (REFERRER_POLICY, "no-referrer"),
+    (CACHE_CONTROL, "no-store"),
+];
+
+/// The address of the client of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// The identity of a caller, for the event log and as the sender of messages: `api:` or `cli:`, and the name of its
+/// token.
 #[derive(Debug, Clone)]
-pub(super) struct Caller(String);
+pub(super) struct Caller {
+    way: &'static str,
+    identity: Identity,
+}
+
+impl Caller {
+    /// Returns the name of the token.
+    pub(super) fn name(&self) -> &TokenName {
+        &self.identity.name
+    }
+}
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        write!(f, "{}:{}", self.way, self.identity.name)
     }
 }
 
@@ -36,7 +67,11 @@ pub(super) async fn enter(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(trace.clone());
     let response = next.run(request).await;
     tracing::debug!(method = %asked.0, path = asked.1, status = response.status().as_u16(), trace = trace.id());
-    problem::write(response, &trace)
+    let mut response = problem::write(response, &trace);
+    for (name, value) in SECURITY_HEADERS {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Passes requests whose host name is one of this machine.
@@ -69,25 +104,145 @@ fn host_is_ours(headers: &HeaderMap, uri: &Uri) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Passes requests with the token, within the rate.
+/// Passes requests with a token, within its rate.
 pub(super) async fn authorise(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, Problem> {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.split_once(' '));
-    // The scheme is case-insensitive (RFC 9110, section 11.1).
-    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
-    // Before the rate: requests without the token must not use up that of the operator.
-    if !given.is_some_and(|given| api.token.is(given)) {
-        return Err(problem::unauthorised());
-    }
-    api.take_request().map_err(|wait| {
-        let detail = format!("more than {RATE} requests in a second; wait a moment");
+    // Before the rate: requests without a token must not use up that of an operator.
+    let identity = match api.access.identify(bearer(request.headers()), peer(&request)) {
+        Ok(identity) => identity,
+        Err(refusal) => {
+            let problem = refused(&refusal);
+            // A reader without a token is a probe or a browser, and would only fill the log.
+            if refusal != AccessRefusal::Missing || changes(request.method()) {
+                let by = if let AccessRefusal::Expired(name) = refusal { Some(name) } else { None };
+                record_refused(&api, by, &problem, peer(&request), describe(&request)).await;
+            }
+            return Err(problem);
+        }
+    };
+    api.take_request(&identity.name, api.access.now()).map_err(|wait| {
+        let detail = format!("more than {RATE} requests in a second with the token `{}`; wait a moment", identity.name);
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail).with_retry_after(wait)
     })?;
     // Part of the name of the caller only: nothing is allowed because of it.
     let cli = request.headers().get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(CLI_AGENT.as_bytes()));
-    let way = if cli { "cli" } else { "api" };
-    request.extensions_mut().insert(Caller(format!("{way}:{}", api.token.fingerprint())));
+    request.extensions_mut().insert(Caller { way: if cli { "cli" } else { "api" }, identity });
     Ok(next.run(request).await)
+}
+
+/// Returns the token of a request.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    bearer_token(headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok())?)
+}
+
+/// Returns the problem of a caller that is turned away.
+fn refused(refusal: &AccessRefusal) -> Problem {
+    match refusal {
+        AccessRefusal::Missing | AccessRefusal::Wrong => problem::unauthorised(
+            "the token is missing or wrong; that of this machine is in the file `token` of the data folder, and `caxton token make` makes others; it goes into the header `Authorization: Bearer TOKEN`",
+        ),
+        AccessRefusal::Expired(name) => {
+            problem::unauthorised(format!("the token `{name}` has expired; `caxton token rotate {name}` makes another"))
+        }
+        AccessRefusal::TooMany(wait) => {
+            let detail = "too many wrong tokens came from this address; wait a moment";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail).with_retry_after(*wait)
+        }
+    }
+}
+
+/// Passes requests whose token has the role that the route needs, and records those that may change something. A layer of
+/// each route, so that it runs only for methods that the path takes: others are answered with 405, whatever the role.
+///
+/// A change is recorded before it acts, and once more with its result. The first record makes that nothing happens
+/// unrecorded, also if the host is killed in the middle; the second tells what came of it.
+pub(super) async fn require_role(
+    State(api): State<Api>,
+    path: MatchedPath,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (needed, identity) = (role_of(request.method().as_str(), path.as_str()), caller.identity);
+    if identity.role < needed {
+        let problem = missing_role(request.method(), path.as_str(), needed, &identity);
+        record_refused(&api, Some(identity.name), &problem, peer(&request), describe(&request)).await;
+        return Err(problem);
+    }
+    if !changes(request.method()) {
+        return Ok(next.run(request).await);
+    }
+    let entry = AuditEntry::Asked { by: identity.name, role: identity.role, request: describe(&request) };
+    let number = api.access.audit.record(entry).await.map_err(|error| {
+        let detail = format!("the audit log cannot be written, and nothing is done without it: {error}");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-audited", detail)
+    })?;
+    let open = OpenRecord { audit: api.access.audit.clone(), of: Some(number) };
+    let response = next.run(request).await;
+    open.close(response.status()).await;
+    Ok(response)
+}
+
+/// Returns `true` if a request with this method may change something (RFC 9110, section 9.2.1).
+fn changes(method: &Method) -> bool {
+    !method.is_safe()
+}
+
+fn peer(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<Peer>().map(|peer| peer.0)
+}
+
+/// Describes a request for the audit log.
+fn describe(request: &Request) -> AuditRequest {
+    let extensions = request.extensions();
+    let target = request.uri().path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    AuditRequest {
+        from: peer(request).map_or_else(|| "-".to_owned(), |peer| peer.to_string()),
+        method: request.method().to_string(),
+        route: extensions.get::<MatchedPath>().map_or("-", MatchedPath::as_str).replace("{*", "{"),
+        target: cut_target(target),
+        trace: extensions.get::<Trace>().map_or_else(String::new, Trace::id),
+    }
+}
+
+async fn record_refused(
+    api: &Api,
+    by: Option<TokenName>,
+    problem: &Problem,
+    peer: Option<IpAddr>,
+    request: AuditRequest,
+) {
+    api.access.record_refused(by, problem.status().as_u16(), peer, request).await;
+}
+
+/// A request in the audit log that has no result yet.
+struct OpenRecord {
+    audit: AuditLog,
+    of: Option<u64>,
+}
+
+impl OpenRecord {
+    async fn close(mut self, status: StatusCode) {
+        if let Some(of) = self.of.take() {
+            self.audit.note(AuditEntry::Answered { of, status: status.as_u16() }).await;
+        }
+    }
+}
+
+impl Drop for OpenRecord {
+    fn drop(&mut self) {
+        // The client is gone, and the handler with it.
+        if let Some(of) = self.of.take() {
+            self.audit.note_now(AuditEntry::Unanswered { of });
+        }
+    }
+}
+
+/// Returns the problem of a token whose role is not enough.
+fn missing_role(method: &Method, path: &str, needed: Role, identity: &Identity) -> Problem {
+    let path = path.replace("{*", "{");
+    let detail =
+        format!("{method} {path} needs a token with the role `{needed}`; `{}` has `{}`", identity.name, identity.role);
+    Problem::new(StatusCode::FORBIDDEN, "role-needed", detail)
 }
 
 /// Answers requests for unknown paths.

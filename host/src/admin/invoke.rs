@@ -21,6 +21,7 @@ use crate::message::Outcome;
 use crate::problem::{Audience, Problem};
 use crate::telemetry::trace::Trace;
 use crate::wasm::Kind;
+use caxton_control::access::CallerIdentity;
 
 /// The time that an answer is waited for by default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -102,12 +103,14 @@ pub(super) async fn invoke(
 )]
 pub(super) async fn send(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named<String>,
     headers: HeaderMap,
     draft: SubmissionDraft,
 ) -> Result<(StatusCode, Json<AcceptedMessage>), Problem> {
     let agent = find_agent(&api, &name).await?;
-    let key = Key::of(&headers, &draft.0).map_err(Problem::bad_request)?;
+    let caller = CallerIdentity::token(caller.name());
+    let key = Key::of(&headers, &draft.0, Some(caller.as_str())).map_err(Problem::bad_request)?;
     // The default timeout is that of a caller that waits; this one does not.
     let submission = Submission { timeout: None, ..draft.0 };
     let Accepted { id, conversation } = agent.enqueue(submission, key).await?;
@@ -143,7 +146,7 @@ impl<S: Send + Sync> FromRequest<S> for SubmissionDraft {
         let Params(params) = Params::<MessageParams>::from_request_parts(&mut parts, state).await?;
         // Set by the guard, in front of all handlers; without it the request came another way.
         let Ok(Extension(caller)) = Extension::<Caller>::from_request_parts(&mut parts, state).await else {
-            return Err(problem::unauthorised());
+            return Err(problem::host_error("the request has passed no guard"));
         };
         // The message continues the trace of the request, which the outermost layer has set.
         let trace = parts.extensions.get::<Trace>().cloned();

@@ -1,7 +1,7 @@
 //! The management API: version 1, JSON, on a listener of its own that only this machine can reach.
 //!
 //! ```text
-//! net -> router -> guard: trace, host name -> (below /v1: token, rate) -> handler -> ReconcilerHandle or HostDirectory
+//! net -> router -> guard: trace, host name -> (below /v1: token, rate, role) -> handler -> ReconcilerHandle or HostDirectory
 //!   invoke: query + body -> Submission -> ask (wait for the answer) | enqueue (202)
 //!   problem: any error as problem details
 //! ```
@@ -23,7 +23,6 @@ mod mailboxes;
 mod openapi;
 mod probes;
 mod problem;
-mod rate;
 mod rehearse;
 mod rollouts;
 mod router;
@@ -35,7 +34,7 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 mod timers;
-mod token;
+mod tokens;
 
 pub(crate) use api::{AdminState, Api};
 pub(crate) use dead::{DeadPage, DeadShown, DropResult, RedeliverResult};
@@ -46,4 +45,4 @@ pub(crate) use stats::HostStats;
 #[cfg(test)]
 pub(crate) use stats::StoreFigures;
 pub(crate) use timers::{TimerPage, TimerStatus};
-pub(crate) use token::{TOKEN_FILE, read_token};
+pub(crate) use tokens::{NewToken, TokenStatus, expiry};

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use caxton_control::Performative;
+use caxton_control::access::{Role, role_of};
 use serde_json::{Value, json};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder};
@@ -10,7 +11,7 @@ use utoipa::{Modify, OpenApi};
 use super::problem::ProblemDetails;
 use super::{
     agents, config, conversations, dead, follow, invoke, mailboxes, probes, rehearse, rollouts, schedules, state,
-    stats, store, timers,
+    stats, store, timers, tokens,
 };
 
 /// The API.
@@ -54,6 +55,10 @@ use super::{
         conversations::list,
         conversations::show,
         schedules::list,
+        tokens::list,
+        tokens::make,
+        tokens::rotate,
+        tokens::end,
         follow::events,
         follow::logs,
         document,
@@ -93,11 +98,25 @@ impl Modify for Common {
 /// Builds the document.
 fn describe() -> Value {
     let mut document = serde_json::to_value(Described::openapi()).unwrap_or_default();
-    let paths = document["paths"].as_object_mut().into_iter().flatten();
-    for operation in paths.flat_map(|(_, operations)| operations.as_object_mut().into_iter().flatten()) {
-        refine(operation.1);
+    for (path, operations) in document["paths"].as_object_mut().into_iter().flatten() {
+        for (method, operation) in operations.as_object_mut().into_iter().flatten() {
+            refine(operation);
+            require(operation, &method.to_uppercase(), path);
+        }
     }
     document
+}
+
+/// Adds the role that an operation needs: in its security requirement, where OpenAPI 3.1 has it, and in its text.
+fn require(operation: &mut Value, method: &str, path: &str) {
+    // Those that need no token say so themselves.
+    if operation.get("security").is_some() {
+        return;
+    }
+    let role = role_of(method, path);
+    operation["security"] = json!([{ "token": [role] }]);
+    let text = operation["description"].as_str().map_or_else(String::new, |text| format!("{text}\n\n"));
+    operation["description"] = format!("{text}Needs the role `{role}`.").into();
 }
 
 /// Adds to an operation what the attributes of its handler cannot express.
@@ -162,6 +181,8 @@ fn bounds() -> Vec<(&'static str, Value)> {
         |most: usize| json!({ "minLength": 1, "maxLength": most, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$" });
     let performatives: Vec<&str> = Performative::ALL.iter().map(|act| act.as_str()).collect();
     vec![
+        // Of agents and of tokens: both have names by one rule.
+        ("name", json!({ "pattern": format!("^{name}$") })),
         ("performative", json!({ "enum": performatives })),
         ("command", json!({ "enum": rollouts::COMMANDS.map(|(name, _)| name) })),
         ("timeout", json!({ "pattern": TIMEOUT })),
@@ -175,6 +196,8 @@ fn bounds() -> Vec<(&'static str, Value)> {
         ("key", json!({ "minLength": 1, "maxLength": 1_024 })),
         ("timer", words(256)),
         ("ttl", json!({ "pattern": TTL })),
+        ("role", json!({ "enum": Role::ALL })),
+        ("expires", json!({ "pattern": TTL })),
         ("Idempotency-Key", json!({ "pattern": "^[!-~][\\t -~]{0,255}$" })),
     ]
 }

@@ -68,15 +68,11 @@ pub(super) fn no_agent<'a>(name: &str, known: impl IntoIterator<Item = &'a str>)
     Problem::new(StatusCode::NOT_FOUND, "no-agent", format!("there is no agent `{}`; {hint}", name.escape_debug()))
 }
 
-/// Creates the problem of a missing or wrong token.
-pub(super) fn unauthorised() -> Problem {
-    Problem::new(
-        StatusCode::UNAUTHORIZED,
-        "unauthorised",
-        "the token is missing or wrong; it is in the file `token` of the data folder, and goes into the header `Authorization: Bearer TOKEN`",
-    )
-    // Required with 401 (RFC 9110, section 11.6.1).
-    .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+/// Creates the problem of a missing, wrong or expired token.
+pub(super) fn unauthorised(detail: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorised", detail)
+        // Required with 401 (RFC 9110, section 11.6.1).
+        .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
 impl From<AdmitError> for Problem {

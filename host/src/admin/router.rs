@@ -10,10 +10,10 @@ use super::api::Api;
 use super::extract::MAX_BODY;
 use super::{
     agents, config, conversations, dead, follow, guard, invoke, mailboxes, openapi, probes, rehearse, rollouts,
-    schedules, state, stats, store, timers,
+    schedules, state, stats, store, timers, tokens,
 };
 
-/// Returns the routes that need the token.
+/// Returns the routes that need a token. Their roles are in [`caxton_control::access::admin_routes`].
 pub(super) fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
     vec![
         ("/v1/host", get(agents::show_host)),
@@ -48,6 +48,9 @@ pub(super) fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/conversations", get(conversations::list)),
         ("/v1/conversations/{id}", get(conversations::show)),
         ("/v1/schedules", get(schedules::list)),
+        ("/v1/tokens", get(tokens::list)),
+        ("/v1/tokens/{name}", post(tokens::make).delete(tokens::end)),
+        ("/v1/tokens/{name}/rotate", post(tokens::rotate)),
         ("/v1/events", get(follow::events)),
         ("/v1/logs", get(follow::logs)),
         ("/v1/openapi.json", get(openapi::document)),
@@ -78,8 +81,12 @@ async fn wait_durable(State(api): State<Api>, request: Request, next: Next) -> R
 /// does not get past the certificate.
 pub(super) fn router(api: Api, is_tls: bool) -> Router {
     // Layers added later run first: the trace is outermost, so that every problem gets a body.
+    let with_role = |(path, methods): (&'static str, MethodRouter<Api>)| {
+        (path, methods.route_layer(middleware::from_fn_with_state(api.clone(), guard::require_role)))
+    };
     let guarded = api_routes()
         .into_iter()
+        .map(with_role)
         .fold(Router::new(), add)
         // Behind the token too, so that the existence of paths is not revealed.
         .route("/v1/{*rest}", axum::routing::any(guard::no_path))

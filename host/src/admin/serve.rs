@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::api::Api;
+use super::guard::Peer;
 use super::router::{probes_router, router};
 use crate::net::{self, BoundListener, ConnectionActivity, ConnectionLimits, track_requests};
 
@@ -52,8 +53,13 @@ pub(crate) async fn serve_probes(listener: BoundListener, api: Api, stop: Cancel
 
 async fn connections(listener: BoundListener, router: Router, stop: CancellationToken) {
     let make_service = move |activity: Arc<ConnectionActivity>| {
-        let router = router.clone();
-        track_requests(activity, move |request: Request<Incoming>| answer(router.clone(), request))
+        let (router, peer) = (router.clone(), activity.peer());
+        track_requests(activity, move |mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(Peer(peer));
+            }
+            answer(router.clone(), request)
+        })
     };
     net::serve(listener, || LIMITS, make_service, stop).await;
 }

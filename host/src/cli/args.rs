@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::audit::EventsCommand;
 use super::conversation::ConversationArgs;
 use super::dead::DeadArgs;
 use super::mailbox::MailboxArgs;
@@ -14,6 +15,7 @@ use super::schedule::ScheduleArgs;
 use super::state::StateArgs;
 use super::stats::StatsArgs;
 use super::store::StoreArgs;
+use super::token::TokenArgs;
 use crate::telemetry::logging::DEFAULT_FILTER;
 
 /// A host for agents: WebAssembly components with a mailbox and state, declared in one file
@@ -76,6 +78,8 @@ pub(super) enum Command {
     Rehearse(RehearseArgs),
     /// Show, back up, restore and check the store
     Store(StoreArgs),
+    /// List, make, rotate and end the tokens of the management API
+    Token(TokenArgs),
     /// Show statistics of the host: rates, times, depths, memory
     Stats(StatsArgs),
     /// Print the contract between host and agents
@@ -290,12 +294,18 @@ pub(super) struct LogsArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   caxton events
   caxton events triage -f
-  caxton events --after 1200 -o json")]
+  caxton events --after 1200 -o json
+  caxton events verify                  the audit log, in which every change by a token is recorded"
+)]
 pub(super) struct EventsArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<EventsCommand>,
     /// Only events of this agent
     #[arg(value_name = "AGENT")]
     pub(super) agent: Option<String>,

@@ -18,6 +18,7 @@ use super::options::Format;
 use super::output::{Cell, CliError, Exit, Out, Style, Table, count, say};
 use super::time::size;
 use super::up::config_errors;
+use crate::access::unread_keys;
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::reconcile::watcher::{ExcludedFiles, Pattern, WatchSet, no_match_warning};
 use crate::reconcile::{check_settings, route_text};
@@ -148,6 +149,10 @@ fn check_agents(loaded: &Loaded, components: bool) -> Vec<Checked> {
             if let Err(why) = ledgers.check(spec, summary) {
                 let help = format!("as it is, the host refuses the change, and what runs of {} goes on", spec.name);
                 agent.findings.push(CheckProblem { code: "format", message: why.to_string(), help });
+            }
+            for why in spec.http.iter().flat_map(|route| &route.auth).flat_map(|auth| unread_keys(&loaded.dir, auth)) {
+                let help = "callers whose key this is are refused until it can be read".to_owned();
+                agent.findings.push(CheckProblem { code: "key", message: format!("a key of a route: {why}"), help });
             }
             for written in spec.build.iter().flat_map(|build| &build.watch) {
                 // Agents often share a pattern, whose search may read many folders.

@@ -19,7 +19,8 @@ use super::options::HostArgs;
 use super::output::{CliError, Exit, printable};
 use super::sse;
 use super::tls;
-use crate::admin::{CLI_AGENT, ProblemDetails, TOKEN_FILE, read_token};
+use crate::access::{TOKEN_FILE, read_token};
+use crate::admin::{CLI_AGENT, ProblemDetails};
 use crate::host::HOST_FILE;
 
 /// The timeout of connecting. The host is on this machine or at the other end of a tunnel.

@@ -9,6 +9,7 @@
 //! [exit code](Exit).
 
 mod args;
+mod audit;
 mod change;
 mod check;
 mod client;
@@ -38,6 +39,7 @@ mod store;
 mod tests;
 mod time;
 mod tls;
+mod token;
 mod up;
 mod wit;
 
@@ -115,7 +117,10 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
         Command::Invoke(invoke) => return wait(invoke::invoke(&invoke, out)),
         Command::Send(send) => wait(invoke::send(&send, out))?,
         Command::Logs(logs) => wait(follow::logs(&logs, out))?,
-        Command::Events(events) => wait(follow::events(&events, out))?,
+        Command::Events(events) => match &events.command {
+            Some(command) => audit::run(command, out)?,
+            None => wait(follow::events(&events, out))?,
+        },
         Command::Conversation(conversation) => wait(conversation::run(conversation.command, out))?,
         Command::Schedule(schedule) => wait(schedule::run(schedule.command, out))?,
         Command::State(state) => wait(state::run(state.command, out))?,
@@ -124,6 +129,7 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
         Command::Rollout(rollout) => wait(rollout::run(rollout.command, out))?,
         Command::Rehearse(rehearse) => wait(rehearse::run(&rehearse, out))?,
         Command::Store(store) => wait(store::run(store.command, out))?,
+        Command::Token(token) => wait(token::run(token.command, out))?,
         Command::Stats(stats) => wait(stats::run(&stats, out))?,
         Command::Wit(wit) => wit::run(&wit, out)?,
         Command::Completion(completion) => {

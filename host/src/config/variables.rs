@@ -155,7 +155,7 @@ pub(super) fn setting(path: Vec<String>, text: &str, source: Source) -> Setting 
 fn takes_text(kind: Kind) -> bool {
     match kind {
         Kind::Text | Kind::Time { .. } | Kind::Word { .. } | Kind::Address | Kind::Route => true,
-        Kind::AnyText | Kind::ContentType | Kind::Cron | Kind::Timezone | Kind::SaveMode => true,
+        Kind::AnyText | Kind::ContentType | Kind::Cron | Kind::Timezone | Kind::SaveMode | Kind::Rate => true,
         // Meant for the map's entries. For the map itself no text is valid either way.
         Kind::TextMap => true,
         // These allow both, and a percentage does not parse as another type of TOML.

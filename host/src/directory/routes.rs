@@ -5,7 +5,8 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use caxton_control::desired::ResponseMode;
+use caxton_control::access::{RouteAuth, RouteRate};
+use caxton_control::desired::{ResponseMode, RouteSpec};
 use caxton_control::route::RoutePattern;
 use caxton_control::template::Template;
 use caxton_control::{AgentName, Capability};
@@ -23,6 +24,14 @@ pub(crate) struct Routes {
     paths: matchit::Router<Arc<[RouteTarget]>>,
 }
 
+/// The guard of a route: what it asks of its callers.
+pub(crate) struct RouteGuard {
+    /// The agent and the route as declared, by which rates are kept.
+    pub(crate) route: Arc<str>,
+    pub(crate) auth: Option<RouteAuth>,
+    pub(crate) rate: Option<RouteRate>,
+}
+
 /// The agent for some methods of a path.
 pub(crate) struct RouteTarget {
     /// The methods; empty for all.
@@ -30,6 +39,8 @@ pub(crate) struct RouteTarget {
     pub(crate) mode: ResponseMode,
     /// The route's own `cors`, if it is set.
     cors: Option<bool>,
+    /// The guard, where the route asks for a credential or has a rate.
+    pub(crate) guard: Option<Arc<RouteGuard>>,
     /// The template that names the conversation of a request, where the route has one.
     pub(crate) conversation: Option<Arc<Template>>,
     pub(crate) agent: Arc<Agent>,
@@ -59,6 +70,17 @@ impl RouteTarget {
     }
 }
 
+/// Returns the guard of a route; `None` if it is open to all.
+fn guard(agent: &AgentName, route: &RouteSpec) -> Option<Arc<RouteGuard>> {
+    if route.auth.is_none() && route.rate.is_none() {
+        return None;
+    }
+    // With its methods: routes of one path may differ in them alone.
+    let methods: Vec<&str> = route.methods.iter().map(String::as_str).collect();
+    let name = format!("{agent} {} {}", methods.join(","), route.pattern.as_str());
+    Some(Arc::new(RouteGuard { route: name.into(), auth: route.auth.clone(), rate: route.rate }))
+}
+
 impl Routes {
     /// Creates the routes of these agents.
     pub(crate) fn new(agents: &BTreeMap<AgentName, Arc<Agent>>) -> Self {
@@ -78,6 +100,7 @@ impl Routes {
                     methods: route.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect(),
                     mode: route.mode,
                     cors: route.cors,
+                    guard: guard(name, route),
                     conversation: route.conversation.clone().map(Arc::new),
                     agent: Arc::clone(agent),
                     pattern: route.pattern.clone(),

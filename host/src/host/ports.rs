@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::host_file::{HOST_FILE, Ports, Schemes, host_file, write_private};
+use crate::access::Access;
 use crate::admin;
 use crate::config::{Loaded, TlsTable};
 use crate::directory::HostDirectory;
@@ -92,11 +93,13 @@ impl Sockets {
         self,
         settings: &Arc<ArcSwap<desired::HttpSpec>>,
         directory: &Arc<HostDirectory>,
+        access: &Arc<Access>,
         admin_state: admin::AdminState,
         stops: &Stops,
     ) -> Vec<JoinHandle<Option<()>>> {
         let (tasks, Stops { closing, stop, probing }) = (&directory.context.tasks, stops);
-        let serving = http::serve(self.http, Arc::clone(settings), Arc::clone(directory), closing.clone());
+        let serving =
+            http::serve(self.http, Arc::clone(settings), Arc::clone(directory), Arc::clone(access), closing.clone());
         let api = admin::Api::new(admin_state, stop.clone());
         let managing = admin::serve(self.admin, api.clone(), stop.clone());
         let mut listeners = vec![

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::host_file::{HOST_FILE, Ports, host_file, write_private};
 use super::ports::{Sockets, Stops};
+use crate::access::{Access, unread_keys};
 use crate::admin;
 use crate::agent::forget_unwanted;
 use crate::clock;
@@ -58,6 +59,7 @@ const MOVED_FOLDER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A host that has started.
 pub(super) struct Host {
     pub(super) context: Arc<HostContext>,
+    pub(super) access: Arc<Access>,
     pub(super) directory: Arc<HostDirectory>,
     pub(super) reconciler: ReconcilerHandle,
     pub(super) reconciler_task: JoinHandle<Option<AgentsToDrain>>,
@@ -142,7 +144,9 @@ pub(super) async fn start(
     let handle = ReconcilerHandle::new(request_sender, ready);
     let facts = facts(&ports);
     emit_started(&context, &source.file);
-    let admin_state = admin::AdminState::new(handle.clone(), Arc::clone(&directory), metrics, &data)?;
+    let access = open_access(&loaded, &data)?;
+    let admin_state =
+        admin::AdminState::new(handle.clone(), Arc::clone(&directory), metrics, Arc::clone(&access), &data);
     // Before the listeners accept: its first pass registers the agents, so that no early call finds an unknown name.
     let reconciler = Reconciler::new(ReconcilerSetup {
         directory: Arc::clone(&directory),
@@ -161,14 +165,30 @@ pub(super) async fn start(
         facts,
     });
     let admin_certificate = sockets.admin_certificate();
-    let mut listeners = sockets.serve(&settings, &directory, admin_state, &stops);
+    let mut listeners = sockets.serve(&settings, &directory, &access, admin_state, &stops);
     // Awaited at the end like the listeners, because it ends a build that is under way.
-    listeners.push(start_lasting_tasks(&directory, &stops.stop, watcher_setup, wake_sender));
-    let reconciler_task = context.tasks.vital(RECONCILER, stops.stop.clone(), reconciler.run(stops.stop.clone()));
+    listeners.push(start_lasting_tasks(&directory, &access, &stops.stop, watcher_setup, wake_sender));
+    let stop = &stops.stop;
+    let reconciler_task = context.tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
     // Last, so that commands find only a host that answers.
     let text = host_file(&ports, admin_certificate.as_deref());
     write_private(&data.join(HOST_FILE), &text).context("writing where this host listens")?;
-    Ok(Host { context, directory, reconciler: handle, reconciler_task, settled, ports, stops, listeners, drain, began })
+    let reconciler = handle;
+    Ok(Host { context, access, directory, reconciler, reconciler_task, settled, ports, stops, listeners, drain, began })
+}
+
+/// Opens the tokens and the audit log, and logs which keys of routes cannot be read: their callers would be the first to
+/// notice.
+fn open_access(loaded: &Loaded, data: &Path) -> anyhow::Result<Arc<Access>> {
+    for (name, agent) in &loaded.desired.agents {
+        for route in &agent.http {
+            for why in route.auth.iter().flat_map(|auth| unread_keys(&loaded.dir, auth)) {
+                let route = route.pattern.as_str();
+                tracing::error!("{route} of {name}: callers are refused, as a key cannot be read: {why}");
+            }
+        }
+    }
+    Ok(Arc::new(Access::open(data, &loaded.dir, loaded.desired.admin.audit_max_bytes)?))
 }
 
 /// Reads the secrets for the first time.
@@ -225,6 +245,7 @@ type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Starts the lasting tasks, which run until `stop`. Returns the handle of the one that follows files.
 fn start_lasting_tasks(
     directory: &Arc<HostDirectory>,
+    access: &Access,
     stop: &CancellationToken,
     watcher_setup: WatcherSetup,
     wakes: mpsc::Sender<Wake>,
@@ -238,6 +259,8 @@ fn start_lasting_tasks(
     each("figures", |directory, stop| Box::pin(host_stats::run(Arc::clone(&directory.context.host_stats), stop)));
     each(tasks::TIMERS, |directory, stop| Box::pin(wakeups::run(directory, stop)));
     each("schedules", |directory, stop| Box::pin(schedules::run(directory, stop)));
+    let (audit, of_task) = (access.audit.clone(), stop.clone());
+    drop(tasks.lasting("audit", stop.clone(), move || audit.clone().log_heads(of_task.clone())));
     let of_task = stop.clone();
     let watch = move || watcher::run(watcher_setup.clone(), wakes.clone(), of_task.clone());
     tasks.lasting("watch", stop.clone(), watch)

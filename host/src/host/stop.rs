@@ -58,6 +58,8 @@ pub(super) async fn stop(host: Host, end: &EndReason) -> ExitCode {
     for listener in host.listeners {
         let _ = tokio::time::timeout_at(until.into(), listener).await;
     }
+    // After the last request: a head that is kept outside of the folder binds who can write in it.
+    host.access.audit.log_head();
     // Neither the event nor a flush may go into a folder that is lost.
     if let EndReason::StoreLost(_) = end {
         return ExitCode::FAILURE;

@@ -37,6 +37,8 @@ pub(super) struct BodyLimits {
 
 /// The body of a request, which fails as soon as it exceeds its bounds.
 pub(super) struct RequestBody {
+    /// A body that was read before, to be read once more.
+    whole: Option<Bytes>,
     /// `None` after its end, or after it was refused.
     inner: Option<Incoming>,
     bounds: BodyLimits,
@@ -73,6 +75,7 @@ impl RequestBody {
         let announced = inner.size_hint().lower();
         let inner = (!inner.is_end_stream()).then_some(inner);
         let body = Self {
+            whole: None,
             inner,
             bounds,
             bytes_left: bounds.limit,
@@ -84,6 +87,32 @@ impl RequestBody {
         };
         // Built before the check, so that dropping it drains what the client still sends.
         if announced > bounds.limit { Err(BodyError::TooLarge { limit: bounds.limit }) } else { Ok(body) }
+    }
+
+    /// Makes a body of bytes that were read before.
+    pub(super) fn whole(bytes: Vec<u8>, bounds: BodyLimits) -> Self {
+        Self {
+            whole: Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty()),
+            inner: None,
+            bounds,
+            bytes_left: bounds.limit,
+            pause: None,
+            pausing: false,
+            drains_when_refused: false,
+            awaits_continue: false,
+            broken: Arc::default(),
+        }
+    }
+
+    /// Reads the whole body, up to a limit that is not above its own.
+    pub(super) async fn collect_within(mut self, limit: u64) -> Result<Vec<u8>, BodyError> {
+        if limit < self.bounds.limit {
+            (self.bounds.limit, self.bytes_left) = (limit, limit);
+        }
+        if self.size_hint().lower() > self.bounds.limit {
+            return Err(BodyError::TooLarge { limit: self.bounds.limit });
+        }
+        self.collect().await
     }
 
     /// Returns the cell that is set when the body is refused or lost.
@@ -176,6 +205,9 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         // The first poll makes hyper send `100 Continue`.
         self.awaits_continue = false;
+        if let Some(whole) = self.whole.take() {
+            return Poll::Ready(Some(Ok(Frame::data(whole))));
+        }
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -206,10 +238,13 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.whole.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
+        if let Some(whole) = &self.whole {
+            return SizeHint::with_exact(whole.len() as u64);
+        }
         self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

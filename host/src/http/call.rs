@@ -9,6 +9,7 @@ use http::{Response, request};
 use hyper::body::Incoming;
 
 use super::body::ReplyBody;
+use super::callers::RouteCaller;
 use crate::agent::{Agent, Revision};
 use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
@@ -26,6 +27,7 @@ pub(super) struct Call {
     pub(super) params: Vec<(String, String)>,
     /// The template of the conversation id, for a route that declares one.
     pub(super) conversation: Option<Arc<Template>>,
+    pub(super) caller: RouteCaller,
     pub(super) trace: Trace,
 }
 

@@ -7,6 +7,8 @@ use arc_swap::ArcSwap;
 use caxton_control::desired::HttpSpec;
 use http::StatusCode;
 
+use super::rates::RouteRates;
+use crate::access::Access;
 use crate::agent::{Agent, HttpMetrics};
 use crate::directory::HostDirectory;
 use crate::net::ConnectionActivity;
@@ -14,6 +16,10 @@ use crate::net::ConnectionActivity;
 /// The parts shared by all connections of the listener.
 pub(super) struct ListenerContext {
     pub(super) directory: Arc<HostDirectory>,
+    /// The tokens and keys of callers.
+    pub(super) access: Arc<Access>,
+    /// The rates of callers by route.
+    pub(super) rates: RouteRates,
     /// The settings `[http]`, replaced as a whole by a reload.
     pub(super) settings: Arc<ArcSwap<HttpSpec>>,
     /// The address of the listener, for requests without a `host` header.

@@ -2,11 +2,13 @@
 
 use std::sync::OnceLock;
 
+use caxton_control::access::CallerIdentity;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE};
 use http::{Request, request};
 
 use super::body::{BodyLimits, Broken, ReplyBody, RequestBody};
 use super::call::{Call, HttpReply};
+use super::callers::{RouteCaller, caller_header};
 use super::connection::ConnectionContext;
 use super::problem::{self, ProblemContext};
 use super::reply;
@@ -14,10 +16,13 @@ use super::request_head::may_show_details;
 use crate::problem::Problem;
 use crate::wasm::{BodyError, OverTls};
 
+/// The largest body of a signed request: it is held until its signature is checked.
+const MAX_SIGNED_BODY: u64 = 10 << 20;
+
 /// Calls an HTTP agent. Returns when the head of the response is there.
 pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpReply {
     let conversation = call.conversation();
-    let Call { mut head, body, agent, trace, .. } = call;
+    let Call { mut head, body, agent, caller, trace, .. } = call;
     let settings = connection.listener.settings.load();
     let details = may_show_details(settings.details, connection.activity.is_local(), &head.headers);
     let about = ProblemContext { agent: Some(agent.name().as_str()), message: None, trace: Some(&trace), details };
@@ -28,6 +33,11 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpRepl
         Ok(body) => body,
         Err(error) => return problem::respond(problem::of_body(&error, "http.max-body"), &about).into(),
     };
+    let (body, caller) = match identify(connection, caller, body, bounds).await {
+        Ok(identified) => identified,
+        Err(problem) => return problem::respond(problem, &about).into(),
+    };
+    head.headers.extend(caller_header(caller.as_ref()));
     let broken = body.broken();
     // After the body is wrapped, so that dropping it drains what the client still sends.
     let conversation = match conversation {
@@ -54,6 +64,22 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpRepl
             problem::respond(problem, &about).into()
         }
     }
+}
+
+/// Finds the caller. The body of a signed request is read first, because the signature covers it.
+async fn identify(
+    connection: &ConnectionContext,
+    caller: RouteCaller,
+    body: RequestBody,
+    bounds: BodyLimits,
+) -> Result<(RequestBody, Option<CallerIdentity>), Problem> {
+    if !caller.needs_body() {
+        return Ok((body, caller.identify(connection, &[])?));
+    }
+    let whole =
+        body.collect_within(MAX_SIGNED_BODY).await.map_err(|error| problem::of_body(&error, "a signed request"))?;
+    let caller = caller.identify(connection, &whole)?;
+    Ok((RequestBody::whole(whole, bounds), caller))
 }
 
 /// Returns the problem of the request's body, if it was refused or lost: then the error of the agent only follows from

@@ -7,17 +7,18 @@ use std::time::Instant;
 use caxton_control::desired::ResponseMode;
 use caxton_control::route::RESERVED_PREFIX;
 use caxton_control::template::Template;
-use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, ORIGIN};
+use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 
 use super::body::{GuardedBody, ReplyBody};
 use super::call::{Call, HttpReply};
+use super::callers::RouteCaller;
 use super::connection::ConnectionContext;
 use super::problem::{self, ProblemContext};
 use super::{cors, http_agent, message_agent, message_status, path, request_head};
 use crate::agent::Agent;
-use crate::directory::routes::RouteMatch;
+use crate::directory::routes::{RouteGuard, RouteMatch};
 use crate::net::RequestGuard;
 use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
@@ -32,6 +33,7 @@ enum Routing {
         route: String,
         params: Vec<(String, String)>,
         conversation: Option<Arc<Template>>,
+        guard: Option<Arc<RouteGuard>>,
     },
     Methods(String),
     NoRoute,
@@ -83,7 +85,7 @@ impl Answered {
     }
 }
 
-async fn reply(connection: &ConnectionContext, head: request::Parts, body: Incoming, trace: Trace) -> Answered {
+async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: Incoming, trace: Trace) -> Answered {
     let refuse = |problem: Problem, agent: Option<&Agent>| {
         let agent = agent.map(|agent| agent.name().as_str());
         let about = ProblemContext { agent, trace: Some(&trace), ..ProblemContext::default() };
@@ -116,13 +118,21 @@ async fn reply(connection: &ConnectionContext, head: request::Parts, body: Incom
         // `OPTIONS *` asks about the server as a whole, which has no methods of its own.
         return Answered::host_response(options(""));
     }
-    let (agent, shared, mode, route, params, conversation) = match find(connection, &head) {
-        Routing::Agent { agent, shared, mode, route, params, conversation } => {
-            (agent, shared, mode, route, params, conversation)
+    let (agent, shared, mode, route, params, conversation, guard) = match find(connection, &head) {
+        Routing::Agent { agent, shared, mode, route, params, conversation, guard } => {
+            (agent, shared, mode, route, params, conversation, guard)
         }
         Routing::Methods(allow) if head.method == Method::OPTIONS => return Answered::host_response(options(&allow)),
         Routing::Methods(allow) => return Answered::host_response(refuse(problem::wrong_method(&allow), None)),
         Routing::NoRoute => return Answered::host_response(refuse(Problem::of_code("no-route"), None)),
+    };
+    // Before anything of the agent: who may not call it learns nothing of it.
+    let caller = match RouteCaller::admit(connection, guard, &mut head) {
+        Ok(caller) => caller,
+        Err(problem) => {
+            let reply = refuse(problem, Some(&agent)).into();
+            return Answered { agent: Some(agent), shared, reply };
+        }
     };
     // The kind of the agent, message or HTTP, is known only from its first ready revision.
     let Some(revision) = agent.current() else {
@@ -130,9 +140,16 @@ async fn reply(connection: &ConnectionContext, head: request::Parts, body: Incom
         return Answered { agent: Some(agent), shared, reply };
     };
     let kind = revision.kind();
-    let call = Call { head, body, agent: Arc::clone(&agent), revision, mode, route, params, conversation, trace };
+    let agent_of_call = Arc::clone(&agent);
+    let call = Call { head, body, agent: agent_of_call, revision, mode, route, params, conversation, caller, trace };
     let reply = match kind {
-        Kind::Message | Kind::Stateful => message_agent::call(connection, call).await.into(),
+        Kind::Message | Kind::Stateful => {
+            let mut response = message_agent::call(connection, call).await;
+            // The content type is the agent's word: a browser must not guess another, and run the content.
+            let nosniff = HeaderValue::from_static("nosniff");
+            response.headers_mut().entry(X_CONTENT_TYPE_OPTIONS).or_insert(nosniff);
+            response.into()
+        }
         // Boxed, because this future is large and would make that of every message call as large.
         Kind::Http => Box::pin(http_agent::call(connection, call)).await,
     };
@@ -150,6 +167,7 @@ fn find(connection: &ConnectionContext, head: &request::Parts) -> Routing {
             mode: target.mode,
             route: target.pattern.as_str().to_owned(),
             conversation: target.conversation.clone(),
+            guard: target.guard.clone(),
             params: params.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         },
         RouteMatch::OtherMethods(methods) => Routing::Methods(allowed(&methods)),

@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{ConnectionContext, ListenerContext};
 use super::layers::layers;
+use super::rates::RouteRates;
+use crate::access::Access;
 use crate::agent::HttpMetrics;
 use crate::directory::HostDirectory;
 use crate::net::{self, BoundListener, ConnectionActivity, ConnectionLimits};
@@ -18,6 +20,7 @@ pub(crate) async fn serve(
     listener: BoundListener,
     settings: Arc<ArcSwap<HttpSpec>>,
     directory: Arc<HostDirectory>,
+    access: Arc<Access>,
     stop: CancellationToken,
 ) {
     let is_tls = listener.is_tls();
@@ -27,7 +30,15 @@ pub(crate) async fn serve(
         let settings = Arc::clone(&settings);
         move || limits(&settings.load())
     };
-    let context = Arc::new(ListenerContext { directory, settings, address, is_tls, unrouted: HttpMetrics::of("none") });
+    let context = Arc::new(ListenerContext {
+        directory,
+        access,
+        rates: RouteRates::default(),
+        settings,
+        address,
+        is_tls,
+        unrouted: HttpMetrics::of("none"),
+    });
     let make_service = move |activity: Arc<ConnectionActivity>| {
         layers(Arc::new(ConnectionContext { listener: Arc::clone(&context), activity }))
     };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use caxton_control::RevisionId;
+use caxton_control::access::{CALLER_HEADER, CallerIdentity};
 use caxton_control::desired::ResponseMode;
 use http::{Response, request};
 
@@ -22,7 +23,7 @@ use crate::problem::{Audience, Problem};
 pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response<ReplyBody> {
     let conversation = call.conversation();
     let named = call.conversation.is_some();
-    let Call { head, body, agent, revision, mode, route, params, trace, .. } = call;
+    let Call { head, body, agent, revision, mode, route, params, caller, trace, .. } = call;
     let name = agent.name().as_str();
     let settings = connection.listener.settings.load();
     let details = request_head::may_show_details(settings.details, connection.activity.is_local(), &head.headers);
@@ -36,7 +37,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
         Err(error) => return problem::respond(problem::of_body(&error, "limits.message"), &about),
     };
     // Checked before the body is read, so that a client learns of a bad header without sending the body.
-    let (fields, headers, conversation) = match request_head::read(&head.headers).and_then(|fields| {
+    let (fields, mut headers, conversation) = match request_head::read(&head.headers).and_then(|fields| {
         let headers = describe(&head, &fields, &params)?;
         // The template of a route takes precedence over the header.
         let conversation = if named { conversation? } else { fields.conversation.clone() };
@@ -45,10 +46,13 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
         Ok(read) => read,
         Err(problem) => return problem::respond(problem, &about),
     };
-    let content = match body.collect().await {
-        Ok(content) => content,
-        Err(error) => return problem::respond(problem::of_body(&error, "limits.message"), &about),
+    let content = body.collect().await.map_err(|error| problem::of_body(&error, "limits.message"));
+    // After the body, which a signature covers.
+    let (caller, content) = match content.and_then(|body| Ok((caller.identify(connection, &body)?, body))) {
+        Ok(identified) => identified,
+        Err(problem) => return problem::respond(problem, &about),
     };
+    headers.extend(caller.as_ref().map(|caller| (CALLER_HEADER.to_owned(), caller.as_str().to_owned())));
     let timeout = timeout(mode, fields.deadline, limits.time);
     let submission = Submission {
         sender: sender(&head, &route),
@@ -65,7 +69,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
     match mode {
         ResponseMode::Enqueue => {
             // Only here: a caller that waits sees whether its request was handled, and needs no key.
-            let key = match Key::of(&head.headers, &submission) {
+            let key = match Key::of(&head.headers, &submission, caller.as_ref().map(CallerIdentity::as_str)) {
                 Ok(key) => key,
                 Err(why) => return problem::respond(Problem::bad_request(why), &about),
             };

@@ -10,6 +10,7 @@
 
 mod body;
 mod call;
+mod callers;
 mod connection;
 mod cors;
 mod http_agent;
@@ -20,6 +21,7 @@ mod message_agent;
 mod message_status;
 mod path;
 mod problem;
+mod rates;
 mod reply;
 mod request_head;
 

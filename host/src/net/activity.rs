@@ -3,6 +3,7 @@
 //! intervals.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -50,8 +51,8 @@ pub(crate) struct ConnectionActivity {
     /// Set with the first request.
     had_request: AtomicBool,
     multiplexed: AtomicBool,
-    /// Set if the client's address is a loopback address.
-    local: AtomicBool,
+    /// The client's address; `None` if the socket does not tell it.
+    peer: Option<IpAddr>,
     /// The time since when no request is under way.
     idle_since: AtomicU64,
     /// The time of the first byte of a request head that is not complete yet.
@@ -77,7 +78,7 @@ struct BodyProgress {
 
 impl ConnectionActivity {
     /// The activity of a connection that was just accepted.
-    pub(super) fn new(origin: Instant) -> Arc<Self> {
+    pub(super) fn new(origin: Instant, peer: Option<IpAddr>) -> Arc<Self> {
         let activity = Self {
             origin,
             shutdown: AtomicU8::new(Shutdown::None as u8),
@@ -85,7 +86,8 @@ impl ConnectionActivity {
             requests: AtomicU32::new(0),
             had_request: AtomicBool::new(false),
             multiplexed: AtomicBool::new(false),
-            local: AtomicBool::new(false),
+            // Canonical, because a dual-stack socket reports 127.0.0.1 as ::ffff:127.0.0.1.
+            peer: peer.map(|peer| peer.to_canonical()),
             idle_since: AtomicU64::new(UNSET),
             head_since: AtomicU64::new(UNSET),
             blocked_since: AtomicU64::new(UNSET),
@@ -98,14 +100,14 @@ impl ConnectionActivity {
         Arc::new(activity)
     }
 
-    /// Marks the client as local.
-    pub(super) fn set_local(&self) {
-        self.local.store(true, Ordering::Relaxed);
+    /// Returns the client's address, if it is known.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        self.peer
     }
 
     /// Returns `true` if the client's address is a loopback address.
     pub(crate) fn is_local(&self) -> bool {
-        self.local.load(Ordering::Relaxed)
+        self.peer.is_some_and(|peer| peer.is_loopback())
     }
 
     fn now(&self) -> u64 {
@@ -303,7 +305,7 @@ mod tests {
 
     #[test]
     fn the_first_head_has_a_timeout() {
-        let activity = ConnectionActivity::new(Instant::now());
+        let activity = ConnectionActivity::new(Instant::now(), None);
         assert_eq!(shutdown_after(&activity, 9), Shutdown::None);
         activity.received();
         assert_eq!(shutdown_after(&activity, 11), Shutdown::Immediate);
@@ -311,7 +313,7 @@ mod tests {
 
     #[test]
     fn later_heads_time_out_from_their_first_byte() {
-        let activity = ConnectionActivity::new(Instant::now());
+        let activity = ConnectionActivity::new(Instant::now(), None);
         drop(activity.begin_request(false));
         assert_eq!(shutdown_after(&activity, 60), Shutdown::None);
         activity.received();
@@ -321,7 +323,7 @@ mod tests {
 
     #[test]
     fn idle_connections_are_closed_and_busy_ones_kept() {
-        let activity = ConnectionActivity::new(Instant::now());
+        let activity = ConnectionActivity::new(Instant::now(), None);
         let request = activity.begin_request(true);
         assert_eq!(shutdown_after(&activity, 10_000), Shutdown::None, "a call has its own limits");
         drop(request);
@@ -333,7 +335,7 @@ mod tests {
 
     #[test]
     fn finishing_connections_wait_for_their_requests_only() {
-        let activity = ConnectionActivity::new(Instant::now());
+        let activity = ConnectionActivity::new(Instant::now(), None);
         let request = activity.begin_request(true);
         activity.request_shutdown(Shutdown::Graceful);
         assert_eq!(shutdown_after(&activity, 1_000), Shutdown::Graceful, "a call has its own limits");
@@ -346,7 +348,7 @@ mod tests {
 
     #[test]
     fn clients_that_read_nothing_are_cut() {
-        let activity = ConnectionActivity::new(Instant::now());
+        let activity = ConnectionActivity::new(Instant::now(), None);
         let _request = activity.begin_request(false);
         activity.blocked();
         activity.sent();
@@ -358,7 +360,7 @@ mod tests {
 
     #[test]
     fn stalled_bodies_are_cut() {
-        let activity = ConnectionActivity::new(Instant::now());
+        let activity = ConnectionActivity::new(Instant::now(), None);
         let mut request = activity.begin_request(true);
         request.watch_body(None);
         request.body_polled();
@@ -369,7 +371,7 @@ mod tests {
 
     #[test]
     fn bodies_past_their_deadline_are_cut() {
-        let activity = ConnectionActivity::new(Instant::now());
+        let activity = ConnectionActivity::new(Instant::now(), None);
         let mut request = activity.begin_request(true);
         request.watch_body(Some(Instant::now() + Duration::from_secs(5)));
         request.body_polled();

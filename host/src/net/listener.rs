@@ -168,11 +168,7 @@ where
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let activity = ConnectionActivity::new(self.origin);
-        // Canonical, because a dual-stack socket reports 127.0.0.1 as ::ffff:127.0.0.1.
-        if stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()) {
-            activity.set_local();
-        }
+        let activity = ConnectionActivity::new(self.origin, stream.peer_addr().ok().map(|peer| peer.ip()));
         // Registered under the lock that a stop takes, so that a connection is either refused or told to finish.
         let number = {
             let mut connections = self.connections.lock();

@@ -46,6 +46,7 @@ pub(crate) use error::{CopyError, StoreError};
 pub(crate) use gate::CommitGate;
 pub(crate) use record::{ConversationRow, Record};
 pub(crate) use sqlite::checkpoint::Rest;
+pub(crate) use sqlite::lock::Lock as FolderLock;
 pub(crate) use sqlite::offline::{OfflineStore, ledgers, restore};
 pub(crate) use tables::conversations::{ConversationReader, ListedConversation, on_wall};
 pub(crate) use tables::dead_letters::{Dead, DeadCount, DeadFilter, DeadInFull};

@@ -2,6 +2,7 @@
 //! Fields are moved or borrowed, and never copied.
 
 use caxton_control::Performative;
+use caxton_control::access::CALLER_HEADER;
 use caxton_control::mailbox::Priority;
 
 use crate::message::{Cause, Delivery, Draft, Failure, LogLevel, Message, NotANumber, Reply, RequestError, SendError};
@@ -67,8 +68,14 @@ pub(super) fn draft(draft: wit::Draft) -> Draft {
             wit::Delivery::AfterMs(after) => Delivery::AfterMs(after),
             wit::Delivery::AtMs(at) => Delivery::AtMs(at),
         },
-        headers: draft.headers,
+        headers: without_caller(draft.headers),
     }
+}
+
+/// Drops the header that the host alone sets: an agent must not pass itself off as a caller.
+fn without_caller(mut headers: Vec<(String, String)>) -> Vec<(String, String)> {
+    headers.retain(|(name, _)| !name.eq_ignore_ascii_case(CALLER_HEADER));
+    headers
 }
 
 /// Converts the answer to a request of a guest.
@@ -134,7 +141,7 @@ pub(super) fn reply(reply: borrowed::Reply) -> Reply {
         ontology: reply.ontology,
         reply_with: reply.reply_with,
         reply_by: reply.reply_by,
-        headers: reply.headers,
+        headers: without_caller(reply.headers),
     }
 }
 

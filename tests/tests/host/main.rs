@@ -14,6 +14,7 @@
 //!
 //! 10 is of moves between machines, which this program does not have.
 
+mod access;
 mod admin_tls;
 mod agents;
 mod api;
@@ -62,6 +63,7 @@ mod rollout_analysis;
 mod rollout_events;
 mod rollout_matrix;
 mod rollouts;
+mod route_access;
 mod saga;
 mod secrets;
 mod shadowing;

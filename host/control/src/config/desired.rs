@@ -16,6 +16,7 @@ use super::schema;
 use super::secrets;
 use super::section::Section;
 use super::values::{Element, wrong_type};
+use crate::access::{JwtSpec, KeySource, RouteAuth, TokenName};
 use crate::cors::Cors;
 use crate::desired::{
     AdminSpec, AgentSpec, BuildSpec, ConversationsSpec, Desired, Durability, ErrorDetails, Grants, HostSpec, HttpSpec,
@@ -72,7 +73,7 @@ fn listen(section: &Section<'_>, findings: &mut Findings) -> SocketAddr {
 }
 
 fn admin(section: &Section<'_>, findings: &mut Findings) -> AdminSpec {
-    let admin = AdminSpec { listen: listen(section, findings), tls: tls(section, findings) };
+    let admin = AdminSpec { listen: listen(section, findings), tls: tls(section, findings), audit_max_bytes: section.get("audit-max", None, findings).unwrap_or_default() };
     // By the table and not by its value: wrong keys in it were reported, and need no second error.
     if !admin.listen.ip().to_canonical().is_loopback() && section.entry("tls").is_none() {
         // Without TLS, the token could be read on its way from another machine.
@@ -301,13 +302,46 @@ fn routes(
         if let (Some(pattern), Some(methods)) = (pattern, methods) {
             let cors = section.get("cors", None, findings);
             let conversation = conversation(&section, &pattern, findings);
-            let route = RouteSpec { pattern, methods, mode, cors, conversation };
+            let rate = section.get("rate", None, findings);
+            let auth = auth(&section, findings);
+            let route = RouteSpec { pattern, methods, mode, cors, auth, rate, conversation };
             let at = Location { key: section.key("route"), source: section.source_of("route") };
             consistency.route(agent, &route, at, findings);
             routes.push(route);
         }
     }
     routes
+}
+
+/// Reads the credentials of a route; `None` if it asks for none.
+fn auth(section: &Section<'_>, findings: &mut Findings) -> Option<RouteAuth> {
+    let section = section.written("auth", findings)?;
+    let before = findings.errors.len();
+    let tokens: Vec<(Element, Source)> = section.get("tokens", None, findings).unwrap_or_default();
+    let keys: BTreeMap<String, String> = section.get("hmac", None, findings).unwrap_or_default();
+    let jwt = section.written("jwt", findings).map(|jwt| JwtSpec {
+        jwks: jwt.get("jwks", None, findings).unwrap_or_default(),
+        issuer: jwt.get("issuer", None, findings).unwrap_or_default(),
+        audience: jwt.get("audience", None, findings).unwrap_or_default(),
+    });
+    let mut hmac = BTreeMap::new();
+    for (name, given) in keys {
+        let key = format!("{}.{name}", section.key("hmac"));
+        let at = Location { key, source: section.nested_source("hmac", &name) };
+        match (name.parse::<TokenName>(), KeySource::parse(&given)) {
+            (Ok(name), Some(source)) => drop(hmac.insert(name, source)),
+            (Err(reason), _) => {
+                findings.errors.push(ConfigError::BadName { at, given: name, whose: "a caller", reason });
+            }
+            (Ok(_), None) => findings.errors.push(ConfigError::BadKeySource { at, given }),
+        }
+    }
+    let auth = RouteAuth { tokens: tokens.into_iter().filter_map(|(element, _)| element.token()).collect(), hmac, jwt };
+    // A route that nobody may call is a slip, and one that everybody may call would be a dangerous reading of it.
+    if auth.is_empty() && findings.errors.len() == before {
+        findings.errors.push(section.missing(section.schema("tokens"), "tokens", None));
+    }
+    Some(auth)
 }
 
 /// Reads the template for the conversations of a route; `None` if there is none.

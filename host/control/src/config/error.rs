@@ -1,6 +1,8 @@
 //! The errors of a configuration.
 
+pub use super::clash::{Clash, Overlap};
 use super::node::Source;
+use crate::access::{CallerTokenError, RateError};
 use crate::cron::CronError;
 use crate::names::NameError;
 use crate::route::RouteError;
@@ -16,30 +18,6 @@ pub struct Location {
     pub key: String,
     /// The place of the value.
     pub source: Source,
-}
-
-/// A pair of routes that clash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Clash {
-    /// The later route's pattern.
-    pub route: String,
-    /// The earlier route's pattern.
-    pub other_route: String,
-    /// The agent of the earlier route.
-    pub other_agent: String,
-    /// The place of the earlier route.
-    pub other: Source,
-    /// The requests that both match.
-    pub overlap: Overlap,
-}
-
-/// The overlap of two clashing routes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Overlap {
-    /// The same paths and this method, or all methods if `None`.
-    Methods(Option<String>),
-    /// A position where one has a parameter and the other a rest.
-    ParamAndRest,
 }
 
 /// An error of a configuration.
@@ -232,6 +210,34 @@ pub enum ConfigError {
         given: String,
         /// The reason.
         reason: RouteError,
+    },
+    /// A text that is not a rate.
+    #[error("`{given}` is not a rate: {reason}")]
+    BadRate {
+        /// The value.
+        at: Location,
+        /// The text.
+        given: String,
+        /// The reason.
+        reason: RateError,
+    },
+    /// A text that is not a token of a route.
+    #[error("`{given}` is not a token of a route: {reason}")]
+    BadCallerToken {
+        /// The value.
+        at: Location,
+        /// The text.
+        given: String,
+        /// The reason.
+        reason: CallerTokenError,
+    },
+    /// A text that does not name the place of a key.
+    #[error("`{given}` does not say where the key is")]
+    BadKeySource {
+        /// The value.
+        at: Location,
+        /// The text.
+        given: String,
     },
     /// A text that is not a template for conversations.
     #[error("`{given}` cannot name conversations: {reason}")]

@@ -46,6 +46,7 @@ impl ConfigError {
             Self::BadName { reason, .. } => reason.to_string(),
             Self::BadVariableName { .. } => "letters, digits and `_`, no digit first, such as \"LANG\"".to_owned(),
             Self::BadRoute { .. } => "such as \"/tickets\", \"/tickets/{id}\" or \"/files/{*rest}\"".to_owned(),
+            Self::BadRate { .. } | Self::BadCallerToken { .. } | Self::BadKeySource { .. } => caller_help(self),
             Self::BadConversation { .. } => {
                 "such as \"order-{id}\" for a route with `{id}`, or \"{header:x-order}\"".to_owned()
             }
@@ -127,6 +128,18 @@ fn cors_help(error: &ConfigError) -> String {
         }
         ConfigError::BadHeaderName { .. } => "the name alone, such as \"content-type\"; \"*\" for all",
         _ => "name the origins, or leave out `credentials`",
+    };
+    help.to_owned()
+}
+
+/// Returns the remedy for a wrong part of what a route asks of its callers.
+fn caller_help(error: &ConfigError) -> String {
+    let help = match error {
+        ConfigError::BadRate { .. } => "such as \"100/s\", \"30/m\" or \"1000/h\"",
+        ConfigError::BadCallerToken { .. } => {
+            "the name of a token of `caxton token ls`, such as \"shop\", or \"shop=sha256:\" and the digest of its text"
+        }
+        _ => "such as \"file:keys/shop.key\" or \"env:SHOP_KEY\"",
     };
     help.to_owned()
 }

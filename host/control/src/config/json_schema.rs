@@ -14,6 +14,7 @@ const TIME: &str = "^(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
 const SAVE_MODE: &str = "^(commit|idle|every [0-9]\\S*)$";
 // Five or six fields; their values are left to the parser.
 const CRON: &str = "^\\s*\\S+(\\s+\\S+){4,5}\\s*$";
+const CALLER_TOKEN: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?(=sha256:[0-9a-fA-F]{64})?$";
 const CONTENT_TYPE: &str = "^[ -~]{1,100}$";
 
 /// Returns a JSON schema (draft 2020-12) that accepts all files that [`super::check`] accepts. It checks one key at a
@@ -128,6 +129,7 @@ fn scalar(key: &Key) -> Value {
         Kind::Format => json!({ "const": 1 }),
         Kind::Word { known, .. } => json!({ "enum": known }),
         Kind::Address => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),
+        Kind::Rate => json!({ "type": "string", "pattern": "^[0-9]+/[smh]$" }),
         Kind::Route => json!({ "type": "string", "pattern": "^/" }),
         Kind::List(item) => json!({ "type": "array", "uniqueItems": true, "items": element(item) }),
         Kind::TextMap => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
@@ -161,6 +163,7 @@ fn element(item: ItemKind) -> Value {
         ItemKind::Method => json!({ "enum": METHODS }),
         ItemKind::Origin => json!({ "type": "string", "pattern": "^(\\*|[a-z][a-z0-9+.-]*://[^/?#@ ]+)$" }),
         ItemKind::HostName => json!({ "type": "string", "pattern": "^(\\*\\.)?[a-z0-9:._-]+$" }),
+        ItemKind::CallerToken => json!({ "type": "string", "pattern": CALLER_TOKEN }),
         ItemKind::Header => json!({ "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" }),
     }
 }

@@ -77,6 +77,9 @@ pub static KEYS: &[Key] = &[
     key("admin.listen", Kind::Address, DefaultValue::Text("127.0.0.1:8081"),
         "IP address and port; an address that other machines reach only with `[admin.tls]`. Port 0 lets the system \
         choose."),
+    size("admin.audit-max", 64 * KIB, 64 * GIB, "64MiB",
+        "The most that the audit log takes on disk. Beyond it the oldest lines are removed; their head is kept, so that the \
+        rest still verifies."),
 
     table("admin.tls", "TLS at this listener, as in [`[http.tls]`](#httptls). The commands then need `https://`, and find \
         the host on their own machine by themselves."),
@@ -222,6 +225,22 @@ pub static KEYS: &[Key] = &[
          requests for one thing are handled one after the other. It goes before `caxton-conversation`."),
     key("agents.NAME.http.cors", Kind::Boolean, DefaultValue::Unset("true"),
         "Whether `http.cors` holds for this route; left out, it holds for message agents and not for HTTP agents."),
+    key("agents.NAME.http.rate", Kind::Rate, DefaultValue::Unset("\"100/s\""),
+        "How many requests one caller may make; all of them may come at once. A caller without a credential is counted by its \
+        address. More are answered with 429."),
+    table("agents.NAME.http.auth", "Who may call the route: those with one of these credentials. Left out, everybody may."),
+    list("agents.NAME.http.auth.tokens", ItemKind::CallerToken, "[\"shop\", \"bank=sha256:HEX\"]",
+        "Tokens: the names of those that `caxton token` has made, or the name of a caller with the SHA-256 of its token."),
+    key("agents.NAME.http.auth.hmac", Kind::TextMap, DefaultValue::EmptyTable("{ shop = \"file:keys/shop.key\" }"),
+        "Callers that sign their requests, each with the key that it shares with the host: `file:PATH`, relative to the folder \
+        of this file, or `env:NAME`."),
+    table("agents.NAME.http.auth.jwt", "JSON web tokens of an issuer."),
+    key("agents.NAME.http.auth.jwt.jwks", Kind::Text, DefaultValue::Required("\"keys/jwks.json\""),
+        "The file with the issuer's public keys (a JWK set), relative to the folder of this file."),
+    key("agents.NAME.http.auth.jwt.issuer", Kind::Text, DefaultValue::Required("\"https://id.example\""),
+        "The issuer (`iss`) that a token has to have."),
+    key("agents.NAME.http.auth.jwt.audience", Kind::Text, DefaultValue::Required("\"tickets\""),
+        "The audience (`aud`) that a token has to have."),
     key("agents.NAME.schedule", Kind::Tables, DefaultValue::EmptyList(""), "Messages that the agent gets by the clock."),
     key("agents.NAME.schedule.cron", Kind::Cron, DefaultValue::Required("\"0 */5 * * * *\""),
         "The times: minute, hour, day, month and weekday, or six fields with the second first."),

@@ -103,6 +103,8 @@ pub enum Kind {
     Weights,
     /// Versions of a format, each a whole number from 0 to 1,000,000.
     Versions,
+    /// A number of requests in a second, a minute or an hour.
+    Rate,
     /// A key that is known but not implemented in this version.
     Unimplemented,
 }
@@ -126,6 +128,8 @@ pub enum ItemKind {
     Header,
     /// A host name, a domain with all names below it, or an IP address.
     HostName,
+    /// The name of a token, or a name and a digest.
+    CallerToken,
 }
 
 /// The value of a key that is not set.
@@ -217,6 +221,7 @@ impl Kind {
             Self::SaveMode => "a time to save",
             Self::CanarySteps | Self::Weights => "a list of steps",
             Self::Versions => "a list of whole numbers up to 1000000",
+            Self::Rate => "a rate",
             Self::Unimplemented => "nothing",
         };
         text.to_owned()
@@ -235,6 +240,7 @@ impl ItemKind {
             Self::Origin => "an origin",
             Self::Header => "the name of a header",
             Self::HostName => "a host name",
+            Self::CallerToken => "a token",
         }
     }
 
@@ -249,6 +255,7 @@ impl ItemKind {
             Self::Origin => "origins",
             Self::Header => "names of headers",
             Self::HostName => "host names",
+            Self::CallerToken => "tokens",
         }
     }
 
@@ -263,6 +270,7 @@ impl ItemKind {
             Self::Origin => "https://app.example",
             Self::Header => "content-type",
             Self::HostName => "agents.example.com",
+            Self::CallerToken => "shop",
         }
     }
 }

@@ -13,6 +13,7 @@
 //! Syntax, files and the environment belong to the host: a [`Node`] only records where it was written.
 
 mod bounds;
+mod clash;
 mod consistency;
 mod defaults;
 mod desired;

@@ -23,6 +23,7 @@ counts as one that is not set, unless any text is right there, as in `config`.
 
 - A **size** is a whole number with `B`, `KB`, `KiB`, `MB`, `MiB`, `GB` or `GiB`, or a number of bytes.
 - A **duration** is whole numbers with `h`, `m`, `s`, `ms`, the larger first: `1m30s`.
+- A **rate** is a whole number, `/`, and `s`, `m` or `h`: `100/s`.
 - A **name** of an agent or a capability has 1 to 63 lower-case letters, digits and `-`; it begins with a letter and
   does not end with `-`.
 - A **route** is compared with the path as the client sends it, so literals are percent-encoded where a client does so.

@@ -9,6 +9,7 @@ use super::findings::Findings;
 use super::node::{Entry, Node, Source, Table, Value};
 use super::schema::{DefaultValue, Field, Fields, Key, Kind};
 use super::values::{Element, TypedValue, example, read, wrong_type};
+use crate::access::{CallerToken, RouteRate};
 use crate::cron::Cron;
 use crate::names::{Capability, Receiver};
 use crate::rollout::strategy::{Batch, CanaryStep};
@@ -178,7 +179,7 @@ impl Element {
     pub(super) fn text(self) -> Option<String> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Capability(_) | Self::Receiver(_) => None,
+            Self::Capability(_) | Self::Receiver(_) | Self::Token(_) => None,
         }
     }
 
@@ -186,7 +187,7 @@ impl Element {
     pub(super) fn capability(self) -> Option<Capability> {
         match self {
             Self::Capability(name) => Some(name),
-            Self::Text(_) | Self::Receiver(_) => None,
+            Self::Text(_) | Self::Receiver(_) | Self::Token(_) => None,
         }
     }
 
@@ -194,7 +195,15 @@ impl Element {
     pub(super) fn receiver(self) -> Option<Receiver> {
         match self {
             Self::Receiver(receiver) => Some(receiver),
-            Self::Text(_) | Self::Capability(_) => None,
+            Self::Text(_) | Self::Capability(_) | Self::Token(_) => None,
+        }
+    }
+
+    /// Returns the token of a token element.
+    pub(super) fn token(self) -> Option<CallerToken> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::Text(_) | Self::Capability(_) | Self::Receiver(_) => None,
         }
     }
 }
@@ -232,6 +241,7 @@ from_value! {
     Cron: TypedValue::Cron(cron) => Some(cron);
     Timezone: TypedValue::Timezone(zone) => Some(zone);
     RoutePattern: TypedValue::Route(route) => Some(route);
+    RouteRate: TypedValue::Rate(rate) => Some(rate);
     Batch: TypedValue::Batch(batch) => Some(batch);
     SaveMode: TypedValue::SaveMode(mode) => Some(mode);
     Vec<CanaryStep>: TypedValue::CanarySteps(steps) => Some(steps);

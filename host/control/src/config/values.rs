@@ -9,6 +9,7 @@ use super::findings::Findings;
 use super::node::{Node, Source, Value};
 use super::schema::{ItemKind, KEYS, Key, Kind, METHODS};
 use super::steps;
+use crate::access::{CallerToken, RouteRate};
 use crate::cors;
 use crate::cron::Cron;
 use crate::hosts::is_host_pattern;
@@ -30,6 +31,7 @@ pub(super) enum TypedValue {
     Word(&'static str),
     Address(SocketAddr),
     Route(RoutePattern),
+    Rate(RouteRate),
     Cron(Cron),
     Timezone(Timezone),
     List(Vec<(Element, Source)>),
@@ -47,6 +49,7 @@ pub(super) enum Element {
     Text(String),
     Capability(Capability),
     Receiver(Receiver),
+    Token(CallerToken),
 }
 
 /// Reads the value of `key`, written at `path`. Returns `None` if it is wrong; `findings` has the error then.
@@ -129,6 +132,10 @@ fn read_one(
         (Kind::Route, Value::String(text)) => match text.parse() {
             Ok(route) => TypedValue::Route(route),
             Err(reason) => return Err(ConfigError::BadRoute { at, given: text.clone(), reason }),
+        },
+        (Kind::Rate, Value::String(text)) => match text.parse() {
+            Ok(rate) => TypedValue::Rate(rate),
+            Err(reason) => return Err(ConfigError::BadRate { at, given: text.clone(), reason }),
         },
         _ => return Ok(None),
     };
@@ -227,6 +234,10 @@ fn read_item(item: ItemKind, text: &str, at: Location, findings: &mut Findings) 
         ItemKind::Header => Err(ConfigError::BadHeaderName { at, given }),
         ItemKind::HostName if is_host_pattern(text) => Ok(Element::Text(given)),
         ItemKind::HostName => Err(ConfigError::BadHostName { at, given }),
+        ItemKind::CallerToken => match text.parse() {
+            Ok(token) => Ok(Element::Token(token)),
+            Err(reason) => Err(ConfigError::BadCallerToken { at, given, reason }),
+        },
         ItemKind::Method if METHODS.contains(&text) => Ok(Element::Text(given)),
         ItemKind::Method => {
             let suggestion = findings.suggest.nearest(text, METHODS.iter().copied()).map(str::to_owned);

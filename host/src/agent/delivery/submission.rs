@@ -47,11 +47,16 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Returns the key that a request has in `Idempotency-Key`.
+    /// Returns the key that a request has in `Idempotency-Key`. Keys of a caller that is known are its own; callers that
+    /// are not share one space.
     ///
     /// # Errors
     /// The reason why it is refused.
-    pub(crate) fn of(headers: &http::HeaderMap, submission: &Submission) -> Result<Option<Self>, String> {
+    pub(crate) fn of(
+        headers: &http::HeaderMap,
+        submission: &Submission,
+        caller: Option<&str>,
+    ) -> Result<Option<Self>, String> {
         use sha2::{Digest, Sha256};
 
         let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
@@ -71,7 +76,9 @@ impl Key {
         hash.update([submission.performative as u8]);
         // Last and without its length: nothing follows into which it could be shifted.
         hash.update(&submission.content);
-        Ok(Some(Self { key: key.to_owned(), fingerprint: hash.finalize().to_vec() }))
+        // Neither part has a line feed, so that no two pairs are one key, and none is the key of an unknown caller.
+        let key = caller.map_or_else(|| key.to_owned(), |caller| format!("{caller}\n{key}"));
+        Ok(Some(Self { key, fingerprint: hash.finalize().to_vec() }))
     }
 }
 

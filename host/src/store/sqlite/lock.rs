@@ -12,9 +12,16 @@ use crate::store::sqlite::folder_files::LOCK;
 use crate::store::sqlite::held;
 
 /// The locks that keep other hosts from the folder. They end with the process, however that ends.
-pub(in crate::store) struct Lock {
+pub(crate) struct Lock {
     pub(in crate::store) file: File,
     _path: held::Claim,
+}
+
+impl Lock {
+    /// Takes a folder for this process, and creates it if there is none.
+    pub(crate) fn take(folder: &Path) -> Result<Self, StoreError> {
+        lock(folder)
+    }
 }
 
 /// Takes the folder for this process.

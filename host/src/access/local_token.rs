@@ -1,11 +1,9 @@
-//! The token of the API: created in the data folder at the first start, readable by its owner only.
+//! The host's own token: created in the data folder at the first start, readable by its owner only.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest, Sha256};
 
 /// The name of the token's file in the data folder.
 pub(crate) const TOKEN_FILE: &str = "token";
@@ -24,7 +22,7 @@ pub(crate) enum TokenError {
         source: std::io::Error,
     },
     /// Users other than its owner may read it.
-    #[error("the token {} can be read by others; remove it, and the next start makes a new one", path.display())]
+    #[error("{} can be read by others; `chmod 600` it if none of them did, else remove it and make new tokens", path.display())]
     Open {
         /// The path of the file.
         path: PathBuf,
@@ -38,45 +36,20 @@ pub(crate) enum TokenError {
         /// The path of the file.
         path: PathBuf,
     },
-}
-
-/// The digest of the token. The text itself is not kept in memory.
-#[derive(Debug)]
-pub(super) struct Token {
-    digest: [u8; 32],
-    fingerprint: String,
-}
-
-impl Token {
-    fn new(text: &str) -> Self {
-        let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-        let fingerprint = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { digest, fingerprint }
-    }
-
-    /// Compares with a text. The time it takes reveals nothing about the token: digests are compared, and always all of
-    /// their bytes.
-    pub(super) fn is(&self, text: &str) -> bool {
-        let given: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-        let different = self.digest.iter().zip(given).fold(0, |different, (ours, theirs)| different | (ours ^ theirs));
-        // Keeps the compiler from ending the loop at the first difference.
-        std::hint::black_box(different) == 0
-    }
-
-    /// Returns eight digits that identify the token in the event log without revealing it.
-    pub(super) fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
+    /// The table of tokens cannot be read.
+    #[error("the table of tokens {} is not one: {why}; put a copy in its place, or remove it and make the tokens again", path.display())]
+    Table {
+        /// The path of the file.
+        path: PathBuf,
+        /// The error, with its line.
+        why: String,
+    },
 }
 
 /// Reads the token from a file.
 pub(crate) fn read_token(path: &Path) -> Result<String, TokenError> {
     let wrong = |source| TokenError::File { path: path.to_owned(), source };
-    let mode = fs::metadata(path).map_err(wrong)?.permissions().mode();
-    // A token that others can read is refused rather than used: they could control the host.
-    if mode & 0o077 != 0 {
-        return Err(TokenError::Open { path: path.to_owned() });
-    }
+    check_private(path)?;
     let text = fs::read_to_string(path).map_err(wrong)?;
     // An editor may have added a line feed.
     let token = text.trim();
@@ -86,26 +59,51 @@ pub(crate) fn read_token(path: &Path) -> Result<String, TokenError> {
     Ok(token.to_owned())
 }
 
-/// Reads the token of a data folder, and creates it if there is none.
-pub(super) fn load_or_make(data: &Path) -> Result<Token, TokenError> {
-    let path = data.join(TOKEN_FILE);
-    if !path.exists() {
-        make(data, &path).map_err(|source| TokenError::File { path: path.clone(), source })?;
+/// Refuses a file that others may read or write: they could control the host.
+pub(super) fn check_private(path: &Path) -> Result<(), TokenError> {
+    let metadata = fs::metadata(path).map_err(|source| TokenError::File { path: path.to_owned(), source })?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(TokenError::Open { path: path.to_owned() });
     }
-    read_token(&path).map(|text| Token::new(&text))
+    Ok(())
 }
 
-fn make(data: &Path, path: &Path) -> std::io::Result<()> {
-    // 256 bits, beyond any guess. As hex digits they fit into a header and a shell without quotes.
+/// Reads the token of a data folder, and creates it if there is none. Returns it with the time it was made.
+pub(super) fn load_or_make(data: &Path) -> Result<(String, u64), TokenError> {
+    let path = data.join(TOKEN_FILE);
+    let wrong = |source| TokenError::File { path: path.clone(), source };
+    if !path.exists() {
+        write_token(data, &new_token()).map_err(wrong)?;
+    }
+    let text = read_token(&path)?;
+    let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).map_err(wrong)?;
+    let made_at = modified.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    Ok((text, u64::try_from(made_at).unwrap_or(u64::MAX)))
+}
+
+/// Makes the text of a token: 256 bits, beyond any guess. As hex digits they fit into a header and a shell without
+/// quotes.
+pub(super) fn new_token() -> String {
     let bytes: [u8; 32] = rand::random();
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    // Replaced as a whole, and from the start readable by its owner only.
-    let mut file = tempfile::NamedTempFile::new_in(data)?;
-    writeln!(file, "{text}")?;
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes the host's own token.
+pub(super) fn write_token(data: &Path, text: &str) -> std::io::Result<()> {
+    write_durably(&data.join(TOKEN_FILE), &format!("{text}\n"))
+}
+
+/// Replaces a file as a whole. It is readable by its owner only from the start, and durable on return.
+pub(super) fn write_durably(path: &Path, text: &str) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // A temporary file of its own name: it follows no link, and has the mode 0600.
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
     // A token that is lost in a power cut would lock out the clients that have read it.
     file.as_file().sync_all()?;
     file.persist(path)?;
-    Ok(())
+    // A rename is durable only once its folder is synced.
+    fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
@@ -115,15 +113,13 @@ mod tests {
     #[test]
     fn tokens_are_created_once_and_private() {
         let folder = tempfile::tempdir().unwrap();
-        let made = load_or_make(folder.path()).unwrap();
+        let (made, _) = load_or_make(folder.path()).unwrap();
         let path = folder.path().join(TOKEN_FILE);
-        let text = read_token(&path).unwrap();
-        assert_eq!(text.len(), 64);
+        assert_eq!(made, read_token(&path).unwrap());
+        assert_eq!(made.len(), 64);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(made.is(&text) && load_or_make(folder.path()).unwrap().is(&text));
-        assert!(!made.is("") && !made.is(&text[1..]) && !made.is(&text.to_uppercase()));
-        assert_eq!(made.fingerprint().len(), 8);
-        assert!(!text.contains(made.fingerprint()), "the fingerprint gives nothing away");
+        assert_eq!(load_or_make(folder.path()).unwrap().0, made);
+        assert_ne!(new_token(), new_token());
     }
 
     #[test]
