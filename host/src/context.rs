@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::bounds;
 use crate::clock;
 use crate::conversation::Conversations;
 use crate::events::Events;
@@ -137,7 +138,8 @@ impl HostContext {
             revision: revision.number,
             level,
             context: "caxton".to_owned(),
-            text,
+            // It may quote a guest: a backtrace is part of it.
+            text: bounds::cut(text, bounds::LOG_TEXT),
         };
         self.logs.note(line);
     }

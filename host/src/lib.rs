@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod agent;
 mod api_types;
+mod bounds;
 mod cli;
 mod clock;
 mod config;

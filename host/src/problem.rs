@@ -12,6 +12,7 @@ use http::{HeaderName, StatusCode};
 
 use crate::agent::{AdmitError, MEANINGS, Meaning, code, describe, meaning};
 use crate::api_types::FileError;
+use crate::bounds;
 use crate::message::{Fault, Outcome};
 
 /// The codes that follow from the request or the listener. Those of messages and calls are
@@ -44,6 +45,14 @@ pub(crate) fn find_meaning(code: &str) -> &'static Meaning {
     // Not an `expect`: a missing row must not turn an error response into a panic.
     debug_assert!(find(code).is_some(), "`{code}` is not in the table");
     find(code).or_else(|| find("host-error")).unwrap_or(&REQUEST_CODES[0])
+}
+
+/// Cuts the text of a problem, which may quote the request or the agent.
+fn bounded(detail: Cow<'static, str>) -> Cow<'static, str> {
+    match detail {
+        Cow::Owned(text) => Cow::Owned(bounds::cut(text, bounds::ERROR)),
+        Cow::Borrowed(text) => Cow::Borrowed(text),
+    }
 }
 
 /// The reader of an error response.
@@ -88,7 +97,7 @@ impl Problem {
         Self(Box::new(ProblemParts {
             status,
             code,
-            detail: detail.into(),
+            detail: bounded(detail.into()),
             limit: None,
             agent: None,
             message_id: None,
@@ -125,9 +134,7 @@ impl Problem {
             // Clients know bodies and not messages.
             AdmitError::TooLarge { limit } if is_client => Self::too_large(*limit, "limits.message"),
             AdmitError::TooLarge { limit } => problem.with_detail(error.to_string()).with_limit(*limit),
-            AdmitError::BreakerOpen { after } if is_client => {
-                problem.with_detail(error.to_string()).with_retry_after(*after)
-            }
+            AdmitError::BreakerOpen { after } => problem.with_detail(error.to_string()).with_retry_after(*after),
             // The store's error names files and states of the host.
             AdmitError::NotKept(_) if is_client => problem,
             // In the API every request that contradicts an earlier one has the status 409.
@@ -141,7 +148,6 @@ impl Problem {
             | AdmitError::TooManyHops { .. }
             | AdmitError::Invalid(_)
             | AdmitError::Unavailable(_)
-            | AdmitError::BreakerOpen { .. }
             | AdmitError::NotKept(_)
             | AdmitError::KeyReused
             | AdmitError::NotUnderstood(_) => problem.with_detail(error.to_string()),
@@ -174,6 +180,7 @@ impl Problem {
         match outcome {
             // The agent wrote it for its caller.
             Outcome::Failed(failure) => self.with_detail(failure.reason.clone()),
+            Outcome::Fault(fault @ Fault::Restarting { .. }) => self.with_detail(fault.to_string()),
             Outcome::Fault(Fault::Time { limit, .. } | Fault::CallerTimeout { limit }) => {
                 self.with_detail(format!("the agent did not answer within {} ms", limit.as_millis()))
             }
@@ -194,7 +201,7 @@ impl Problem {
 
     /// Replaces the text.
     pub(crate) fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
-        self.0.detail = detail.into();
+        self.0.detail = bounded(detail.into());
         self
     }
 
@@ -213,6 +220,11 @@ impl Problem {
 
     /// Adds the fault of the agent.
     pub(crate) fn with_fault(mut self, fault: Fault) -> Self {
+        let problem = match fault {
+            Fault::Restarting { after } => self.with_retry_after(after),
+            _ => self,
+        };
+        self = problem;
         self.0.fault = Some(fault);
         self
     }
@@ -251,7 +263,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::message::{Cause, Diagnostics, Failure};
+    use crate::message::{Cause, Diagnostics, ExceededBound, Failure};
 
     #[test]
     fn codes_are_unique_and_documented() {
@@ -270,6 +282,9 @@ mod tests {
         let time = Duration::from_millis(20);
         for fault in [
             Fault::Trap { message: String::new(), diagnostics: Diagnostics::default() },
+            Fault::Exceeded { exceeded: ExceededBound::Handles, diagnostics: Diagnostics::default() },
+            Fault::Exceeded { exceeded: ExceededBound::Random(1), diagnostics: Diagnostics::default() },
+            Fault::Exceeded { exceeded: ExceededBound::Copies, diagnostics: Diagnostics::default() },
             Fault::Cpu { limit: time, diagnostics: Diagnostics::default() },
             Fault::Fuel { limit: 1, diagnostics: Diagnostics::default() },
             Fault::Time { limit: time, diagnostics: Diagnostics::default() },
@@ -280,6 +295,7 @@ mod tests {
             Fault::NoResponse { why: String::new(), diagnostics: Diagnostics::default() },
             Fault::Abandoned,
             Fault::Overloaded,
+            Fault::Restarting { after: time },
             Fault::Host(String::new()),
         ] {
             assert_eq!(find_meaning(fault.code()).code, fault.code());

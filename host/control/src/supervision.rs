@@ -22,10 +22,11 @@ const START_WINDOW_MS: u64 = 5 * 60 * 1_000;
 /// A failure of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstanceFailure {
-    /// A trap while a message was handled.
+    /// A fault at a message, of a revision beside which another one answers: its instances are spared for a while.
     Trap,
-    /// A trap on a message that had caused a trap before.
-    TrapAgain,
+    /// A fault at a message that says nothing about other messages: the agent has no other revision for them, or the
+    /// message had caused a fault before.
+    Message,
     /// A failure to start.
     Start,
 }
@@ -63,24 +64,22 @@ impl Supervision {
     /// Records the failure of an instance and returns its consequence.
     ///
     /// The first trap in a row is replaced at once, so that an agent that traps on one message of twenty is not slowed
-    /// down. A message that causes a second trap lengthens no wait: the fault is in the message, and a few such
-    /// messages, retried together, would stop all others for minutes. `chance` is from 0 to 1 and shortens the wait by
-    /// up to a fifth.
+    /// down. A fault of a message alone makes no wait, and lengthens none: a few such messages, or one caller that sends
+    /// them, would stop all others for minutes. `chance` is from 0 to 1 and shortens the wait by up to a fifth.
     pub fn failed(&mut self, now: u64, chance: f64, kind: InstanceFailure) -> RestartDecision {
         match kind {
             InstanceFailure::Trap => self.in_a_row = self.in_a_row.saturating_add(1),
-            InstanceFailure::TrapAgain => {}
+            InstanceFailure::Message => return RestartDecision::Replace { at: self.not_before.max(now) },
             InstanceFailure::Start => {
                 self.in_a_row = self.in_a_row.saturating_add(1).max(2);
                 self.remember(now);
             }
         }
-        // Also for a trap that lengthens no wait: the present wait starts again from now.
         let at = now.saturating_add(wait(self.in_a_row, chance));
         self.not_before = at;
         match kind {
             InstanceFailure::Start if self.starts.len() >= MAX_FAILED_STARTS => RestartDecision::GiveUp,
-            InstanceFailure::Start | InstanceFailure::Trap | InstanceFailure::TrapAgain => {
+            InstanceFailure::Start | InstanceFailure::Trap | InstanceFailure::Message => {
                 RestartDecision::Replace { at }
             }
         }
@@ -142,8 +141,9 @@ mod tests {
             (&[Start, Start, Start], &[100, 200, 400]),
             (&[Trap, Start, Trap], &[0, 100, 200]),
             (&[Start, Trap], &[100, 200]),
-            (&[TrapAgain; 12], &[0; 12]),
-            (&[Trap, TrapAgain, TrapAgain, Trap, TrapAgain, Trap], &[0, 0, 0, 100, 100, 200]),
+            (&[Message; 12], &[0; 12]),
+            (&[Trap, Message, Message, Trap, Message, Trap], &[0, 0, 0, 100, 100, 200]),
+            (&[Start, Message, Message, Start], &[100, 100, 100, 200]),
             (&[Trap; 12], &[0, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000]),
         ] {
             let mut supervision = Supervision::new();
@@ -226,7 +226,7 @@ mod tests {
                 let kind = match kind {
                     0 => InstanceFailure::Trap,
                     1 => InstanceFailure::Start,
-                    2 => InstanceFailure::TrapAgain,
+                    2 => InstanceFailure::Message,
                     _ => {
                         supervision.succeeded();
                         prop_assert_eq!(supervision.may_start(now), None);

@@ -8,7 +8,8 @@ use axum::extract::State;
 use http::StatusCode;
 
 use super::api::Api;
-use super::extract::Named;
+use super::extract::{MAX_PAGE, Named, Params};
+use super::page::{ListParams, Page};
 use super::problem;
 use crate::agent::Agent;
 use crate::api_types::{AgentStatus, HostStatus, RevisionStatus};
@@ -20,10 +21,19 @@ pub(super) async fn show_host(State(api): State<Api>) -> Result<Json<HostStatus>
     Ok(Json(api.reconciler.status().await?))
 }
 
-/// Lists all agents, in order of name.
-#[utoipa::path(get, path = "/v1/agents", tag = "agents", responses((status = 200, body = [AgentStatus])))]
-pub(super) async fn list_agents(State(api): State<Api>) -> Result<Json<Vec<AgentStatus>>, Problem> {
-    Ok(Json(all(&api).await?))
+/// Lists agents in order of name, one page at a time.
+#[utoipa::path(
+    get, path = "/v1/agents", tag = "agents", params(ListParams),
+    responses((status = 200, body = [AgentStatus])),
+)]
+pub(super) async fn list_agents(
+    State(api): State<Api>,
+    Params(params): Params<ListParams>,
+) -> Result<Page<AgentStatus>, Problem> {
+    let size = params.size()?;
+    // One more tells whether there is a next page.
+    let agents = after(&api, params.after, size as usize + 1).await?;
+    Ok(Page::new("/v1/agents", agents, size, |agent| &agent.name))
 }
 
 /// Returns one agent.
@@ -52,9 +62,9 @@ pub(super) async fn list_revisions(
     Ok(Json(find(&api, &name).await?.revisions))
 }
 
-/// Returns all agents with the number of their dead letters, in order of name.
-pub(super) async fn all(api: &Api) -> Result<Vec<AgentStatus>, Problem> {
-    let mut agents = api.reconciler.agents().await?;
+/// Returns agents after a name with the number of their dead letters, in order of name, and at most `count` of them.
+pub(super) async fn after(api: &Api, name: Option<String>, count: usize) -> Result<Vec<AgentStatus>, Problem> {
+    let mut agents = api.reconciler.agents(name, count).await?;
     // Counted here and not by the reconciler, which must not wait for the store.
     let dead: HashMap<String, u64> = api.read(|store| store.dead_letters().by_agent()).await?.into_iter().collect();
     for agent in &mut agents {
@@ -75,8 +85,11 @@ pub(super) async fn find(api: &Api, name: &str) -> Result<AgentStatus, Problem> 
             Ok(agent)
         }
         None => {
-            let agents = api.reconciler.agents().await?;
-            Err(problem::no_agent(name, agents.iter().map(|agent| agent.name.as_str())))
+            // With the first of those that are declared and not started yet; all of them would be too much for a typo.
+            let first = api.reconciler.agents(None, MAX_PAGE as usize).await?;
+            let routes = api.directory.routes.load();
+            let known = routes.agents().map(|agent| agent.name().as_str());
+            Err(problem::no_agent(name, known.chain(first.iter().map(|agent| agent.name.as_str()))))
         }
     }
 }

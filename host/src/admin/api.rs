@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caxton_control::access::rate::{Rate, RateTable};
 use caxton_control::access::{MAX_TOKENS, TokenName};
@@ -21,6 +21,10 @@ use crate::telemetry::metrics::Metrics;
 pub(super) const RATE: u32 = 1_000;
 /// Requests that each token may make at once.
 const BURST: u32 = 2_000;
+/// The least time between two commits that are made for probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// The time after which a commit for a probe counts as refused. Probes of an orchestrator wait a few seconds.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The parts of the host that handlers use.
 pub(crate) struct AdminState {
@@ -32,6 +36,8 @@ pub(crate) struct AdminState {
     pub(crate) access: Arc<Access>,
     /// Allows one backup or check of the store at a time: each backup takes as much space as the store.
     pub(super) copying: Arc<Semaphore>,
+    /// The outcome of the last commit that was made for a probe, and its time.
+    pub(super) probed: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
     /// Allows one rehearsal at a time: its component is in memory.
     pub(super) rehearsing: Arc<Semaphore>,
 }
@@ -53,6 +59,7 @@ impl AdminState {
             data: data.to_owned(),
             access,
             copying: Arc::new(Semaphore::new(1)),
+            probed: tokio::sync::Mutex::default(),
             rehearsing: Arc::new(Semaphore::new(1)),
         }
     }
@@ -77,6 +84,20 @@ impl Api {
     pub(crate) fn new(state: AdminState, stop: CancellationToken) -> Self {
         let rate = Rate::new(RATE, Duration::from_secs(1)).with_burst(BURST);
         Self(Arc::new(ApiParts { state, rates: Mutex::new(RateTable::new(rate, MAX_TOKENS)), stop }))
+    }
+
+    /// Returns the reason why nothing can be committed, if that is so. Looks once a second at most, whatever the number of
+    /// probes: each look is a commit.
+    pub(super) async fn refused_commit(&self) -> Option<String> {
+        // Held while it looks, so that probes of the same moment share one commit.
+        let mut probed = self.probed.lock().await;
+        let recent = probed.as_ref().filter(|(at, _)| at.elapsed() < PROBE_INTERVAL);
+        if let Some((_, outcome)) = recent {
+            return outcome.clone().err();
+        }
+        let outcome = self.context.store.try_commit(PROBE_TIMEOUT).await;
+        *probed = Some((Instant::now(), outcome.clone()));
+        outcome.err()
     }
 
     /// Takes a request out of the rate of a token, or returns the time until there is one. `now` is

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::api::Api;
 use super::extract::{Named, Params, page_size};
+use super::page::{keep_first, keep_last};
 use super::problem;
 use crate::api_types::{ConversationStatus, ConversationThread, OpenQuestion, ThreadMessage};
 use crate::problem::Problem;
@@ -58,6 +59,8 @@ pub(super) async fn list(
     found.sort_by_key(|conversation| std::cmp::Reverse(conversation.last_at));
     // Both lists have up to `limit` entries.
     found.truncate(limit as usize);
+    // The latest come first, and the oldest are left out.
+    keep_first(&mut found);
     Ok(Json(found))
 }
 
@@ -110,7 +113,8 @@ pub(super) async fn show(
             format!("no conversation `{}` is known; `caxton conversation ls` lists those that are", id.escape_debug());
         return Err(Problem::new(StatusCode::NOT_FOUND, "no-conversation", detail));
     }
-    let messages = messages.into_iter().map(message).collect();
+    let mut messages: Vec<ThreadMessage> = messages.into_iter().map(message).collect();
+    let more = keep_last(&mut messages) || more;
     Ok(Json(ConversationThread { id, conversation, messages, more }))
 }
 

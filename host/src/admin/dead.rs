@@ -18,6 +18,7 @@ use serde_json::json;
 use super::api::Api;
 use super::extract::{Named, Params, bounded, page_size};
 use super::guard::Caller;
+use super::page::keep_first;
 use super::problem;
 use crate::api_types::{AttemptStatus, DeadLetterCount, DeadLetterStatus};
 use crate::directory::{NotRedelivered, RedeliverError, Redelivered};
@@ -152,8 +153,10 @@ pub(super) async fn list(
     let dead_letters = api.read(move |store| store.dead_letters().list(&filter, limit)).await?;
     // A page that is not full is the last one.
     let full = u32::try_from(dead_letters.len()).is_ok_and(|count| count == limit);
-    let next = dead_letters.last().filter(|_| full).map(|dead| dead.number);
-    Ok(Json(DeadPage { dead_letters: dead_letters.into_iter().map(Into::into).collect(), next }))
+    let mut page = DeadPage { dead_letters: dead_letters.into_iter().map(Into::into).collect(), next: None };
+    let left_out = keep_first(&mut page.dead_letters);
+    page.next = page.dead_letters.last().filter(|_| full || left_out).map(|dead| dead.number);
+    Ok(Json(page))
 }
 
 /// Returns one dead letter, with its content and all attempts.

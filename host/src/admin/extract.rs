@@ -17,7 +17,7 @@ use crate::problem::Problem;
 pub(super) const MAX_BODY: usize = 10 << 20;
 
 /// The most entries of a page.
-const MAX_PAGE: u32 = 1_000;
+pub(super) const MAX_PAGE: u32 = 1_000;
 /// The longest time for which a request may wait.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 

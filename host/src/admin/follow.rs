@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
 use super::extract::{Params, page_size};
+use super::page::{keep_first, keep_last};
 use super::problem;
 use crate::api_types::{EventEntry, LogEntry};
 use crate::logs::Line;
@@ -80,7 +81,10 @@ pub(super) async fn events(
     let mut filter = EventFilter { agent: params.agent, after: params.after, limit: page_size(params.limit, EVENTS)? };
     if !params.follow && !wants_stream(&headers) {
         let events = api.context.store.events().list(&filter).map_err(problem::host_error)?;
-        return Ok(Json(events.iter().map(entry).collect::<Vec<_>>()).into_response());
+        let mut events: Vec<EventEntry> = events.iter().map(entry).collect();
+        // Without a start the newest are asked for; with one, the next request goes on after the last.
+        let _ = if filter.after == 0 { keep_last(&mut events) } else { keep_first(&mut events) };
+        return Ok(Json(events).into_response());
     }
     // Takes precedence over `after`: a client that reconnects repeats the query of its first request.
     if let Some(last) = headers.get(HeaderName::from_static("last-event-id")) {
@@ -151,7 +155,9 @@ pub(super) async fn logs(
     let live = api.context.logs.follow();
     let newest = api.context.logs.newest(params.agent.as_deref(), count);
     if !params.follow && !wants_stream(&headers) {
-        return Ok(Json(newest.iter().map(|line| log_entry(line)).collect::<Vec<_>>()).into_response());
+        let mut lines: Vec<LogEntry> = newest.iter().map(|line| log_entry(line)).collect();
+        keep_last(&mut lines);
+        return Ok(Json(lines).into_response());
     }
     // A line in between occurs in both, as the same allocation.
     let seen = newest.clone();

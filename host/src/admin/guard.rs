@@ -18,6 +18,7 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use super::api::{Api, RATE};
 use super::problem;
 use crate::access::{AccessRefusal, AuditLog, Identity, bearer_token};
+use crate::bounds;
 use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
 
@@ -247,12 +248,14 @@ fn missing_role(method: &Method, path: &str, needed: Role, identity: &Identity) 
 
 /// Answers requests for unknown paths.
 pub(super) async fn no_path(method: Method, uri: Uri) -> Problem {
-    let detail = format!("nothing is at {method} {}; /v1/openapi.json describes what there is", uri.path());
+    let (method, path) = (bounds::quoted(method.as_str()), bounds::quoted(uri.path()));
+    let detail = format!("nothing is at {method} {path}; /v1/openapi.json describes what there is");
     Problem::new(StatusCode::NOT_FOUND, "no-path", detail)
 }
 
 /// Answers requests with a method that the path does not take.
 pub(super) async fn wrong_method(method: Method) -> Problem {
+    let method = bounds::quoted(method.as_str());
     let detail = format!("the path does not take {method}; /v1/openapi.json describes what there is");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", detail)
 }

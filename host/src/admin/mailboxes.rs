@@ -8,26 +8,51 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::api::Api;
-use super::extract::Named;
+use super::extract::{MAX_PAGE, Named, Params};
 use super::guard::Caller;
+use super::page::{ListParams, Page};
 use super::problem;
 use crate::agent::Agent;
 use crate::api_types::MailboxStatus;
 use crate::problem::Problem;
 use crate::wasm::Kind;
 
-/// Lists the mailboxes of all agents that take messages, in order of name.
-#[utoipa::path(get, path = "/v1/mailboxes", tag = "mailboxes", responses((status = 200, body = [MailboxStatus])))]
-pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<MailboxStatus>>, Problem> {
-    Ok(Json(all(&api)))
+/// Lists the mailboxes of agents that take messages in order of name, one page at a time.
+#[utoipa::path(
+    get, path = "/v1/mailboxes", tag = "mailboxes", params(ListParams),
+    responses((status = 200, body = [MailboxStatus])),
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<ListParams>,
+) -> Result<Page<MailboxStatus>, Problem> {
+    let size = params.size()?;
+    // One more tells whether there is a next page.
+    let mailboxes = after(&api, params.after.as_deref(), size as usize + 1);
+    Ok(Page::new("/v1/mailboxes", mailboxes, size, |mailbox| &mailbox.agent))
 }
 
-/// Returns the mailboxes of all agents that take messages, in order of name.
-pub(super) fn all(api: &Api) -> Vec<MailboxStatus> {
+/// Returns the mailboxes of agents after a name that take messages, in order of name, and at most `count` of them.
+pub(super) fn after(api: &Api, name: Option<&str>, count: usize) -> Vec<MailboxStatus> {
     let routes = api.directory.routes.load_full();
-    let mut mailboxes: Vec<MailboxStatus> = routes.agents().filter(|agent| takes_messages(agent)).map(status).collect();
+    let is_after = |agent: &&Arc<Agent>| name.is_none_or(|name| agent.name().as_str() > name);
+    let mut agents: Vec<&Arc<Agent>> = routes.agents().filter(is_after).filter(|agent| takes_messages(agent)).collect();
     // The routes have no order of their own.
-    mailboxes.sort_by(|a, b| a.agent.cmp(&b.agent));
+    agents.sort_unstable_by_key(|agent| agent.name());
+    // After the cut, because a status takes the lock of its mailbox.
+    agents.truncate(count);
+    agents.into_iter().map(status).collect()
+}
+
+/// Returns the fullest mailboxes in order of their agents' names, as many as fit on a page.
+pub(super) fn fullest(api: &Api) -> Vec<MailboxStatus> {
+    let mut mailboxes = after(api, None, usize::MAX);
+    if mailboxes.len() > MAX_PAGE as usize {
+        // Stable, so that of equally full ones the first by name are shown each time.
+        mailboxes.sort_by_key(|mailbox| std::cmp::Reverse(mailbox.depth));
+        mailboxes.truncate(MAX_PAGE as usize);
+        mailboxes.sort_by(|a, b| a.agent.cmp(&b.agent));
+    }
     mailboxes
 }
 

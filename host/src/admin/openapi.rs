@@ -1,8 +1,12 @@
 //! The OpenAPI document of the API.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use axum::Json;
 use caxton_control::Performative;
 use caxton_control::access::{Role, role_of};
+use http::Method;
 use serde_json::{Value, json};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder};
@@ -117,6 +121,31 @@ fn require(operation: &mut Value, method: &str, path: &str) {
     operation["security"] = json!([{ "token": [role] }]);
     let text = operation["description"].as_str().map_or_else(String::new, |text| format!("{text}\n\n"));
     operation["description"] = format!("{text}Needs the role `{role}`.").into();
+}
+
+/// The names of the query parameters of each operation, by its path and its method in lower case.
+type QueryKeys = HashMap<(String, String), Vec<String>>;
+
+/// Returns the names of the query parameters that an operation takes; `None` for an unknown operation. `path` is that of
+/// the router.
+pub(super) fn query_keys(path: &str, method: &Method) -> Option<&'static [String]> {
+    static KEYS: LazyLock<QueryKeys> = LazyLock::new(|| {
+        let document = describe();
+        let paths = document["paths"].as_object().into_iter().flatten();
+        let operations = paths.flat_map(|(path, operations)| {
+            operations.as_object().into_iter().flatten().map(move |(method, operation)| (path, method, operation))
+        });
+        let keys = operations.map(|(path, method, operation)| {
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let names =
+                parameters.filter(|parameter| parameter["in"] == "query").filter_map(|one| one["name"].as_str());
+            ((path.clone(), method.clone()), names.map(str::to_owned).collect())
+        });
+        keys.collect()
+    });
+    // The router answers HEAD where it answers GET, and marks a parameter for the rest of a path.
+    let method = if *method == Method::HEAD { "get".to_owned() } else { method.as_str().to_ascii_lowercase() };
+    KEYS.get(&(path.replace("{*", "{"), method)).map(Vec::as_slice)
 }
 
 /// Adds to an operation what the attributes of its handler cannot express.

@@ -72,6 +72,13 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
         readiness =
             Readiness { ready: false, in_sync: readiness.in_sync, reasons: vec!["the host is stopping".to_owned()] };
     }
+    // Only of a host that would be ready: a commit for each probe is of no use while it starts or stops.
+    if readiness.ready
+        && let Some(why) = api.refused_commit().await
+    {
+        readiness.ready = false;
+        readiness.reasons.insert(0, why);
+    }
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready: readiness.ready, reasons: readiness.reasons })).into_response()
 }
@@ -83,7 +90,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
 )]
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
     // A reconciler that is stuck must not hide the metrics that would show it.
-    let agents = tokio::time::timeout(AGENTS_TIMEOUT, agents::all(&api)).await;
+    let agents = tokio::time::timeout(AGENTS_TIMEOUT, agents::after(&api, None, usize::MAX)).await;
     // Left out on any failure: the other metrics are worth more than an error.
     let agents = agents.ok().and_then(Result::ok);
     let mut agent_metrics: Vec<(Arc<str>, AgentMetrics)> = {

@@ -14,14 +14,26 @@ use serde::Deserialize;
 use super::api::Api;
 use super::extract::{Named, Params, bounded};
 use super::guard::Caller;
+use super::page::{ListParams, Page, keep_first};
 use super::problem;
 use crate::api_types::{AnswerDifferences, RolloutRequest, RolloutStatus};
 use crate::problem::Problem;
+use crate::reconcile::handle::AgentSelection;
 
-/// Lists the newest rollout of each agent, in order of name.
-#[utoipa::path(get, path = "/v1/rollouts", tag = "rollouts", responses((status = 200, body = [RolloutStatus])))]
-pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<RolloutStatus>>, Problem> {
-    Ok(Json(api.reconciler.rollouts(None).await?))
+/// Lists the newest rollout of each agent in order of agents' names, one page at a time.
+#[utoipa::path(
+    get, path = "/v1/rollouts", tag = "rollouts", params(ListParams),
+    responses((status = 200, body = [RolloutStatus])),
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<ListParams>,
+) -> Result<Page<RolloutStatus>, Problem> {
+    let size = params.size()?;
+    // One more tells whether there is a next page.
+    let agents = AgentSelection::After { name: params.after, count: size as usize + 1 };
+    let rollouts = api.reconciler.rollouts(agents).await?;
+    Ok(Page::new("/v1/rollouts", rollouts, size, |rollout| &rollout.agent))
 }
 
 /// Lists the stored rollouts of an agent, the newest first.
@@ -35,7 +47,10 @@ pub(super) async fn show(
     Named(name): Named<String>,
 ) -> Result<Json<Vec<RolloutStatus>>, Problem> {
     api.agent(&name).await?;
-    Ok(Json(api.reconciler.rollouts(Some(name)).await?))
+    let mut rollouts = api.reconciler.rollouts(AgentSelection::Named(name)).await?;
+    // The newest come first, and the oldest may be left out.
+    keep_first(&mut rollouts);
+    Ok(Json(rollouts))
 }
 
 /// The choice of a rollout.
@@ -71,7 +86,7 @@ pub(super) async fn differences(
     let rollout = match found.map_err(problem::host_error)? {
         Some(rollout) => rollout,
         // No rollout has differences; the newest one is then shown with none.
-        None => api.reconciler.rollouts(Some(name)).await?.first().map_or(0, |newest| newest.rollout),
+        None => api.reconciler.rollouts(AgentSelection::Named(name)).await?.first().map_or(0, |newest| newest.rollout),
     };
     let mut differences =
         AnswerDifferences { agent: agent.name().to_string(), rollout, by_nature: Vec::new(), messages: Vec::new() };
@@ -95,7 +110,7 @@ pub(super) async fn differences(
 )]
 pub(super) async fn follow(State(api): State<Api>, Named(name): Named<String>) -> Result<Response, Problem> {
     api.agent(&name).await?;
-    let first = api.reconciler.rollouts(Some(name.clone())).await?.into_iter().next();
+    let first = api.reconciler.rollouts(AgentSelection::Named(name.clone())).await?.into_iter().next();
     let first = first.ok_or_else(|| {
         let detail = format!("{name} has had no rollout: its first revision runs");
         Problem::new(StatusCode::NOT_FOUND, "no-rollout", detail)
@@ -143,7 +158,13 @@ impl Following {
                         () = self.api.stopped().cancelled() => return None,
                         () = tokio::time::sleep(POLL_INTERVAL) => {}
                     }
-                    self.api.reconciler.rollouts(Some(self.name.clone())).await.ok()?.into_iter().next()?
+                    self.api
+                        .reconciler
+                        .rollouts(AgentSelection::Named(self.name.clone()))
+                        .await
+                        .ok()?
+                        .into_iter()
+                        .next()?
                 }
             };
             // The search for lost messages ends after the rollout, and its result belongs to the last event.

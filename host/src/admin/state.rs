@@ -15,6 +15,7 @@ use serde_json::json;
 use super::api::Api;
 use super::extract::{Named, Params, body_within, page_size};
 use super::guard::Caller;
+use super::page::keep_first;
 use super::problem;
 use crate::agent::Agent;
 use crate::api_types::{StateKey, StatePage};
@@ -72,12 +73,13 @@ pub(super) async fn list_keys(
     let entries =
         store.state().entries(&name, &params.prefix, params.after.as_deref(), limit).map_err(problem::host_error)?;
     let full = u32::try_from(entries.len()).is_ok_and(|count| count == limit);
-    let keys: Vec<StateKey> = entries
+    let mut keys: Vec<StateKey> = entries
         .into_iter()
         .map(|entry| StateKey { key: entry.key, bytes: entry.bytes, expires_at: entry.expires_at })
         .collect();
     // A page that is not full is the last one.
-    let next = keys.last().filter(|_| full).map(|entry| entry.key.clone());
+    let left_out = keep_first(&mut keys);
+    let next = keys.last().filter(|_| full || left_out).map(|entry| entry.key.clone());
     Ok(Json(StatePage { keys, next, bytes: agent.state_bytes().load(Ordering::Relaxed) }))
 }
 

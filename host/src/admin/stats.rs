@@ -64,7 +64,7 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Prob
         messages: figures.messages(),
         failures: figures.failures(),
         delivery: figures.deliveries(),
-        mailboxes: mailboxes::all(&api),
+        mailboxes: mailboxes::fullest(&api),
         conversations: api.context.conversations.figures().into(),
         dead_letters: dead_letters.into_iter().map(Into::into).collect(),
         store: StoreFigures {

@@ -31,7 +31,7 @@ use crate::conversation::Conversations;
 use crate::directory::HostDirectory;
 use crate::directory::routes::Routes;
 use crate::logs::Line;
-use crate::reconcile::handle::{Readiness, ReconcilerHandle, Request as ReconcilerRequest};
+use crate::reconcile::handle::{AgentSelection, Readiness, ReconcilerHandle, Request as ReconcilerRequest};
 use crate::store::Store;
 
 /// Starts an API with one agent, `echo`, without a running revision.
@@ -97,8 +97,10 @@ async fn answer(mut commands: mpsc::Receiver<ReconcilerRequest>, file: File) {
             (ReconcilerRequest::Rehearse(wish, answer), _) => {
                 drop(answer.send(Err(RehearsalError::Component(format!("{} bytes", wish.component.len())))));
             }
-            (ReconcilerRequest::Agents(None, answer), _) => drop(answer.send(vec![agent("echo"), agent("triage")])),
-            (ReconcilerRequest::Agents(Some(name), answer), _) => {
+            (ReconcilerRequest::Agents(AgentSelection::After { .. }, answer), _) => {
+                drop(answer.send(vec![agent("echo"), agent("triage")]));
+            }
+            (ReconcilerRequest::Agents(AgentSelection::Named(name), answer), _) => {
                 let known = ["echo", "triage"].contains(&name.as_str());
                 drop(answer.send(known.then(|| agent(&name)).into_iter().collect()));
             }
@@ -350,7 +352,9 @@ async fn errors_are_problem_details_with_the_callers_trace() {
     for (method, path, status, code, detail) in [
         ("POST", "/v1/host", 405, "wrong-method", "does not take POST"),
         ("GET", "/v1/agents/%ff", 400, "bad-request", "UTF-8"),
-        ("GET", "/v1/events?folow=true", 400, "bad-request", "unknown field `folow`"),
+        ("GET", "/v1/events?folow=true", 400, "bad-request", "no key `folow`; it has agent, after, limit, follow"),
+        ("GET", "/v1/host?verbose", 400, "bad-request", "this path has no keys, and so not `verbose`"),
+        ("GET", "/v1/agents/echo/state/a?tll=1s", 400, "bad-request", "`tll`"),
         ("GET", "/v1/events?limit=0", 400, "bad-request", "between 1 and 1000"),
         ("POST", "/v1/agents/echo/invoke?performative=ask", 400, "bad-request", "called `ask`"),
         ("POST", "/v1/agents/echo/invoke?timeout=2h", 400, "bad-request", "between 1ms and 1h"),

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::api::Api;
 use super::extract::{Named, Params, page_size};
 use super::guard::Caller;
+use super::page::keep_first;
 use super::problem;
 use crate::message::TimerName;
 use crate::problem::Problem;
@@ -79,8 +80,12 @@ pub(super) async fn list(
     let timers = api.context.store.timers().waiting(&name, after, limit).map_err(problem::host_error)?;
     // A page that is not full is the last one.
     let full = u32::try_from(timers.len()).is_ok_and(|count| count == limit);
-    let next = timers.last().filter(|_| full).map(|timer| format!("{}-{}", timer.place.0, timer.place.1));
-    Ok(Json(TimerPage { timers: timers.into_iter().map(TimerStatus::from).collect(), next }))
+    let places: Vec<(u64, u64)> = timers.iter().map(|timer| timer.place).collect();
+    let mut timers: Vec<TimerStatus> = timers.into_iter().map(TimerStatus::from).collect();
+    let left_out = keep_first(&mut timers);
+    let last = timers.len().checked_sub(1).and_then(|last| places.get(last));
+    let next = last.filter(|_| full || left_out).map(|place| format!("{}-{}", place.0, place.1));
+    Ok(Json(TimerPage { timers, next }))
 }
 
 /// Parses a position of [`TimerPage::next`].

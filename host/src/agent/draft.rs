@@ -3,16 +3,10 @@
 use caxton_control::desired::Limits;
 
 use super::AdmitError;
+use crate::bounds::{self, HEADERS, ID, WORD};
 use crate::clock;
 use crate::message::{Delivery, Draft, is_id};
 
-/// The longest content type, ontology, protocol and so on, in characters (SPEC §7).
-const MAX_WORD: usize = 100;
-/// The longest conversation id and `reply-with`, in characters.
-pub(crate) const MAX_ID: usize = 256;
-/// The most headers of a message, and the most bytes of all of them.
-const MAX_HEADERS: usize = 64;
-const MAX_HEADER_BYTES: usize = 16 << 10;
 /// The longest delay of a message in milliseconds: ten years.
 const MAX_DELAY: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 
@@ -30,8 +24,8 @@ pub(crate) fn timer_name(draft: &Draft) -> Result<Option<String>, AdmitError> {
     }
     let Some((_, name)) = draft.headers.iter().find(|(name, _)| name == TIMER) else { return Ok(None) };
     // Not an id: `cancel` takes either, and could not tell them apart.
-    if name.is_empty() || name.len() > MAX_WORD || is_id(name) {
-        let what = format!("the header `{TIMER}` has to have 1 to {MAX_WORD} characters, and not the form of an id");
+    if name.is_empty() || name.len() > WORD || is_id(name) {
+        let what = format!("the header `{TIMER}` has to have 1 to {WORD} characters, and not the form of an id");
         return Err(AdmitError::Invalid(what));
     }
     Ok(Some(name.clone()))
@@ -65,11 +59,21 @@ pub(crate) fn check_draft(draft: &Draft, limits: &Limits) -> Result<(), AdmitErr
     if draft.content.len() as u64 > limits.message_bytes {
         return Err(AdmitError::TooLarge { limit: limits.message_bytes });
     }
+    check_receiver(&draft.receiver)?;
     check_words(&draft.content_type, draft.ontology.as_deref(), draft.protocol.as_deref())?;
     // An empty one begins a conversation.
     let conversation = draft.conversation_id.as_deref().filter(|id| !id.is_empty());
     check_ids([conversation, draft.reply_with.as_deref(), draft.in_reply_to.as_deref()])?;
     check_headers(&draft.headers)?;
+    Ok(())
+}
+
+/// Checks the length of a receiver. An error that names it goes back to the sender, and into its log.
+fn check_receiver(receiver: &str) -> Result<(), AdmitError> {
+    if receiver.len() > bounds::RECEIVER {
+        let what = format!("`receiver` may have {} bytes; it has {}", bounds::RECEIVER, receiver.len());
+        return Err(AdmitError::Invalid(what));
+    }
     Ok(())
 }
 
@@ -80,8 +84,8 @@ pub(crate) fn check_words(
 ) -> Result<(), AdmitError> {
     for (name, value) in [("content-type", Some(content_type)), ("ontology", ontology), ("protocol", protocol)] {
         let Some(value) = value else { continue };
-        if value.is_empty() || value.len() > MAX_WORD || value.chars().any(char::is_control) {
-            let what = format!("`{name}` has to have 1 to {MAX_WORD} printable characters; it has {}", value.len());
+        if value.is_empty() || value.len() > WORD || value.chars().any(char::is_control) {
+            let what = format!("`{name}` has to have 1 to {WORD} printable characters; it has {}", value.len());
             return Err(AdmitError::Invalid(what));
         }
     }
@@ -90,8 +94,8 @@ pub(crate) fn check_words(
 
 pub(crate) fn check_ids<const N: usize>(ids: [Option<&str>; N]) -> Result<(), AdmitError> {
     for id in ids.into_iter().flatten() {
-        if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) {
-            let what = format!("an id has to have 1 to {MAX_ID} printable characters; one has {}", id.len());
+        if id.is_empty() || id.len() > ID || id.chars().any(char::is_control) {
+            let what = format!("an id has to have 1 to {ID} printable characters; one has {}", id.len());
             return Err(AdmitError::Invalid(what));
         }
     }
@@ -99,7 +103,7 @@ pub(crate) fn check_ids<const N: usize>(ids: [Option<&str>; N]) -> Result<(), Ad
 }
 
 pub(crate) fn check_headers(headers: &[(String, String)]) -> Result<(), AdmitError> {
-    check_headers_within(headers, MAX_HEADER_BYTES)
+    check_headers_within(headers, bounds::HEADER_BYTES)
 }
 
 /// Checks the headers of a message from outside, which are part of a request's head: `http.max-head` bounds their size.
@@ -109,18 +113,17 @@ pub(crate) fn check_arrived(headers: &[(String, String)]) -> Result<(), AdmitErr
 
 fn check_headers_within(headers: &[(String, String)], most: usize) -> Result<(), AdmitError> {
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if headers.len() > MAX_HEADERS || bytes > most {
-        let what = format!(
-            "`headers` may have {MAX_HEADERS} entries of {most} bytes in all; it has {} of {bytes}",
-            headers.len()
-        );
+    if headers.len() > HEADERS || bytes > most {
+        let what =
+            format!("`headers` may have {HEADERS} entries of {most} bytes in all; it has {} of {bytes}", headers.len());
         return Err(AdmitError::Invalid(what));
     }
     let bad = |name: &str| {
         name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase() && b != b':')
     };
     if let Some((name, _)) = headers.iter().find(|(name, value)| bad(name) || value.chars().any(char::is_control)) {
-        let what = format!("the header `{}` is not a lower-case name with a printable value", name.escape_debug());
+        let name = bounds::quoted(name);
+        let what = format!("the header `{name}` is not a lower-case name with a printable value");
         return Err(AdmitError::Invalid(what));
     }
     Ok(())

@@ -5,9 +5,6 @@ use crate::message::{Cause, Outcome};
 /// Runs of a handler for one attempt at a message, at most. The second has all keys of the first to itself and mostly
 /// is the last; the third is for one that touched others.
 pub(super) const MAX_RUNS: u32 = 3;
-/// The longest reason that a handler gives for its failure, in characters.
-const MAX_REASON: usize = 8_192;
-
 /// Returns the reason for which a message was not handled, for a person.
 pub(crate) fn describe(outcome: &Outcome) -> String {
     match outcome {
@@ -18,8 +15,7 @@ pub(crate) fn describe(outcome: &Outcome) -> String {
                 Cause::Unavailable => "unavailable",
                 Cause::Fault => "fault",
             };
-            // A guest may say as much as its memory holds; this is for logs, dead letters and callers.
-            format!("{cause}: {}", failure.reason.chars().take(MAX_REASON).collect::<String>())
+            format!("{cause}: {}", failure.reason)
         }
         Outcome::Fault(fault) => fault.to_string(),
         Outcome::BadReply(why) => format!("its reply was refused: {why}"),
@@ -65,18 +61,5 @@ pub(super) fn is_fault(outcome: &Outcome) -> bool {
         Outcome::Conflict(_) | Outcome::NotCommitted(_) | Outcome::Cancelled(_) | Outcome::Reply(_) | Outcome::Done => {
             false
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::Failure;
-
-    #[test]
-    fn the_reason_of_a_failure_is_told_up_to_a_length() {
-        let reason = "ü".repeat(1_000_000);
-        let failure = Failure { cause: Cause::Fault, reason, retry_after_ms: None };
-        assert_eq!(describe(&Outcome::Failed(failure)).chars().count(), "fault: ".len() + MAX_REASON);
     }
 }

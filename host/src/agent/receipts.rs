@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::agent::{MEANINGS, code, describe};
+use crate::bounds;
 use crate::clock;
 use crate::message::{Answer, Outcome, Waiter};
 use crate::store::{Dead, DeadFilter, Store};
@@ -18,8 +19,6 @@ use crate::store::{Dead, DeadFilter, Store};
 pub(crate) const KEPT: usize = 10_000;
 /// Agents that take many messages at once do not wait for one lock.
 const SHARDS: usize = 16;
-/// The most of a reason that is kept, in characters.
-const MAX_REASON: usize = 1_000;
 
 /// The outcome of a message, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +114,7 @@ impl Receipts {
                     at: dead.at,
                     revision: dead.revision.as_deref().and_then(revision).map(Arc::new),
                     code: dead_code(&dead),
-                    reason: dead.error.chars().take(MAX_REASON).collect(),
+                    reason: bounds::cut(dead.error, bounds::REASON),
                 },
                 None => ReceiptState::Failed {
                     at,
@@ -180,7 +179,7 @@ impl OpenReceipt {
             match code(&outcome) {
                 None => ReceiptState::Handled { at, revision },
                 Some(code) => {
-                    let reason = describe(&outcome).chars().take(MAX_REASON).collect();
+                    let reason = bounds::cut(describe(&outcome), bounds::REASON);
                     ReceiptState::Failed { at, revision, code, reason }
                 }
             },

@@ -95,6 +95,10 @@ pub(crate) struct AgentStatus {
     pub(crate) started_instances: u32,
     /// Messages or calls for which one instance is used; null if it is used as long as it lives.
     pub(crate) reuse: Option<u32>,
+    /// The time until the next instance is started, in milliseconds, after instances failed to start; null outside of such
+    /// a pause.
+    #[serde(default)]
+    pub(crate) restarts_in_ms: Option<u64>,
     /// Messages and calls being handled.
     pub(crate) in_flight: u32,
     /// Messages that wait.

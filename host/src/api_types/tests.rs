@@ -12,6 +12,7 @@ pub(crate) fn agent(name: &str) -> AgentStatus {
         kind: Some("message".to_owned()),
         component: format!("components/{name}.wasm"),
         started_instances: 9,
+        restarts_in_ms: None,
         reuse: Some(1_000),
         instances: 3,
         max_instances: 8,

@@ -111,7 +111,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const OBSERVED_FOR: Duration = Duration::from_secs(5);
 
 async fn rollouts(client: &Client) -> Result<Vec<RolloutStatus>, CliError> {
-    client.get("/v1/rollouts").await
+    client.list("/v1/rollouts").await
 }
 
 /// The rollouts of an apply.

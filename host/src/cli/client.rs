@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LINK, USER_AGENT};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -122,6 +122,19 @@ impl Client {
     /// Requests a path with GET.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         self.json(Method::GET, path).await
+    }
+
+    /// Requests all pages of a list.
+    pub(super) async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, CliError> {
+        let (mut entries, mut next) = (Vec::new(), Some(path.to_owned()));
+        while let Some(path) = next {
+            let response = self.send(Method::GET, &path, None, Bytes::new()).await?;
+            let page: Vec<T> = parse(response.body())?;
+            // A page without entries would be asked for again and again.
+            next = response.headers().get(LINK).and_then(next_page).filter(|_| !page.is_empty());
+            entries.extend(page);
+        }
+        Ok(entries)
     }
 
     /// Requests a path and parses the response.
@@ -302,6 +315,13 @@ fn problem(status: StatusCode, body: &[u8]) -> CliError {
     CliError::new(exit, message).with_details(serde_json::to_value(&details).unwrap_or_default())
 }
 
+/// Returns the path of the next page from a `link` header of a host.
+fn next_page(link: &HeaderValue) -> Option<String> {
+    let path = link.to_str().ok()?.strip_suffix(">; rel=\"next\"")?.strip_prefix('<')?;
+    // A path only, so that the token goes to no other host.
+    path.starts_with('/').then(|| path.to_owned())
+}
+
 /// Percent-encodes a part of a path or query, except for unreserved characters (RFC 3986, section 2.3).
 pub(super) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -340,6 +360,18 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(base(url).ok().as_deref(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_next_page_is_a_path_of_the_same_host() {
+        for (link, expected) in [
+            ("</v1/agents?after=b&limit=2>; rel=\"next\"", Some("/v1/agents?after=b&limit=2")),
+            ("<http://other.example/v1/agents>; rel=\"next\"", None),
+            ("</v1/agents>; rel=\"prev\"", None),
+            ("", None),
+        ] {
+            assert_eq!(next_page(&HeaderValue::from_static(link)).as_deref(), expected, "{link}");
         }
     }
 

@@ -82,7 +82,7 @@ pub(super) enum MailboxCommand {
 pub(super) async fn run(command: MailboxCommand, out: &mut Out) -> Result<(), CliError> {
     match command {
         MailboxCommand::Ls { host } => {
-            let mailboxes: Vec<MailboxStatus> = Client::find(&host)?.get("/v1/mailboxes").await?;
+            let mailboxes: Vec<MailboxStatus> = Client::find(&host)?.list("/v1/mailboxes").await?;
             match out.format() {
                 Format::Json => out.json(&mailboxes),
                 Format::Text if mailboxes.is_empty() => {

@@ -1,5 +1,6 @@
 //! The output and the exit codes of commands.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -80,7 +81,7 @@ impl CliError {
         // One value on stdout at most: a second one would not parse as JSON.
         if out.format == Format::Json && !out.printed && self.exit != Exit::Interrupted {
             // A reader that has closed stdout does not miss it.
-            let _ = out.line(&self.to_json().to_string());
+            let _ = out.json_text(&self.to_json().to_string());
         }
         ExitCode::from(self.exit as u8)
     }
@@ -132,6 +133,7 @@ impl From<std::io::Error> for CliError {
 
 /// Prints a line on stderr.
 pub(super) fn say(text: &str) {
+    let text = &*without_direction(text, |c| format!("\\u{{{:x}}}", u32::from(c)));
     // A host writes it through its log thread, which never blocks. Errors are ignored: there is no other place to
     // report them.
     if !logging::say(text) {
@@ -214,6 +216,14 @@ impl Out {
 
     /// Prints a line.
     pub(super) fn line(&mut self, text: &str) -> Result<(), CliError> {
+        // Here, so that no command can forget it.
+        let text = without_direction(text, |c| format!("\\u{{{:x}}}", u32::from(c)));
+        self.write(&[text.as_bytes(), b"\n"])
+    }
+
+    /// Prints a line of JSON, in which escapes have another form.
+    fn json_text(&mut self, text: &str) -> Result<(), CliError> {
+        let text = without_direction(text, |c| format!("\\u{:04x}", u32::from(c)));
         self.write(&[text.as_bytes(), b"\n"])
     }
 
@@ -243,21 +253,21 @@ impl Out {
     pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;
         self.printed = true;
-        self.line(&text)
+        self.json_text(&text)
     }
 
     /// Prints one of many JSON results on a line of its own.
     pub(super) fn json_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(anyhow::Error::from)?;
         self.printed = true;
-        self.line(&text)
+        self.json_text(&text)
     }
 }
 
 /// Escapes control characters but tabs and line feeds. Texts of agents and callers could otherwise move the cursor of a
 /// terminal or recolour it.
 pub(super) fn printable(text: &str) -> String {
-    let plain = |c: char| !c.is_control() || c == '\t' || c == '\n';
+    let plain = |c: char| (!c.is_control() && !changes_direction(c)) || c == '\t' || c == '\n';
     if text.chars().all(plain) {
         return text.to_owned();
     }
@@ -266,6 +276,25 @@ pub(super) fn printable(text: &str) -> String {
         if plain(c) { shown.push(c) } else { shown.extend(c.escape_default()) }
     }
     shown
+}
+
+/// Returns `true` for a character that changes the direction or the order of what follows, or breaks the line: a text with
+/// one is shown as another.
+fn changes_direction(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Replaces characters that change the direction of a text.
+fn without_direction(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
+    // Most texts are ASCII, and most others have none of them.
+    if text.is_ascii() || !text.chars().any(changes_direction) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if changes_direction(c) { shown.push_str(&escape(c)) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
 }
 
 /// Returns the first line of a text, with `...` if there are more.
@@ -382,5 +411,15 @@ rücksendung  10000  it waits";
     fn control_characters_are_escaped() {
         assert_eq!(printable("a\tb\nc"), "a\tb\nc");
         assert_eq!(printable("\x1b[2Jhi\r\u{9b}x"), "\\u{1b}[2Jhi\\r\\u{9b}x");
+        assert_eq!(printable("a\u{202e}b\u{2066}c\u{200f}d\u{2028}e"), "a\\u{202e}b\\u{2066}c\\u{200f}d\\u{2028}e");
+        assert_eq!(printable("R\u{fc}cksendung \u{5d0}\u{200d}"), "R\u{fc}cksendung \u{5d0}\u{200d}");
+    }
+
+    #[test]
+    fn json_has_the_escapes_of_json() {
+        let text = serde_json::to_string("a\u{202e}b").unwrap();
+        let shown = without_direction(&text, |c| format!("\\u{:04x}", u32::from(c)));
+        assert_eq!(shown, "\"a\\u202eb\"");
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), "a\u{202e}b");
     }
 }

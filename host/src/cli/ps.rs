@@ -22,7 +22,7 @@ pub(super) async fn run(ps: &PsArgs, out: &mut Out) -> Result<(), CliError> {
             Format::Text => out.line(&detail(&agent, out.is_terminal())),
         };
     }
-    let agents: Vec<AgentStatus> = client.get("/v1/agents").await?;
+    let agents: Vec<AgentStatus> = client.list("/v1/agents").await?;
     let host: HostStatus = client.get("/v1/host").await?;
     match out.format() {
         Format::Json => out.json(&json!({ "host": host, "agents": agents })),
@@ -46,7 +46,8 @@ fn state(agent: &AgentStatus) -> Cell {
     let breaker = (breaker != "closed").then(|| format!("breaker {breaker}"));
     // An agent that failed to start shows that by its state.
     let obstacle = agent.obstacle.as_deref().filter(|_| agent.state == "running");
-    let unusual: Vec<&str> = held.into_iter().chain(breaker.as_deref()).chain(obstacle).collect();
+    let restarting = agent.restarts_in_ms.map(|_| "restarting");
+    let unusual: Vec<&str> = held.into_iter().chain(breaker.as_deref()).chain(restarting).chain(obstacle).collect();
     let style = match agent.state.as_str() {
         "running" if unusual.is_empty() => Style::Good,
         "failed" => Style::Bad,

@@ -91,9 +91,7 @@ pub(super) enum RolloutCommand {
 /// Runs a subcommand.
 pub(super) async fn run(command: RolloutCommand, out: &mut Out) -> Result<(), CliError> {
     match command {
-        RolloutCommand::Ls { host } => {
-            list(&Client::find(&host)?.get::<Vec<RolloutStatus>>("/v1/rollouts").await?, out)
-        }
+        RolloutCommand::Ls { host } => list(&Client::find(&host)?.list::<RolloutStatus>("/v1/rollouts").await?, out),
         RolloutCommand::History(of) => list(&rollouts(&of).await?, out),
         RolloutCommand::Status(of) => {
             let newest = rollouts(&of).await?.into_iter().next();

@@ -37,7 +37,7 @@ pub(super) enum ScheduleCommand {
 pub(super) async fn run(command: ScheduleCommand, out: &mut Out) -> Result<(), CliError> {
     let ScheduleCommand::Ls { agent, host } = command;
     let query = query(&[("agent", agent.as_deref())]);
-    let found: Vec<ScheduleStatus> = Client::find(&host)?.get(&format!("/v1/schedules{query}")).await?;
+    let found: Vec<ScheduleStatus> = Client::find(&host)?.list(&format!("/v1/schedules{query}")).await?;
     match out.format() {
         Format::Json => out.json(&found),
         Format::Text if found.is_empty() => {

@@ -264,6 +264,7 @@ impl From<StoreError> for CliError {
             | StoreError::Older { .. } => Exit::Conflict,
             StoreError::Folder { .. }
             | StoreError::NoStore { .. }
+            | StoreError::Foreign { .. }
             | StoreError::Damaged { .. }
             | StoreError::ReadOnly { .. }
             | StoreError::Full { .. }

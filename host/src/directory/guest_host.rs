@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::HostDirectory;
+use crate::bounds;
 use crate::clock;
 use crate::logs::Line;
 use crate::message::{
@@ -85,23 +86,34 @@ impl GuestHost for HostDirectory {
         tracing::error!(agent = %revision.agent, "{revision} did not take up what was saved, which is kept: {fault}");
     }
 
+    fn given_up(&self, revision: &RevisionId) {
+        // The reconciler ends the revision.
+        self.context.wake(revision.agent.shared());
+    }
+
+    fn size(&self, agent: &str, key: &str) -> Result<u64, String> {
+        let bytes = |value: u64| key.len() as u64 + value;
+        let routes = self.routes.load();
+        let under_way = routes.including_retiring(agent).and_then(|agent| agent.under_way(key));
+        if let Some(read) = under_way {
+            return Ok(read.map_or(0, |read| bytes(read.value.len() as u64)));
+        }
+        // Without the value, which may be as large as the quota.
+        Ok(self.context.store.state().value_bytes(agent, key)?.map_or(0, bytes))
+    }
+
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {
         let line = Line {
             at: clock::now_ms(),
             agent: who.revision.agent.shared(),
             revision: who.revision.number,
             level: level_name(level),
-            // Cut by characters: a cut by bytes could split one.
-            context: context.chars().take(MAX_CONTEXT).collect(),
-            text: text.chars().take(MAX_TEXT).collect(),
+            context: bounds::beginning(context, bounds::LOG_CONTEXT).to_owned(),
+            text: bounds::beginning(text, bounds::LOG_TEXT).to_owned(),
         };
         self.context.logs.write(line, who.spec.limits.log_lines);
     }
 }
-
-/// The longest context and text of a line in a log, in characters.
-const MAX_CONTEXT: usize = 100;
-const MAX_TEXT: usize = 8_192;
 
 fn level_name(level: LogLevel) -> &'static str {
     match level {

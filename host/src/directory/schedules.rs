@@ -51,20 +51,39 @@ pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) 
     }
 }
 
+/// The part of a list of schedules that is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ListRange<'a> {
+    /// Selects agents after this name.
+    pub(crate) after: Option<&'a str>,
+    /// The number of schedules after which no further agent is listed.
+    pub(crate) more_than: usize,
+}
+
 /// Returns the schedules of an agent, or of all in order of name.
 ///
 /// # Errors
 /// The store cannot be read.
-pub(crate) fn list(directory: &HostDirectory, agent: Option<&Agent>, now: u64) -> Result<Vec<ScheduleStatus>, String> {
+pub(crate) fn list(
+    directory: &HostDirectory,
+    agent: Option<&Agent>,
+    range: ListRange<'_>,
+    now: u64,
+) -> Result<Vec<ScheduleStatus>, String> {
     let routes = directory.routes.load();
     let mut agents: Vec<&Agent> = match agent {
         Some(agent) => vec![agent],
         None => routes.agents().map(|agent| &**agent).collect(),
     };
+    agents.retain(|agent| range.after.is_none_or(|after| agent.name().as_str() > after));
     // The routes are a hash map, and a list should not change its order between calls.
     agents.sort_unstable_by_key(|agent| agent.name());
     let mut found = Vec::new();
     for agent in agents {
+        // Between agents only, so that the list has all schedules of each.
+        if found.len() > range.more_than {
+            break;
+        }
         for schedule in &agent.spec().schedules {
             // Before it fires for the first time the store has since when its times count.
             let fired = |at: &u64| schedule.next_after(at.saturating_sub(1)) == Some(*at);
@@ -256,7 +275,7 @@ mod tests {
     }
 
     fn status(directory: &HostDirectory, now: u64) -> (Option<u64>, Option<u64>) {
-        let found = list(directory, None, now).unwrap();
+        let found = list(directory, None, ListRange { after: None, more_than: usize::MAX }, now).unwrap();
         (found[0].last_at, found[0].next_at)
     }
 

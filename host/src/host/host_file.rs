@@ -46,7 +46,12 @@ pub(super) fn host_file(ports: &Ports, admin_certificate: Option<&str>) -> Strin
 /// Writes a file that only its owner can read. It is renamed into place, so that readers never see a part of it.
 pub(super) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     let temporary = path.with_extension("tmp");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    // Left by a host that was killed. Removed and made anew: a name that is there could be a link to another file.
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;
     // Before the rename: after a power cut the name must not lead to an empty file.
     file.sync_all()?;

@@ -191,7 +191,7 @@ async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver
     if settled.wait_for(|settled| *settled).await.is_err() {
         return Ok(());
     }
-    let agents = host.reconciler.agents().await?;
+    let agents = host.reconciler.agents(None, usize::MAX).await?;
     let running = agents.iter().filter(|agent| agent.state == "running").count();
     let took = host.began.elapsed();
     tracing::info!("{running} of {} agents run, {:.1} s after the start", agents.len(), took.as_secs_f64());

@@ -3,7 +3,9 @@
 use std::sync::OnceLock;
 
 use caxton_control::access::CallerIdentity;
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, TE,
+};
 use http::{Request, request};
 
 use super::body::{BodyLimits, Broken, ReplyBody, RequestBody};
@@ -13,6 +15,7 @@ use super::connection::ConnectionContext;
 use super::problem::{self, ProblemContext};
 use super::reply;
 use super::request_head::may_show_details;
+use crate::agent::draft;
 use crate::problem::Problem;
 use crate::wasm::{BodyError, OverTls};
 
@@ -40,7 +43,10 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpRepl
     head.headers.extend(caller_header(caller.as_ref()));
     let broken = body.broken();
     // After the body is wrapped, so that dropping it drains what the client still sends.
-    let conversation = match conversation {
+    let conversation = match conversation.and_then(|id| match draft::check_ids([id.as_deref()]) {
+        Ok(()) => Ok(id),
+        Err(error) => Err(problem::of_admission(&error)),
+    }) {
         Ok(conversation) => conversation,
         Err(problem) => return problem::respond(problem, &about).into(),
     };
@@ -92,14 +98,19 @@ fn body_problem(broken: &OnceLock<Broken>, bounds: BodyLimits) -> Option<Problem
     })
 }
 
+/// Headers that concern every recipient, so that `connection` cannot name them.
+const END_TO_END: [HeaderName; 6] = [AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST];
+
 /// Removes the headers that are meant for this connection only, and adds the `host` that HTTP/1.0 clients may omit.
 fn remove_connection_headers(head: &mut request::Parts, address: &str) {
-    if let Some(named) = head.headers.get(CONNECTION).cloned() {
-        // The client names further headers of this connection (RFC 9110, section 7.6.1).
-        for name in named.to_str().unwrap_or_default().split(',').filter_map(|name| name.trim().parse().ok()) {
-            let name: HeaderName = name;
-            head.headers.remove(name);
-        }
+    // The client names further headers of this connection (RFC 9110, section 7.6.1), in one line or several.
+    let lines = head.headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    let named: Vec<HeaderName> =
+        lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
+    // A header for every recipient is none of a connection, whatever the client says: without its host or credentials the
+    // request would be another one.
+    for name in named.iter().filter(|name| !END_TO_END.contains(name)) {
+        head.headers.remove(name);
     }
     // Concerns one connection even if `connection` does not name it.
     head.headers.remove(TE);
@@ -130,5 +141,23 @@ mod tests {
         // The other hop-by-hop headers are removed when the request is passed to wasi:http.
         assert_eq!(names, ["connection", "host", "x-end"]);
         assert_eq!(head.headers[HOST], "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn headers_for_every_recipient_are_none_of_a_connection() {
+        let request = Request::builder()
+            .uri("/")
+            .header("connection", "host, authorization")
+            .header("connection", "x-hop")
+            .header("host", "a.example")
+            .header("authorization", "Bearer x")
+            .header("x-hop", "1")
+            .body(())
+            .unwrap();
+        let (mut head, ()) = request.into_parts();
+        remove_connection_headers(&mut head, "127.0.0.1:8080");
+        assert_eq!(head.headers[HOST], "a.example");
+        assert!(head.headers.contains_key(AUTHORIZATION));
+        assert!(!head.headers.contains_key("x-hop"), "the second line counts too");
     }
 }

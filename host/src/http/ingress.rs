@@ -91,12 +91,15 @@ async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: I
         let about = ProblemContext { agent, trace: Some(&trace), ..ProblemContext::default() };
         problem::respond(problem, &about)
     };
-    if let Err(problem) = request_head::check_host(&head) {
+    // First of all: what follows quotes and keeps parts of the head.
+    if let Err(problem) = request_head::check_method(&head).and_then(|()| request_head::check_host(&head)) {
         return Answered::host_response(refuse(problem, None));
     }
     if let Err(problem) = request_head::check_served(&connection.listener.settings.load().hosts, &head) {
         return Answered::host_response(refuse(problem, None));
     }
+    // Before anything looks at the path: an agent must see the one that its route was found by.
+    request_head::remove_dots(&mut head);
     let directory = &connection.listener.directory;
     // Before routing: the method of a preflight is not the one that the page asks about.
     if let Some(response) = cors::preflight(&connection.listener.settings.load().cors, &directory.routes.load(), &head)

@@ -15,6 +15,7 @@ use super::problem::{self, ProblemContext};
 use super::reply;
 use super::request_head::{self, RequestHead};
 use crate::agent::{Key, Submission};
+use crate::bounds;
 use crate::message::Outcome;
 use crate::problem::{Audience, Problem};
 
@@ -141,8 +142,9 @@ fn describe(
         add("http-query", query);
     }
     for (name, value) in params {
-        let value = path::decoded(value)
-            .ok_or_else(|| Problem::bad_request(format!("the part `{value}` of the path is not printable UTF-8")))?;
+        let value = path::decoded(value).ok_or_else(|| {
+            Problem::bad_request(format!("the part `{}` of the path is not printable UTF-8", bounds::quoted(value)))
+        })?;
         headers.push((format!("http-param-{}", name.to_ascii_lowercase()), value));
     }
     headers.extend(fields.agent_headers.iter().cloned());

@@ -33,6 +33,59 @@ pub(super) fn normal(path: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
+/// Returns the path without dot segments (RFC 3986, section 5.2.4), or `None` if it has none. `%2e` is a dot as well.
+pub(super) fn without_dots(path: &str) -> Option<String> {
+    if !path.split('/').any(|part| is_dots(part).is_some()) {
+        return None;
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    let mut parts = path.split('/').skip(usize::from(path.starts_with('/'))).peekable();
+    while let Some(part) = parts.next() {
+        let is_last = parts.peek().is_none();
+        match is_dots(part) {
+            None => kept.push(part),
+            Some(dots) => {
+                // Above the root is the root.
+                if dots == Dots::Parent {
+                    kept.pop();
+                }
+                // What remains is a folder, whose path ends with a slash.
+                if is_last {
+                    kept.push("");
+                }
+            }
+        }
+    }
+    Some(format!("/{}", kept.join("/")))
+}
+
+/// A segment of dots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dots {
+    /// `.`
+    Same,
+    /// `..`
+    Parent,
+}
+
+fn is_dots(part: &str) -> Option<Dots> {
+    // Longer than the longest form, `%2e%2e`: no other segment is decoded.
+    if part.is_empty() || part.len() > 6 {
+        return None;
+    }
+    let mut rest = part;
+    let mut dots = 0;
+    while !rest.is_empty() {
+        rest = [".", "%2e", "%2E"].iter().find_map(|dot| rest.strip_prefix(dot))?;
+        dots += 1;
+    }
+    match dots {
+        1 => Some(Dots::Same),
+        2 => Some(Dots::Parent),
+        _ => None,
+    }
+}
+
 fn encode(byte: u8, text: &mut String) {
     text.push('%');
     text.push(char::from(DIGITS[usize::from(byte >> 4)]));
@@ -81,6 +134,28 @@ mod tests {
             assert_eq!(normal(path), expected, "{path}");
         }
         assert!(matches!(normal("/tickets"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn dot_segments_are_removed() {
+        for (path, expected) in [
+            ("/a/b/c/./../../g", Some("/a/g")),
+            ("/a/..", Some("/")),
+            ("/a/.", Some("/a/")),
+            ("/../../etc", Some("/etc")),
+            ("/open/%2e%2E/admin", Some("/admin")),
+            ("/open/.%2e/admin", Some("/admin")),
+            ("/.", Some("/")),
+            ("/a//../b", Some("/a/b")),
+            ("/a/.../b", None),
+            ("/a/.hidden", None),
+            ("/a%2Fb..", None),
+            ("/%2e%2e%2e", None),
+            ("/", None),
+            ("*", None),
+        ] {
+            assert_eq!(without_dots(path).as_deref(), expected, "{path}");
+        }
     }
 
     #[test]

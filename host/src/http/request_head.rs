@@ -10,6 +10,8 @@ use caxton_control::units::parse_duration;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Version, request};
 
+use super::path;
+use crate::bounds;
 use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
 
@@ -75,6 +77,29 @@ pub(super) fn check_served(hosts: &BTreeSet<String>, head: &request::Parts) -> R
     if is_named && names.all(|name| hosts::serves(hosts, name)) { Ok(()) } else { Err(Problem::of_code("wrong-host")) }
 }
 
+/// Refuses a request whose method is longer than any that is of use: it becomes part of senders, which conversations keep.
+/// The setting `http.max-head` bounds all other parts of a head.
+pub(super) fn check_method(head: &request::Parts) -> Result<(), Problem> {
+    let (method, most) = (head.method.as_str().len(), bounds::METHOD);
+    if method > most {
+        return Err(Problem::bad_request(format!("a method may have {most} characters; this one has {method}")));
+    }
+    Ok(())
+}
+
+/// Removes dot segments from the path of a request: a path above a route's would otherwise match it.
+pub(super) fn remove_dots(head: &mut request::Parts) {
+    let Some(path) = path::without_dots(head.uri.path()) else { return };
+    let target = match head.uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    // A part of a valid path is a valid path.
+    parts.path_and_query = target.parse().ok();
+    head.uri = parts.try_into().unwrap_or_default();
+}
+
 /// Reads the head of a request to a message agent. Unknown headers are ignored.
 ///
 /// # Errors
@@ -123,7 +148,8 @@ fn deadline(text: &str) -> Result<Duration, Problem> {
     let wrong = || {
         let hours = MAX_DEADLINE.as_secs() / 3_600;
         Problem::bad_request(format!(
-            "the header caxton-deadline is `500ms`, `5s` and so on, up to {hours} hours; it is `{text}`"
+            "the header caxton-deadline is `500ms`, `5s` and so on, up to {hours} hours; it is `{}`",
+            bounds::quoted(text)
         ))
     };
     let deadline = parse_duration(text).map_err(|_| wrong())?;
@@ -217,6 +243,20 @@ mod tests {
         ] {
             let problem = read(&headers(&[(name, value.as_bytes())])).unwrap_err();
             assert_eq!(detail(problem), expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn dot_segments_are_removed_and_the_rest_stays() {
+        for (uri, expected) in [
+            ("/a/../b?c=/../d", "/b?c=/../d"),
+            ("http://a.example/a/./b", "http://a.example/a/b"),
+            ("/a/b?c", "/a/b?c"),
+            ("*", "*"),
+        ] {
+            let mut head = http::Request::builder().uri(uri).body(()).unwrap().into_parts().0;
+            remove_dots(&mut head);
+            assert_eq!(head.uri.to_string(), expected, "{uri}");
         }
     }
 

@@ -25,6 +25,54 @@ struct Checkpoint {
     cancels: usize,
 }
 
+/// The bytes of the keys that a call writes, kept with each write: summed up anew at each, writes near a quota would take
+/// a time that grows with the square of their number.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WrittenSizes {
+    /// The bytes of the keys and their new values.
+    written: u64,
+    /// The bytes in the store of the written keys that were looked up.
+    replaced: u64,
+    /// The written keys that were not looked up yet.
+    unknown: Vec<String>,
+}
+
+impl WrittenSizes {
+    /// Sums up writes.
+    fn of(writes: &BTreeMap<String, Write>) -> Self {
+        let written = writes.iter().map(|(key, write)| bytes_of(key, write)).sum();
+        Self { written, replaced: 0, unknown: writes.keys().cloned().collect() }
+    }
+
+    /// Returns the bytes of all writes if `key` had this value too.
+    pub(crate) fn with(&self, key: &str, before: Option<&Write>, value: &Write) -> u64 {
+        let before = before.map_or(0, |write| bytes_of(key, write));
+        self.written.saturating_sub(before).saturating_add(bytes_of(key, value))
+    }
+
+    /// Notes a write. `before` is the earlier write of the same key by this call, if there is one.
+    pub(crate) fn note(&mut self, key: &str, before: Option<&Write>, value: &Write) {
+        self.written = self.with(key, before, value);
+        if before.is_none() {
+            self.unknown.push(key.to_owned());
+        }
+    }
+
+    /// Returns the bytes that the written keys have in the store. Each is looked up once.
+    pub(crate) fn replaced<E>(&mut self, mut size: impl FnMut(&str) -> Result<u64, E>) -> Result<u64, E> {
+        while let Some(key) = self.unknown.last() {
+            self.replaced += size(key)?;
+            self.unknown.pop();
+        }
+        Ok(self.replaced)
+    }
+}
+
+/// Returns the bytes that a write leaves in the store.
+fn bytes_of(key: &str, write: &Write) -> u64 {
+    write.as_ref().map_or(0, |value| (key.len() + value.bytes.len()) as u64)
+}
+
 /// The effects of one call.
 #[derive(Default)]
 pub(crate) struct Effects {
@@ -36,6 +84,8 @@ pub(crate) struct Effects {
     pub(crate) writes: BTreeMap<String, Write>,
     /// Amounts to add to numbers as they are at commit. Disjoint from `writes`.
     pub(crate) adds: BTreeMap<String, i64>,
+    /// The bytes of `writes` and of what they replace.
+    pub(crate) sizes: WrittenSizes,
     /// Keys that were read from the store, with the version seen; 0 if the key did not exist.
     pub(crate) reads: BTreeMap<String, u64>,
     /// Set if the call has read data that is not durable yet.
@@ -110,6 +160,7 @@ impl Effects {
         self.cancels.clear();
         self.writes.clear();
         self.adds.clear();
+        self.sizes = WrittenSizes::default();
         self.reads.clear();
         self.reads_uncommitted = false;
         self.requests = RequestLog::default();
@@ -159,6 +210,7 @@ impl Effects {
     pub(crate) fn discard(&mut self) {
         let Checkpoint { writes, adds, sends, cancels } = self.checkpoint.as_deref().cloned().unwrap_or_default();
         (self.writes, self.adds) = (writes, adds);
+        self.sizes = WrittenSizes::of(&self.writes);
         self.sends.truncate(sends);
         self.cancels.truncate(cancels);
     }

@@ -15,6 +15,14 @@ pub(crate) enum Fault {
         /// The details for the author of the guest.
         diagnostics: Diagnostics,
     },
+    /// The guest exceeded a bound of the host that no setting changes.
+    #[error("{}: {exceeded}{diagnostics}", exceeded.code())]
+    Exceeded {
+        /// The bound.
+        exceeded: ExceededBound,
+        /// The details for the author of the guest.
+        diagnostics: Diagnostics,
+    },
     /// The guest exceeded `limits.cpu`.
     #[error("cpu-exceeded: used more than {} ms on a core{diagnostics}", limit.as_millis())]
     Cpu {
@@ -71,9 +79,40 @@ pub(crate) enum Fault {
     /// The time ran out before an instance became free.
     #[error("overloaded: no instance became free in time")]
     Overloaded,
+    /// The instances failed to start, and the next one is not started before the caller's time is over.
+    #[error("restarting: its instances failed to start, and the next one is started in {} ms", after.as_millis())]
+    Restarting {
+        /// The time until the start.
+        after: Duration,
+    },
     /// The host failed.
     #[error("host error: {0}")]
     Host(String),
+}
+
+/// A bound of the host on a guest, exceeded in one of its calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ExceededBound {
+    /// The guest held as many handles of resources as it may.
+    #[error("it held as many resources of the host, such as pollables and bodies, as it may")]
+    Handles,
+    /// The guest asked for more random bytes at once than it may.
+    #[error("it asked for more random bytes at once than it may, which is {0}")]
+    Random(u64),
+    /// The lists and texts of one call to or from the host were larger than the guest's memory.
+    #[error("the lists and texts that it passed to the host in one call are larger than its memory")]
+    Copies,
+}
+
+impl ExceededBound {
+    /// Returns the stable code of the bound.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Handles => "handles-exceeded",
+            Self::Random(_) => "random-exceeded",
+            Self::Copies => "copies-exceeded",
+        }
+    }
 }
 
 impl Fault {
@@ -81,6 +120,7 @@ impl Fault {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Trap { .. } => "trap",
+            Self::Exceeded { exceeded, .. } => exceeded.code(),
             Self::Cpu { .. } => "cpu-exceeded",
             Self::Fuel { .. } => "fuel-exceeded",
             Self::Time { .. } | Self::CallerTimeout { .. } => "deadline-exceeded",
@@ -91,6 +131,7 @@ impl Fault {
             Self::NoResponse { .. } => "no-response",
             Self::Abandoned => "abandoned",
             Self::Overloaded => "overloaded",
+            Self::Restarting { .. } => "restarting",
             Self::Host(_) => "host-error",
         }
     }
@@ -99,6 +140,7 @@ impl Fault {
     pub(crate) fn is_guests(&self) -> bool {
         match self {
             Self::Trap { .. }
+            | Self::Exceeded { .. }
             | Self::Cpu { .. }
             | Self::Fuel { .. }
             | Self::Time { .. }
@@ -110,6 +152,7 @@ impl Fault {
             | Self::Reserved(_)
             | Self::Abandoned
             | Self::Overloaded
+            | Self::Restarting { .. }
             | Self::Host(_) => false,
         }
     }
@@ -118,6 +161,7 @@ impl Fault {
     pub(crate) fn diagnostics(&self) -> Option<&Diagnostics> {
         match self {
             Self::Trap { diagnostics, .. }
+            | Self::Exceeded { diagnostics, .. }
             | Self::Cpu { diagnostics, .. }
             | Self::Fuel { diagnostics, .. }
             | Self::Time { diagnostics, .. }
@@ -129,6 +173,7 @@ impl Fault {
             | Self::Reserved(_)
             | Self::Abandoned
             | Self::Overloaded
+            | Self::Restarting { .. }
             | Self::Host(_) => None,
         }
     }

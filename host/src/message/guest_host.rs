@@ -123,6 +123,14 @@ pub(crate) trait GuestHost: Send + Sync {
     fn saved<'a>(&'a self, revision: &'a RevisionId) -> BoxFuture<'a, Result<Option<Bytes>, String>>;
     /// Reports that an instance of a stateful agent did not restore its snapshot.
     fn not_restored(&self, _revision: &RevisionId, _fault: &Fault) {}
+    /// Reports that the revision starts no more instances, because they failed to start again and again.
+    fn given_up(&self, _revision: &RevisionId) {}
+    /// Returns the bytes of a key and its value as of the last commit, or of one that is under way; 0 for a key that is
+    /// not there.
+    fn size(&self, agent: &str, key: &str) -> Result<u64, String> {
+        let read = self.read(agent, key)?.value;
+        Ok(read.map_or(0, |read| (key.len() + read.value.len()) as u64))
+    }
     /// Writes a line to the agent's log.
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str);
     /// Reports that a request was not sent because an earlier run has its answer.

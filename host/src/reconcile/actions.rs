@@ -10,7 +10,7 @@ use caxton_control::{AgentName, AgentSpec, Digest, RevisionId, revision_settings
 
 use super::managed::ManagedRevision;
 use super::reconciler::Reconciler;
-use super::task_report::TaskReport;
+use super::task_report::{PreparationError, TaskReport};
 use crate::agent::{Revision, Traffic};
 use crate::wasm::Kind;
 
@@ -226,14 +226,20 @@ impl Reconciler {
     }
 
     /// Takes in that a revision is ready with a number of instances, or has failed.
-    fn take_prepared(&mut self, id: &RevisionId, result: Result<(Arc<Revision>, u32), String>) {
+    fn take_prepared(&mut self, id: &RevisionId, result: Result<(Arc<Revision>, u32), PreparationError>) {
+        self.preparations.ended();
         let Some(managed_revision) =
             self.managed.get_mut(&id.agent).and_then(|managed| managed.revision_mut(id.number))
         else {
             return;
         };
-        managed_revision.busy = false;
+        (managed_revision.busy, managed_revision.preparing) = (false, None);
         match result {
+            // As if it had not begun: an agent that is declared again meanwhile begins another.
+            Err(PreparationError::Cancelled) => {
+                self.transition(id, RevisionState::failed("its agent was removed"), None);
+                self.forget_revision(id);
+            }
             Ok((live, started)) => {
                 managed_revision.probes = live.pool.program.summary.health.then(ProbeResults::default);
                 (managed_revision.live, managed_revision.started) = (Some(live), started);
@@ -243,7 +249,7 @@ impl Reconciler {
                 }
                 self.transition(id, RevisionState::Ready, None);
             }
-            Err(why) => {
+            Err(PreparationError::Failed(why)) => {
                 // Compiled already, so that an instance has failed and not the component.
                 managed_revision.failures += u64::from(managed_revision.state == RevisionState::Loaded);
                 self.fail(id, &why);
@@ -253,9 +259,13 @@ impl Reconciler {
 
     /// Fails revisions whose instances repeatedly failed to start (SPEC §7, supervision).
     pub(super) fn fail_given_up(&mut self) {
+        // Of marked agents only: a pool that gives up marks its agent, and a look at all of them at each pass would make
+        // the start of many agents quadratic.
         let given_up: Vec<(RevisionId, String)> = self
-            .managed
+            .plans
+            .marked()
             .iter()
+            .filter_map(|name| Some((name, self.managed.get(name)?)))
             .flat_map(|(name, managed)| managed.revisions.iter().map(move |revision| (name, revision)))
             .filter(|(_, revision)| !revision.state.is_terminal())
             .filter_map(|(name, revision)| {

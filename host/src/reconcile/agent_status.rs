@@ -1,8 +1,10 @@
 //! The status of the host and its agents, as the API returns it.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use caxton_control::AgentName;
 use caxton_control::desired::RouteSpec;
 use caxton_control::lifecycle::RevisionState;
 use caxton_control::rollout::{Ledger, Status};
@@ -10,7 +12,8 @@ use caxton_control::rollout::{Ledger, Status};
 use super::managed::ManagedAgent;
 use super::reconciler::Reconciler;
 use crate::agent::Counts;
-use crate::api_types::{AgentStatus, HostStatus, RevisionStatus, WaitingAgent};
+use crate::api_types::{AgentStatus, HostStatus, RevisionStatus};
+use crate::clock;
 use crate::wasm::Kind;
 
 impl Reconciler {
@@ -23,14 +26,18 @@ impl Reconciler {
     }
 
     /// Returns `true` if the running state matches the declaration.
-    pub(super) fn is_in_sync(&self, waiting: &[WaitingAgent]) -> bool {
-        self.file_errors.is_empty() && waiting.iter().all(|waiting| self.only_finishes(&waiting.agent))
+    pub(super) fn is_in_sync(&self) -> bool {
+        let waiting = self.plans.waiting().keys().chain(self.plans.queued());
+        let is_unusable = |managed: &ManagedAgent| managed.settings_error.is_some();
+        self.file_errors.is_empty()
+            && self.restart_for.is_empty()
+            && waiting.map(AgentName::as_str).all(|name| self.only_finishes(name))
+            && !self.managed.values().any(is_unusable)
     }
 
     /// Returns the status of the host.
     pub(super) fn status(&self) -> HostStatus {
-        let waiting = self.waiting();
-        let in_sync = self.is_in_sync(&waiting);
+        let (waiting, in_sync) = (self.waiting(), self.is_in_sync());
         HostStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             file: self.source.file.display().to_string(),
@@ -46,6 +53,19 @@ impl Reconciler {
             max_instances: self.runtime.instances(),
             stopping: self.facts.stopping,
         }
+    }
+
+    /// Returns the status of agents after a name, in order of name, and at most `count` of them.
+    pub(super) fn agents_after(&self, name: Option<&str>, count: usize) -> Vec<AgentStatus> {
+        let turn = self.rollout_queue().waits();
+        let after = (name.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let wanted = self.wanted.range::<str, _>(after).map(|(name, _)| name).take(count);
+        let leaving = self.managed.range::<str, _>(after).map(|(name, _)| name);
+        let leaving = leaving.filter(|name| !self.wanted.contains_key(*name)).take(count);
+        let mut names: Vec<&AgentName> = wanted.chain(leaving).collect();
+        // Two sorted lists were chained: declared agents, and those that are being removed.
+        names.sort_unstable();
+        names.into_iter().take(count).filter_map(|name| self.agent_status(name.as_str(), &turn)).collect()
     }
 
     /// Returns the status of an agent that is declared or still drains. `turn` is the reason given for a rollout that
@@ -76,6 +96,10 @@ impl Reconciler {
             max_instances: current.as_ref().map_or(spec.instances.max, |current| current.pool.max()),
             started_instances: current.as_ref().map_or(0, |current| current.pool.started()),
             reuse: current.as_ref().and_then(|current| current.pool.reuse()),
+            restarts_in_ms: current
+                .as_ref()
+                .and_then(|current| current.pool.pausing())
+                .map(|until| until.saturating_sub(clock::steady_ms())),
             in_flight: managed.map_or(0, |managed| managed.live_revisions().map(|live| live.in_flight()).sum()),
             mailbox_depth: mailbox.map_or(0, |mailbox| mailbox.depth),
             mailbox_bound: mailbox.map_or(spec.mailbox.depth, |mailbox| mailbox.bound),

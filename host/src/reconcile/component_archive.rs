@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,13 +49,14 @@ impl ComponentArchive {
     }
 
     fn write(&self, kept: &Path, bytes: &[u8]) -> io::Result<()> {
-        fs::create_dir_all(&self.0)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         // Unique, because two revisions with the same bytes may be kept at the same time.
         let temporary = self.0.join(format!("{}.tmp", uuid::Uuid::now_v7()));
-        let written = OpenOptions::new().write(true).create_new(true).open(&temporary).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
+        let written =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.sync_all()
+            });
         let named = written.and_then(|()| fs::rename(&temporary, kept));
         if named.is_err() {
             // The disk may be full, and the part of a copy would take up room for nothing.

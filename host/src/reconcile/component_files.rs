@@ -8,7 +8,7 @@ use caxton_control::files::{FileReadiness, StabilityCheck};
 use caxton_control::plan::ComponentFile;
 
 use super::file_stamp::{FileProbe, FileStamp, OpenWrites, log_late_write};
-use crate::wasm::{MAX_COMPONENT, ProgramError, digest, is_cut, summarise};
+use crate::wasm::{MAX_COMPONENT, ProgramError, digest, is_cut, outline};
 
 /// The time for which a truncated component is read again and again: on a file system that several machines share, the
 /// writer cannot be seen from here.
@@ -167,8 +167,8 @@ fn read(path: &Path, shown: &str) -> FileContent {
         return unusable(format!("the component {shown} has {} bytes, more than {MAX_COMPONENT}", metadata.len()));
     }
     match std::fs::read(path) {
-        // Some complete components look truncated: only one that is also invalid counts as such.
-        Ok(bytes) if is_cut(&bytes) => match summarise(&bytes) {
+        // Some complete components look truncated: only one that also cannot be read counts as such.
+        Ok(bytes) if is_cut(&bytes) => match outline(&bytes) {
             Err(findings) => FileContent::Truncated(format!("{shown}: {}", ProgramError::Findings(findings))),
             Ok(_) => FileContent::Complete(ComponentFile::Found(digest(&bytes))),
         },

@@ -59,6 +59,10 @@ impl Reconciler {
         }
         self.files.covers_unwatched = all && self.files.next_look.is_some();
         let before = std::mem::replace(&mut self.wanted, wanted);
+        // Both have the same agents in the same order. Otherwise each reload would keep a second copy of every spec.
+        for (spec, wanted) in self.declared.desired.agents.values_mut().zip(self.wanted.values()) {
+            *spec = Arc::clone(&wanted.spec);
+        }
         // Agents that are not wanted any more have to be planned for once more, to be removed.
         let gone = before.keys().filter(|name| !self.wanted.contains_key(*name));
         gone.for_each(|name| self.plans.mark(name));

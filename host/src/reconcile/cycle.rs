@@ -21,6 +21,8 @@ const FULL_PASS_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_REPORTS: usize = 4_096;
 /// The number of unserved agents above which a pass waits [`BATCH_PAUSE`] for more reports.
 const BATCH_THRESHOLD: usize = 256;
+/// The pause between two publications of the routes during a start of many agents, as a multiple of what one takes.
+const ROUTES_PAUSE: u32 = 8;
 const BATCH_PAUSE: Duration = Duration::from_millis(10);
 
 impl Reconciler {
@@ -139,18 +141,33 @@ impl Reconciler {
             for action in plan.actions {
                 routes_changed |= self.apply(action);
             }
-            if routes_changed {
-                self.publish();
-            }
+            self.summary.routes_stale |= routes_changed;
+            self.publish_stale_routes();
             // After the actions, which may have ended a rollout.
             self.start_loss_checks(&names);
             self.update_summary(&names);
         }
+        self.publish_stale_routes();
         self.persist_stats();
         self.record_all_failures();
         self.collect_garbage_if_due();
         // Last, so that it tells the result of all of this pass.
         self.publish_readiness();
+    }
+
+    /// Publishes routes that have changed. While many agents are being started, each publication may take only a part of
+    /// the time: it costs as much as there are agents, and an agent is found by its name and its paths before it runs.
+    fn publish_stale_routes(&mut self) {
+        let rests = |(at, took): (Instant, Duration)| at.elapsed() < took * ROUTES_PAUSE;
+        let is_early =
+            self.summary.unserved.len() > BATCH_THRESHOLD && self.summary.routes_published.is_some_and(rests);
+        if !self.summary.routes_stale || is_early {
+            return;
+        }
+        let began = Instant::now();
+        self.publish();
+        self.summary.routes_published = Some((Instant::now(), began.elapsed()));
+        self.summary.routes_stale = false;
     }
 
     fn observe(&self, names: &BTreeSet<AgentName>) -> Actual {

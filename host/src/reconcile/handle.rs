@@ -33,14 +33,28 @@ pub(crate) enum Request {
     Diff(oneshot::Sender<Result<Vec<PlannedChange>, Vec<FileError>>>),
     /// Returns the status of the host.
     Status(oneshot::Sender<HostStatus>),
-    /// Returns the status of all agents in order of name, or of the one named.
-    Agents(Option<String>, oneshot::Sender<Vec<AgentStatus>>),
+    /// Returns the status of agents.
+    Agents(AgentSelection, oneshot::Sender<Vec<AgentStatus>>),
     /// Returns the rollouts of the agent named, the newest first, or the newest of each agent.
-    Rollouts(Option<String>, oneshot::Sender<Vec<RolloutStatus>>),
+    Rollouts(AgentSelection, oneshot::Sender<Vec<RolloutStatus>>),
     /// Carries out an operator's command for a rollout. The error is a reason for a person.
     Rollout(RolloutRequest, oneshot::Sender<Result<Option<RolloutStatus>, String>>),
     /// Rehearses a component with an agent's latest messages.
     Rehearse(RehearsalRequest, oneshot::Sender<Result<RehearsalResult, RehearsalError>>),
+}
+
+/// The agents that a request is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AgentSelection {
+    /// The agent of this name, if there is one.
+    Named(String),
+    /// The agents after a name, in order of name, and at most `count` of them.
+    After {
+        /// The name; `None` begins with the first agent.
+        name: Option<String>,
+        /// The most agents.
+        count: usize,
+    },
 }
 
 /// The failure of a request to the reconciler.
@@ -113,19 +127,19 @@ impl ReconcilerHandle {
         self.ask(Request::Status).await
     }
 
-    /// Returns the status of all agents in order of name.
-    pub(crate) async fn agents(&self) -> Result<Vec<AgentStatus>, ReconcilerError> {
-        self.ask(|answer| Request::Agents(None, answer)).await
+    /// Returns the status of agents after a name, in order of name, and at most `count` of them.
+    pub(crate) async fn agents(&self, name: Option<String>, count: usize) -> Result<Vec<AgentStatus>, ReconcilerError> {
+        self.ask(|answer| Request::Agents(AgentSelection::After { name, count }, answer)).await
     }
 
     /// Returns the status of an agent; `None` if there is none of that name.
     pub(crate) async fn agent(&self, name: &str) -> Result<Option<AgentStatus>, ReconcilerError> {
-        Ok(self.ask(|answer| Request::Agents(Some(name.to_owned()), answer)).await?.pop())
+        Ok(self.ask(|answer| Request::Agents(AgentSelection::Named(name.to_owned()), answer)).await?.pop())
     }
 
-    /// Returns the rollouts of an agent, the newest first; without a name, the newest of each agent in order of name.
-    pub(crate) async fn rollouts(&self, agent: Option<String>) -> Result<Vec<RolloutStatus>, ReconcilerError> {
-        self.ask(|answer| Request::Rollouts(agent, answer)).await
+    /// Returns the rollouts of one agent, the newest first, or the newest of each of several agents, in order of name.
+    pub(crate) async fn rollouts(&self, agents: AgentSelection) -> Result<Vec<RolloutStatus>, ReconcilerError> {
+        self.ask(|answer| Request::Rollouts(agents, answer)).await
     }
 
     /// Carries out a command for an agent's rollout, and returns its new status. The inner error says why the command

@@ -71,6 +71,8 @@ pub(super) struct ManagedRevision {
     pub(super) since: u64,
     /// Set while a task works on it. The plan leaves it alone until the task reports.
     pub(super) busy: bool,
+    /// A token that ends its preparation; `None` unless it is being prepared.
+    pub(super) preparing: Option<CancellationToken>,
     /// The running part; `None` before it is ready and after it has ended.
     pub(super) live: Option<Arc<Revision>>,
     /// The number of instances that were started on request. Idle ones may have ended since.
@@ -86,8 +88,21 @@ pub(super) struct ManagedRevision {
 impl ManagedRevision {
     pub(super) fn new(number: u64, spec: Arc<AgentSpec>, digest: Digest, now: u64) -> Self {
         let state = RevisionState::Unloaded;
-        let (busy, live, started, instance_limit, failures, probes) = (false, None, 0, None, 0, None);
-        Self { number, spec, digest, state, since: now, busy, live, started, instance_limit, failures, probes }
+        let (busy, preparing, live, started, instance_limit, failures, probes) = (false, None, None, 0, None, 0, None);
+        Self {
+            number,
+            spec,
+            digest,
+            state,
+            since: now,
+            busy,
+            preparing,
+            live,
+            started,
+            instance_limit,
+            failures,
+            probes,
+        }
     }
 
     /// Returns the observation of this revision that plans are made from.

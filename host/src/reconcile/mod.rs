@@ -43,6 +43,7 @@ mod managed;
 mod manual_rehearsal;
 mod measurement;
 mod preparation;
+mod preparation_queue;
 mod readiness;
 mod recent_failures;
 mod reconciler;

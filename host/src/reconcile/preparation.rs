@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caxton_control::{AgentSpec, Digest, RevisionId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::component_archive::ComponentArchive;
 use super::reconciler::Reconciler;
 use super::settings_check::check_settings;
-use super::task_report::TaskReport;
+use super::task_report::{PreparationError, TaskReport};
 use crate::agent::{Agent, Revision};
 use crate::clock;
 use crate::context::HostContext;
@@ -38,6 +40,8 @@ struct Preparation {
     /// Set if no other revision of the agent takes part in a rollout, so that this one has the memory of a stateful
     /// agent.
     owns_memory: bool,
+    /// A token that is cancelled when the agent is removed.
+    cancelled: CancellationToken,
     /// Set if the revision ran before. Then the store knows it, and its settings are not checked again.
     has_run: bool,
 }
@@ -53,6 +57,8 @@ impl Reconciler {
         let Some(managed_revision) = managed.revision_mut(revision.number) else { return };
         // Until the task reports: the plan would start another preparation otherwise.
         managed_revision.busy = true;
+        let cancelled = CancellationToken::new();
+        managed_revision.preparing = Some(cancelled.clone());
         let (spec, digest) = (Arc::clone(&managed_revision.spec), managed_revision.digest);
         let preparation = Preparation {
             context: Arc::clone(&self.context),
@@ -66,29 +72,46 @@ impl Reconciler {
             archive: self.archive.clone(),
             instances,
             owns_memory,
+            cancelled,
             has_run,
         };
         let reports = self.reports.0.clone();
-        let (name, number) = (revision.agent.clone(), revision.number);
-        tokio::spawn(async move {
-            let loaded = TaskReport::Loaded { agent: name.clone(), number };
-            let prepare = async {
-                let program = preparation.load().await?;
+        // Begun when it is its turn: the future of a preparation takes some kilobytes.
+        self.preparations.push(move || {
+            tokio::spawn(async move {
+                let (agent, number) = (preparation.id.agent.clone(), preparation.id.number);
+                let result = preparation.run(&reports).await;
                 // The reconciler is gone only when the host stops.
-                let _ = reports.send(loaded).await;
-                preparation.start(program).await
-            };
-            // Caught, so that a defect of the engine fails this revision and not the host.
-            let result = match caught(prepare).await {
-                Ok(result) => result,
-                Err(panic) => Err(format!("the host panicked: {panic}")),
-            };
-            let _ = reports.send(TaskReport::Prepared { agent: name, number, result }).await;
+                let _ = reports.send(TaskReport::Prepared { agent, number, result }).await;
+            });
         });
     }
 }
 
 impl Preparation {
+    /// Takes the revision from unloaded to ready, unless its agent is removed meanwhile.
+    async fn run(&self, reports: &mpsc::Sender<TaskReport>) -> Result<(Arc<Revision>, u32), PreparationError> {
+        let loaded = TaskReport::Loaded { agent: self.id.agent.clone(), number: self.id.number };
+        let prepare = async {
+            let program = self.load().await?;
+            // The reconciler is gone only when the host stops.
+            let _ = reports.send(loaded).await;
+            self.start(program).await
+        };
+        // Caught, so that a defect of the engine fails this revision and not the host.
+        let prepared = tokio::select! {
+            // First: a preparation that waited for its place may be of no use any more.
+            biased;
+            // Dropping the other branch ends the compiler's process.
+            () = self.cancelled.cancelled() => return Err(PreparationError::Cancelled),
+            prepared = caught(prepare) => prepared,
+        };
+        match prepared {
+            Ok(result) => result.map_err(PreparationError::Failed),
+            Err(panic) => Err(PreparationError::Failed(format!("the host panicked: {panic}"))),
+        }
+    }
+
     /// Validates and compiles the component, unless its code is cached.
     async fn load(&self) -> Result<Arc<Program>, String> {
         // First: the number must be durable before anything can carry it.

@@ -18,6 +18,10 @@ use crate::config;
 /// agents, writing them takes longer than a pass.
 pub(super) const REASONS_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The most agents that are listed as not being as declared. A host at its start has as many as are declared, and writing
+/// them all each time takes longer than starting them.
+const MAX_WAITING: usize = 1_000;
+
 impl Reconciler {
     /// Updates the summary for agents that were planned for.
     pub(super) fn update_summary(&mut self, names: &BTreeSet<AgentName>) {
@@ -65,13 +69,15 @@ impl Reconciler {
         self.summary.stale_since.get_or_insert_with(Instant::now);
     }
 
-    /// Returns the agents that are not as declared yet, with the reasons.
+    /// Returns the agents that are not as declared yet, with the reasons: the first [`MAX_WAITING`] by name, and how many
+    /// others there are.
     pub(super) fn waiting(&self) -> Vec<WaitingAgent> {
-        let mut all: Vec<WaitingAgent> = self.plans.waiting().values().flatten().map(WaitingAgent::from).collect();
+        let reasons = self.plans.waiting().values().flatten();
+        let mut all: Vec<WaitingAgent> = reasons.take(MAX_WAITING).map(WaitingAgent::from).collect();
         if !self.plans.queued().is_empty() {
             let turn = self.rollout_queue().waits();
             let waits = |name: &AgentName| WaitingAgent { agent: name.to_string(), why: turn.clone(), obstacle: None };
-            all.extend(self.plans.queued().iter().map(waits));
+            all.extend(self.plans.queued().iter().take(MAX_WAITING).map(waits));
             // Two sorted lists were joined; a status is read by name.
             all.sort_by(|one, other| one.agent.cmp(&other.agent));
         }
@@ -79,6 +85,12 @@ impl Reconciler {
             let why = managed.settings_error.clone()?;
             Some(WaitingAgent { agent: name.to_string(), why, obstacle: None })
         }));
+        let count = self.plans.waiting().len() + self.plans.queued().len();
+        if all.len() > MAX_WAITING {
+            all.truncate(MAX_WAITING);
+            let why = format!("{count} agents are not as declared, of which the first {MAX_WAITING} are listed");
+            all.push(WaitingAgent { agent: String::new(), why, obstacle: None });
+        }
         all.extend(self.restart_for.iter().map(|keys| WaitingAgent {
             agent: String::new(),
             why: format!("the host has to start again for {keys}"),
@@ -103,7 +115,7 @@ impl Reconciler {
         if self.summary.stale_since.is_some() && (!recent || settled || ready != self.ready.borrow().ready) {
             (self.summary.stale_since, self.summary.published_at) = (None, Some(Instant::now()));
             let waiting = self.waiting();
-            let now = Readiness { ready, in_sync: self.is_in_sync(&waiting), reasons: self.reasons(waiting) };
+            let now = Readiness { ready, in_sync: self.is_in_sync(), reasons: self.reasons(waiting) };
             // Probes and followers must not wake up for an equal value.
             self.ready.send_if_modified(|before| {
                 let changed = *before != now;

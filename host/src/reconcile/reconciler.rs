@@ -19,6 +19,7 @@ use super::declaration_file::{DeclarationFile, DeclarationSource};
 use super::file_stamp::OpenWrites;
 use super::handle::{Readiness, Request, Wake};
 use super::managed::ManagedAgent;
+use super::preparation_queue::PreparationQueue;
 use super::stored_ledgers;
 use super::summary::ReconcileSummary;
 use super::task_report::TaskReport;
@@ -73,6 +74,7 @@ pub(crate) struct Reconciler {
     pub(super) wanted: BTreeMap<AgentName, DesiredAgent>,
     pub(super) managed: BTreeMap<AgentName, ManagedAgent>,
     pub(super) ledgers: BTreeMap<AgentName, Ledger>,
+    pub(super) preparations: PreparationQueue,
     /// Agents whose state was being converted when the last host ended. Each is removed when the agent is registered.
     pub(super) unfinished_conversions: BTreeSet<AgentName>,
     pub(super) archive: ComponentArchive,
@@ -158,6 +160,7 @@ impl Reconciler {
             declaration: DeclarationFile::default(),
             wanted: BTreeMap::new(),
             managed: BTreeMap::new(),
+            preparations: PreparationQueue::default(),
             plans: IncrementalPlan::default(),
             full_pass_at: Instant::now(),
             summary: ReconcileSummary::default(),

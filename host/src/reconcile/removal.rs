@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use caxton_control::lifecycle::RevisionState;
 use caxton_control::{AgentName, RevisionId};
+use tokio_util::sync::CancellationToken;
 
 use super::managed::ManagedAgent;
 use super::reconciler::Reconciler;
@@ -58,6 +59,8 @@ impl Reconciler {
         managed.retired = Some(now);
         // No new conversations are accepted, so that the drain has an end.
         managed.agent.retire("the agent is no longer declared");
+        // What is only being prepared is of no use: its compilation would keep a core busy for minutes.
+        managed.revisions.iter().filter_map(|record| record.preparing.as_ref()).for_each(CancellationToken::cancel);
         // Trials end here, so that a removal that is reverted does not wait for them.
         managed.end_rehearsals(None);
         // A conversion is finished or undone first; until then no message may see the state.

@@ -3,10 +3,10 @@
 use caxton_control::plan::ComponentFile;
 
 use super::declaration_file::{DeferredRequest, file_errors};
-use super::handle::{Request, Wake};
+use super::handle::{AgentSelection, Request, Wake};
 use super::reconciler::Reconciler;
 use super::settings_check::check_settings;
-use crate::api_types::{AgentStatus, FileError};
+use crate::api_types::FileError;
 use crate::config::Loaded;
 
 impl Reconciler {
@@ -48,31 +48,24 @@ impl Reconciler {
                 self.reconcile_timed();
                 let _ = answer.send(self.status());
             }
-            Request::Agents(None, answer) => {
+            Request::Agents(AgentSelection::After { name, count }, answer) => {
                 self.reconcile_timed();
-                let turn = self.rollout_queue().waits();
-                let agents =
-                    self.wanted.keys().chain(self.managed.keys().filter(|name| !self.wanted.contains_key(*name)));
-                let mut agents: Vec<AgentStatus> =
-                    agents.filter_map(|name| self.agent_status(name.as_str(), &turn)).collect();
-                // Two sorted lists were chained: declared agents, and those that are being removed.
-                agents.sort_by(|a, b| a.name.cmp(&b.name));
-                let _ = answer.send(agents);
+                let _ = answer.send(self.agents_after(name.as_deref(), count));
             }
-            Request::Rollouts(agent, answer) => {
+            Request::Rollouts(agents, answer) => {
                 // A pass first, so that the statistics are current.
-                match &agent {
-                    Some(name) => self.mark(name),
-                    None => self.mark_rolling_out(),
+                match &agents {
+                    AgentSelection::Named(name) => self.mark(name),
+                    AgentSelection::After { .. } => self.mark_rolling_out(),
                 }
                 self.reconcile();
-                let _ = answer.send(self.rollouts(agent.as_deref()));
+                let _ = answer.send(self.rollouts(&agents));
             }
             Request::Rollout(request, answer) => {
                 let _ = answer.send(self.command_rollout(request));
             }
             Request::Rehearse(request, answer) => self.rehearse_on_request(request, answer),
-            Request::Agents(Some(name), answer) => {
+            Request::Agents(AgentSelection::Named(name), answer) => {
                 self.mark(&name);
                 self.reconcile();
                 let _ = answer.send(self.agent_status(&name, &self.rollout_queue().waits()).into_iter().collect());

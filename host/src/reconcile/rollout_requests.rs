@@ -1,25 +1,36 @@
 //! The operators' commands for rollouts, and the status of rollouts.
 
+use std::ops::Bound;
+
 use caxton_control::AgentName;
 use caxton_control::rollout::Window;
 use caxton_control::rollout::{self, InstanceCounts, Rollout, StateCopy, StepMeasurements};
 
+use super::handle::AgentSelection;
 use super::managed::ManagedRevision;
 use super::reconciler::Reconciler;
 use crate::api_types::{RolloutRequest, RolloutStatus, SideStatus};
 use crate::store::Store;
 
 impl Reconciler {
-    /// Returns the rollouts of an agent, the newest first, or the newest of each agent in order of name.
-    pub(super) fn rollouts(&self, agent: Option<&str>) -> Vec<RolloutStatus> {
+    /// Returns the rollouts of one agent, the newest first, or the newest of each of several agents, in order of name.
+    pub(super) fn rollouts(&self, agents: &AgentSelection) -> Vec<RolloutStatus> {
         let now = self.now();
-        let count = if agent.is_some() { usize::MAX } else { 1 };
-        self.ledgers
-            .values()
-            .filter(|ledger| agent.is_none_or(|name| ledger.agent.as_str() == name))
-            .flat_map(|ledger| ledger.rollouts.iter().rev().take(count))
-            .map(|rollout| status(rollout, self.windows(rollout), now))
-            .collect()
+        let status = |rollout| status(rollout, self.windows(rollout), now);
+        match agents {
+            AgentSelection::Named(name) => self
+                .ledgers
+                .get(name.as_str())
+                .into_iter()
+                .flat_map(|ledger| ledger.rollouts.iter().rev())
+                .map(status)
+                .collect(),
+            AgentSelection::After { name, count } => {
+                let after = (name.as_deref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+                let newest = self.ledgers.range::<str, _>(after).filter_map(|(_, ledger)| ledger.rollouts.last());
+                newest.take(*count).map(status).collect()
+            }
+        }
     }
 
     /// Returns the windows that a rollout under way is judged by; `None` once it has ended.

@@ -1,7 +1,7 @@
 //! The summary over all agents that the host's readiness follows from.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use caxton_control::AgentName;
 use caxton_control::rollout::Obstacle;
@@ -24,4 +24,8 @@ pub(super) struct ReconcileSummary {
     pub(super) stale_since: Option<Instant>,
     /// The time at which the readiness was published last.
     pub(super) published_at: Option<Instant>,
+    /// The last publication of the routes: its end, and the time that it took.
+    pub(super) routes_published: Option<(Instant, Duration)>,
+    /// Set if the routes have changed since.
+    pub(super) routes_stale: bool,
 }

@@ -12,7 +12,7 @@ pub(super) enum TaskReport {
     /// The component of a revision is compiled; its instances are started next.
     Loaded { agent: AgentName, number: u64 },
     /// A revision is ready with this number of instances, or has failed.
-    Prepared { agent: AgentName, number: u64, result: Result<(Arc<Revision>, u32), String> },
+    Prepared { agent: AgentName, number: u64, result: Result<(Arc<Revision>, u32), PreparationError> },
     /// A report that more instances of a revision were started, or failed to start.
     InstancesStarted { agent: AgentName, number: u64, instances: u32, result: Result<(), String> },
     /// The `health` of a revision was called; `passed` is `None` if no instance was free for that.
@@ -57,4 +57,12 @@ pub(super) struct MoveError {
     pub(super) why: String,
     /// Set if the state was changed: the kept copy has to be restored.
     pub(super) unfinished: bool,
+}
+
+/// The reason why a revision was not prepared.
+pub(super) enum PreparationError {
+    /// Its agent was removed meanwhile.
+    Cancelled,
+    /// The component or its instances failed; the text is for a person.
+    Failed(String),
 }

@@ -65,6 +65,14 @@ pub(crate) enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The database is not what a backup makes.
+    #[error("{} is not a copy of a store: {why}; `caxton store backup FILE` makes one", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The difference.
+        why: String,
+    },
     /// The database is damaged.
     #[error("the store {} is damaged ({cause}): `caxton store check` says more; put a backup in its place with `caxton store restore FILE --force`, or move it away to begin anew", path.display())]
     Damaged {

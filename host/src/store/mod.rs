@@ -31,7 +31,7 @@ use caxton_control::desired::{self, Durability};
 use self::sqlite::folder_files::DATABASE;
 use self::sqlite::lock::{Lock, lock};
 use self::sqlite::reader::connect;
-use self::sqlite::{backup, held, schema, sync};
+use self::sqlite::{backup, held, private, schema, sync};
 use self::tables::snapshots;
 use self::writer::history::History;
 use self::writer::writer_state::WriterState;
@@ -90,6 +90,7 @@ impl Store {
         load: impl FnOnce(ConversationReader) -> rusqlite::Result<G>,
     ) -> Result<(Arc<Self>, Arc<G>), StoreError> {
         let lock = lock(folder)?;
+        private::close(folder);
         // After the lock: before it the unfinished copies may be those of a running host.
         backup::clear(folder);
         let database = folder.join(DATABASE);

@@ -578,3 +578,48 @@ async fn once_its_log_is_gone_nothing_is_committed_or_read() {
     assert!(unread.contains("is not there any more"), "{unread}");
     store.wait_durable().await;
 }
+
+#[tokio::test]
+async fn only_what_a_backup_made_takes_the_place_of_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Durability::Fsync);
+    commit(&store, change(&[("a", Some("1"))], &[])).await.unwrap();
+    let copy = folder.path().join("backup.db");
+    std::io::copy(&mut store.copy().unwrap(), &mut File::create(&copy).unwrap()).unwrap();
+    drop(store);
+    for (tampering, why) in [
+        ("PRAGMA application_id = 7", "its application id is 7"),
+        ("CREATE TRIGGER t AFTER INSERT ON message BEGIN DELETE FROM state; END", "its trigger `t`"),
+        (
+            "CREATE VIEW v AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i FROM n",
+            "its view `v`",
+        ),
+        (
+            "DROP TABLE paused; CREATE VIEW paused AS WITH RECURSIVE n(agent) AS (SELECT 1 UNION ALL SELECT agent FROM n) \
+          SELECT agent FROM n",
+            "its view `paused`",
+        ),
+        ("CREATE TABLE more (a)", "its table `more`"),
+        ("DROP INDEX event_agent", "it has no index `event_agent`"),
+        ("ALTER TABLE event ADD COLUMN more", "its table `event`"),
+        ("PRAGMA user_version = 3", "its application id is"),
+        ("PRAGMA user_version = 0", "is not a copy of a store"),
+    ] {
+        let tampered = folder.path().join("tampered.db");
+        fs::copy(&copy, &tampered).unwrap();
+        Connection::open(&tampered).unwrap().execute_batch(tampering).unwrap();
+        let refused = restore(folder.path(), &tampered, true).unwrap_err().to_string();
+        assert!(refused.contains(why), "{tampering}: {refused}");
+    }
+    // The damage is found before the tables are looked at.
+    let damaged = folder.path().join("damaged.db");
+    let mut bytes = fs::read(&copy).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..].fill(0xff);
+    fs::write(&damaged, bytes).unwrap();
+    assert!(restore(folder.path(), &damaged, true).is_err());
+    let store = open(&folder, Durability::Fsync);
+    assert_eq!(store.state().read("counter", "a").unwrap().unwrap().value, b"1", "the store is as it was");
+    drop(store);
+    restore(folder.path(), &copy, true).unwrap();
+}

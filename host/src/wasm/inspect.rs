@@ -3,18 +3,15 @@
 use std::fmt;
 
 use serde::Serialize;
-use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{Parser, Validator, WasmFeatures};
 
 use crate::wasm::call::denials::WASI;
 use crate::wasm::call::linker::OFFERED;
+use crate::wasm::scan::{REUSE_SECTION, Scan, ScanError};
 
 /// The largest component in bytes (SPEC §3).
 pub(crate) const MAX_COMPONENT: u64 = 100 << 20;
-const PAGE: u64 = 64 << 10;
 
-/// The custom section in which a component states the number of calls for which an instance may be used: a number on a
-/// line. The SDK writes it (`reusable!`). If a linker has joined several sections, the lowest number holds.
-const REUSE_SECTION: &str = "caxton:reuse";
 /// The reuse of an instance of a message agent without another setting.
 const MESSAGE_REUSE: u32 = 1_000;
 /// The reuse of an instance of an HTTP agent without another setting: components of WASI 0.2 are written for one
@@ -108,11 +105,27 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Inspects a component.
+/// Inspects a component, without validating it: in linear time, and up to the bounds of [`Scan::read`].
+///
+/// # Errors
+/// All findings at once; never empty.
+pub(crate) fn outline(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
+    read(bytes)?.judge(bytes.len() as u64)
+}
+
+/// Inspects and validates a component. The time depends on the component: a host leaves this to a
+/// [process](crate::wasm::compile::child) with bounds.
 ///
 /// # Errors
 /// All findings at once; never empty.
 pub(crate) fn summarise(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
+    let scan = read(bytes)?;
+    validate(bytes).map_err(|finding| vec![finding])?;
+    scan.judge(bytes.len() as u64)
+}
+
+/// Reads the sections of a component.
+fn read(bytes: &[u8]) -> Result<Scan, Vec<Finding>> {
     let build_again = "build it again, for the target wasm32-wasip2";
     if bytes.is_empty() {
         return Err(vec![Finding::new("empty", "the file is empty", build_again)]);
@@ -133,23 +146,57 @@ pub(crate) fn summarise(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
     }
     // Scanned before it is validated: a truncated file gets an error of its own.
     let mut scan = Scan::default();
-    if let Err(error) = scan.read(bytes) {
-        // wasmparser has no error kinds, so that the message decides.
-        let cut = error.message().contains("unexpected end");
-        let code = if cut { "truncated" } else { "invalid" };
-        let message = format!("the component is {code}: {} (at byte {:#x})", error.message(), error.offset());
-        return Err(vec![Finding::new(code, message, "build or copy it again")]);
-    }
-    if let Err(error) = Validator::new_with_features(features()).validate_all(bytes) {
-        // Validated again with the asynchronous features on, for an error that names the actual cause.
-        if Validator::new_with_features(features().union(ASYNC)).validate_all(bytes).is_ok() {
-            return Err(vec![needs_async()]);
+    match scan.read(bytes) {
+        Ok(()) => Ok(scan),
+        Err(ScanError::TooMany { what, found, most }) => {
+            let message = format!("it has {found} {what}, and a component may have {most}");
+            Err(vec![Finding::new("too-complex", message, "make several components of it")])
         }
-        let message = format!("the component is invalid: {} (at byte {:#x})", error.message(), error.offset());
-        let help = "build it again; threads, GC, exceptions and 64-bit or several memories are not taken";
-        return Err(vec![Finding::new("invalid", message, help)]);
+        Err(ScanError::Unreadable(error)) => {
+            // wasmparser has no error kinds, so that the message decides.
+            let cut = error.message().contains("unexpected end");
+            let code = if cut { "truncated" } else { INVALID };
+            let message = format!("the component is {code}: {} (at byte {:#x})", error.message(), error.offset());
+            Err(vec![Finding::new(code, message, "build or copy it again")])
+        }
     }
-    scan.judge(bytes.len() as u64)
+}
+
+/// Validates a component that was [outlined](outline).
+pub(super) fn validate(bytes: &[u8]) -> Result<(), Finding> {
+    let Err(error) = Validator::new_with_features(features()).validate_all(bytes) else { return Ok(()) };
+    // Validated again with the asynchronous features on, for an error that names the actual cause.
+    if Validator::new_with_features(features().union(ASYNC)).validate_all(bytes).is_ok() {
+        return Err(needs_async());
+    }
+    let message = format!("the component is invalid: {} (at byte {:#x})", error.message(), error.offset());
+    let help = "build it again; threads, GC, exceptions and 64-bit or several memories are not taken";
+    Err(Finding::new(INVALID, message, help))
+}
+
+/// The codes of findings of [`validate`].
+const INVALID: &str = "invalid";
+const NEEDS_ASYNC: &str = "needs-async";
+
+impl Finding {
+    /// Returns the text by which the process that validates reports a finding to the host.
+    pub(in crate::wasm) fn to_line(&self) -> String {
+        // Texts alone are always written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Parses such a text.
+    pub(in crate::wasm) fn of_line(line: &str) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Parsed {
+            code: String,
+            message: String,
+            help: String,
+        }
+        let Parsed { code, message, help } = serde_json::from_str(line).ok()?;
+        let code = [INVALID, NEEDS_ASYNC].into_iter().find(|known| *known == code)?;
+        Some(Self { code, message, help })
+    }
 }
 
 /// Returns `true` if the bytes are the start of a longer component or module: empty, or cut within a section. Reads
@@ -210,7 +257,7 @@ const ASYNC: WasmFeatures = WasmFeatures::CM_ASYNC
 
 fn needs_async() -> Finding {
     Finding::new(
-        "needs-async",
+        NEEDS_ASYNC,
         "it is built with asynchronous functions of the component model (WASI 0.3), which this host does not run",
         "build it for WASI 0.2, where functions wait: in Rust for the target wasm32-wasip2, in JavaScript and Python with \
          handlers that are not async; it has to export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or \
@@ -218,69 +265,7 @@ fn needs_async() -> Finding {
     )
 }
 
-#[derive(Default)]
-struct Scan {
-    imports: Vec<String>,
-    exports: Vec<String>,
-    memory_bytes: u64,
-    /// The lowest number in the reuse sections.
-    reuse: Option<u32>,
-    /// The text of a reuse section that is not a number.
-    bad_reuse: Option<String>,
-    dwarf: bool,
-}
-
 impl Scan {
-    /// Collects the names at the outermost level, and the memories at every level.
-    fn read(&mut self, bytes: &[u8]) -> Result<(), wasmparser::BinaryReaderError> {
-        let mut within: Vec<Encoding> = Vec::new();
-        for payload in Parser::new(0).parse_all(bytes) {
-            match payload? {
-                Payload::Version { encoding, .. } => within.push(encoding),
-                Payload::End(_) => _ = within.pop(),
-                Payload::ComponentImportSection(section) if within.len() == 1 => {
-                    for import in section {
-                        self.imports.push(import?.name.name.to_owned());
-                    }
-                }
-                Payload::ComponentExportSection(section) if within.len() == 1 => {
-                    for export in section {
-                        self.exports.push(export?.name.name.to_owned());
-                    }
-                }
-                Payload::MemorySection(section) => {
-                    for memory in section {
-                        // Saturating, because the sizes are data of the component and not validated yet.
-                        self.memory_bytes = self.memory_bytes.saturating_add(memory?.initial.saturating_mul(PAGE));
-                    }
-                }
-                Payload::CustomSection(section) => match section.name() {
-                    ".debug_info" => self.dwarf = true,
-                    // Only the section of the component itself or of its core modules: an inner component does not
-                    // speak for the whole.
-                    REUSE_SECTION if matches!(within[..], [_] | [_, Encoding::Module]) => {
-                        self.read_reuse(section.data());
-                    }
-                    _ => {}
-                },
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the numbers of a reuse section.
-    fn read_reuse(&mut self, data: &[u8]) {
-        let text = String::from_utf8_lossy(data);
-        for line in text.lines().map(|line| line.trim().replace('_', "")) {
-            match line.parse::<u32>() {
-                // The least: every part of a component has to be safe to use again.
-                Ok(times) if times > 0 => self.reuse = Some(self.reuse.map_or(times, |least| least.min(times))),
-                Ok(_) | Err(_) => self.bad_reuse = Some(line.chars().take(40).collect()),
-            }
-        }
-    }
-
     fn exports_interface(&self, name: &str, track: &str) -> bool {
         self.exports.iter().any(|export| interface(export).is_some_and(|(n, v)| n == name && v.starts_with(track)))
     }

@@ -17,6 +17,7 @@ mod http;
 mod inspect;
 mod limits;
 mod pool;
+mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -33,6 +34,6 @@ pub(crate) use http::end::{Ended, HttpEnd};
 pub(crate) use http::over_tls::OverTls;
 pub(crate) use http::response::{ResponseBody, ResponseError};
 pub(crate) use http::{HttpCall, HttpFailure, Unanswered};
-pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, is_cut, summarise};
+pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, is_cut, outline, summarise};
 pub(crate) use pool::Pool;
-pub(crate) use pool::lease::{HeldLease, Lease, NoInstance};
+pub(crate) use pool::lease::{HeldLease, Lease, NoInstance, restarting};

@@ -76,6 +76,9 @@ pub(crate) enum Action {
     Random {
         bytes: usize,
     },
+    RandomAtOnce {
+        bytes: u64,
+    },
     Read {
         path: String,
     },
@@ -261,6 +264,7 @@ fn outcome(action: Action, message: &Message) -> Result<Value, Failure> {
         Action::Config => Ok(json!(config::all()?)),
         Action::Clock => wasi::clock(),
         Action::Random { bytes } => Ok(wasi::random(bytes)),
+        Action::RandomAtOnce { bytes } => Ok(json!({ "bytes": wasi::random_at_once(bytes) })),
         Action::Read { path } => Ok(wasi::read(&path)),
         Action::Write { path } => Ok(wasi::write(&path)),
         Action::Connect { address } => Ok(wasi::connect(&address)),

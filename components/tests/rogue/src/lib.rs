@@ -34,6 +34,7 @@
 //! | `message` | the whole message as JSON |
 //! | `http` | what `message.http()` tells: `{"method", "route", "path", "query", "parameters"}`, or null |
 //! | `env`, `config`, `clock`, `random {bytes}` | what the host shows of these |
+//! | `random-at-once {bytes}` | how many bytes one call of `get-random-bytes` returns |
 //! | `read {path}`, `write {path}`, `connect {address}` | `{"ok": ...}` or `{"error": "io", "detail"}` |
 //!
 //! Speaks to others, with `content` as JSON or so many dots:
@@ -70,6 +71,8 @@
 //! `{"do": "steps", "steps": [{"do": "set", "key": "a", "value": "1"}, {"do": "trap"}]}` tests that a trap
 //! undoes a write.
 //!
+//! A text `repeat:COUNT:PART` anywhere in an action stands for so many times the part.
+//!
 //! `config.health` is an error that the health check answers with.
 
 mod action;
@@ -77,14 +80,31 @@ mod outgoing;
 mod values;
 mod wasi;
 
-use action::Action;
 use caxton_sdk::prelude::*;
+
+/// Replaces each text `repeat:COUNT:PART` by so many times the part: a message that asks for a long text is short.
+fn expand(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => {
+            let asked = text.strip_prefix("repeat:").and_then(|rest| rest.split_once(':'));
+            if let Some((Ok(count), part)) = asked.map(|(count, part)| (count.parse(), part)) {
+                *text = part.repeat(count);
+            }
+        }
+        serde_json::Value::Array(values) => values.iter_mut().for_each(expand),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(expand),
+        _ => {}
+    }
+}
 
 struct Rogue;
 
 impl Agent for Rogue {
     fn handle(message: Message) -> Handled {
-        let action: Action = message.json()?;
+        let mut content: serde_json::Value = message.json()?;
+        expand(&mut content);
+        // As `Message::json` does: a content that is no action is the message's fault.
+        let action = serde_json::from_value(content).map_err(|error| Failure::rejected(error.to_string()))?;
         action::act(action, &message)
     }
 

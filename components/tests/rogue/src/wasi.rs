@@ -29,6 +29,11 @@ pub(crate) fn random(bytes: usize) -> Value {
     json!({ "random": text })
 }
 
+/// The number of random bytes that one call of the host returns.
+pub(crate) fn random_at_once(bytes: u64) -> usize {
+    wasip2::random::random::get_random_bytes(bytes).len()
+}
+
 /// A file's text, or a folder's names.
 pub(crate) fn read(path: &str) -> Value {
     described(read_path(path))

@@ -73,7 +73,11 @@ fn listen(section: &Section<'_>, findings: &mut Findings) -> SocketAddr {
 }
 
 fn admin(section: &Section<'_>, findings: &mut Findings) -> AdminSpec {
-    let admin = AdminSpec { listen: listen(section, findings), tls: tls(section, findings), audit_max_bytes: section.get("audit-max", None, findings).unwrap_or_default() };
+    let admin = AdminSpec {
+        listen: listen(section, findings),
+        tls: tls(section, findings),
+        audit_max_bytes: section.get("audit-max", None, findings).unwrap_or_default(),
+    };
     // By the table and not by its value: wrong keys in it were reported, and need no second error.
     if !admin.listen.ip().to_canonical().is_loopback() && section.entry("tls").is_none() {
         // Without TLS, the token could be read on its way from another machine.

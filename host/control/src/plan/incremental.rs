@@ -38,6 +38,11 @@ impl IncrementalPlan {
         self.marked.extend(self.due_of.keys().cloned());
     }
 
+    /// Returns the agents to plan in the next cycle.
+    pub fn marked(&self) -> &BTreeSet<AgentName> {
+        &self.marked
+    }
+
     /// Returns the agents to plan at `now` and clears their marks.
     pub fn take_marked(&mut self, now: u64) -> BTreeSet<AgentName> {
         while let Some((at, name)) = self.due.first()

@@ -129,6 +129,9 @@ pub struct Plan {
     /// The time after which an agent is to be planned again although nothing changed.
     #[serde(skip)]
     pub recheck: BTreeMap<AgentName, Duration>,
+    /// The places in `actions` by agent, so that an action is compared with those of its agent only.
+    #[serde(skip)]
+    actions_of: BTreeMap<AgentName, Vec<usize>>,
 }
 
 /// An action of the host.
@@ -273,8 +276,10 @@ impl Plan {
     }
 
     fn act(&mut self, action: Action) {
+        let places = self.actions_of.entry(action.agent().clone()).or_default();
         // Rounds visit an agent more than once and find the same action again.
-        if !self.actions.contains(&action) {
+        if !places.iter().any(|place| self.actions[*place] == action) {
+            places.push(self.actions.len());
             self.actions.push(action);
         }
     }

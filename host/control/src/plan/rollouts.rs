@@ -1,6 +1,6 @@
 //! The plan for agents that are declared and do not leave: declarations, rollouts, and the revisions to end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ActualAgent, Plan, PresentAgents};
 use crate::names::AgentName;
@@ -69,7 +69,7 @@ impl Plan {
         ledgers: &mut BTreeMap<AgentName, Ledger>,
         now: u64,
     ) -> Vec<&'a AgentName> {
-        let mut ended = Vec::new();
+        let mut ended = BTreeSet::new();
         let asked = |name: &&'a AgentName| ledgers.get(*name)?.open().map(|open| (rollout::queue_key(open).0, *name));
         let mut open: Vec<(u64, &AgentName)> = names.iter().filter_map(asked).collect();
         // Oldest first, so that none is overtaken when a place becomes free.
@@ -92,12 +92,15 @@ impl Plan {
             ledger.settle(now);
             self.note_change(ledger, &before);
             if ledger.open().is_none() {
-                // The reasons given during the rollout no longer hold; the next round finds the new ones.
-                self.waiting.retain(|waiting| waiting.agent != *name);
-                ended.push(name);
+                ended.insert(name);
             }
         }
-        ended
+        // The reasons given during the rollout no longer hold; the next round finds the new ones. Once for all that
+        // ended: thousands may, and each has looked at all reasons otherwise.
+        if !ended.is_empty() {
+            self.waiting.retain(|waiting| !ended.contains(&waiting.agent));
+        }
+        ended.into_iter().collect()
     }
 
     /// Ends revisions that neither serve nor take part in a rollout.

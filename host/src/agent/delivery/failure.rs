@@ -11,14 +11,13 @@ use crate::agent::mailbox::STORE_PAUSE;
 use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::outcome_text::{code, describe, is_fault};
 use crate::agent::{Agent, Outcomes};
+use crate::bounds;
 use crate::clock;
 use crate::message::{Answer, Attempt, Cause, Envelope, Failure, Fault, Outcome};
 use crate::store::{Commit, CommitRequest, Committed, DeadLetter, Failed, Handled};
 
 /// The longest time until the next attempt that an agent may ask for: as long as a message may wait (SPEC §7).
 const MAX_ASKED: Duration = Duration::from_secs(24 * 60 * 60);
-/// The longest text of an attempt's error, in characters; a backtrace is part of it.
-const MAX_ERROR: usize = 8_192;
 
 /// The next step after a failure.
 enum NextStep {
@@ -39,7 +38,7 @@ fn next_step(outcome: &Outcome) -> NextStep {
         },
         Outcome::Cancelled(_) => NextStep::Never("expired"),
         Outcome::NotCommitted(_) => NextStep::Later,
-        Outcome::Fault(Fault::Overloaded | Fault::Host(_)) => NextStep::Later,
+        Outcome::Fault(Fault::Overloaded | Fault::Restarting { .. } | Fault::Host(_)) => NextStep::Later,
         Outcome::Fault(_) | Outcome::BadReply(_) | Outcome::Refused(_) | Outcome::Conflict(_) => NextStep::Again,
         // Not failures.
         Outcome::Reply(_) | Outcome::Done => NextStep::Later,
@@ -252,7 +251,7 @@ fn attempt(handling: &Handling, envelope: &Envelope, outcome: &Outcome, why: &st
         at: handling.started_at,
         revision: handling.revision().id.to_string(),
         code: code(outcome).unwrap_or("handled").to_owned(),
-        error: error.chars().take(MAX_ERROR).collect(),
+        error: bounds::cut(error, bounds::ERROR),
         took_us: u64::try_from(handling.took.as_micros()).unwrap_or(u64::MAX),
         cpu_us: u64::try_from(handling.cpu.as_micros()).unwrap_or(u64::MAX),
     }

@@ -387,7 +387,7 @@ impl Agent {
                 let effects = lease.instance().take_effects();
                 // A timeout for the caller's sake is no fault of the agent, and not reported to its supervision.
                 if fault.is_guests() {
-                    lease.fail(&fault, fault_history(envelope, revision));
+                    lease.fail(&fault, self.instance_failure(revision, fault_history(envelope, revision)));
                 }
                 return Err((fault, effects, cpu));
             }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use caxton_control::RevisionId;
+use caxton_control::breaker::FaultHistory;
 use caxton_control::rollout::split::{SplitInput, Sticky};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -241,6 +242,7 @@ impl Agent {
             },
             time: deadline.saturating_duration_since(in_call.run_started),
             interrupt: revision.interrupt.clone(),
+            failure: self.instance_failure(&revision, FaultHistory::First),
         };
         // Shared between this function and the end of the body, whichever takes it first.
         let in_call = Arc::new(Mutex::new(Some(in_call)));

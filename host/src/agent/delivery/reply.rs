@@ -26,6 +26,7 @@ impl Agent {
         }
         // Checked like a draft of a send: a reply is a message to its receiver.
         draft::check_words(&reply.content_type, reply.ontology.as_deref(), None)?;
+        draft::check_ids([reply.reply_with.as_deref()])?;
         draft::check_headers(&reply.headers)?;
         let message = self.answer(&envelope.message, reply);
         if envelope.waiter.is_some() {

@@ -8,8 +8,8 @@ use caxton_control::Performative;
 use tokio::sync::oneshot;
 
 use crate::agent::delivery::worker::CallerWorker;
-use crate::agent::draft::{self, MAX_ID};
-use crate::agent::{AdmitError, Agent, Question};
+use crate::agent::{AdmitError, Agent, Question, draft};
+use crate::bounds;
 use crate::clock;
 use crate::message::{Answer, Deliver, Envelope, Fault, Message, Outcome, Outgoing, Waiter, new_id};
 use crate::store::{Commit, CommitError, CommitRequest, Committed, IdempotencyKey};
@@ -61,8 +61,9 @@ impl Key {
 
         let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
         let key = value.to_str().unwrap_or_default();
-        if key.is_empty() || key.len() > MAX_ID {
-            return Err(format!("the header idempotency-key has to have 1 to {MAX_ID} printable ASCII characters"));
+        if key.is_empty() || key.len() > bounds::ID {
+            let most = bounds::ID;
+            return Err(format!("the header idempotency-key has to have 1 to {most} printable ASCII characters"));
         }
         // A cryptographic hash: a client must not be able to make two requests that count as one.
         let mut hash = Sha256::new();

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::RevisionId;
+use caxton_control::breaker::FaultHistory;
 use caxton_control::conversation::awaits_answer;
 use caxton_control::rollout::split::{CandidateUnavailable, SplitInput, SplitTarget, Sticky};
+use caxton_control::supervision::InstanceFailure;
 
 use crate::agent::delivery::handling::Handling;
 use crate::agent::revision::traffic::TrafficSplit;
@@ -13,7 +15,7 @@ use crate::agent::{Agent, InFlight, Revision};
 use crate::clock;
 use crate::message::{Envelope, Fault, Outgoing};
 use crate::store::RevisionBinding;
-use crate::wasm::{Lease, NoInstance};
+use crate::wasm::{Lease, NoInstance, restarting};
 
 impl Agent {
     /// Counts a call as in flight on the revision that is picked for it; none if there is none.
@@ -189,6 +191,19 @@ impl Agent {
         self.spec.load().mailbox.depth.saturating_add(revision.pool.max())
     }
 
+    /// Returns the meaning of a fault at a message for the instances of its revision. Only those of a candidate are
+    /// spared, because only there another revision answers meanwhile.
+    pub(in crate::agent) fn instance_failure(
+        &self,
+        revision: &Arc<Revision>,
+        history: FaultHistory,
+    ) -> InstanceFailure {
+        match history {
+            FaultHistory::First if self.is_on_trial(revision) => InstanceFailure::Trap,
+            FaultHistory::First | FaultHistory::Repeated => InstanceFailure::Message,
+        }
+    }
+
     /// Returns `true` if a revision is the candidate of a split.
     fn is_on_trial(&self, revision: &Arc<Revision>) -> bool {
         let traffic = self.traffic.load();
@@ -244,7 +259,7 @@ impl Agent {
             Err(NoInstance::Pausing(until)) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let by = clock::steady_ms().saturating_add(clock::millis(left));
-                (CandidateUnavailable::BackingOff { until, deadline: by }, Fault::Overloaded)
+                (CandidateUnavailable::BackingOff { until, deadline: by }, restarting(until))
             }
         };
         let Some(stable) = self.enter_stable(flight) else {

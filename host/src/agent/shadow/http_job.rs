@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use caxton_control::rollout::comparison::{Answer, Content};
+use caxton_control::supervision::InstanceFailure;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Limited};
@@ -74,7 +75,9 @@ pub(super) async fn handle(
     };
     // Never cancelled: the comparer drops this future to stop a copy.
     let interrupt = CancellationToken::new();
-    let ended = HttpCall { request, work, time, interrupt }.run(lease, commit, Box::new(|_| ())).await;
+    let ended = HttpCall { request, work, time, interrupt, failure: InstanceFailure::Trap }
+        .run(lease, commit, Box::new(|_| ()))
+        .await;
     let response = match ended {
         Ok(response) => response,
         // Checked first: the fault of a guest whose body broke off is not its own.

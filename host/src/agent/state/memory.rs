@@ -178,7 +178,7 @@ impl Agent {
                         let deferral = Deferral::TooLong { revision: revision.id.number, why: fault.to_string() };
                         self.defer(revision, spec, deferral);
                     }
-                    lease.fail(&fault, fault_history(envelope, revision));
+                    lease.fail(&fault, self.instance_failure(revision, fault_history(envelope, revision)));
                 }
                 Err(Outcome::Fault(fault))
             }

@@ -1,7 +1,7 @@
 //! The locks that keep other hosts from a data folder.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -53,6 +53,11 @@ pub(in crate::store) fn lock(folder: &Path) -> Result<Lock, StoreError> {
     let mut write = write;
     // After the lock, whose holder the file names by its process id.
     let path = held::Claim::take(folder)?;
-    write().map_err(wrong)?;
+    match write() {
+        // The number is for whoever meets the lock, which holds without it. A store on a full disk has to be opened to be
+        // compacted.
+        Err(error) if error.kind() == ErrorKind::StorageFull => {}
+        written => written.map_err(wrong)?,
+    }
     Ok(Lock { file, _path: path })
 }

@@ -8,6 +8,7 @@ pub(super) mod held;
 pub(super) mod lock;
 pub(super) mod notify;
 pub(super) mod offline;
+pub(super) mod private;
 pub(super) mod reader;
 pub(super) mod schema;
 pub(super) mod size;

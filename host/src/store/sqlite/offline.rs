@@ -35,6 +35,11 @@ impl OfflineStore {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection =
             Connection::open_with_flags(&database, flags).map_err(|error| StoreError::of(&database, error))?;
+        // The lock keeps others away, so that no memory is shared with them: its file would need room, which a full disk
+        // does not have.
+        connection
+            .pragma_update(None, "locking_mode", "EXCLUSIVE")
+            .map_err(|error| StoreError::of(&database, error))?;
         Ok(Self { database, connection, _lock: lock })
     }
 
@@ -134,9 +139,9 @@ pub(crate) fn restore(folder: &Path, copy: &Path, replace: bool) -> Result<Optio
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(copy, flags).map_err(|error| StoreError::of(copy, error))?;
-    if schema::format(&connection, copy)? == 0 {
-        return Err(no_store());
-    }
+    // Nothing that the file's schema says is run before it is known to be that of a store.
+    connection.pragma_update(None, "trusted_schema", false).map_err(|error| StoreError::of(copy, error))?;
+    schema::check_origin(&connection, copy)?;
     let lock = lock(folder)?;
     let database = folder.join(DATABASE);
     let old = with_suffix(&database, ".old");

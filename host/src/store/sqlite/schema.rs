@@ -1,5 +1,6 @@
 //! The tables, by version.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use caxton_control::desired::Durability;
 use rusqlite::Connection;
 
+use crate::bounds;
 use crate::store::StoreError;
 
 /// The steps that bring a database from one format to the next; the format is their count.
@@ -188,7 +190,68 @@ pub(in crate::store) const MIGRATIONS: &[&str] = &[
     -- The answer that was given to the message; none if there was none, or it was kept by a version before this.
     ALTER TABLE recent ADD COLUMN answer BLOB;
 ",
+    "
+    -- Tells a store from other databases: `Cxtn`.
+    PRAGMA application_id = 1131967598;
+",
 ];
+
+/// The application id of a store, and the format from which on stores have it.
+const APPLICATION: (i64, i64) = (1_131_967_598, 15);
+
+/// Checks that a database is a store, undamaged, and has the tables of its format and nothing else.
+///
+/// A view or a trigger of another origin would run with the next statement that uses its table.
+pub(in crate::store) fn check_origin(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let wrong = |source| StoreError::of(path, source);
+    let foreign = |why: String| StoreError::Foreign { path: path.to_owned(), why };
+    let format = format(connection, path)?;
+    if format == 0 {
+        return Err(StoreError::NoStore { path: path.to_owned() });
+    }
+    let id: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(wrong)?;
+    // Copies of earlier formats have no id, and another program's is one too many.
+    let expected = if format >= APPLICATION.1 { APPLICATION.0 } else { 0 };
+    if id != expected {
+        return Err(foreign(format!(
+            "its application id is {id}, and that of a store of format {format} is {expected}"
+        )));
+    }
+    // Before the schema is used: the text of a damaged one is anything.
+    check(connection, path)?;
+    let known = Connection::open_in_memory().map_err(wrong)?;
+    for migration in MIGRATIONS.iter().take(usize::try_from(format).unwrap_or(0)) {
+        known.execute_batch(migration).map_err(wrong)?;
+    }
+    let (found, expected) = (objects(connection).map_err(wrong)?, objects(&known).map_err(wrong)?);
+    if let Some(SchemaObject { kind, name, .. }) = found.difference(&expected).next() {
+        let name = bounds::quoted(name);
+        return Err(foreign(format!("its {kind} `{name}` is not that of a store of format {format}")));
+    }
+    match expected.difference(&found).next() {
+        Some(SchemaObject { kind, name, .. }) => Err(foreign(format!("it has no {kind} `{name}`"))),
+        None => Ok(()),
+    }
+}
+
+/// A table, an index, a view or a trigger.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SchemaObject {
+    kind: String,
+    name: String,
+    table: String,
+    sql: Option<String>,
+}
+
+fn objects(connection: &Connection) -> rusqlite::Result<BTreeSet<SchemaObject>> {
+    // Without the statistics that `ANALYZE` makes.
+    let sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_stat%' ESCAPE '\\'";
+    let mut statement = connection.prepare(sql)?;
+    let objects = statement.query_map([], |row| {
+        Ok(SchemaObject { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
+    })?;
+    objects.collect()
+}
 
 /// Opens the database for its writer, at the newest format.
 pub(in crate::store) fn open(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
@@ -236,6 +299,11 @@ pub(in crate::store) fn check(connection: &Connection, path: &Path) -> Result<()
 /// Returns the newest format.
 pub(in crate::store) fn known() -> i64 {
     i64::try_from(MIGRATIONS.len()).expect("there are few")
+}
+
+/// Writes the newest format into a database that has it.
+pub(in crate::store) fn write_format(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "user_version", known())
 }
 
 /// The format that a database has; 0 for one that is empty.

@@ -41,6 +41,20 @@ impl StateTable<'_> {
         })
     }
 
+    /// The bytes of a key's value, unless its time is over. Does not read the value.
+    pub(crate) fn value_bytes(self, agent: &str, key: &str) -> Result<Option<u64>, String> {
+        self.0.with_reader(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT length(value) FROM state
+                     WHERE agent = ?1 AND key = ?2 AND (expires_at IS NULL OR expires_at > ?3)",
+                )?
+                .query_row(params![agent, key, clock::now_ms().cast_signed()], |row| row.get::<_, i64>(0))
+                .optional()
+                .map(|bytes| bytes.map(i64::cast_unsigned))
+        })
+    }
+
     /// Keys with a prefix, after a key, in byte order: at most `limit`.
     pub(crate) fn keys(
         self,

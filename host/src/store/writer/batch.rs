@@ -4,6 +4,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::store::commit::CommitError;
 use crate::store::commit_request::CommitRequest;
+use crate::store::sqlite::schema;
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::types::Event;
 use crate::store::writer::apply::Tables;
@@ -28,6 +29,8 @@ pub(in crate::store) struct Batch {
     pub(in crate::store) events: Vec<Event>,
     /// Set if the log is to begin anew.
     pub(in crate::store) restart: bool,
+    /// Set if the transaction has to write a page whatever its jobs are.
+    pub(in crate::store) probe: bool,
     /// The callers that wait for an empty log.
     pub(in crate::store) emptying: Vec<ResultSender>,
 }
@@ -92,6 +95,10 @@ impl Batch {
                 None => writer.finish(writing.reader, &mut writing.tables)?,
             }
         }
+        if self.probe {
+            // Written also where nothing changes: a transaction without a page would always succeed.
+            schema::write_format(&transaction)?;
+        }
         transaction.commit()
     }
 
@@ -113,7 +120,7 @@ impl Batch {
     fn set_aside(&mut self, job: Job) {
         match job {
             Job::Commit(commit) => self.commits.push((commit, Ok(None))),
-            Job::Change(_, asker) | Job::Flush(asker) => self.askers.push((asker, Ok(()))),
+            Job::Change(_, asker) | Job::Flush(asker) | Job::Probe(asker) => self.askers.push((asker, Ok(()))),
             Job::EarlyChange(_, asker) => self.early.push(asker),
             Job::Event(_) => {}
             Job::Restart => self.restart = true,
@@ -152,6 +159,11 @@ impl Batch {
                 Ok(())
             }
             Job::Flush(asker) => {
+                self.askers.push((asker, Ok(())));
+                Ok(())
+            }
+            Job::Probe(asker) => {
+                self.probe = true;
                 self.askers.push((asker, Ok(())));
                 Ok(())
             }

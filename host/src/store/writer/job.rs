@@ -25,6 +25,8 @@ pub(in crate::store) enum Job {
     EarlyChange(Change, ResultSender),
     /// Writes nothing: it is answered once all jobs before it are safe.
     Flush(ResultSender),
+    /// Writes what is there already: it is answered once that is safe.
+    Probe(ResultSender),
     /// Copies the rest of the log, so that it can begin anew.
     Restart,
     /// Copies all of the log into the database and empties it.

@@ -91,7 +91,7 @@ impl JobQueue {
             // No caller waits for an event.
             Job::Event(_) => waiting.push(Arc::clone(host), cost, job),
             // Their callers rely on all that was given before.
-            Job::Change(..) | Job::EarlyChange(..) | Job::Flush(_) | Job::Restart | Job::Empty(_) => {
+            Job::Change(..) | Job::EarlyChange(..) | Job::Flush(_) | Job::Probe(_) | Job::Restart | Job::Empty(_) => {
                 waiting.push_barrier(job);
             }
         }

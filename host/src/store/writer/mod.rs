@@ -152,6 +152,17 @@ impl Store {
         self.ask(Job::Flush).await
     }
 
+    /// Commits the format that the database has, to find out whether anything can be committed within this time.
+    ///
+    /// # Errors
+    /// A text for a person.
+    pub(crate) async fn try_commit(&self, within: Duration) -> Result<(), String> {
+        match tokio::time::timeout(within, self.ask(Job::Probe)).await {
+            Ok(committed) => committed.map_err(|error| format!("nothing can be committed: {error}")),
+            Err(_) => Err(format!("nothing was committed within {} s", within.as_secs())),
+        }
+    }
+
     /// Lets all that was given before be in the database itself, and its log be empty: for a host that ends.
     pub(crate) async fn empty_log(&self) -> Result<(), CommitError> {
         // SQLite refuses to empty a log that is copied, however long one would wait.

@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
+use crate::bounds::{DEMANGLED, FRAME_NAME};
 use crate::wasm::call::symbols::{SourceLocation, Symbols};
 
 /// The most frames, including those of inlined functions.
 const MAX_FRAMES: usize = 64;
 /// The length above which a name is not demangled but cut: generated names may nest without bound.
 const MAX_NAME: usize = 4_096;
-const MAX_SHOWN: usize = 300;
 
 /// Renders the frames of a guest, innermost first, with the place in the source on a line below. Frames without a name
 /// or a place are counted together.
@@ -18,7 +18,8 @@ pub(in crate::wasm) fn backtrace(error: &wasmtime::Error, symbols: &Symbols) -> 
     let offsets: Vec<Option<u64>> =
         trace.frames().iter().map(|frame| frame.module_offset().map(|at| at as u64)).collect();
     for (frame, places) in trace.frames().iter().zip(symbols.find(&offsets)) {
-        let module = frame.module().name();
+        let module = frame.module().name().map(cut);
+        let module = module.as_deref();
         if places.is_empty() {
             // Without DWARF the name section is the only source of a name.
             lines.add(module, frame.func_name().map(demangle), None);
@@ -83,23 +84,40 @@ fn demangle(name: &str) -> String {
     if name.len() > MAX_NAME {
         return cut(name);
     }
+    let mut text = BoundedText::default();
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
-        // The alternate form omits the hash.
-        return cut(&format!("{rust:#}"));
+        // The alternate form omits the hash. An error only means that the text is full.
+        let _ = write!(text, "{rust:#}");
+        return cut(&text.0);
     }
     // Rust's legacy names begin with `_ZN` as well, so that C++ is tried only after Rust.
     let cpp = name.starts_with("_Z").then(|| cpp_demangle::Symbol::new(name).ok()).flatten();
-    match cpp.and_then(|symbol| symbol.demangle().ok()) {
-        Some(cpp) => cut(&cpp),
-        None => cut(name),
+    match cpp.map(|symbol| symbol.structured_demangle(&mut text, &cpp_demangle::DemangleOptions::default())) {
+        Some(Ok(())) => cut(&text.0),
+        Some(Err(_)) | None => cut(name),
+    }
+}
+
+/// A text that takes no more than [`DEMANGLED`] bytes: each reference of a mangled name to a part of it may double its
+/// length.
+#[derive(Default)]
+struct BoundedText(String);
+
+impl Write for BoundedText {
+    fn write_str(&mut self, part: &str) -> std::fmt::Result {
+        if self.0.len() + part.len() > DEMANGLED {
+            return Err(std::fmt::Error);
+        }
+        self.0.push_str(part);
+        Ok(())
     }
 }
 
 fn cut(name: &str) -> String {
     // Names are data of the component, and could otherwise control a terminal.
     let plain = name.chars().map(|c| if c.is_control() { '?' } else { c });
-    let mut shown: String = plain.clone().take(MAX_SHOWN).collect();
-    if plain.count() > MAX_SHOWN {
+    let mut shown: String = plain.clone().take(FRAME_NAME).collect();
+    if plain.count() > FRAME_NAME {
         shown.push_str("...");
     }
     shown
@@ -123,7 +141,7 @@ mod tests {
             assert_eq!(demangle(name), expected, "{name}");
         }
         let long = "x".repeat(10_000);
-        assert_eq!(demangle(&long), format!("{}...", "x".repeat(MAX_SHOWN)));
+        assert_eq!(demangle(&long), format!("{}...", "x".repeat(FRAME_NAME)));
     }
 
     #[test]

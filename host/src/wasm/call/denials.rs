@@ -13,9 +13,10 @@ use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, 
 use wasmtime_wasi::p2::bindings::sockets::tcp::TcpSocket;
 use wasmtime_wasi::p2::bindings::sockets::udp::UdpSocket;
 
+use crate::bounds::quoted;
 use crate::message::LogLevel;
 use crate::wasm::call::ctx::Ctx;
-use crate::wasm::call::outbound::{DeniedAccess, log_once, shown};
+use crate::wasm::call::outbound::{DeniedAccess, log_once};
 
 /// The version of WASI that the host defines. A guest may use any 0.2.
 pub(in crate::wasm) const WASI: &str = "0.2.12";
@@ -55,7 +56,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
                 format!(
                     "it asked for the address of `{}`, which was denied: no setting of this version allows names to be \
                      resolved",
-                    shown(&name)
+                    quoted(&name)
                 )
             });
             // Permanent, because a guest would try a temporary failure again.

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use wasmtime::Trap;
+use wasmtime::component::ResourceTableError;
 
-use crate::message::{Diagnostics, Fault};
+use crate::bounds;
+use crate::message::{Diagnostics, ExceededBound, Fault};
 use crate::wasm::call::backtrace::backtrace;
 use crate::wasm::call::symbols::Symbols;
 
@@ -30,12 +32,44 @@ pub(in crate::wasm) fn of_error(error: &wasmtime::Error, bounds: Bounds, symbols
         // Not the guest's fault: the run is repeated, and the breaker does not count it.
         return Fault::Reserved(key.clone());
     }
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => Fault::Fuel { limit: fuel.unwrap_or_default(), diagnostics },
+    if let Some(exceeded) = exceeded(error) {
+        return Fault::Exceeded { exceeded, diagnostics };
+    }
+    let message = match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => return Fault::Fuel { limit: fuel.unwrap_or_default(), diagnostics },
         // wasmtime adds context around a trap, which the backtrace repeats.
-        Some(trap) => Fault::Trap { message: trap.to_string(), diagnostics },
-        // An error of a host function, such as an invalid handle, is the guest's doing too.
-        None => Fault::Trap { message: error.root_cause().to_string(), diagnostics },
+        Some(trap) => trap.to_string(),
+        // An error of a host function, such as an invalid handle, is the guest's doing too, and may quote it.
+        None => error.root_cause().to_string(),
+    };
+    Fault::Trap { message: bounds::cut(message, bounds::REASON), diagnostics }
+}
+
+/// The error of a request for more random bytes than a guest may have at once.
+#[derive(Debug, thiserror::Error)]
+#[error("a guest may ask for {0} random bytes at once")]
+pub(in crate::wasm) struct TooManyRandomBytes(pub(in crate::wasm) u64);
+
+/// The texts of wasmtime for a store without room for a handle, and for a call that copies too much. It has no types for
+/// them that are public; a test provokes both.
+const HANDLES: &str = "store handle limit exceeded";
+const COPIES: &str = "fuel allocated for hostcalls has been exhausted";
+
+/// Returns the bound of the host that an error of a call is about.
+fn exceeded(error: &wasmtime::Error) -> Option<ExceededBound> {
+    if let Some(TooManyRandomBytes(most)) = error.downcast_ref() {
+        return Some(ExceededBound::Random(*most));
+    }
+    if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
+        return Some(ExceededBound::Handles);
+    }
+    let root = error.root_cause().to_string();
+    if root.contains(HANDLES) {
+        Some(ExceededBound::Handles)
+    } else if root.contains(COPIES) {
+        Some(ExceededBound::Copies)
+    } else {
+        None
     }
 }
 

@@ -18,6 +18,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
+use crate::bounds;
 use crate::message::{
     CallContext, Cause, Diagnostics, Effects, Failure, Fault, InstanceMemory, LogLevel, Message, RefusedMemory, Reply,
 };
@@ -26,6 +27,7 @@ use crate::wasm::call::ctx::{Ctx, Environment, HttpAnswering};
 use crate::wasm::call::fault::{self, Bounds, CpuExhausted};
 use crate::wasm::call::guest_config::GuestConfig;
 use crate::wasm::call::outbound::Outbound;
+use crate::wasm::call::random::MAX_RANDOM;
 use crate::wasm::call::stdio::LineLog;
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::program::Program;
@@ -45,8 +47,6 @@ const MAX_RESOURCES: usize = 1_024;
 /// Resources that may remain after a call. Guests in Rust, JavaScript and Python leave none but their standard streams.
 /// More is a leak, which ends with the instance.
 const MAX_LEFT: usize = 16;
-/// The number of random bytes that a guest may request at once.
-const MAX_RANDOM: u64 = 64 << 10;
 /// The age from which an instance is not reused, which bounds leaks of a guest.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
@@ -221,7 +221,7 @@ impl Instance {
         self.begin(None);
         let Some(health) = &self.exports.health else { return Ok(Ok(())) };
         let result = bounded(&self.meter, time, pin!(health.call_check(&mut self.store))).await;
-        self.explain(result, time)
+        Ok(self.explain(result, time)?.map_err(|why| bounds::cut(why, bounds::REASON)))
     }
 
     /// Runs an HTTP request until the guest ends. `sender` gets the head of the response when the guest sets it, with
@@ -326,7 +326,7 @@ fn start_failed(ctx: &Ctx, error: &wasmtime::Error, symbols: &Symbols) -> String
     if ctx.memory.refused {
         return format!("limits.memory ({} bytes) is too small for its start{said}", ctx.who.spec.limits.memory_bytes);
     }
-    format!("{}{said}", fault::of_error(error, ctx.bounds(), symbols, words))
+    bounds::cut(format!("{}{said}", fault::of_error(error, ctx.bounds(), symbols, words)), bounds::ERROR)
 }
 
 /// The error of a call that exceeded its time limit.

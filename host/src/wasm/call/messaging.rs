@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use caxton_control::grant::Address;
 
+use crate::bounds;
 use crate::message::{CallContext, Delivery, Draft, Outgoing, RequestError, SendError, TimerName};
 use crate::wasm::bindings::caxton::agent::{messaging, types as wit};
 use crate::wasm::call::ctx::Ctx;
@@ -105,6 +106,10 @@ impl messaging::Host for Ctx {
     }
 
     fn cancel(&mut self, timer: String) -> wasmtime::Result<Result<bool, wit::SendError>> {
+        // Neither an id nor a name is longer, so that there is no such timer; and what is cancelled is kept to the commit.
+        if timer.len() > bounds::WORD {
+            return Ok(self.may_send(1, 0).map(|_| false).map_err(convert::send_error));
+        }
         Ok(self.cancel_timer(TimerName::of(timer)).map_err(convert::send_error))
     }
 

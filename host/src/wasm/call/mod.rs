@@ -17,6 +17,7 @@ pub(super) mod linker;
 mod messaging;
 mod migration;
 mod outbound;
+mod random;
 mod requests;
 pub(super) mod snapshot;
 pub(super) mod state;

@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use wasmtime_wasi_http::{Error as WasiHttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
+use crate::bounds;
 use crate::message::{GuestHost, Identity, LogLevel};
-
-/// The longest part of a guest's text that is logged, in characters.
-const MAX_SHOWN: usize = 200;
 
 /// A kind of access that can be denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,12 +48,6 @@ pub(super) fn log_once(
     }
 }
 
-/// Returns a guest's text, cut and escaped for the log.
-pub(super) fn shown(text: &str) -> String {
-    // Escaped, because the text is the guest's and could otherwise control a terminal or begin a line of its own.
-    text.chars().take(MAX_SHOWN).collect::<String>().escape_debug().to_string()
-}
-
 /// The largest piece of a body that a guest writes at once. Twice as much may be queued.
 const CHUNK: usize = 64 << 10;
 
@@ -88,9 +80,9 @@ impl WasiHttpHooks for Outbound {
             format!(
                 "it called `{} {}`, which was denied: no call over HTTP can be granted by this version (`allow.http` is \
                  known and not implemented)",
-                request.method(),
+                bounds::quoted(request.method().as_str()),
                 // The path and the query may contain secrets.
-                shown(&origin(request.uri()))
+                bounds::quoted(&origin(request.uri()))
             )
         });
         Box::new(std::future::ready(Err(WasiHttpError::HttpRequestDenied)))

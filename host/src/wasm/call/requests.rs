@@ -123,7 +123,7 @@ impl Ctx {
         sum(read.as_ref().map(|read| read.value.as_slice()), by)?;
         // An existing key can grow by a few digits only, which is not worth a check of the quota.
         if read.is_none() {
-            self.check_quota(&effects, &key, Some(&Value::lasting(Bytes::from_static(NUMBER))))?;
+            self.check_quota(&mut effects, &key, &Some(Value::lasting(Bytes::from_static(NUMBER))))?;
         }
         effects.write_count += 1;
         effects.adds.insert(key, by);

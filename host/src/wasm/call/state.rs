@@ -13,6 +13,8 @@ use crate::wasm::call::requests;
 const MAX_KEY: u32 = 1_024;
 /// The largest value in bytes, whatever `limits.state` allows: the store keeps a value in one row of bounded size.
 pub(crate) const MAX_VALUE: u64 = 256 << 20;
+/// The most keys that a call may read between two commits.
+const MAX_READS: usize = 20_000;
 /// The most keys in one page of a list.
 const MAX_PAGE: u32 = 1_000;
 
@@ -23,6 +25,7 @@ impl Ctx {
         if let Some(written) = self.effects.lock().writes.get(key) {
             return Ok(written.clone().filter(|value| value.is_there(clock::now_ms())));
         }
+        self.check_reads(key)?;
         // Before the guard below, because it takes the same lock.
         let reserved = self.is_reserved(key);
         let Seen { value: read, durable } = self.host().read(self.who.name(), key).map_err(StateError::Unavailable)?;
@@ -46,6 +49,18 @@ impl Ctx {
         self.work.as_ref().map(|_| ()).ok_or_else(refused)
     }
 
+    /// Refuses to read another key once the call has read as many as it may: each is kept until the commit and compared
+    /// there by the one writer.
+    fn check_reads(&self, key: &str) -> Result<(), StateError> {
+        let effects = self.effects.lock();
+        if effects.reads.len() < MAX_READS || effects.reads.contains_key(key) {
+            return Ok(());
+        }
+        Err(StateError::Unavailable(format!(
+            "this handling has read {MAX_READS} keys, as many as it may; it has to commit or end before it reads others"
+        )))
+    }
+
     pub(in crate::wasm) fn write(&mut self, key: String, value: Write) -> Result<(), StateError> {
         // Checked in front of the sizes, so that an invalid key is reported as such however large its value is.
         check_key(&key)?;
@@ -64,7 +79,7 @@ impl Ctx {
         }
         // A removal can only shrink the state.
         if value.is_some() {
-            self.check_quota(&effects, &key, value.as_ref())?;
+            self.check_quota(&mut effects, &key, &value)?;
         }
         let bytes = value.as_ref().map_or(0, |value| value.bytes.len() as u64);
         if !effects.take_bytes(bytes, limits.effects_bytes) {
@@ -73,38 +88,31 @@ impl Ctx {
         effects.write_count += 1;
         // A write replaces the value, and with it the additions that were collected for it.
         effects.adds.remove(&key);
-        effects.writes.insert(key, value);
+        let Effects { writes, sizes, .. } = &mut *effects;
+        sizes.note(&key, writes.get(&key), &value);
+        writes.insert(key, value);
         Ok(())
     }
 
-    /// Refuses a write that would exceed the quota of the agent. The sizes of old values are read only if the sum
-    /// without them exceeds it.
+    /// Refuses a write that would exceed the quota of the agent. The sizes of old values are looked up only if the sum
+    /// without them exceeds it, and each once.
     pub(in crate::wasm) fn check_quota(
         &self,
-        effects: &Effects,
+        effects: &mut Effects,
         key: &str,
-        value: Option<&Value>,
+        value: &Write,
     ) -> Result<(), StateError> {
-        let size = |key: &str, value: &[u8]| (key.len() + value.len()) as u64;
-        let added: u64 = effects
-            .writes
-            .iter()
-            // This write replaces an earlier one of the same key, and only one of them counts.
-            .filter(|(other, _)| *other != key)
-            .filter_map(|(key, value)| value.as_ref().map(|value| size(key, &value.bytes)))
-            .chain(value.map(|value| size(key, &value.bytes)))
-            .sum();
+        let before = effects.writes.get(key);
+        let added = effects.sizes.with(key, before, value);
         let (used, quota) = (self.who.state_bytes.load(Ordering::Relaxed), self.limits().state_bytes);
-        // The usual case needs no read.
+        // The usual case needs no look-up.
         if used.saturating_add(added) <= quota {
             return Ok(());
         }
-        let mut replaced = 0;
-        for old in effects.writes.keys().map(String::as_str).chain([key]) {
-            if let Some(read) = self.host().read(self.who.name(), old).map_err(StateError::Unavailable)?.value {
-                replaced += size(old, &read.value);
-            }
-        }
+        let size = |key: &str| self.host().size(self.who.name(), key).map_err(StateError::Unavailable);
+        // Of a key that is written already it is among those of the writes.
+        let own = if before.is_none() { size(key)? } else { 0 };
+        let replaced = effects.sizes.replaced(size)?.saturating_add(own);
         if used.saturating_add(added).saturating_sub(replaced) <= quota {
             Ok(())
         } else {

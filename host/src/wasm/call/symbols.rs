@@ -15,6 +15,7 @@ use gimli::{EndianSlice, LittleEndian};
 use parking_lot::Mutex;
 use wasmparser::{Encoding, Parser, Payload};
 
+use crate::bounds::FRAME_NAME;
 use crate::wasm::digest;
 
 /// The bound of DWARF in memory in bytes. A debug build with its standard library has a tenth of it.
@@ -22,8 +23,6 @@ const MAX_DWARF: usize = 64 << 20;
 /// The pause between two lookups of one component, as a multiple of the first one's duration. A guest that traps on
 /// purpose cannot keep the host reading DWARF.
 const PAUSE: u32 = 20;
-/// The longest path of a source file that is shown, in characters.
-const MAX_PATH: usize = 300;
 /// The most functions shown for one place. The length of a chain of inlined functions is data of the component, and may
 /// be wrong.
 const MAX_INLINED: usize = 32;
@@ -115,7 +114,7 @@ fn find(contexts: &[(&Module, Option<Context<'_>>)], at: u64) -> Vec<SourceLocat
 fn source(location: &addr2line::Location<'_>) -> Option<String> {
     // Paths are data of the component, and could otherwise control a terminal.
     let plain = location.file?.chars().map(|c| if c.is_control() { '?' } else { c });
-    let mut text: String = plain.take(MAX_PATH).collect();
+    let mut text: String = plain.take(FRAME_NAME).collect();
     // DWARF uses 0 for an unknown line or column.
     let line = location.line.filter(|line| *line > 0);
     let column = line.and(location.column).filter(|column| *column > 0);

@@ -111,12 +111,14 @@ impl Artefacts {
     /// # Errors
     /// The seal does not match, or the engine has no room for the component's instances.
     pub(in crate::wasm) fn load(&self, engine: &Engine, path: &Path) -> Result<Component, String> {
-        let file = File::open(path).map_err(|error| error.to_string())?;
+        // Read and not mapped: a file that is cut while it is mapped ends the process. And once, so that what is loaded
+        // is what was verified.
+        let artefact = fs::read(path).map_err(|error| error.to_string())?;
         // A missing seal is an empty one, which no MAC matches.
         let sealed = fs::read(seal_path(path)).unwrap_or_default();
         // `verify_slice` compares in constant time.
-        if self.mac(path, &file).is_ok_and(|mac| mac.verify_slice(&sealed).is_ok()) {
-            deserialize(engine, path).map_err(|error| format!("{error:#}"))
+        if self.mac(path, artefact.as_slice()).is_ok_and(|mac| mac.verify_slice(&sealed).is_ok()) {
+            deserialize(engine, &artefact).map_err(|error| format!("{error:#}"))
         } else {
             Err("its seal does not fit".to_owned())
         }
@@ -127,7 +129,7 @@ impl Artefacts {
     }
 
     /// The MAC covers the name too, so that an artefact cannot stand in for another.
-    fn mac(&self, path: &Path, mut file: &File) -> io::Result<Sealer> {
+    fn mac(&self, path: &Path, mut file: impl Read) -> io::Result<Sealer> {
         let mut mac = Sealer::new_from_slice(&self.key).expect("every length of key will do");
         mac.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         // Separates the name from the content.
@@ -161,11 +163,10 @@ pub(in crate::wasm) fn mark_used(path: &Path) {
 }
 
 #[allow(unsafe_code, reason = "loading machine code is what an artefact cache is for; see the module's text")]
-fn deserialize(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes were written by wasmtime, their MAC was verified just now, and only the owner of this folder,
-    // who also holds the key, can have changed them since. wasmtime maps the file, and no code here writes to a name
-    // again.
-    unsafe { Component::deserialize_file(engine, path) }
+fn deserialize(engine: &Engine, artefact: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes were written by wasmtime, and their MAC was verified just now, in memory that nobody else writes
+    // to. Only the owner of the folder holds the key.
+    unsafe { Component::deserialize(engine, artefact) }
 }
 
 /// Reads the key of the folder, or creates one.

@@ -2,6 +2,9 @@
 //! hostile component, and a component of 15 MB takes many seconds.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,11 +15,15 @@ use wasmtime::Engine;
 
 use crate::wasm::compile::engine;
 use crate::wasm::compile::program::ProgramError;
+use crate::wasm::inspect::{self, Finding};
 
 /// The time limit for one component.
 const TIME: Duration = Duration::from_secs(300);
 /// The memory limit. The largest real components (18 MB) need about 1 GB.
 const MEMORY_BYTES: u64 = 4 << 30;
+
+/// The beginning of the line by which the child reports a finding.
+const FINDING: &str = "finding: ";
 
 /// Compiles `input` into the new file `output` in a child process with the command line `compiler`.
 pub(in crate::wasm) async fn compile(
@@ -56,6 +63,9 @@ pub(in crate::wasm) async fn compile(
     // A panic prints its place on the line before its message, and a note on the line after it.
     let mut said = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: "));
     let said = said.next_back().map(str::to_owned);
+    if let Some(finding) = said.as_deref().and_then(|said| said.strip_prefix(FINDING)).and_then(Finding::of_line) {
+        return Err(ProgramError::Findings(vec![finding]));
+    }
     Err(failed(said.unwrap_or_else(|| format!("the compiler ended with {}", finished.status))))
 }
 
@@ -71,10 +81,14 @@ pub(crate) fn compile_child(input: &Path, output: &Path, fuel: bool) -> Result<(
     // A crash must not write gigabytes of memory to the disk.
     bound(Resource::Core, 0)?;
     let bytes = std::fs::read(input).map_err(|error| error.to_string())?;
+    // Here and not in the host: a hostile component may make it long.
+    inspect::validate(&bytes).map_err(|finding| format!("{FINDING}{}", finding.to_line()))?;
     // A pool of one: artefacts depend on the kind of allocator, not on its size.
     let engine = Engine::new(&engine::config(fuel, Some(1))).map_err(|error| format!("{error:#}"))?;
     let compiled = engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"))?;
-    std::fs::write(output, compiled).map_err(|error| error.to_string())
+    // New: a name that is there could be a link to another file.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(output);
+    file.and_then(|mut file| file.write_all(&compiled)).map_err(|error| error.to_string())
 }
 
 fn bound(resource: Resource, value: u64) -> Result<(), String> {

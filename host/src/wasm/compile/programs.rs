@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use caxton_control::Digest;
+use tokio::io::AsyncWriteExt;
 
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::symbols::Symbols;
@@ -11,7 +12,7 @@ use crate::wasm::compile::child;
 use crate::wasm::compile::program::{Program, ProgramError};
 use crate::wasm::compile::runtime::Runtime;
 use crate::wasm::digest;
-use crate::wasm::inspect::{Kind, summarise};
+use crate::wasm::inspect::{Kind, outline};
 
 impl Runtime {
     /// Returns the program of a component: the one in use, one from the cache, or a newly compiled one. `started` is
@@ -31,12 +32,12 @@ impl Runtime {
             return Ok(program);
         }
         let bytes = tokio::fs::read(path).await.map_err(ProgramError::Read)?;
-        // Hashing and validating a large component takes longer than a worker of the runtime should be blocked.
+        // Hashing and scanning a large component takes longer than a worker of the runtime should be blocked.
         let (bytes, summary) = tokio::task::spawn_blocking(move || {
             if digest(&bytes) != expected {
                 return Err(ProgramError::Changed);
             }
-            let summary = summarise(&bytes).map_err(ProgramError::Findings)?;
+            let summary = outline(&bytes).map_err(ProgramError::Findings)?;
             Ok((bytes, summary))
         })
         .await
@@ -84,7 +85,7 @@ impl Runtime {
         let (input, output) = (self.artefacts.temporary(), self.artefacts.temporary());
         let compiled = async {
             // The child reads a copy that no other process can change.
-            tokio::fs::write(&input, bytes).await.map_err(ProgramError::Read)?;
+            write_new(&input, bytes).await.map_err(ProgramError::Read)?;
             child::compile(&self.artefacts.compiler, &input, &output, fuel).await?;
             tokio::task::block_in_place(|| self.artefacts.keep(&output, &path)).map_err(ProgramError::Read)
         }
@@ -97,4 +98,13 @@ impl Runtime {
         tokio::task::block_in_place(|| self.artefacts.load(engine, &path))
             .map_err(|why| ProgramError::Compile(format!("what was compiled cannot be loaded: {why}")))
     }
+}
+
+/// Writes a file that is not there yet, for its owner alone.
+async fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // New: a name that is there could be a link to another file.
+    let mut file = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).await?;
+    file.write_all(bytes).await?;
+    // Dropped before that, a file of tokio may still be writing.
+    file.flush().await
 }

@@ -132,7 +132,8 @@ impl CallerActivity {
             Fault::Cpu { .. } | Fault::Fuel { .. } => done.ignores_content,
             // The guest had to hold a body that is too large for it.
             Fault::Trap { .. } => starved.is_some_and(|memory| done.received_bytes > memory / LARGE_BODY_SHARE),
-            Fault::Start(_)
+            Fault::Exceeded { .. }
+            | Fault::Start(_)
             | Fault::Restore(_)
             | Fault::Interrupted
             | Fault::Reserved(_)
@@ -140,6 +141,7 @@ impl CallerActivity {
             | Fault::Abandoned
             | Fault::CallerTimeout { .. }
             | Fault::Overloaded
+            | Fault::Restarting { .. }
             | Fault::Host(_) => false,
         }
     }

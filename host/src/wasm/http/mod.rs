@@ -21,13 +21,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use caxton_control::breaker::FaultHistory;
+use caxton_control::supervision::InstanceFailure;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
+use crate::bounds;
 use crate::message::{CallContext, Diagnostics, Effects, Fault};
 use crate::wasm::http::bodyless::is_bodyless;
 use crate::wasm::http::caller::{BodyError, CallerActivity, CallerBody};
@@ -81,6 +82,8 @@ pub(crate) struct HttpCall<B> {
     pub(crate) time: Duration,
     /// Breaks the call off.
     pub(crate) interrupt: CancellationToken,
+    /// The meaning of a fault for further instances.
+    pub(crate) failure: InstanceFailure,
 }
 
 /// The head that the guest has set, with the effects until then.
@@ -112,7 +115,7 @@ where
             tokio::select! {
                 // Biased: a response that is ready counts even if the revision stops at the same moment.
                 biased;
-                end = lease.serve(request, self.work, time, sender, &serving) => end,
+                end = lease.serve(request, self.work, time, (sender, self.failure), &serving) => end,
                 () = self.interrupt.cancelled() => Fault::Interrupted.into(),
             }
         });
@@ -226,7 +229,8 @@ fn check_head(
     let none = |why: String| Err(Fault::NoResponse { why, diagnostics: diagnostics.clone() });
     match head {
         None => none("the handler ended without one".to_owned()),
-        Some((Err(code), _)) => none(format!("the handler gave the error {code:?}")),
+        // Some codes carry a text of the guest.
+        Some((Err(code), _)) => none(bounds::cut(format!("the handler gave the error {code:?}"), bounds::REASON)),
         Some((Ok(response), _)) if response.status().is_informational() => {
             none(format!("the handler gave the status {}", response.status().as_u16()))
         }
@@ -253,7 +257,7 @@ impl Lease {
         request: http::Request<B>,
         work: CallContext,
         time: Duration,
-        sender: oneshot::Sender<Head>,
+        (sender, failure): (oneshot::Sender<Head>, InstanceFailure),
         caller: &CallerActivity,
     ) -> HttpEnd
     where
@@ -275,7 +279,7 @@ impl Lease {
         let starved = self.instance().starved();
         let by_caller = result.as_ref().err().is_some_and(|fault| caller.has_caused(fault, time, starved));
         match &result {
-            Err(fault) if !ended && fault.is_guests() && !by_caller => self.fail(fault, FaultHistory::First),
+            Err(fault) if !ended && fault.is_guests() && !by_caller => self.fail(fault, failure),
             Ok(()) | Err(_) => self.finish(ended && answered),
         }
         HttpEnd { result, cpu, diagnostics, by_caller, broken_off }

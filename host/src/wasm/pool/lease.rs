@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use caxton_control::breaker::FaultHistory;
 use caxton_control::supervision::InstanceFailure;
 
 use crate::clock;
@@ -28,7 +27,7 @@ impl Pool {
     /// Leases an idle instance or a new one. Waits for a permit until `deadline`, and through the pause after failures.
     pub(crate) async fn lease(self: &Arc<Self>, deadline: Instant) -> Result<Lease, Fault> {
         self.obtain(deadline, true).await.map_err(|none| match none {
-            NoInstance::Pausing(_) => Fault::Overloaded,
+            NoInstance::Pausing(until) => restarting(until),
             NoInstance::Fault(fault) => fault,
         })
     }
@@ -119,7 +118,7 @@ impl Pool {
         } else {
             match self.lease(Instant::now() + time).await {
                 Ok(lease) => Some(lease),
-                Err(Fault::Overloaded) => return None,
+                Err(Fault::Overloaded | Fault::Restarting { .. }) => return None,
                 Err(fault) => return Some(Err(fault.to_string())),
             }
         };
@@ -136,6 +135,11 @@ impl Pool {
             Err(_) => Err("it did not answer in time".to_owned()),
         })
     }
+}
+
+/// Returns the fault of a call that would have to wait for the end of a pause, at this time of the steady clock.
+pub(crate) fn restarting(until: u64) -> Fault {
+    Fault::Restarting { after: Duration::from_millis(until.saturating_sub(clock::steady_ms())) }
 }
 
 /// An instance for the time of one call. Dropping it without [`finish`](Lease::finish) ends the instance, as needed
@@ -168,11 +172,7 @@ impl Lease {
     }
 
     /// Ends the instance after a fault, and reports that to the supervision.
-    pub(crate) fn fail(self, fault: &Fault, failing: FaultHistory) {
-        let failure = match failing {
-            FaultHistory::First => InstanceFailure::Trap,
-            FaultHistory::Repeated => InstanceFailure::TrapAgain,
-        };
+    pub(crate) fn fail(self, fault: &Fault, failure: InstanceFailure) {
         // The lease is dropped at the end of this function, which ends the instance.
         self.pool.failed(failure, fault);
     }

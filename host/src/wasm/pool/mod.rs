@@ -247,6 +247,7 @@ impl Pool {
             RestartDecision::GiveUp => {
                 // The first reason stays: later failures follow from it.
                 drop(self.given_up.set(format!("its instances fail to start again and again: {fault}")));
+                self.environment.host.given_up(&self.who.revision);
             }
         }
     }

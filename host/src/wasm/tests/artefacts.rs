@@ -90,6 +90,17 @@ async fn modified_artefacts_are_compiled_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_artefact_that_is_cut_while_it_is_loaded_ends_no_process() {
+    let bench = Bench::new();
+    let (program, _) = bench.load(&counts(), false).await.unwrap();
+    let artefact = &files(&bench, "cwasm")[0];
+    // In place: a file of another name would leave the old one to whoever has mapped it.
+    fs::set_permissions(artefact, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::File::options().write(true).open(artefact).unwrap().set_len(0).unwrap();
+    assert_eq!(call(&bench.pool_of(program, spec())).await.unwrap(), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_artefact_cannot_stand_in_for_another() {
     let (bench, other) = (Bench::new(), handles("(call $reply (i32.const 600) (i32.const 1))"));
     assert!(compiles(&bench, &counts()).await);

@@ -282,3 +282,21 @@ async fn a_result_outside_the_guests_memory_is_a_trap() {
     assert!(matches!(fault, Fault::Trap { .. }), "{fault}");
     assert_eq!(pool.live(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bounds_of_the_host_have_their_own_codes() {
+    let bench = Bench::new();
+    // 1,472 headers whose names and values are the same 28 kB.
+    let copies = "(local $at i32) (local.set $at (i32.const 0x8000))
+        (loop
+            (i32.store offset=0 (local.get $at) (i32.const 0x1000)) (i32.store offset=4 (local.get $at) (i32.const 0x7070))
+            (i32.store offset=8 (local.get $at) (i32.const 0x1000)) (i32.store offset=12 (local.get $at) (i32.const 0x7070))
+            (local.set $at (i32.add (local.get $at) (i32.const 16)))
+            (br_if 0 (i32.lt_u (local.get $at) (i32.const 0xdc00))))
+        (call $reply (i32.const 8) (i32.const 1))
+        (i32.store (i32.const 96) (i32.const 0x8000)) (i32.store (i32.const 100) (i32.const 1472))";
+    let pool = bench.pool(&handles(copies), |spec| spec.limits.memory_bytes = 1 << 20).await;
+    let fault = call(&pool).await.unwrap_err();
+    assert_eq!(fault.code(), "copies-exceeded", "{fault}");
+    assert!(fault.is_guests());
+}

@@ -2,7 +2,7 @@
 
 use super::guests::{counts, handles, with_module, with_section};
 use super::{Bench, call};
-use crate::wasm::{Kind, summarise};
+use crate::wasm::{Finding, Kind, summarise};
 
 /// Returns a component that exports and imports empty instances of these names.
 fn shell(imports: &[&str], exports: &[&str]) -> Vec<u8> {
@@ -287,4 +287,61 @@ async fn the_smallest_guest_works() {
     let bench = Bench::new();
     let pool = bench.pool(&handles(""), |_| {}).await;
     assert_eq!(call(&pool).await.unwrap(), b"");
+}
+
+/// Returns a component that has a component in itself, and so on.
+fn nested(depth: usize) -> Vec<u8> {
+    let header = b"\0asm\x0d\0\x01\0";
+    let mut bytes = header.to_vec();
+    for _ in 0..depth {
+        let mut outer = header.to_vec();
+        outer.push(4);
+        let mut length = bytes.len();
+        while length >= 0x80 {
+            outer.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+            length >>= 7;
+        }
+        outer.push(u8::try_from(length).unwrap());
+        outer.extend_from_slice(&bytes);
+        bytes = outer;
+    }
+    bytes
+}
+
+#[test]
+fn the_structure_of_a_component_is_bounded() {
+    let many = |count: usize, one: &[u8]| {
+        let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+        (0..count).for_each(|_| bytes.extend_from_slice(one));
+        bytes
+    };
+    // A section with an empty component, and one that says that it has 2^28 aliases.
+    let component = [&[4, 8][..], b"\0asm\x0d\0\x01\0"].concat();
+    let aliases = [6, 5, 0xff, 0xff, 0xff, 0x7f, 0];
+    let mut long_name = b"\0asm\x0d\0\x01\0".to_vec();
+    long_name.extend_from_slice(&[11, 0xd8, 0x04, 1, 0, 0xd0, 0x04]);
+    long_name.extend_from_slice(&[b'a'; 592]);
+    long_name.extend_from_slice(&[1, 0, 0, 0]);
+    for (name, bytes, part) in [
+        ("nesting", nested(100), "levels of components in components"),
+        ("components", many(2_000, &component), "components in it"),
+        ("aliases", many(1, &aliases), "aliases"),
+        ("a name", long_name, "bytes in the name of an import or export"),
+    ] {
+        let findings = summarise(&bytes).expect_err(name);
+        assert_eq!(findings[0].code, "too-complex", "{name}: {}", findings[0]);
+        assert!(findings[0].message.contains(part), "{name}: {}", findings[0]);
+    }
+    assert_eq!(summarise(&nested(20)).expect_err("it makes no agent")[0].code, "no-world");
+}
+
+#[test]
+fn a_finding_of_the_compiler_reads_as_one_of_the_host() {
+    let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+    // A section of types with one of no kind.
+    bytes.extend_from_slice(&[7, 2, 1, 0x3e]);
+    let findings = summarise(&bytes).expect_err("it is invalid");
+    let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
+    assert_eq!(Finding::of_line(&finding.to_line()).as_ref(), Some(finding));
+    assert_eq!(Finding::of_line("thread 'main' panicked"), None);
 }

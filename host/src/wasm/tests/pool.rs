@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use caxton_control::desired::Reuse;
+use caxton_control::supervision::InstanceFailure;
 
 use super::guests::{COUNT, Guest, counts, handles};
 use super::{Bench, HeldLease, LONG, Pool, call, call_kept};
@@ -363,4 +364,23 @@ async fn cancelled_calls_release_everything() {
     assert!(broken_off.is_err());
     assert_eq!((pool.live(), pool.idle(), bench.runtime.live()), (0, 0, 0));
     assert!(lease(&pool, SHORT).await.is_ok(), "its turn is free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_failures_to_start_make_others_wait() {
+    let bench = Bench::new();
+    let pool = bench.pool(&counts(), |_| {}).await;
+    let fault = Fault::Host("a fault at a message".to_owned());
+    for _ in 0..20 {
+        lease(&pool, LONG).await.unwrap().fail(&fault, InstanceFailure::Message);
+    }
+    assert_eq!((pool.pausing(), pool.live()), (None, 0));
+    lease(&pool, SHORT).await.unwrap().fail(&fault, InstanceFailure::Message);
+    // The tenth in five minutes would be the last.
+    (0..9).for_each(|_| pool.failed(InstanceFailure::Start, &fault));
+    let until = pool.pausing().unwrap();
+    match lease(&pool, SHORT).await {
+        Err(Fault::Restarting { after }) => assert!(after.as_millis() <= u128::from(until), "{after:?}"),
+        other => panic!("{:?}", other.err()),
+    }
 }

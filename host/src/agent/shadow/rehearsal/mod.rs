@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Revision, code, describe};
 use crate::api_types::PathDifference;
+use crate::bounds;
 use crate::message::Outcome;
 use crate::store::RecentMessage;
 use crate::wasm::{Kind, Pool};
@@ -34,8 +35,6 @@ pub(in crate::agent) use stored_answer::encode_answer;
 
 /// The most failures that one rehearsal lists.
 const MAX_FAILED: usize = 100;
-/// The longest reason of a failure, in characters. A trap of a guest may have a message of any length.
-const MAX_REASON: usize = 1_000;
 /// The time for which the running revision handles messages for the comparison. Well below the five minutes that a
 /// rollout gives the host for its work by default.
 const COMPARE_TIME: Duration = Duration::from_secs(60);
@@ -282,8 +281,7 @@ fn explain(outcome: &Outcome) -> String {
     {
         why.push_str(&format!(" at {first}"));
     }
-    // By characters, because a cut within one would panic.
-    why.chars().take(MAX_REASON).collect()
+    bounds::cut(why, bounds::REASON)
 }
 
 /// A rehearsal in progress.
