@@ -69,7 +69,8 @@ impl Supervision {
     pub fn failed(&mut self, now: u64, chance: f64, kind: InstanceFailure) -> RestartDecision {
         match kind {
             InstanceFailure::Trap => self.in_a_row = self.in_a_row.saturating_add(1),
-            InstanceFailure::Message => return RestartDecision::Replace { at: self.not_before.max(now) },
+            // A wait that a clock set back has left behind is none.
+            InstanceFailure::Message => return RestartDecision::Replace { at: self.may_start(now).unwrap_or(now) },
             InstanceFailure::Start => {
                 self.in_a_row = self.in_a_row.saturating_add(1).max(2);
                 self.remember(now);

@@ -34,10 +34,10 @@ impl OfflineAccess {
         self.tokens.table()
     }
 
-    /// Makes a token.
-    pub(crate) fn make(&mut self, name: &TokenName, role: Role, expires_at: Option<u64>) -> anyhow::Result<MadeToken> {
+    /// Makes a token that expires after this many milliseconds.
+    pub(crate) fn make(&mut self, name: &TokenName, role: Role, life_ms: Option<u64>) -> anyhow::Result<MadeToken> {
         self.record(format!("token make {name} --role {role}"))?;
-        Ok(self.tokens.make(name, role, expires_at)?)
+        Ok(self.tokens.make(name, role, life_ms)?)
     }
 
     /// Gives a token another text.

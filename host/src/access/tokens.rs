@@ -81,15 +81,17 @@ impl Tokens {
         self.table.load_full()
     }
 
-    /// Makes a token. Blocks until it is on the disk.
+    /// Makes a token that expires after this many milliseconds. Blocks until it is on the disk.
     pub(crate) fn make(
         &self,
         name: &TokenName,
         role: Role,
-        expires_at: Option<u64>,
+        life_ms: Option<u64>,
     ) -> Result<MadeToken, TokenChangeError> {
         let text = new_token();
-        let record = TokenRecord { role, sha256: TokenDigest::of(&text), made_at: clock::now_ms(), expires_at };
+        let made_at = clock::now_ms();
+        let expires_at = life_ms.map(|life| made_at.saturating_add(life));
+        let record = TokenRecord { role, sha256: TokenDigest::of(&text), made_at, expires_at };
         self.change(|table| table.add(name.clone(), record.clone()))?;
         Ok(MadeToken { text, record })
     }

@@ -47,4 +47,4 @@ pub(crate) use stats::HostStats;
 #[cfg(test)]
 pub(crate) use stats::StoreFigures;
 pub(crate) use timers::{TimerPage, TimerStatus};
-pub(crate) use tokens::{NewToken, TokenStatus, expiry};
+pub(crate) use tokens::{NewToken, TokenStatus, life_ms};

@@ -87,14 +87,14 @@ pub(super) struct TokenParams {
     expires: Option<String>,
 }
 
-/// Parses the life of a token, and returns the time at which it ends.
-pub(crate) fn expiry(text: &str) -> Result<u64, String> {
+/// Parses the life of a token, and returns it in milliseconds.
+pub(crate) fn life_ms(text: &str) -> Result<u64, String> {
     let life = parse_duration(text).map_err(|error| format!("`{text}` is not a duration: {error}"))?;
     if !(MIN_LIFE..=MAX_LIFE).contains(&life) {
         let [least, most] = [MIN_LIFE, MAX_LIFE].map(print_duration);
         return Err(format!("`{text}`: a token lives from {least} to {most}"));
     }
-    Ok(clock::now_ms().saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)))
+    Ok(u64::try_from(life.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Lists the tokens, without their texts.
@@ -117,10 +117,10 @@ pub(super) async fn make(
 ) -> Result<Response, Problem> {
     let name = parse_name(&name)?;
     let role: Role = params.role.parse().map_err(|error| Problem::bad_request(format!("role: {error}")))?;
-    let expires_at = params.expires.as_deref().map(expiry).transpose();
-    let expires_at = expires_at.map_err(|why| Problem::bad_request(format!("expires: {why}")))?;
+    let life = params.expires.as_deref().map(life_ms).transpose();
+    let life = life.map_err(|why| Problem::bad_request(format!("expires: {why}")))?;
     let made = change(&api, &caller, "token.made", name.clone(), move |access, name| {
-        let made = access.tokens.make(name, role, expires_at)?;
+        let made = access.tokens.make(name, role, life)?;
         Ok((made.record.role, made))
     });
     Ok(secret(StatusCode::CREATED, &NewToken::of(&name, made.await?)))

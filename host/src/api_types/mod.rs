@@ -2,6 +2,7 @@
 
 mod conversation;
 mod dead;
+mod diff;
 mod file;
 mod memory;
 mod rollout;
@@ -14,6 +15,7 @@ pub(crate) use conversation::{
     ConversationStats, ConversationStatus, ConversationThread, OpenQuestion, ScheduleStatus, ThreadMessage,
 };
 pub(crate) use dead::{AttemptStatus, DeadLetterCount, DeadLetterStatus};
+pub(crate) use diff::{DeclarationDiff, PlannedChange};
 pub(crate) use file::FileError;
 pub(crate) use memory::MemoryStatus;
 pub(crate) use rollout::{
@@ -183,19 +185,6 @@ pub(crate) struct RevisionStatus {
     pub(crate) in_flight: u32,
     /// The time in its present state, in milliseconds.
     pub(crate) since_ms: u64,
-}
-
-/// A change that a plan would make or has made, for `caxton diff` and `caxton apply`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(as = Change)]
-pub(crate) struct PlannedChange {
-    /// The agent's name; null for the host itself.
-    pub(crate) agent: Option<String>,
-    /// `add`, `remove`, `new-revision`, `in-place` or `restart-needed`; `under-way` for a change that the host is
-    /// making; `missing`, `failed` or `refused` for a declared agent that does not run until a person fixes something.
-    pub(crate) change: String,
-    /// The settings that differ, such as `limits.memory: 64MiB -> 128MiB`.
-    pub(crate) details: Vec<String>,
 }
 
 /// The result of an apply.
@@ -438,14 +427,6 @@ pub(crate) struct AcceptedMessage {
     pub(crate) id: String,
     /// The conversation id.
     pub(crate) conversation: String,
-}
-
-/// The changes that the declaration would make.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(as = Diff)]
-pub(crate) struct DeclarationDiff {
-    /// The differences between the running state and the declaration; empty if they match.
-    pub(crate) changes: Vec<PlannedChange>,
 }
 
 #[cfg(test)]

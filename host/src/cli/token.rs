@@ -14,7 +14,7 @@ use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Exit, Out, Style, Table, say};
 use super::time::rfc3339;
 use crate::access::{OfflineAccess, TokenChangeError};
-use crate::admin::{NewToken, TokenStatus, expiry};
+use crate::admin::{NewToken, TokenStatus, life_ms};
 use crate::store::StoreError;
 
 #[derive(Debug, Args)]
@@ -100,16 +100,16 @@ pub(super) async fn run(command: TokenCommand, out: &mut Out) -> Result<(), CliE
     match command {
         TokenCommand::Ls { host } => list(&host, out).await,
         TokenCommand::Make { name, role, expires, out: to, host } => {
-            let expires_at = expires.as_deref().map(expiry).transpose();
+            let life = expires.as_deref().map(life_ms).transpose();
             // Checked here too, so that no host has to be there for the answer.
-            let expires_at = expires_at.map_err(|why| CliError::new(Exit::Usage, format!("--expires {why}")))?;
+            let life = life.map_err(|why| CliError::new(Exit::Usage, format!("--expires {why}")))?;
             let made = match place(&host, true)? {
                 TokenSource::Host(client) => {
                     let query = query(&[("role", Some(role.as_str())), ("expires", expires.as_deref())]);
                     client.json(Method::POST, &format!("/v1/tokens/{name}{query}")).await?
                 }
                 TokenSource::Folder(mut access) => {
-                    NewToken::of(&name, access.make(&name, role, expires_at).map_err(unchanged)?)
+                    NewToken::of(&name, access.make(&name, role, life).map_err(unchanged)?)
                 }
             };
             print(&made, to.file.as_deref(), out)

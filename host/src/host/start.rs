@@ -117,15 +117,7 @@ pub(super) async fn start(
     // Before anything writes into the folder, which may still belong to another host.
     let store = open_store(&data, &desired.store).await?;
     let secrets = first_secrets(&loaded).await?;
-    let (cache, shared_cache) = cache_folder(&data);
-    let runtime = Runtime::new(RuntimeOptions {
-        cache,
-        shared_cache,
-        // Not by its path, which may lead to another version of the program by the time it is used.
-        compiler: vec!["/proc/self/exe".into()],
-        instances: desired.host.instances,
-        secrets: Arc::clone(&secrets),
-    })?;
+    let runtime = open_runtime(&data, desired, &secrets)?;
     // Before the builds: a port in use is reported at once and not after minutes.
     let sockets = Sockets::bind(&loaded).await?;
     let ports = sockets.ports.clone();
@@ -175,6 +167,19 @@ pub(super) async fn start(
     write_private(&data.join(HOST_FILE), &text).context("writing where this host listens")?;
     let reconciler = handle;
     Ok(Host { context, access, directory, reconciler, reconciler_task, settled, ports, stops, listeners, drain, began })
+}
+
+/// Opens the engine with its cache of compiled components.
+fn open_runtime(data: &Path, desired: &Desired, secrets: &Arc<Secrets>) -> anyhow::Result<Arc<Runtime>> {
+    let (cache, shared_cache) = cache_folder(data);
+    Ok(Runtime::new(RuntimeOptions {
+        cache,
+        shared_cache,
+        // Not by its path, which may lead to another version of the program by the time it is used.
+        compiler: vec!["/proc/self/exe".into()],
+        instances: desired.host.instances,
+        secrets: Arc::clone(secrets),
+    })?)
 }
 
 /// Opens the tokens and the audit log, and logs which keys of routes cannot be read: their callers would be the first to

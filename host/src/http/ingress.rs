@@ -92,10 +92,7 @@ async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: I
         problem::respond(problem, &about)
     };
     // First of all: what follows quotes and keeps parts of the head.
-    if let Err(problem) = request_head::check_method(&head).and_then(|()| request_head::check_host(&head)) {
-        return Answered::host_response(refuse(problem, None));
-    }
-    if let Err(problem) = request_head::check_served(&connection.listener.settings.load().hosts, &head) {
+    if let Err(problem) = request_head::check(&connection.listener.settings.load().hosts, &head) {
         return Answered::host_response(refuse(problem, None));
     }
     // Before anything looks at the path: an agent must see the one that its route was found by.

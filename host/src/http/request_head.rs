@@ -64,6 +64,13 @@ pub(super) fn check_host(head: &request::Parts) -> Result<(), Problem> {
     }
 }
 
+/// Checks the method of a request and the host that it asks for; `hosts` is `http.hosts`.
+pub(super) fn check(hosts: &BTreeSet<String>, head: &request::Parts) -> Result<(), Problem> {
+    check_method(head)?;
+    check_host(head)?;
+    check_served(hosts, head)
+}
+
 /// Refuses a request for a host name that is not in `http.hosts`.
 pub(super) fn check_served(hosts: &BTreeSet<String>, head: &request::Parts) -> Result<(), Problem> {
     // Nearly always: without the setting no name is looked at.

@@ -11,13 +11,6 @@ use wasmtime::{ResourceLimiter, UpdateDeadline};
 
 use crate::clock;
 
-/// Lets others run until the next tick, so that one guest does not occupy a worker of the runtime.
-pub(in crate::wasm) fn give_way() -> UpdateDeadline {
-    // The runtime's own yield has connections polled before the guest goes on. One that wakes itself would keep the
-    // worker's queue full, and connections are polled only after 61 turns then.
-    UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
-}
-
 /// The size of a table entry in bytes: a reference.
 const TABLE_ENTRY_BYTES: usize = 8;
 
@@ -101,6 +94,9 @@ const UNKNOWN: u64 = u64::MAX;
 /// two checks.
 const FIRST_POLL_NS: u64 = 2_000_000;
 
+/// The time from which a guest computes rather than answers.
+const LONG_NS: u64 = 5_000_000;
+
 impl Meter {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -181,6 +177,17 @@ impl Meter {
         self.ticked.store(true, Ordering::Relaxed);
         let used = self.used_ns.load(Ordering::Relaxed).saturating_add(self.spent(self.now()));
         used > self.budget_ns.load(Ordering::Relaxed)
+    }
+
+    /// Lets others run until the next tick, so that one guest does not occupy a worker of the runtime.
+    pub(super) fn give_way(&self) -> UpdateDeadline {
+        if self.used_ns.load(Ordering::Relaxed) < LONG_NS {
+            // At once where nothing else is queued: an instance that is nearly done should free its slot soon.
+            return UpdateDeadline::Yield(1);
+        }
+        // The runtime's own yield has connections polled before the guest goes on. One that wakes itself keeps the
+        // worker's queue full, and connections are polled only after 61 turns then.
+        UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
     }
 
     fn now(&self) -> u64 {

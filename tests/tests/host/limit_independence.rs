@@ -11,7 +11,7 @@ fn a_state_value_may_exceed_the_message_limit() {
     let host = host(&agent(
         "rogue",
         "rogue",
-        "limits = { state = \"40MiB\", memory = \"256MiB\", cpu = \"30s\", time = \"60s\" }\n",
+        "limits = { state = \"40MiB\", effects = \"64MiB\", memory = \"256MiB\", cpu = \"30s\", time = \"60s\" }\n",
     ));
     let client = host.client();
     let set =

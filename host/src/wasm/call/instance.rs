@@ -35,7 +35,7 @@ use crate::wasm::convert;
 use crate::wasm::http::caller::BodyError;
 use crate::wasm::http::over_tls::OverTls;
 use crate::wasm::http::response_progress::ResponseProgress;
-use crate::wasm::limits::{MemoryBound, Meter, Metered, give_way};
+use crate::wasm::limits::{MemoryBound, Meter, Metered};
 
 /// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
 /// 16 bytes there may take 48 bytes here.
@@ -90,7 +90,7 @@ impl Instance {
         store.epoch_deadline_callback(|cx| {
             // A run that depends on a key which another handler has reserved would end in a conflict anyway.
             cx.data().check_not_blocked()?;
-            if cx.data().meter.is_over() { Err(CpuExhausted.into()) } else { Ok(give_way()) }
+            if cx.data().meter.is_over() { Err(CpuExhausted.into()) } else { Ok(cx.data().meter.give_way()) }
         });
         meter.begin(limits.cpu);
         arm(&mut store, limits.fuel);
