@@ -26,6 +26,7 @@ const REQUEST_CODES: &[Meaning] = &[
         false,
         "no message of this id is known; only the newest are kept, and none from before a restart",
     ),
+    meaning("wrong-host", 421, false, "requests for this host name are not served here"),
     meaning("wrong-method", 405, false, "the path takes other methods"),
     meaning("body-stalled", 408, true, "nothing more of the body came in time"),
     meaning("bad-status", 502, false, "the agent's reply asks for an invalid status"),

@@ -137,6 +137,7 @@ fn describe(request: &Request<Body>) -> String {
         "path": request.uri().path(),
         "query": request.uri().query(),
         "authority": request.uri().authority().map(|authority| authority.as_str()),
+        "scheme": request.uri().scheme_str(),
         "headers": headers,
     })
     .to_string()

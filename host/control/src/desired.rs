@@ -40,6 +40,22 @@ pub struct Desired {
     pub agents: BTreeMap<AgentName, Arc<AgentSpec>>,
 }
 
+impl Desired {
+    /// Returns the oddities of the declaration that may be meant, one line each, with the key in front.
+    pub fn warnings(&self) -> Vec<String> {
+        let http = &self.http;
+        let exposed = http.tls.is_none() && !http.listen.ip().to_canonical().is_loopback();
+        let text = || {
+            format!(
+                "http.listen: {} is reached from other machines, and without `[http.tls]` everybody on the way can read \
+                 and change what is sent; add it, or let only a proxy that speaks TLS reach the port",
+                http.listen
+            )
+        };
+        exposed.then(text).into_iter().collect()
+    }
+}
+
 /// The table `[http]`: the listener for calls of agents, and its limits for clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HttpSpec {
@@ -59,8 +75,25 @@ pub struct HttpSpec {
     pub stall_timeout: Duration,
     /// The callers that see the error inside a failed agent.
     pub details: ErrorDetails,
+    /// The host names that requests may be for; an empty set means all. See [`crate::hosts`].
+    pub hosts: BTreeSet<String>,
+    /// TLS at the listener; `None` for plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
     /// The access of pages from other origins.
     pub cors: Cors,
+}
+
+/// The table `tls` of a listener: files in PEM form, relative to the folder of the declaration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TlsSpec {
+    /// The certificate, followed by those between it and its root.
+    pub cert: String,
+    /// The private key of the certificate.
+    pub key: String,
+    /// The certificates of those that issue certificates to clients. With `None`, clients need no certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<String>,
 }
 
 /// The setting `http.details`: the callers that see the error inside a failed agent.
@@ -78,8 +111,11 @@ pub enum ErrorDetails {
 /// The table `[admin]`: the listener of the management API, metrics and probes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AdminSpec {
-    /// Address and port on the loopback interface; port 0 lets the system choose.
+    /// Address and port, beyond the loopback interface only with TLS; port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// TLS at the listener; `None` for plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
 }
 
 /// The table `[probes]`: a listener for probes and metrics only.

@@ -96,7 +96,17 @@ fn host(old: &Desired, new: &Desired) -> Vec<DeclarationChange> {
     let below = |(table, details): (&str, Vec<String>)| -> Vec<String> {
         details.into_iter().map(|detail| format!("{table}.{detail}")).collect()
     };
-    let needs_restart = |detail: &String| RESTART_KEYS.iter().any(|key| detail.split(':').next() == Some(key));
+    // A listener without TLS would take connections in plain text that the old declaration has promised to encrypt.
+    let has_tls =
+        |desired: &Desired| [("http.tls.", desired.http.tls.is_some()), ("admin.tls.", desired.admin.tls.is_some())];
+    let toggled: Vec<&str> = std::iter::zip(has_tls(old), has_tls(new))
+        .filter(|((_, before), (_, after))| before != after)
+        .map(|((table, _), _)| table)
+        .collect();
+    let needs_restart = |detail: &String| {
+        RESTART_KEYS.iter().any(|key| detail.split(':').next() == Some(key))
+            || toggled.iter().any(|table| detail.starts_with(table))
+    };
     let (restart, in_place): (Vec<_>, Vec<_>) = tables.into_iter().flat_map(below).partition(needs_restart);
     [(ChangeKind::RestartNeeded, restart), (ChangeKind::InPlace, in_place)]
         .into_iter()

@@ -21,6 +21,7 @@ pub mod diff;
 pub mod files;
 pub mod format;
 pub mod grant;
+pub mod hosts;
 pub mod lifecycle;
 mod limits;
 pub mod mailbox;

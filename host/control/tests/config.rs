@@ -58,6 +58,8 @@ fn set(node: &mut Node, path: &[&str], value: Node) {
 fn base() -> Node {
     tree(&json!({
         "caxton": 1,
+        "http": { "tls": { "cert": "cert.pem", "key": "key.pem" } },
+        "admin": { "tls": { "cert": "cert.pem", "key": "key.pem" } },
         "agents": { "triage": {
             "component": "triage.wasm", "build": { "command": "make" }, "capabilities": ["other"],
             "http": [{ "route": "/a" }], "schedule": [{ "cron": "0 0 * * *" }],
@@ -83,7 +85,7 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::Cron => json!("1 1 * * *"),
         Kind::Timezone => json!("Europe/Berlin"),
         Kind::Word { known, .. } => json!(known.iter().find(|word| key.default != DefaultValue::Text(word))?),
-        Kind::Address { .. } => json!("127.0.0.2:1"),
+        Kind::Address => json!("127.0.0.2:1"),
         Kind::Route => json!("/another"),
         Kind::List(ItemKind::Receiver) => json!(["triage", "cap:other"]),
         Kind::List(ItemKind::Method) => json!(["PUT"]),

@@ -44,7 +44,8 @@ pub(super) async fn only_ours(request: Request, next: Next) -> Result<Response, 
     if host_is_ours(request.headers(), request.uri()) {
         return Ok(next.run(request).await);
     }
-    let detail = "the management API answers to `localhost` and to addresses of the loopback interface only";
+    let detail =
+        "without TLS the management API answers to `localhost` and to addresses of the loopback interface only";
     Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong-host", detail))
 }
 

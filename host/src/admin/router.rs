@@ -74,8 +74,9 @@ async fn wait_durable(State(api): State<Api>, request: Request, next: Next) -> R
     response
 }
 
-/// Builds the router of the whole API.
-pub(super) fn router(api: Api) -> Router {
+/// Builds the router of the whole API. With TLS it takes every host name: a page of another site whose name leads here
+/// does not get past the certificate.
+pub(super) fn router(api: Api, is_tls: bool) -> Router {
     // Layers added later run first: the trace is outermost, so that every problem gets a body.
     let guarded = api_routes()
         .into_iter()
@@ -84,16 +85,15 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/{*rest}", axum::routing::any(guard::no_path))
         .layer(middleware::from_fn_with_state(api.clone(), wait_durable))
         .layer(middleware::from_fn_with_state(api.clone(), guard::authorise));
-    open_routes()
+    let all = open_routes()
         .into_iter()
         .fold(Router::new(), add)
         .merge(guarded)
         .fallback(guard::no_path)
         .method_not_allowed_fallback(guard::wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(guard::only_ours))
-        .layer(middleware::from_fn(guard::enter))
-        .with_state(api)
+        .layer(DefaultBodyLimit::max(MAX_BODY));
+    let all = if is_tls { all } else { all.layer(middleware::from_fn(guard::only_ours)) };
+    all.layer(middleware::from_fn(guard::enter)).with_state(api)
 }
 
 /// Builds the router of probes and scrapes alone. It accepts any host name, as its clients may be on other machines.

@@ -9,13 +9,12 @@ use axum::body::Body;
 use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::api::Api;
 use super::router::{probes_router, router};
-use crate::net::{self, ConnectionActivity, ConnectionLimits, track_requests};
+use crate::net::{self, BoundListener, ConnectionActivity, ConnectionLimits, track_requests};
 
 /// The interval at which recorded samples are drained even without scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -28,8 +27,9 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
 };
 
 /// Serves the API until `stop` is cancelled and the requests under way are answered.
-pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) {
+pub(crate) async fn serve(listener: BoundListener, api: Api, stop: CancellationToken) {
     let metrics = api.metrics.clone();
+    let router = router(api, listener.is_tls());
     let upkeep = async {
         let mut interval = tokio::time::interval(UPKEEP);
         loop {
@@ -39,18 +39,18 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
         }
     };
     tokio::select! {
-        () = connections(listener, router(api), stop) => {}
+        () = connections(listener, router, stop) => {}
         // Never ends; it is dropped with the connections.
         () = upkeep => {}
     }
 }
 
 /// Serves `/healthz`, `/readyz` and `/metrics` only, until `stop` is cancelled.
-pub(crate) async fn serve_probes(listener: TcpListener, api: Api, stop: CancellationToken) {
+pub(crate) async fn serve_probes(listener: BoundListener, api: Api, stop: CancellationToken) {
     connections(listener, probes_router(api), stop).await;
 }
 
-async fn connections(listener: TcpListener, router: Router, stop: CancellationToken) {
+async fn connections(listener: BoundListener, router: Router, stop: CancellationToken) {
     let make_service = move |activity: Arc<ConnectionActivity>| {
         let router = router.clone();
         track_requests(activity, move |request: Request<Incoming>| answer(router.clone(), request))

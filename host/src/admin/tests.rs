@@ -121,7 +121,7 @@ impl Bench {
         let token = read_token(&folder.path().join(TOKEN_FILE)).unwrap();
         let stop = CancellationToken::new();
         let api = Api::new(state, stop.clone());
-        Self { context, directory, token, router: router(api.clone()), api, stop, ready, folder }
+        Self { context, directory, token, router: router(api.clone(), false), api, stop, ready, folder }
     }
 
     /// Serves the API on a free port, and writes its address to the data folder, which it returns.

@@ -18,7 +18,7 @@ use super::options::Format;
 use super::output::{Cell, CliError, Exit, Out, Style, Table, count, say};
 use super::time::size;
 use super::up::config_errors;
-use crate::config::{self, Loaded};
+use crate::config::{self, ConfigErrors, Loaded};
 use crate::reconcile::watcher::{ExcludedFiles, Pattern, WatchSet, no_match_warning};
 use crate::reconcile::{check_settings, route_text};
 use crate::wasm::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
@@ -78,6 +78,9 @@ pub(super) fn run(check: &CheckArgs, out: &mut Out) -> Result<ExitCode, CliError
     }
     let agents = check_agents(&loaded, !check.no_components);
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
+    if let Some(errors) = &loaded.file_errors {
+        return Err(broken_files(errors, &file, &agents, &loaded.warnings, out)?);
+    }
     match out.format() {
         Format::Json => {
             let none: [u8; 0] = [];
@@ -86,6 +89,23 @@ pub(super) fn run(check: &CheckArgs, out: &mut Out) -> Result<ExitCode, CliError
         Format::Text => print(out, &file, &agents)?,
     }
     if wrong == 0 { Ok(ExitCode::SUCCESS) } else { Err(CliError::quiet(Exit::Usage)) }
+}
+
+/// Prints the errors of files that the declaration names, with those of its agents. Returns the error of the command.
+fn broken_files(
+    errors: &ConfigErrors,
+    file: &str,
+    agents: &[Checked],
+    warnings: &[String],
+    out: &mut Out,
+) -> Result<CliError, CliError> {
+    if out.format() == Format::Json {
+        out.json(&json!({ "file": file, "valid": false, "errors": errors.to_json(), "warnings": warnings, "agents": agents }))?;
+        return Ok(CliError::quiet(Exit::Usage));
+    }
+    let wrong = config_errors(errors);
+    agents.iter().for_each(print_findings);
+    Ok(wrong)
 }
 
 /// Returns the agents of a file with errors whose components cannot be used.

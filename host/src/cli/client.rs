@@ -1,5 +1,6 @@
 //! The way to a host: its management API.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -16,6 +18,7 @@ use serde::de::DeserializeOwned;
 use super::options::HostArgs;
 use super::output::{CliError, Exit, printable};
 use super::sse;
+use super::tls;
 use crate::admin::{CLI_AGENT, ProblemDetails, TOKEN_FILE, read_token};
 use crate::host::HOST_FILE;
 
@@ -26,8 +29,8 @@ const MAX_ANSWER: usize = 256 << 20;
 
 /// A client of a host's management API.
 pub(super) struct Client {
-    http: Http<HttpConnector, Full<Bytes>>,
-    /// The base of all URLs, such as `http://127.0.0.1:8081`.
+    http: Http<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// The base of all URLs, such as `https://127.0.0.1:8081`.
     base: String,
     token: String,
     /// A suggestion for a host that does not answer.
@@ -41,6 +44,27 @@ pub(super) struct HostFile {
     pub(super) admin: String,
     /// The process id.
     pub(super) pid: u32,
+    /// The fingerprint of the API's certificate; `None` for plain HTTP.
+    #[serde(default)]
+    pub(super) admin_certificate: Option<String>,
+}
+
+impl HostFile {
+    /// Returns the base of the API's URLs.
+    fn base(&self) -> Result<String, CliError> {
+        let scheme = if self.admin_certificate.is_some() { "https" } else { "http" };
+        let address = match self.admin.parse::<SocketAddr>() {
+            // An address to listen on and not to connect to.
+            Ok(SocketAddr::V4(address)) if address.ip().is_unspecified() => {
+                SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())).to_string()
+            }
+            Ok(SocketAddr::V6(address)) if address.ip().is_unspecified() => {
+                SocketAddr::from((Ipv6Addr::LOCALHOST, address.port())).to_string()
+            }
+            Ok(_) | Err(_) => self.admin.clone(),
+        };
+        base(&format!("{scheme}://{address}"))
+    }
 }
 
 /// Reads the file of the host on a data folder; `None` if there is none.
@@ -61,6 +85,7 @@ impl Client {
     /// Finds the host and its token.
     pub(super) fn find(args: &HostArgs) -> Result<Self, CliError> {
         let failed = |message: String| CliError::new(Exit::Failed, message);
+        let mut pinned = None;
         let (base, hint) = match &args.admin {
             Some(url) => (base(url)?, "is it the address of a host's management API?".to_owned()),
             None => {
@@ -74,16 +99,22 @@ impl Client {
                     "if process {} has ended, start a host with `caxton up`; else say where it is with `--data DIR` or `--admin URL`",
                     found.pid
                 );
-                (base(&format!("http://{}", found.admin))?, hint)
+                pinned.clone_from(&found.admin_certificate);
+                (found.base()?, hint)
             }
         };
         // The token is read even with `--admin`: the API has no access without it.
         let file = args.token_file.clone().unwrap_or_else(|| args.data.join(TOKEN_FILE));
         let token = read_token(&file).map_err(|error| failed(format!("{error}; `--token-file FILE` names another")))?;
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT));
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(Some(CONNECT));
         // Requests are written at once; Nagle's algorithm would only delay them.
-        connector.set_nodelay(true);
+        tcp.set_nodelay(true);
+        // The schemes are told apart by the connector around it.
+        tcp.enforce_http(false);
+        let tls = if base.starts_with("https:") { tls::config(args, pinned)? } else { tls::unused() };
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        let connector = connector.enable_http1().wrap_connector(tcp);
         Ok(Self { http: Http::builder(TokioExecutor::new()).build(connector), base, token, hint })
     }
 
@@ -181,6 +212,9 @@ impl Client {
             .body(Full::new(body))
             .map_err(|error| CliError::new(Exit::Usage, format!("the request cannot be made: {error}")))?;
         self.http.request(request).await.map_err(|error| {
+            if let Some(why) = tls::explain(&error) {
+                return CliError::new(Exit::Failed, format!("the host at {}: {why}", self.base));
+            }
             // A refused connection means that no host is there; anything else, that it ended meanwhile.
             let why = if error.is_connect() { "does not answer" } else { "broke off" };
             // The error of the client itself says only that the connection failed.
@@ -193,17 +227,19 @@ impl Client {
 /// Returns scheme, host and port of an address as people write it.
 fn base(url: &str) -> Result<String, CliError> {
     let wrong = |why: &str| {
-        let message =
-            format!("`{url}` is not the address of a management API: {why}; it looks like http://127.0.0.1:8081");
+        let message = format!(
+            "`{url}` is not the address of a management API: {why}; it looks like http://127.0.0.1:8081 or https://host.example:8081"
+        );
         CliError::new(Exit::Usage, message)
     };
     // `127.0.0.1:8081` alone parses as a URI with a scheme.
     let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let uri: Uri = full.parse().map_err(|error| wrong(&format!("{error}")))?;
     match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(authority)) if uri.path() == "/" => Ok(format!("http://{authority}")),
-        (Some("http"), Some(_)) => Err(wrong("it has a path")),
-        (Some("https"), _) => Err(wrong("it is plain http; reach another machine's through an SSH tunnel")),
+        (Some(scheme @ ("http" | "https")), Some(authority)) if uri.path() == "/" => {
+            Ok(format!("{scheme}://{authority}"))
+        }
+        (Some("http" | "https"), Some(_)) => Err(wrong("it has a path")),
         _ => Err(wrong("it is no http address")),
     }
 }
@@ -238,7 +274,11 @@ fn problem(status: StatusCode, body: &[u8]) -> CliError {
     };
     // Another program may listen on the port of a host that has ended.
     let Ok(details) = serde_json::from_slice::<ProblemDetails>(body) else {
-        let message = format!("the answer is {status}, and not a host's; is it the address of a management API?");
+        // As a port with TLS answers a request without it.
+        let words = std::str::from_utf8(body).ok().filter(|text| status == 400 && text.len() < 200);
+        let words = words.map_or_else(String::new, |text| format!(" (`{}`)", printable(text.trim())));
+        let message =
+            format!("the answer is {status}{words}, and not a host's; is it the address of a management API?");
         return CliError::new(exit, message);
     };
     // A file with errors or an unusable component is a fault of the input, wherever it was read.
@@ -292,7 +332,8 @@ mod tests {
             ("http://localhost:1/", Some("http://localhost:1")),
             ("127.0.0.1:8081", Some("http://127.0.0.1:8081")),
             ("[::1]:8081", Some("http://[::1]:8081")),
-            ("https://127.0.0.1", None),
+            ("https://host.example:8081", Some("https://host.example:8081")),
+            ("https://127.0.0.1/v1", None),
             ("http://127.0.0.1/v1", None),
             ("ftp://a", None),
             ("", None),

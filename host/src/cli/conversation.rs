@@ -301,7 +301,7 @@ unanswered    triage -> billing (k)
     #[tokio::test]
     async fn ended_conversations_are_listed() {
         let bench = Bench::new(File::Good);
-        let host = HostArgs { data: bench.serve().await, admin: None, token_file: None };
+        let host = HostArgs { data: bench.serve().await, ..HostArgs::default() };
         let client = Client::find(&host).unwrap();
         let (context, now) = (&bench.context, clock::now_ms());
         for (name, ago) in [("old", 31 * 60_000), ("new", 60_000)] {

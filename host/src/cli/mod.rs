@@ -37,6 +37,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod time;
+mod tls;
 mod up;
 mod wit;
 

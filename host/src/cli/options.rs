@@ -37,19 +37,28 @@ pub(super) struct FileArgs {
 }
 
 /// The host to talk to.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Which host")]
 pub(super) struct HostArgs {
     /// The data folder of a host on this machine
     #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
     pub(super) data: PathBuf,
-    /// The management API, such as http://127.0.0.1:8081, in place of the address in the data folder
+    /// The management API, such as https://host.example:8081, in place of the address in the data folder
     #[arg(long, env = "CAXTON_ADMIN", hide_env_values = true, value_name = "URL")]
     pub(super) admin: Option<String>,
     /// The token's file, in place of the one in the data folder
     #[arg(long, env = "CAXTON_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     // A file and not the token itself: arguments are visible to all users of a machine.
     pub(super) token_file: Option<PathBuf>,
+    /// Certificates in PEM form that are trusted to vouch for the host, in place of those of the system
+    #[arg(long, env = "CAXTON_CA", hide_env_values = true, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
+    /// A client certificate in PEM form, for a host with `admin.tls.client-ca`; needs --client-key
+    #[arg(long, env = "CAXTON_CLIENT_CERT", hide_env_values = true, value_name = "FILE", requires = "client_key")]
+    pub(super) client_cert: Option<PathBuf>,
+    /// The private key of the client certificate
+    #[arg(long, env = "CAXTON_CLIENT_KEY", hide_env_values = true, value_name = "FILE", requires = "client_cert")]
+    pub(super) client_key: Option<PathBuf>,
 }
 
 /// An agent at a host.

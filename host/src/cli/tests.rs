@@ -122,7 +122,7 @@ fn commands_on_the_pages_are_taken() {
 }
 
 fn host_args(data: PathBuf) -> HostArgs {
-    HostArgs { data, admin: None, token_file: None }
+    HostArgs { data, ..HostArgs::default() }
 }
 
 #[tokio::test]
@@ -149,7 +149,12 @@ async fn a_host_is_found_by_its_data_folder() {
     let admin = serde_json::from_str::<Value>(&text).unwrap()["admin"].as_str().unwrap().to_owned();
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token.path(), "f".repeat(64)).unwrap();
-    let other = HostArgs { data: "/nowhere".into(), admin: Some(admin), token_file: Some(token.path().to_owned()) };
+    let other = HostArgs {
+        data: "/nowhere".into(),
+        admin: Some(admin),
+        token_file: Some(token.path().to_owned()),
+        ..HostArgs::default()
+    };
     let error = Client::find(&other).unwrap().get::<Value>("/v1/host").await.unwrap_err();
     assert!(error.message.unwrap().starts_with("the token is missing or wrong; "));
 }

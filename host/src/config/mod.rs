@@ -4,6 +4,7 @@
 //! caxton.toml --syntax, toml--.
 //! CAXTON_*  -----variables-----+--> layers: figment picks --> Node --caxton_control::config::check--> Desired
 //! --listen … ------flags------'                                          `--> errors --render--> text or JSON
+//! Desired --named_files--> errors of the files that it names, such as certificates
 //! ```
 //!
 //! Every value keeps its place, so that an error names the line, the variable or the flag that caused it. The rules and
@@ -11,6 +12,7 @@
 //! environment is an argument, so that tests need not change that of the process.
 
 mod layers;
+mod named_files;
 mod render;
 mod syntax;
 #[cfg(test)]
@@ -21,11 +23,13 @@ mod variables;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use caxton_control::config::{ConfigError, Entry, Location, Source, Value, check};
+use caxton_control::config::{ConfigError, Entry, Location, Node, Source, Value, check};
 use caxton_control::{Desired, Digest};
 use sha2::Digest as _;
 
+use self::named_files::Places;
 use self::variables::Variables;
+pub(crate) use named_files::TlsTable;
 pub(crate) use render::ConfigErrors;
 
 /// A configuration without errors.
@@ -37,7 +41,12 @@ pub(crate) struct Loaded {
     pub(crate) dir: PathBuf,
     /// The SHA-256 of the file's bytes, to detect changes.
     pub(crate) text_digest: Digest,
-    /// Harmless oddities of the environment, one line each.
+    /// The errors of files that it names, such as a certificate that cannot be used. A host does not start with them;
+    /// one that runs keeps what it had of such a file.
+    pub(crate) file_errors: Option<ConfigErrors>,
+    /// The places of the keys that name files.
+    pub(crate) places: Places,
+    /// Harmless oddities of the environment, and settings that may not be meant, one line each.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -45,6 +54,11 @@ impl Loaded {
     /// Logs the warnings.
     pub(crate) fn log_warnings(&self) {
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
+
+    /// Replaces the name of the file by the one that the user gave.
+    pub(crate) fn named(self, file: &Path) -> Self {
+        Self { file_errors: self.file_errors.map(|errors| errors.named(file)), ..self }
     }
 }
 
@@ -59,14 +73,17 @@ pub(crate) fn load(
     flags: &[(&str, String)],
 ) -> Result<Loaded, ConfigErrors> {
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-    let (desired, warnings) =
+    let Parsed { desired, root, mut warnings } =
         parse(&text, env, flags).map_err(|errors| ConfigErrors::new(path, text.clone(), errors))?;
-    Ok(Loaded {
-        desired,
-        dir: folder(path),
-        text_digest: Digest(sha2::Sha256::digest(text.as_bytes()).into()),
-        warnings,
-    })
+    let dir = folder(path);
+    let (errors, mut of_files) = named_files::check(&desired, &root, &dir);
+    warnings.append(&mut desired.warnings());
+    warnings.append(&mut of_files);
+    let text_digest = Digest(sha2::Sha256::digest(text.as_bytes()).into());
+    let report = ConfigErrors::new(path, text, errors);
+    let places = named_files::places(&desired, &root, &report);
+    let file_errors = (!report.errors().is_empty()).then_some(report);
+    Ok(Loaded { desired, dir, text_digest, file_errors, places, warnings })
 }
 
 /// Returns the components of a file by their agents, even if other settings are wrong; none if the file cannot be
@@ -95,12 +112,21 @@ fn folder(path: &Path) -> PathBuf {
     absolute.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Parses and checks a text. Also returns the warnings of the environment.
+/// A declaration without errors, with the tree that it was read from.
+#[derive(Debug)]
+struct Parsed {
+    desired: Desired,
+    root: Node,
+    /// The warnings of the environment.
+    warnings: Vec<String>,
+}
+
+/// Parses and checks a text.
 fn parse(
     text: &str,
     env: impl Iterator<Item = (OsString, OsString)>,
     flags: &[(&str, String)],
-) -> Result<(Desired, Vec<String>), Vec<ConfigError>> {
+) -> Result<Parsed, Vec<ConfigError>> {
     let Variables { settings, mut errors, warnings } = variables::read(env);
     let file = match syntax::parse(text) {
         Ok(file) => file,
@@ -112,7 +138,7 @@ fn parse(
     };
     let root = layers::merge(file, settings, flags);
     match check(&root) {
-        Ok(desired) if errors.is_empty() => Ok((desired, warnings)),
+        Ok(desired) if errors.is_empty() => Ok(Parsed { desired, root, warnings }),
         Ok(_) => Err(errors),
         Err(mut wrong) => {
             wrong.append(&mut errors);

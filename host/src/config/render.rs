@@ -12,6 +12,30 @@ use serde_json::{Value, json};
 /// The distance in lines up to which two places of one error are shown in one excerpt.
 const NEAR_LINES: usize = 8;
 
+/// The place of a setting, for messages of one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A place in the file, both numbers from 1.
+    File {
+        line: usize,
+        /// The column in characters.
+        column: usize,
+    },
+    /// A variable or a flag; empty for a default.
+    Elsewhere(String),
+}
+
+impl Place {
+    /// Returns the place as text, such as `caxton.toml:5:8`.
+    pub(crate) fn text(&self, file: &Path) -> String {
+        match self {
+            Self::File { line, column } => format!("{}:{line}:{column}", file.display()),
+            Self::Elsewhere(place) if place.is_empty() => file.display().to_string(),
+            Self::Elsewhere(place) => place.clone(),
+        }
+    }
+}
+
 /// The errors of a configuration, with the text to show them in.
 ///
 /// `Display` is [`Self::plain`].
@@ -49,6 +73,21 @@ impl ConfigErrors {
     /// Returns the errors in order of place; never empty.
     pub(crate) fn errors(&self) -> &[ConfigError] {
         &self.errors
+    }
+
+    /// Returns a place for messages of one line.
+    pub(super) fn place(&self, source: &Source) -> Place {
+        match self.span(source) {
+            Some(span) => {
+                let (line, column) = self.line_and_column(&span);
+                Place::File { line, column }
+            }
+            None => Place::Elsewhere(match source {
+                Source::Variable(name) => format!("environment variable {name}"),
+                Source::Flag(name) => format!("flag {name}"),
+                Source::File { .. } | Source::Default => String::new(),
+            }),
+        }
     }
 
     /// Renders all errors with their lines, without colours.
@@ -176,12 +215,18 @@ impl ConfigErrors {
             Source::File { .. } | Source::Default => json["file"] = json!(self.file.display().to_string()),
         }
         if let Some(span) = self.span(&at.source) {
-            let line = self.line(span.start);
-            json["line"] = json!(line + 1);
-            // In characters, as editors count them.
-            json["column"] = json!(self.text[self.lines[line]..span.start].chars().count() + 1);
+            let (line, column) = self.line_and_column(&span);
+            json["line"] = json!(line);
+            json["column"] = json!(column);
         }
         json
+    }
+
+    /// Returns line and column of the start of a span, both from 1.
+    fn line_and_column(&self, span: &Range<usize>) -> (usize, usize) {
+        let line = self.line(span.start);
+        // In characters, as editors count them.
+        (line + 1, self.text[self.lines[line]..span.start].chars().count() + 1)
     }
 }
 

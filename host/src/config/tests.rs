@@ -35,7 +35,9 @@ fn load_file(path: &Path) -> Result<Loaded, ConfigErrors> {
     };
     let flags = head("# flag ");
     let flags: Vec<(&str, String)> = flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-    load(path, env(head("# env ")), &flags)
+    let mut loaded = load(path, env(head("# env ")), &flags)?;
+    // As the start of a host does.
+    loaded.file_errors.take().map_or(Ok(loaded), Err)
 }
 
 /// Compares with the golden file beside `path`, or writes it with `UPDATE_GOLDEN=1`.
@@ -186,7 +188,7 @@ fn core_time(act: impl FnOnce()) -> f64 {
 fn loading_time_is_linear_in_agents() {
     let load = |count: usize| {
         let env = env(vec![("CAXTON_AGENTS__AGENT_7__LIMITS__CPU".to_owned(), "2s".to_owned())]);
-        let (desired, _) = parse(&many(count, true), env, &[]).unwrap();
+        let Parsed { desired, .. } = parse(&many(count, true), env, &[]).unwrap();
         assert_eq!(desired.agents["agent-7"].limits.cpu, std::time::Duration::from_secs(2));
         assert_eq!(desired.agents.len(), count);
     };
@@ -242,7 +244,9 @@ fn taken(env: &[(&[u8], &[u8])]) -> (Option<String>, Vec<String>, Vec<String>) {
     let os = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     let env = env.iter().map(|(name, value)| (os(name), os(value)));
     match parse("caxton = 1\n[agents.ab]\ncomponent = \"a.wasm\"\n", env, &[]) {
-        Ok((desired, warnings)) => (desired.agents["ab"].config.get("language").cloned(), warnings, Vec::new()),
+        Ok(Parsed { desired, warnings, .. }) => {
+            (desired.agents["ab"].config.get("language").cloned(), warnings, Vec::new())
+        }
         Err(errors) => (None, Vec::new(), errors.iter().map(|error| error.code().to_owned()).collect()),
     }
 }

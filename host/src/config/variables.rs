@@ -17,8 +17,17 @@ use super::toml;
 const PREFIX: &str = "CAXTON_";
 
 /// Variables that the command line reads in place of flags.
-const COMMAND_LINE: [&str; 6] =
-    ["CAXTON_ADMIN", "CAXTON_CACHE", "CAXTON_DATA", "CAXTON_TOKEN_FILE", "CAXTON_FILE", "CAXTON_LOG"];
+const COMMAND_LINE: [&str; 9] = [
+    "CAXTON_ADMIN",
+    "CAXTON_CA",
+    "CAXTON_CACHE",
+    "CAXTON_CLIENT_CERT",
+    "CAXTON_CLIENT_KEY",
+    "CAXTON_DATA",
+    "CAXTON_TOKEN_FILE",
+    "CAXTON_FILE",
+    "CAXTON_LOG",
+];
 
 /// A setting from outside of the file.
 #[derive(Debug)]
@@ -145,7 +154,7 @@ pub(super) fn setting(path: Vec<String>, text: &str, source: Source) -> Setting 
 /// Returns `true` if the kind only allows text.
 fn takes_text(kind: Kind) -> bool {
     match kind {
-        Kind::Text | Kind::Time { .. } | Kind::Word { .. } | Kind::Address { .. } | Kind::Route => true,
+        Kind::Text | Kind::Time { .. } | Kind::Word { .. } | Kind::Address | Kind::Route => true,
         Kind::AnyText | Kind::ContentType | Kind::Cron | Kind::Timezone => true,
         // Meant for the map's entries. For the map itself no text is valid either way.
         Kind::TextMap => true,

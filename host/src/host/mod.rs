@@ -5,6 +5,7 @@
 //!   ... until a signal or a fatal failure: stop listening -> drain -> save -> close the store
 //! ```
 
+mod host_file;
 mod ports;
 pub(crate) mod signals;
 mod start;
@@ -19,9 +20,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::host_file::HOST_FILE;
+use self::host_file::{Ports, write_private};
 use self::signals::{SignalRequest, Signals};
-pub(crate) use self::start::{HOST_FILE, UpOptions};
-use self::start::{Host, start, write_private};
+pub(crate) use self::start::UpOptions;
+use self::start::{Host, start};
 use self::stop::{EndReason, stop};
 use crate::config::ConfigErrors;
 use crate::reconcile::{DeclarationSource, build};
@@ -81,7 +84,10 @@ async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError>
         () = source.until_complete() => {}
         () = signals.stop() => return Ok(ExitCode::from(INTERRUPTED)),
     }
-    let loaded = source.load().map_err(StartError::Config)?;
+    let mut loaded = source.load().map_err(StartError::Config)?;
+    if let Some(errors) = loaded.file_errors.take() {
+        return Err(StartError::Config(errors));
+    }
     let building = CancellationToken::new();
     loaded.log_warnings();
     let mut starting = std::pin::pin!(start(&options, source, loaded, workers, &building));
@@ -179,7 +185,8 @@ async fn serve(
 /// Logs that the host is up and writes the ports file, once everything that can be done was done.
 async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver<bool>) -> anyhow::Result<()> {
     let probes = host.ports.probes.map_or_else(String::new, |probes| format!("   probes: http://{probes}"));
-    tracing::info!("calls: http://{}   management: http://{}{probes}", host.ports.http, host.ports.admin);
+    let Ports { http, admin, schemes, .. } = &host.ports;
+    tracing::info!("calls: {}://{http}   management: {}://{admin}{probes}", schemes.http, schemes.admin);
     // The reconciler has ended; the failure of its task says why.
     if settled.wait_for(|settled| *settled).await.is_err() {
         return Ok(());

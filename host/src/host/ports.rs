@@ -1,29 +1,21 @@
 //! The listeners of a host.
 
-use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use arc_swap::ArcSwap;
-use caxton_control::{Desired, desired};
-use tokio::net::TcpListener;
+use caxton_control::desired;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::host_file::{HOST_FILE, Ports, Schemes, host_file, write_private};
 use crate::admin;
+use crate::config::{Loaded, TlsTable};
 use crate::directory::HostDirectory;
 use crate::http;
-use crate::net::bind;
-
-/// The addresses of a host, as written to the ports file.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub(super) struct Ports {
-    pub(super) http: SocketAddr,
-    /// The management API.
-    pub(super) admin: SocketAddr,
-    /// Probes and metrics only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) probes: Option<SocketAddr>,
-}
+use crate::net::{BoundListener, ListenerTls, TlsFiles, bind};
+use crate::reconcile::ListenerCertificate;
 
 /// The tokens that stop the parts of a host one after another.
 #[derive(Debug, Clone, Default)]
@@ -38,27 +30,61 @@ pub(super) struct Stops {
 
 /// The bound listeners, which do not accept connections yet.
 pub(super) struct Sockets {
-    http: TcpListener,
-    admin: TcpListener,
-    probes: Option<TcpListener>,
+    http: BoundListener,
+    admin: BoundListener,
+    probes: Option<BoundListener>,
+    /// The TLS of the listeners that have some.
+    tls: Vec<(TlsTable, Arc<ListenerTls>)>,
     pub(super) ports: Ports,
 }
 
 impl Sockets {
-    /// Binds all listeners.
-    pub(super) async fn bind(desired: &Desired) -> anyhow::Result<Self> {
+    /// Binds all listeners, and reads the files of their TLS.
+    pub(super) async fn bind(loaded: &Loaded) -> anyhow::Result<Self> {
+        let desired = &loaded.desired;
         let http = bind("http.listen", "--listen", desired.http.listen).await?;
         let admin = bind("admin.listen", "--admin", desired.admin.listen).await?;
         let probes = match desired.probes.listen {
             Some(address) => Some(bind("probes.listen", "--probes", address).await?),
             None => None,
         };
+        let (http_tls, admin_tls) = (read_tls(TlsTable::Http, loaded)?, read_tls(TlsTable::Admin, loaded)?);
+        let http = BoundListener::new(http, http_tls.clone());
+        let admin = BoundListener::new(admin, admin_tls.clone());
+        let probes = probes.map(|socket| BoundListener::new(socket, None));
+        let scheme = |listener: &BoundListener| if listener.is_tls() { "https" } else { "http" };
         let ports = Ports {
-            http: http.local_addr()?,
-            admin: admin.local_addr()?,
-            probes: probes.as_ref().map(TcpListener::local_addr).transpose()?,
+            http: http.address()?,
+            admin: admin.address()?,
+            probes: probes.as_ref().map(BoundListener::address).transpose()?,
+            schemes: Schemes { http: scheme(&http), admin: scheme(&admin) },
         };
-        Ok(Self { http, admin, probes, ports })
+        let tls = [(TlsTable::Http, http_tls), (TlsTable::Admin, admin_tls)];
+        let tls = tls.into_iter().filter_map(|(table, tls)| Some((table, tls?))).collect();
+        Ok(Self { http, admin, probes, tls, ports })
+    }
+
+    /// Returns the fingerprint of the certificate of the management API, if it speaks TLS.
+    pub(super) fn admin_certificate(&self) -> Option<String> {
+        let admin = self.tls.iter().find(|(table, _)| *table == TlsTable::Admin);
+        admin.map(|(_, tls)| tls.current().fingerprint.clone())
+    }
+
+    /// Returns the certificates for the reconciler, which reads them again. The file in the data folder by which commands
+    /// find the host follows that of the management API.
+    pub(super) fn certificates(&self, data: &Path) -> Vec<ListenerCertificate> {
+        let certificate = |(table, tls): &(TlsTable, Arc<ListenerTls>)| match table {
+            TlsTable::Http => ListenerCertificate::new(*table, Arc::clone(tls), |_| {}),
+            TlsTable::Admin => {
+                let (ports, path) = (self.ports.clone(), data.join(HOST_FILE));
+                ListenerCertificate::new(*table, Arc::clone(tls), move |fingerprint| {
+                    if let Err(error) = write_private(&path, &host_file(&ports, Some(fingerprint))) {
+                        tracing::error!(%error, "the commands on this machine do not learn the new certificate: {} cannot be written", path.display());
+                    }
+                })
+            }
+        };
+        self.tls.iter().map(certificate).collect()
     }
 
     /// Starts the tasks that accept connections. Each runs until its token is cancelled.
@@ -81,5 +107,16 @@ impl Sockets {
             tasks.vital("probes-listener", probing.clone(), admin::serve_probes(listener, api, probing.clone()))
         }));
         listeners
+    }
+}
+
+/// Reads the files of a listener's TLS; `None` if it has none.
+fn read_tls(table: TlsTable, loaded: &Loaded) -> anyhow::Result<Option<Arc<ListenerTls>>> {
+    let Some(spec) = table.spec(&loaded.desired) else { return Ok(None) };
+    match TlsFiles::new(spec, &loaded.dir).load() {
+        Ok(first) => Ok(Some(ListenerTls::new(first))),
+        // The files were checked with the declaration, and have changed since.
+        Err(errors) => Err(anyhow::Error::from(errors.into_iter().next().expect("a failure has an error")))
+            .with_context(|| format!("reading the files of [{}]", table.name())),
     }
 }

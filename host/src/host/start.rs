@@ -1,7 +1,6 @@
 //! The start of a host: everything is set up in the order in which it is needed.
 
 use std::future::Future;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::ports::{Ports, Sockets, Stops};
+use super::host_file::{HOST_FILE, Ports, host_file, write_private};
+use super::ports::{Sockets, Stops};
 use crate::admin;
 use crate::agent::forget_unwanted;
 use crate::clock;
@@ -49,8 +49,6 @@ pub(crate) struct UpOptions {
     pub(crate) ports_file: Option<PathBuf>,
 }
 
-/// The file in the data folder through which commands find the running host.
-pub(crate) const HOST_FILE: &str = "host.json";
 /// The wait for a killed host to release the data folder: the system ends its process within that time.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The wait for a host whose data folder was removed or replaced. It still answers its last callers.
@@ -124,7 +122,7 @@ pub(super) async fn start(
         instances: desired.host.instances,
     })?;
     // Before the builds: a port in use is reported at once and not after minutes.
-    let sockets = Sockets::bind(desired).await?;
+    let sockets = Sockets::bind(&loaded).await?;
     let ports = sockets.ports.clone();
     let (watch_set, sources) = first_builds(options, &source, &loaded, &data, building).await?;
     let directory = create_directory(store, workers, desired, &data)?;
@@ -154,6 +152,7 @@ pub(super) async fn start(
         source,
         declared: loaded,
         http: Arc::clone(&settings),
+        certificates: sockets.certificates(&data),
         requests,
         wakes,
         ready: ready_sender,
@@ -162,13 +161,15 @@ pub(super) async fn start(
         writing,
         facts,
     });
+    let admin_certificate = sockets.admin_certificate();
     let mut listeners = sockets.serve(&settings, &directory, admin_state, &stops);
     // Awaited at the end like the listeners, because it ends a build that is under way.
     listeners.push(start_lasting_tasks(&directory, &stops.stop, watcher_setup, wake_sender));
     let stop = &stops.stop;
     let reconciler_task = context.tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
     // Last, so that commands find only a host that answers.
-    write_private(&data.join(HOST_FILE), &host_file(&ports)).context("writing where this host listens")?;
+    let text = host_file(&ports, admin_certificate.as_deref());
+    write_private(&data.join(HOST_FILE), &text).context("writing where this host listens")?;
     Ok(Host { context, directory, reconciler: handle, reconciler_task, settled, ports, stops, listeners, drain, began })
 }
 
@@ -243,26 +244,4 @@ fn cache_folder(data: &Path) -> (PathBuf, bool) {
         Some(cache) => (PathBuf::from(cache).join("compiled"), true),
         None => (data.join("cache"), false),
     }
-}
-
-/// Returns the content of [`HOST_FILE`].
-fn host_file(ports: &Ports) -> String {
-    // The process id lets a command name the host that does not answer.
-    let mut host = serde_json::json!({ "http": ports.http, "admin": ports.admin, "pid": std::process::id() });
-    if let Some(probes) = ports.probes {
-        host["probes"] = probes.to_string().into();
-    }
-    host.to_string()
-}
-
-/// Writes a file that only its owner can read. It is renamed into place, so that readers never see a part of it.
-pub(super) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-
-    let temporary = path.with_extension("tmp");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    // Before the rename: after a power cut the name must not lead to an empty file.
-    file.sync_all()?;
-    std::fs::rename(temporary, path)
 }

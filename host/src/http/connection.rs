@@ -18,6 +18,8 @@ pub(super) struct ListenerContext {
     pub(super) settings: Arc<ArcSwap<HttpSpec>>,
     /// The address of the listener, for requests without a `host` header.
     pub(super) address: String,
+    /// Set if the listener speaks TLS.
+    pub(super) is_tls: bool,
     /// Metrics of requests that no agent answers.
     pub(super) unrouted: HttpMetrics,
 }

@@ -12,7 +12,7 @@ use super::problem::{self, ProblemContext};
 use super::reply;
 use super::request_head::may_show_details;
 use crate::problem::Problem;
-use crate::wasm::BodyError;
+use crate::wasm::{BodyError, OverTls};
 
 /// Calls an HTTP agent. Returns when the head of the response is there.
 pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpReply {
@@ -36,6 +36,9 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpRepl
     };
     let said = conversation.as_deref().and_then(|name| HeaderValue::from_str(name).ok());
     remove_connection_headers(&mut head, &connection.listener.address);
+    if connection.listener.is_tls {
+        head.extensions.insert(OverTls);
+    }
     match agent.call_http(Request::from_parts(head, body), conversation, Some(trace.clone())).await {
         Ok(answer) => {
             let mut response = answer.response;

@@ -92,6 +92,9 @@ async fn reply(connection: &ConnectionContext, head: request::Parts, body: Incom
     if let Err(problem) = request_head::check_host(&head) {
         return Answered::host_response(refuse(problem, None));
     }
+    if let Err(problem) = request_head::check_served(&connection.listener.settings.load().hosts, &head) {
+        return Answered::by_host(refuse(problem, None));
+    }
     let directory = &connection.listener.directory;
     // Before routing: the method of a preflight is not the one that the page asks about.
     if let Some(response) = cors::preflight(&connection.listener.settings.load().cors, &directory.routes.load(), &head)

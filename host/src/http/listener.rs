@@ -4,34 +4,34 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use caxton_control::desired::HttpSpec;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{ConnectionContext, ListenerContext};
 use super::layers::layers;
 use crate::agent::HttpMetrics;
 use crate::directory::HostDirectory;
-use crate::net::{self, ConnectionActivity, ConnectionLimits};
+use crate::net::{self, BoundListener, ConnectionActivity, ConnectionLimits};
 
 /// Serves calls until `stop`, then finishes the requests under way, and returns when all connections have ended.
 /// Dropping the future leaves the connections open.
 pub(crate) async fn serve(
-    socket: TcpListener,
+    listener: BoundListener,
     settings: Arc<ArcSwap<HttpSpec>>,
     directory: Arc<HostDirectory>,
     stop: CancellationToken,
 ) {
-    let address = socket.local_addr().map_or_else(|_| "localhost".to_owned(), |address| address.to_string());
+    let is_tls = listener.is_tls();
+    let address = listener.address().map_or_else(|_| "localhost".to_owned(), |address| address.to_string());
     // Read at each use, so that a reload takes effect without a restart.
     let limits = {
         let settings = Arc::clone(&settings);
         move || limits(&settings.load())
     };
-    let listener = Arc::new(ListenerContext { directory, settings, address, unrouted: HttpMetrics::of("none") });
+    let context = Arc::new(ListenerContext { directory, settings, address, is_tls, unrouted: HttpMetrics::of("none") });
     let make_service = move |activity: Arc<ConnectionActivity>| {
-        layers(Arc::new(ConnectionContext { listener: Arc::clone(&listener), activity }))
+        layers(Arc::new(ConnectionContext { listener: Arc::clone(&context), activity }))
     };
-    net::serve(socket, limits, make_service, stop).await;
+    net::serve(listener, limits, make_service, stop).await;
 }
 
 fn limits(settings: &HttpSpec) -> ConnectionLimits {

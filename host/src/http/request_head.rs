@@ -1,9 +1,11 @@
 //! The parts of a request's head that the host reads itself.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use caxton_control::Performative;
 use caxton_control::desired::ErrorDetails;
+use caxton_control::hosts;
 use caxton_control::units::parse_duration;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Version, request};
@@ -58,6 +60,19 @@ pub(super) fn check_host(head: &request::Parts) -> Result<(), Problem> {
         (None, _) if head.version <= Version::HTTP_10 || head.uri.authority().is_some() => Ok(()),
         (None, _) => Err(Problem::bad_request("the header host is missing")),
     }
+}
+
+/// Refuses a request for a host name that is not in `http.hosts`.
+pub(super) fn check_served(hosts: &BTreeSet<String>, head: &request::Parts) -> Result<(), Problem> {
+    // Nearly always: without the setting no name is looked at.
+    if hosts.is_empty() {
+        return Ok(());
+    }
+    let named = head.headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
+    let target = head.uri.authority().map(http::uri::Authority::as_str);
+    // Both, where there are two: an agent may read either.
+    let (mut names, is_named) = (named.into_iter().chain(target), named.or(target).is_some());
+    if is_named && names.all(|name| hosts::serves(hosts, name)) { Ok(()) } else { Err(Problem::of_code("wrong-host")) }
 }
 
 /// Reads the head of a request to a message agent. Unknown headers are ignored.

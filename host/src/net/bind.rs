@@ -2,8 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
+
+use super::tls::ListenerTls;
 
 /// The error of a socket that cannot be bound, with the ways to choose another address.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +21,30 @@ pub(crate) enum BindError {
     // No `source`: the system's error stands in the middle of the text, before the way out.
     #[error("{setting}: listening on {address}: {error}; choose another with `{flag} ADDR` or in the file")]
     Refused { setting: &'static str, flag: &'static str, address: SocketAddr, error: io::Error },
+}
+
+/// A bound socket, which does not accept connections yet, with the TLS that is spoken on it.
+pub(crate) struct BoundListener {
+    pub(super) socket: TcpListener,
+    /// TLS; `None` for plain HTTP.
+    pub(super) tls: Option<Arc<ListenerTls>>,
+}
+
+impl BoundListener {
+    /// Joins a socket with its TLS.
+    pub(crate) fn new(socket: TcpListener, tls: Option<Arc<ListenerTls>>) -> Self {
+        Self { socket, tls }
+    }
+
+    /// Returns the address that the system has chosen or confirmed.
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Returns `true` if the listener speaks TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
 }
 
 /// Binds the address of a setting, which `flag` overrides on the command line.

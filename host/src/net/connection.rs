@@ -13,11 +13,14 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::activity::{ConnectionActivity, Shutdown};
 use super::limits::ConnectionLimits;
 use super::socket::{Socket, wait_for_reset};
+use super::tls;
 
 /// The most concurrent requests of one HTTP/2 connection; the client has to queue more.
 // Not below the 100 that RFC 9113 recommends as the least (section 6.5.2).
@@ -27,12 +30,13 @@ const SEND_BUFFER: usize = 128 << 10;
 /// The receive window of one HTTP/2 stream in bytes. It bounds what is buffered of a body that the agent reads slowly.
 const RECEIVE_WINDOW: u32 = 256 << 10;
 
-/// Serves one connection until it ends. TLS would wrap the socket here.
+/// Serves one connection until it ends, with TLS if there is a configuration for it.
 pub(super) async fn serve_connection<S, B>(
     stream: TcpStream,
     activity: &Arc<ConnectionActivity>,
     service: S,
     limits: &ConnectionLimits,
+    tls: Option<Arc<ServerConfig>>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
@@ -42,13 +46,60 @@ pub(super) async fn serve_connection<S, B>(
     let builder = builder(limits);
     // Shared, because a reset is awaited while hyper owns the socket.
     let stream = Arc::new(stream);
-    let connection = builder.serve_connection(TokioIo::new(Socket::new(Arc::clone(&stream), activity)), service);
-    let inner = std::pin::pin!(connection);
-    let connection = Connection { inner, activity, is_finishing: false, stream, reset: None };
-    if let Err(error) = connection.await {
+    let socket = Socket::new(Arc::clone(&stream), activity);
+    let ended = match tls {
+        None => serve_on(socket, &builder, stream, activity, service).await,
+        // Boxed: the state of a handshake would make the future of every connection as large.
+        Some(config) => Box::pin(serve_tls(config, socket, builder, stream, activity, service)).await,
+    };
+    if let Err(error) = ended {
         // Clients may disconnect at any time, which is no fault worth a warning.
         tracing::debug!(error, "a connection ended");
     }
+}
+
+/// Performs the handshake, and serves the protocol that it has chosen.
+async fn serve_tls<S, B>(
+    config: Arc<ServerConfig>,
+    socket: Socket,
+    builder: auto::Builder<TokioExecutor>,
+    stream: Arc<TcpStream>,
+    activity: &Arc<ConnectionActivity>,
+    service: S,
+) -> ConnectionEnd
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let encrypted = tls::accept(config, socket, &stream, activity).await?;
+    let builder = match encrypted.get_ref().1.alpn_protocol() {
+        Some(b"h2") => builder.http2_only(),
+        Some(_) => builder.http1_only(),
+        // A client without ALPN may still speak either.
+        None => builder,
+    };
+    serve_on(encrypted, &builder, stream, activity, service).await
+}
+
+/// Serves HTTP on a stream of bytes until it ends. `stream` is the socket beneath it.
+async fn serve_on<I, S, B>(
+    io: I,
+    builder: &auto::Builder<TokioExecutor>,
+    stream: Arc<TcpStream>,
+    activity: &Arc<ConnectionActivity>,
+    service: S,
+) -> ConnectionEnd
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let inner = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
+    Connection { inner, activity, is_finishing: false, stream, reset: None }.await
 }
 
 fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {

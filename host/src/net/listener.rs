@@ -17,8 +17,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{ConnectionActivity, Shutdown};
+use super::bind::BoundListener;
 use super::connection::serve_connection;
 use super::limits::ConnectionLimits;
+use super::tls::ListenerTls;
 
 /// The pause after accepting failed for want of file descriptors: others may close meanwhile.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
@@ -36,6 +38,8 @@ struct Listener<M> {
     limits: Box<dyn Fn() -> ConnectionLimits + Send + Sync>,
     /// Creates the service of a connection.
     make_service: M,
+    /// TLS; `None` for plain HTTP.
+    tls: Option<Arc<ListenerTls>>,
     /// The start of time for the timestamps of all connections.
     origin: Instant,
     // Locked for single insertions, removals and checks, never across a wait.
@@ -59,7 +63,7 @@ struct Connections {
 /// [`track_requests`](super::track_requests()) does. Then finishes the requests under way, and returns when all
 /// connections have ended. Dropping the future leaves them open.
 pub(crate) async fn serve<M, S, B>(
-    socket: TcpListener,
+    BoundListener { socket, tls }: BoundListener,
     limits: impl Fn() -> ConnectionLimits + Send + Sync + 'static,
     make_service: M,
     stop: CancellationToken,
@@ -73,6 +77,7 @@ pub(crate) async fn serve<M, S, B>(
     let listener = Arc::new(Listener {
         limits: Box::new(limits),
         make_service,
+        tls,
         origin: Instant::now(),
         connections: Mutex::default(),
         closed: Notify::new(),
@@ -182,7 +187,8 @@ where
         let entry = ConnectionEntry { listener: Arc::clone(self), number };
         tokio::spawn(async move {
             let service = (entry.listener.make_service)(Arc::clone(&activity));
-            serve_connection(stream, &activity, service, &(entry.listener.limits)()).await;
+            let tls = entry.listener.tls.as_ref().map(|tls| Arc::clone(&tls.current().config));
+            serve_connection(stream, &activity, service, &(entry.listener.limits)(), tls).await;
             // Owned by the task, so that the entry is removed even if the connection panics.
             drop(entry);
         });

@@ -1,11 +1,11 @@
 //! Connections of clients: binding, accepting, supervising and closing.
 //!
 //! ```text
-//! bind -> listener: accept -> connection: hyper on a socket that reports reads and writes -> the face's service
+//! bind -> listener: accept -> (tls) -> connection: hyper on a socket that reports reads and writes -> the face's service
 //!            '-- activity: one task compares all connections with their limits, and shuts down the stalled and idle ones
 //! ```
-//! Both faces of the host, `http/` and `admin/`, are served here, so that both have the same protection, and TLS would
-//! have one place. An end of input cancels no call: a client may close its sending side once its request is sent. A
+//! Both faces of the host, `http/` and `admin/`, are served here, so that both have the same protection, and TLS has one
+//! place. An end of input cancels no call: a client may close its sending side once its request is sent. A
 //! reset or a failed write does. A stop waits for requests whose head has arrived, and for nothing else. No timer is
 //! set for a single request: that would cost more than the request on a busy listener.
 
@@ -15,10 +15,12 @@ mod connection;
 mod limits;
 mod listener;
 mod socket;
+mod tls;
 mod tracking;
 
 pub(crate) use activity::{ConnectionActivity, RequestGuard};
-pub(crate) use bind::bind;
+pub(crate) use bind::{BoundListener, bind};
 pub(crate) use limits::ConnectionLimits;
 pub(crate) use listener::serve;
+pub(crate) use tls::{ListenerTls, TlsError, TlsFiles, TlsMaterial, fingerprint};
 pub(crate) use tracking::track_requests;

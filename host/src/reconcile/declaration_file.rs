@@ -105,7 +105,8 @@ impl DeclarationSource {
     /// Reads and validates the declaration.
     pub(crate) fn load(&self) -> Result<Loaded, ConfigErrors> {
         let flags: Vec<(&str, String)> = self.flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-        config::load(&self.at, std::env::vars_os(), &flags).map_err(|errors| errors.named(&self.file))
+        let loaded = config::load(&self.at, std::env::vars_os(), &flags);
+        loaded.map(|loaded| loaded.named(&self.file)).map_err(|errors| errors.named(&self.file))
     }
 }
 

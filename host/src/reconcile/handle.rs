@@ -16,6 +16,8 @@ pub(crate) enum Wake {
     File,
     /// The file of a component may have changed.
     Components,
+    /// A file that a setting of the host names may have changed, such as a certificate.
+    NamedFiles,
     /// An operator asks to read everything again.
     All,
 }

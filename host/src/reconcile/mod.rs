@@ -20,12 +20,13 @@
 //! | `actions`, `rollout_actions`, `preparation`, `handoff`, `state_conversion`, `rehearsal`, `removal` | the actions of a plan |
 //! | `ledgers`, `rollout_stats`, `rollout_events`, `recent_failures`, `loss_check` | the records of rollouts |
 //! | `handle`, `requests`, `rollout_requests`, `manual_rehearsal`, `diff`, `agent_status` | the requests of others |
-//! | `declaration_file`, `reload`, `component_files`, `component_scan`, `file_stamp`, `watcher/`, `build` | files |
+//! | `declaration_file`, `reload`, `component_files`, `component_scan`, `certificates`, `file_stamp`, `watcher/`, `build` | files |
 //! | `component_archive`, `component_garbage` | the bytes of revisions that an undo may need |
 
 mod actions;
 mod agent_status;
 pub(crate) mod build;
+mod certificates;
 mod component_archive;
 mod component_files;
 mod component_garbage;
@@ -61,6 +62,7 @@ mod task_report;
 pub(crate) mod watcher;
 
 pub(crate) use agent_status::route_text;
+pub(crate) use certificates::ListenerCertificate;
 pub(crate) use declaration_file::DeclarationSource;
 pub(crate) use reconciler::{AgentsToDrain, HostFacts, Reconciler, ReconcilerSetup};
 pub(crate) use settings_check::check_settings;

@@ -12,6 +12,7 @@ use caxton_control::rollout::Ledger;
 use caxton_control::{AgentName, Desired};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::certificates::ListenerCertificate;
 use super::component_archive::ComponentArchive;
 use super::component_files::ComponentFiles;
 use super::declaration_file::{DeclarationFile, DeclarationSource};
@@ -61,6 +62,7 @@ pub(crate) struct Reconciler {
     // Kept beside the declaration in force, to tell which changes need a restart.
     pub(super) started_with: Desired,
     pub(super) http: Arc<ArcSwap<HttpSpec>>,
+    pub(super) certificates: Vec<ListenerCertificate>,
     pub(super) file_errors: Vec<FileError>,
     pub(super) files: ComponentFiles,
     pub(super) declaration: DeclarationFile,
@@ -105,6 +107,8 @@ pub(crate) struct ReconcilerSetup {
     pub(crate) declared: Loaded,
     /// The settings of the agents' listener that apply in place. The reconciler stores changed ones here.
     pub(crate) http: Arc<ArcSwap<HttpSpec>>,
+    /// The certificates of the listeners with TLS.
+    pub(crate) certificates: Vec<ListenerCertificate>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) wakes: mpsc::Receiver<Wake>,
     /// Receives the host's readiness.
@@ -140,6 +144,7 @@ impl Reconciler {
             started_with: setup.declared.desired.clone(),
             declared: setup.declared,
             http: setup.http,
+            certificates: setup.certificates,
             file_errors: Vec::new(),
             files: ComponentFiles::new(setup.writing),
             declaration: DeclarationFile::default(),

@@ -18,6 +18,7 @@ impl Reconciler {
             Wake::File => self.reload_if_changed(),
             // Not all: agents that do not watch their file keep the component they have.
             Wake::Components => self.scan_components(false),
+            Wake::NamedFiles => self.reload_certificates(),
             Wake::All => {
                 if self.is_complete_or_defers(DeferredRequest::All) {
                     self.read_declaration();
@@ -26,6 +27,13 @@ impl Reconciler {
                     self.scan_components(true);
                 }
             }
+        }
+    }
+
+    /// Reads the certificates of the listeners again.
+    fn reload_certificates(&mut self) {
+        for certificate in &mut self.certificates {
+            certificate.reload(&self.declared, &self.source.file, &self.context.events);
         }
     }
 
@@ -54,6 +62,7 @@ impl Reconciler {
                 // The listener reads it at each use, so that it applies without a restart.
                 self.http.store(Arc::new(self.declared.desired.http.clone()));
                 self.context.conversations.configure(self.declared.desired.conversations.clone());
+                self.reload_certificates();
                 // Before the scan: a file that changes after it is read must cause an event.
                 self.publish_watch_set();
                 self.scan_components(false);

@@ -31,7 +31,7 @@ pub(crate) use http::body_recorder::BodyRecorder;
 pub(crate) use http::caller::BodyError;
 pub(crate) use http::end::{Ended, HttpEnd};
 pub(crate) use http::response::{ResponseBody, ResponseError};
-pub(crate) use http::{HttpCall, HttpFailure, Unanswered};
+pub(crate) use http::{HttpCall, HttpFailure, OverTls, Unanswered};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, is_cut, summarise};
 pub(crate) use pool::Pool;
 pub(crate) use pool::lease::{HeldLease, Lease, NoInstance};

@@ -14,9 +14,11 @@
 //!
 //! 10 is of moves between machines, which this program does not have.
 
+mod admin_tls;
 mod agents;
 mod api;
 mod applications;
+mod authority;
 mod builds;
 mod capability_routing;
 mod clock_changes;
@@ -69,6 +71,7 @@ mod store;
 mod systemd;
 mod task_failures;
 mod timers;
+mod tls;
 mod undo_rehearsals;
 mod wasi_http;
 

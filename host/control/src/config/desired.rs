@@ -18,7 +18,7 @@ use super::values::{Element, wrong_type};
 use crate::cors::Cors;
 use crate::desired::{
     AdminSpec, AgentSpec, BuildSpec, ConversationsSpec, Desired, Durability, ErrorDetails, Grants, HostSpec, HttpSpec,
-    Limits, ProbesSpec, ResponseMode, RouteSpec, StoreSpec,
+    Limits, ProbesSpec, ResponseMode, RouteSpec, StoreSpec, TlsSpec,
 };
 use crate::format::StateFormat;
 use crate::names::{AgentName, Capability};
@@ -53,7 +53,7 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
     let base = Inheritable::read(&root.section("defaults", findings), None, findings);
     let desired = Desired {
         http: http(&root.section("http", findings), findings),
-        admin: AdminSpec { listen: listen(&root.section("admin", findings), findings) },
+        admin: admin(&root.section("admin", findings), findings),
         probes: ProbesSpec { listen: root.section("probes", findings).get("listen", None, findings) },
         store: store(&root.section("store", findings), findings),
         host: host(&root.section("host", findings), findings),
@@ -65,6 +65,27 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
 
 fn listen(section: &Section<'_>, findings: &mut Findings) -> SocketAddr {
     section.get("listen", None, findings).unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+}
+
+fn admin(section: &Section<'_>, findings: &mut Findings) -> AdminSpec {
+    let admin = AdminSpec { listen: listen(section, findings), tls: tls(section, findings) };
+    // By the table and not by its value: wrong keys in it were reported, and need no second error.
+    if !admin.listen.ip().to_canonical().is_loopback() && section.entry("tls").is_none() {
+        // Without TLS, the token could be read on its way from another machine.
+        let at = Location { key: section.key("listen"), source: section.source_of("listen") };
+        findings.errors.push(ConfigError::NotLoopback { at, given: admin.listen.to_string() });
+    }
+    admin
+}
+
+/// Reads the table `tls` of a listener; `None` if it has none.
+fn tls(section: &Section<'_>, findings: &mut Findings) -> Option<TlsSpec> {
+    let section = section.written("tls", findings)?;
+    Some(TlsSpec {
+        cert: section.get("cert", None, findings).unwrap_or_default(),
+        key: section.get("key", None, findings).unwrap_or_default(),
+        client_ca: section.get("client-ca", None, findings),
+    })
 }
 
 fn host(section: &Section<'_>, findings: &mut Findings) -> HostSpec {
@@ -89,6 +110,8 @@ fn http(section: &Section<'_>, findings: &mut Findings) -> HttpSpec {
             // Also after a wrong word, which was reported and makes the file invalid.
             _ => ErrorDetails::Loopback,
         },
+        hosts: section.get("hosts", None, findings).unwrap_or_default(),
+        tls: tls(section, findings),
         cors: cors(&section.section("cors", findings), findings),
     }
 }

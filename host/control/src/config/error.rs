@@ -193,8 +193,8 @@ pub enum ConfigError {
         /// The text.
         given: String,
     },
-    /// An address that other machines can reach, for a listener where that is unsafe.
-    #[error("`{given}` is reached from other machines, which needs TLS, and TLS is not implemented yet")]
+    /// An address that other machines can reach, for a listener where that needs TLS.
+    #[error("`{given}` is reached from other machines, and without TLS everybody on the way could read the token")]
     NotLoopback {
         /// The value.
         at: Location,
@@ -294,6 +294,26 @@ pub enum ConfigError {
         at: Location,
         /// The text.
         given: String,
+    },
+    /// A text that is not a host name.
+    #[error("`{given}` is not a host name")]
+    BadHostName {
+        /// The value.
+        at: Location,
+        /// The text.
+        given: String,
+    },
+    /// A file that a setting names and that cannot be used, such as a certificate.
+    #[error("`{file}` {reason}")]
+    UnusableFile {
+        /// The setting.
+        at: Location,
+        /// The path as written.
+        file: String,
+        /// The reason, which follows the path in a sentence.
+        reason: String,
+        /// The remedy.
+        help: String,
     },
     /// Credentials for all origins, which browsers never send.
     #[error("credentials are for origins that are named, and `origins` has `*`")]
@@ -414,6 +434,8 @@ by_variant! {
     UnknownMethod "unknown-method",
     BadOrigin "bad-origin",
     BadHeaderName "bad-header-name",
+    BadHostName "bad-host-name",
+    UnusableFile "unusable-file",
     CredentialsForAll "credentials-for-all",
     Repeated "repeated",
     MinAboveMax "min-above-max",

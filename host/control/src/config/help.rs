@@ -42,7 +42,10 @@ impl ConfigError {
                 "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"; port 0 lets the system choose"
                     .to_owned()
             }
-            Self::NotLoopback { .. } => "use an address of this machine's own, such as \"127.0.0.1:8081\"".to_owned(),
+            Self::NotLoopback { .. } => {
+                "add `[admin.tls]` with `cert` and `key`, or use an address of this machine's own, such as \"127.0.0.1:8081\""
+                    .to_owned()
+            }
             Self::BadName { reason, .. } => reason.to_string(),
             Self::BadVariableName { .. } => "letters, digits and `_`, no digit first, such as \"LANG\"".to_owned(),
             Self::BadRoute { .. } => "such as \"/tickets\", \"/tickets/{id}\" or \"/files/{*rest}\"".to_owned(),
@@ -62,6 +65,11 @@ impl ConfigError {
                 "methods are written in upper case, such as \"GET\" or \"POST\"".to_owned()
             }
             Self::BadOrigin { .. } | Self::BadHeaderName { .. } | Self::CredentialsForAll { .. } => cors_help(self),
+            Self::BadHostName { .. } => {
+                "the name alone in lower case, such as \"agents.example.com\", \"*.example.com\" for all names below it, or an IP address"
+                    .to_owned()
+            }
+            Self::UnusableFile { help, .. } => help.clone(),
             Self::Repeated { .. } => "remove one of the two".to_owned(),
             Self::MinAboveMax { low, high, .. } => format!("raise {} or lower {}", name(high), name(low)),
             Self::OtherStrategy { at, belongs, .. } => strategy_help(&at.key, belongs),

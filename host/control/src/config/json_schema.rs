@@ -107,7 +107,7 @@ fn scalar(key: &Key) -> Value {
         Kind::Timezone => json!({ "type": "string", "pattern": "^[A-Z]" }),
         Kind::Format => json!({ "const": 1 }),
         Kind::Word { known, .. } => json!({ "enum": known }),
-        Kind::Address { .. } => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),
+        Kind::Address => json!({ "type": "string", "pattern": "^.+:[0-9]+$" }),
         Kind::Route => json!({ "type": "string", "pattern": "^/" }),
         Kind::List(item) => json!({ "type": "array", "uniqueItems": true, "items": element(item) }),
         Kind::TextMap => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
@@ -139,6 +139,7 @@ fn element(item: ItemKind) -> Value {
         ItemKind::Variable => json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" }),
         ItemKind::Method => json!({ "enum": METHODS }),
         ItemKind::Origin => json!({ "type": "string", "pattern": "^(\\*|[a-z][a-z0-9+.-]*://[^/?#@ ]+)$" }),
+        ItemKind::HostName => json!({ "type": "string", "pattern": "^(\\*\\.)?[a-z0-9:._-]+$" }),
         ItemKind::Header => json!({ "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" }),
     }
 }

@@ -30,7 +30,7 @@ pub static KEYS: &[Key] = &[
     key("caxton", Kind::Format, DefaultValue::Required("1"), "The format of this file."),
 
     table("http", "The listener where agents are called."),
-    key("http.listen", Kind::Address { loopback: false }, DefaultValue::Text("127.0.0.1:8080"),
+    key("http.listen", Kind::Address, DefaultValue::Text("127.0.0.1:8080"),
         "IP address and port; port 0 lets the system choose."),
     integer("http.max-connections", 1, 100_000, 10_000, "Connections open at once; more wait to be accepted."),
     size("http.max-head", 8 * KIB, MIB, "64KiB", "The largest head of a request: its first line and headers."),
@@ -42,6 +42,22 @@ pub static KEYS: &[Key] = &[
     word("http.details", &["loopback", "always", "never"], &[], "loopback",
         "Who is told what went on inside an agent that failed, with its last words on stderr: callers on this machine \
         whose requests came by no proxy, everybody, or nobody."),
+
+    list("http.hosts", ItemKind::HostName, "[\"agents.example.com\"]",
+        "The host names that requests may be for, whatever their port: names, `*.` and a domain for all names below it, \
+        IP addresses. A request for another gets 421; none means that every name is served."),
+
+    table("http.tls",
+        "TLS at this listener, with HTTP/2 and HTTP/1.1 by ALPN. Off without this table. The files are taken again when they \
+        change, for new connections; while they cannot be used, what was taken before stays in use."),
+    key("http.tls.cert", Kind::Text, DefaultValue::Required("\"tls/cert.pem\""),
+        "The file of the certificate in PEM form, followed by those between it and its root; relative to the folder of this \
+        file."),
+    key("http.tls.key", Kind::Text, DefaultValue::Required("\"tls/key.pem\""),
+        "The file of its private key in PEM form (PKCS #8, PKCS #1 or SEC1), without a passphrase."),
+    key("http.tls.client-ca", Kind::Text, DefaultValue::Unset("\"tls/clients-ca.pem\""),
+        "A file of certificates in PEM form. A client then has to show a certificate that one of them has issued, or its \
+        connection is refused."),
 
     table("http.cors",
         "Which pages of other origins may call message agents from a browser. Off while `origins` is empty. The host \
@@ -58,11 +74,19 @@ pub static KEYS: &[Key] = &[
     time("http.cors.max-age", 0, 24 * HOUR, "10m", "How long a browser may keep the answer to a preflight."),
 
     table("admin", "The listener of the management API, metrics and probes."),
-    key("admin.listen", Kind::Address { loopback: true }, DefaultValue::Text("127.0.0.1:8081"),
-        "IP address and port; only an address of this machine's own. Port 0 lets the system choose."),
+    key("admin.listen", Kind::Address, DefaultValue::Text("127.0.0.1:8081"),
+        "IP address and port; an address that other machines reach only with `[admin.tls]`. Port 0 lets the system \
+        choose."),
+
+    table("admin.tls", "TLS at this listener, as in [`[http.tls]`](#httptls). The commands then need `https://`, and find \
+        the host on their own machine by themselves."),
+    key("admin.tls.cert", Kind::Text, DefaultValue::Required("\"tls/admin.pem\""), "As `http.tls.cert`."),
+    key("admin.tls.key", Kind::Text, DefaultValue::Required("\"tls/admin-key.pem\""), "As `http.tls.key`."),
+    key("admin.tls.client-ca", Kind::Text, DefaultValue::Unset("\"tls/operators-ca.pem\""),
+        "As `http.tls.client-ca`; the token is asked for as well."),
 
     table("probes", "A listener for `/healthz`, `/readyz` and `/metrics` alone, for probes and scrapes from other machines."),
-    key("probes.listen", Kind::Address { loopback: false }, DefaultValue::Unset("\"0.0.0.0:9090\""),
+    key("probes.listen", Kind::Address, DefaultValue::Unset("\"0.0.0.0:9090\""),
         "IP address and port, where these three are answered without a token and nothing else is; port 0 lets the system \
         choose. They are answered at `admin.listen` as well."),
 

@@ -77,10 +77,7 @@ pub enum Kind {
         later: &'static [&'static str],
     },
     /// An IP address with a port.
-    Address {
-        /// Set if only this machine may reach it.
-        loopback: bool,
-    },
+    Address,
     /// A path with parameters.
     Route,
     /// A list without repetition.
@@ -123,6 +120,8 @@ pub enum ItemKind {
     Origin,
     /// The name of a header, or `*` for all.
     Header,
+    /// A host name, a domain with all names below it, or an IP address.
+    HostName,
 }
 
 /// The value of a key that is not set.
@@ -206,7 +205,7 @@ impl Kind {
             Self::Cron => "a cron",
             Self::Timezone => "a time zone",
             Self::Word { .. } => "a word",
-            Self::Address { .. } => "an address",
+            Self::Address => "an address",
             Self::Route => "a route",
             Self::List(item) => return format!("a list of {}", item.plural()),
             Self::Percent { .. } => "a percentage",
@@ -230,6 +229,7 @@ impl ItemKind {
             Self::Method => "a method",
             Self::Origin => "an origin",
             Self::Header => "the name of a header",
+            Self::HostName => "a host name",
         }
     }
 
@@ -243,6 +243,7 @@ impl ItemKind {
             Self::Method => "methods",
             Self::Origin => "origins",
             Self::Header => "names of headers",
+            Self::HostName => "host names",
         }
     }
 
@@ -256,6 +257,7 @@ impl ItemKind {
             Self::Method => "POST",
             Self::Origin => "https://app.example",
             Self::Header => "content-type",
+            Self::HostName => "agents.example.com",
         }
     }
 }

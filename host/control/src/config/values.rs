@@ -11,6 +11,7 @@ use super::schema::{ItemKind, KEYS, Key, Kind, METHODS};
 use super::steps;
 use crate::cors;
 use crate::cron::Cron;
+use crate::hosts::is_host_pattern;
 use crate::names::{CAPABILITY_PREFIX, Capability, Receiver};
 use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
@@ -115,7 +116,10 @@ fn read_one(
         },
         (Kind::Timezone, Value::String(text)) => TypedValue::Timezone(timezone(text, at, findings)?),
         (Kind::Word { known, later }, Value::String(text)) => TypedValue::Word(word(text, known, later, at, findings)?),
-        (Kind::Address { loopback }, Value::String(text)) => TypedValue::Address(address(text, loopback, at)?),
+        (Kind::Address, Value::String(text)) => match text.parse() {
+            Ok(address) => TypedValue::Address(address),
+            Err(_) => return Err(ConfigError::BadAddress { at, given: text.clone() }),
+        },
         (Kind::Route, Value::String(text)) => match text.parse() {
             Ok(route) => TypedValue::Route(route),
             Err(reason) => return Err(ConfigError::BadRoute { at, given: text.clone(), reason }),
@@ -159,18 +163,6 @@ fn word(
     }
     let suggestion = findings.suggest.nearest(text, known.iter().copied()).map(str::to_owned);
     Err(ConfigError::UnknownWord { at, given: text.to_owned(), known, suggestion })
-}
-
-/// Parses an address to listen on, and checks that it is allowed.
-fn address(text: &str, loopback: bool, at: Location) -> Result<SocketAddr, ConfigError> {
-    match text.parse::<SocketAddr>() {
-        // Without TLS, everything sent to another machine could be read on the way.
-        Ok(address) if loopback && !address.ip().is_loopback() => {
-            Err(ConfigError::NotLoopback { at, given: text.to_owned() })
-        }
-        Ok(address) => Ok(address),
-        Err(_) => Err(ConfigError::BadAddress { at, given: text.to_owned() }),
-    }
 }
 
 /// Returns the valid elements, each once; of methods all or none, since an empty list means all methods.
@@ -227,6 +219,8 @@ fn read_item(item: ItemKind, text: &str, at: Location, findings: &mut Findings) 
         ItemKind::Origin => Err(ConfigError::BadOrigin { at, given }),
         ItemKind::Header if cors::is_header(text) => Ok(Element::Text(given)),
         ItemKind::Header => Err(ConfigError::BadHeaderName { at, given }),
+        ItemKind::HostName if is_host_pattern(text) => Ok(Element::Text(given)),
+        ItemKind::HostName => Err(ConfigError::BadHostName { at, given }),
         ItemKind::Method if METHODS.contains(&text) => Ok(Element::Text(given)),
         ItemKind::Method => {
             let suggestion = findings.suggest.nearest(text, METHODS.iter().copied()).map(str::to_owned);

@@ -78,7 +78,8 @@ pub(super) struct WatchedFiles {
     /// The stamp and the digest of the declaration.
     file: (Option<FileStamp>, Option<Digest>),
     components: BTreeMap<PathBuf, ScannedFile>,
-    /// The names of the declaration and the components, with the real paths of these files.
+    named: BTreeMap<PathBuf, ScannedFile>,
+    /// The names of the declaration, the components and the other files that it names, with the real paths of these files.
     names: FolderNames,
     files: BTreeSet<PathBuf>,
     sources: Option<BuildSources>,
@@ -112,6 +113,7 @@ impl WatchedFiles {
             writing,
             file: (None, None),
             components: BTreeMap::new(),
+            named: BTreeMap::new(),
             names: FolderNames::new(),
             files: BTreeSet::new(),
             sources,
@@ -178,7 +180,8 @@ impl WatchedFiles {
         if hints.files {
             let mut places = WatchedNames::new(&kind);
             places.follow(&self.followed.file);
-            self.followed.components.iter().for_each(|path| _ = places.follow(path));
+            let files = self.followed.components.iter().chain(&self.followed.named);
+            files.for_each(|path| _ = places.follow(path));
             (self.names, self.files) = (places.names, places.files);
         }
         if hints.sources
@@ -235,14 +238,19 @@ impl WatchedFiles {
             let is_certain = stamp.and_then(|stamp| stamp.age()).is_none_or(|age| age >= TIMESTAMP_GRANULARITY);
             (path.clone(), ScannedFile { stamp, is_certain })
         };
-        let seen: BTreeMap<PathBuf, ScannedFile> = self.followed.components.iter().map(examine).collect();
-        let is_changed = |(path, now): (&PathBuf, &ScannedFile)| {
-            self.components.get(path).is_none_or(|before| before.stamp != now.stamp || !before.is_certain)
-        };
-        if seen.iter().any(is_changed) {
-            wakes.push(Wake::Components);
+        for (paths, known, wake) in [
+            (&self.followed.components, &mut self.components, Wake::Components),
+            (&self.followed.named, &mut self.named, Wake::NamedFiles),
+        ] {
+            let seen: BTreeMap<PathBuf, ScannedFile> = paths.iter().map(examine).collect();
+            let is_changed = |(path, now): (&PathBuf, &ScannedFile)| {
+                known.get(path).is_none_or(|before| before.stamp != now.stamp || !before.is_certain)
+            };
+            if seen.iter().any(is_changed) {
+                wakes.push(wake);
+            }
+            *known = seen;
         }
-        self.components = seen;
         wakes
     }
 

@@ -7,6 +7,8 @@ use caxton_control::Desired;
 
 use super::pattern::Pattern;
 use super::sources::ExcludedFiles;
+use crate::config::TlsTable;
+use crate::net::TlsFiles;
 
 /// The files to follow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub(crate) struct WatchSet {
     pub(crate) dir: PathBuf,
     /// Components of agents with `reload.watch`.
     pub(crate) components: BTreeSet<PathBuf>,
+    /// Files that settings of the host name, such as certificates.
+    pub(crate) named: BTreeSet<PathBuf>,
     /// The patterns of sources, by build command.
     pub(crate) builds: BTreeMap<String, BTreeSet<String>>,
     /// Paths that are never sources: built components and the data folder. A build that watched its own output would
@@ -28,6 +32,9 @@ impl WatchSet {
     /// Collects what the declaration in this file asks to follow. `data` is the data folder. All paths are absolute.
     pub(crate) fn new(file: &Path, dir: &Path, data: &Path, desired: &Desired) -> Self {
         let mut followed = Self { file: file.to_owned(), dir: dir.to_owned(), ..Self::default() };
+        for spec in TlsTable::ALL.into_iter().filter_map(|table| table.spec(desired)) {
+            followed.named.extend(TlsFiles::new(spec, dir).paths());
+        }
         for spec in desired.agents.values() {
             let component = dir.join(&spec.component);
             // Several agents may share a component.

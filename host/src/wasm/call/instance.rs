@@ -29,6 +29,7 @@ use crate::wasm::call::stdio::LineLog;
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::program::Program;
 use crate::wasm::convert;
+use crate::wasm::http::OverTls;
 use crate::wasm::http::caller::BodyError;
 use crate::wasm::http::response_progress::ResponseProgress;
 use crate::wasm::limits::{MemoryBound, Meter, Metered};
@@ -50,8 +51,6 @@ const MAX_LEFT: usize = 16;
 const MAX_RANDOM: u64 = 64 << 10;
 /// The longest reason for a failed snapshot, in characters.
 const MAX_REASON: usize = 1_000;
-/// The scheme of every request: TLS is terminated in front of the host.
-const SCHEME: Scheme = Scheme::Http;
 /// The age from which an instance is not reused, which bounds leaks of a guest.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
@@ -261,7 +260,8 @@ impl Instance {
         let head = *request.method() == http::Method::HEAD;
         let status = Arc::<AtomicU16>::default();
         self.store.data_mut().answer = HttpAnswering { head, status: Arc::clone(&status) };
-        let request = self.store.data_mut().http().new_incoming_request(SCHEME, request).map_err(host)?;
+        let scheme = if request.extensions().get::<OverTls>().is_some() { Scheme::Https } else { Scheme::Http };
+        let request = self.store.data_mut().http().new_incoming_request(scheme, request).map_err(host)?;
         let effects = Arc::clone(&self.store.data().effects);
         let answered = self.store.data().answered.clone();
         let outparam = self

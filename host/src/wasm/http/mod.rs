@@ -34,6 +34,11 @@ use crate::wasm::http::end::{EndListener, Ended, HttpEnd, Running};
 use crate::wasm::http::response::{ResponseBody, ResponseError, length, without_body};
 use crate::wasm::pool::lease::Lease;
 
+/// The extension of a request that came over TLS, which gives it the scheme `https`. What the request itself says of
+/// its scheme is the client's word.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OverTls;
+
 /// The error of a call of an HTTP agent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpFailure {

@@ -1,0 +1,88 @@
+//! The check of the files that a declaration names, and the places where it names them.
+//!
+//! Apart from the check of the declaration itself, which stays valid when a file beside it breaks: a host that runs
+//! keeps what it had of such a file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use caxton_control::Desired;
+use caxton_control::config::{ConfigError, Location, Node, Source};
+use caxton_control::desired::TlsSpec;
+
+use super::render::{ConfigErrors, Place};
+use crate::net::{TlsError, TlsFiles};
+
+/// A table with the TLS of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TlsTable {
+    /// The table `[http.tls]`.
+    Http,
+    /// The table `[admin.tls]`.
+    Admin,
+}
+
+impl TlsTable {
+    /// All of them.
+    pub(crate) const ALL: [Self; 2] = [Self::Http, Self::Admin];
+
+    /// Returns the path of the table.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http.tls",
+            Self::Admin => "admin.tls",
+        }
+    }
+
+    /// Returns the table, if the declaration has it.
+    pub(crate) fn spec(self, desired: &Desired) -> Option<&TlsSpec> {
+        match self {
+            Self::Http => desired.http.tls.as_ref(),
+            Self::Admin => desired.admin.tls.as_ref(),
+        }
+    }
+
+    /// Returns the path of the key that names the file of an error.
+    pub(crate) fn key(self, error: &TlsError) -> String {
+        format!("{}.{}", self.name(), error.file.key())
+    }
+}
+
+/// The places of the keys that name files, by path.
+pub(crate) type Places = BTreeMap<String, Place>;
+
+/// Checks the files. Returns the errors, and warnings of one line each.
+pub(super) fn check(desired: &Desired, root: &Node, dir: &Path) -> (Vec<ConfigError>, Vec<String>) {
+    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    for table in TlsTable::ALL {
+        let Some(spec) = table.spec(desired) else { continue };
+        let files = TlsFiles::new(spec, dir);
+        for error in files.load().err().into_iter().flatten() {
+            let key = table.key(&error);
+            let at = Location { source: source(root, &key), key };
+            errors.push(ConfigError::UnusableFile { at, file: error.path, reason: error.reason, help: error.help });
+        }
+        if files.is_key_exposed() {
+            warnings.push(format!(
+                "{}.key: every user of this machine may read `{}`; `chmod o-r` ends that",
+                table.name(),
+                spec.key
+            ));
+        }
+    }
+    errors.sort_by(|one, other| one.at().source.cmp(&other.at().source));
+    (errors, warnings)
+}
+
+/// Returns the places of all keys that name files.
+pub(super) fn places(desired: &Desired, root: &Node, text: &ConfigErrors) -> Places {
+    let tables = TlsTable::ALL.into_iter().filter(|table| table.spec(desired).is_some());
+    let keys = tables.flat_map(|table| ["cert", "key", "client-ca"].map(|key| format!("{}.{key}", table.name())));
+    keys.map(|key| (key.clone(), text.place(&source(root, &key)))).collect()
+}
+
+/// Returns the place of the value at a path of keys.
+fn source(root: &Node, path: &str) -> Source {
+    let found = path.split('.').try_fold(root, |node, key| Some(&node.get(key)?.node));
+    found.map_or(Source::Default, |node| node.source.clone())
+}
