@@ -137,12 +137,7 @@ pub(super) async fn start(
     let watcher_setup = WatcherSetup { watch_set, sources, writing: writing.clone() };
     let settings = Arc::new(ArcSwap::from_pointee(desired.http.clone()));
     let handle = ReconcilerHandle::new(request_sender, ready);
-    let facts = HostFacts {
-        started_at: clock::now_ms(),
-        http: ports.http.to_string(),
-        admin: ports.admin.to_string(),
-        stopping: false,
-    };
+    let facts = facts(&ports);
     emit_started(&context, &source.file);
     let admin_state = admin::AdminState::new(handle.clone(), Arc::clone(&directory), metrics, &data)?;
     // Before the listeners accept: its first pass registers the agents, so that no early call finds an unknown name.
@@ -171,6 +166,16 @@ pub(super) async fn start(
     let text = host_file(&ports, admin_certificate.as_deref());
     write_private(&data.join(HOST_FILE), &text).context("writing where this host listens")?;
     Ok(Host { context, directory, reconciler: handle, reconciler_task, settled, ports, stops, listeners, drain, began })
+}
+
+/// Returns the part of the host's status that is known by now.
+fn facts(ports: &Ports) -> HostFacts {
+    HostFacts {
+        started_at: clock::now_ms(),
+        http: ports.http.to_string(),
+        admin: ports.admin.to_string(),
+        stopping: false,
+    }
 }
 
 /// Emits `host.started`.

@@ -38,14 +38,7 @@ impl ConfigError {
                 "write `caxton = 1`, or use a version of Caxton that reads this file".to_owned()
             }
             Self::UnknownWord { known, suggestion, .. } => one_of("it is one of", known, suggestion.as_deref()),
-            Self::BadAddress { .. } => {
-                "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"; port 0 lets the system choose"
-                    .to_owned()
-            }
-            Self::NotLoopback { .. } => {
-                "add `[admin.tls]` with `cert` and `key`, or use an address of this machine's own, such as \"127.0.0.1:8081\""
-                    .to_owned()
-            }
+            Self::BadAddress { .. } | Self::NotLoopback { .. } | Self::BadHostName { .. } => address_help(self),
             Self::BadName { reason, .. } => reason.to_string(),
             Self::BadVariableName { .. } => "letters, digits and `_`, no digit first, such as \"LANG\"".to_owned(),
             Self::BadRoute { .. } => "such as \"/tickets\", \"/tickets/{id}\" or \"/files/{*rest}\"".to_owned(),
@@ -65,10 +58,6 @@ impl ConfigError {
                 "methods are written in upper case, such as \"GET\" or \"POST\"".to_owned()
             }
             Self::BadOrigin { .. } | Self::BadHeaderName { .. } | Self::CredentialsForAll { .. } => cors_help(self),
-            Self::BadHostName { .. } => {
-                "the name alone in lower case, such as \"agents.example.com\", \"*.example.com\" for all names below it, or an IP address"
-                    .to_owned()
-            }
             Self::UnusableFile { help, .. } => help.clone(),
             Self::Repeated { .. } => "remove one of the two".to_owned(),
             Self::MinAboveMax { low, high, .. } => format!("raise {} or lower {}", name(high), name(low)),
@@ -90,6 +79,20 @@ fn size_help(given: &str) -> String {
         || "a whole number with B, KB, KiB, MB, MiB, GB or GiB, such as \"64MiB\", or a number of bytes".to_owned(),
         |guess| did_you_mean(&guess),
     )
+}
+
+/// Returns the remedy for a wrong address or name of a listener.
+fn address_help(error: &ConfigError) -> String {
+    let help = match error {
+        ConfigError::NotLoopback { .. } => {
+            "add `[admin.tls]` with `cert` and `key`, or use an address of this machine's own, such as \"127.0.0.1:8081\""
+        }
+        ConfigError::BadHostName { .. } => {
+            "the name alone in lower case, such as \"agents.example.com\", \"*.example.com\" for all names below it, or an IP address"
+        }
+        _ => "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"; port 0 lets the system choose",
+    };
+    help.to_owned()
 }
 
 /// Returns the remedy for a wrong part of `http.cors`.

@@ -17,6 +17,7 @@ mod consistency;
 mod defaults;
 mod desired;
 mod error;
+mod error_codes;
 mod findings;
 mod help;
 mod json_schema;
