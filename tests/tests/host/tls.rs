@@ -54,7 +54,7 @@ fn client(authority: &Authority, protocols: &[&str], own: Option<&Issued>) -> Cl
 }
 
 /// Connects to the listener for calls.
-fn tcp(host: &Host) -> TcpStream {
+fn dial(host: &Host) -> TcpStream {
     let stream = TcpStream::connect(&host.http).expect("the host listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a TCP socket");
     stream
@@ -64,7 +64,7 @@ fn tcp(host: &Host) -> TcpStream {
 fn connect(host: &Host, config: &ClientConfig) -> Result<Connection, String> {
     let name = ServerName::try_from(NAME).expect("a name");
     let mut tls = ClientConnection::new(Arc::new(config.clone()), name).map_err(|error| error.to_string())?;
-    let mut tcp = tcp(host);
+    let mut tcp = dial(host);
     while tls.is_handshaking() {
         tls.complete_io(&mut tcp).map_err(|error| error.to_string())?;
     }
@@ -147,7 +147,7 @@ fn both_versions_of_http_are_chosen_by_alpn() {
 fn the_scheme_is_not_the_clients_word() {
     let web = agent("web", "web", "").replace("route = \"/web\"", "route = \"/{*path}\"");
     let host = crate::host(&web);
-    let mut tcp = tcp(&host);
+    let mut tcp = dial(&host);
     tcp.write_all(
         b"GET https://agents.example.com/headers HTTP/1.1\r\nhost: agents.example.com\r\nconnection: close\r\n\r\n",
     )
@@ -266,7 +266,7 @@ fn what_is_no_handshake_disturbs_nobody() {
     let config = client(&authority, &["http/1.1"], None);
     let mut open = connect(&host, &config).expect("a handshake");
     get(&mut open, "/").expect("a response");
-    let mut tcp = tcp(&host);
+    let mut tcp = dial(&host);
     tcp.write_all(b"POST /echo HTTP/1.1\r\nhost: agents.example.com\r\ncontent-length: 4\r\n\r\nbody")
         .expect("the host reads");
     let mut response = String::new();
@@ -274,14 +274,14 @@ fn what_is_no_handshake_disturbs_nobody() {
     assert!(response.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{response}");
     assert!(response.ends_with("this port speaks TLS; use https://\n"), "{response}");
     for bytes in [&b"\x16\x03\x01\x00\x05hello"[..], b"\x00\x01\x02", b"\x16\x03\x01\xff\xff", b""] {
-        let mut tcp = tcp(&host);
+        let mut tcp = dial(&host);
         tcp.write_all(bytes).expect("the host reads");
         // Of an unfinished handshake the host waits for the rest, as long as for a head.
         let mut answer = Vec::new();
         let _ = tcp.read_to_end(&mut answer);
     }
     // More clients than connections, none of which begins a handshake: each is given up after its time.
-    let silent: Vec<TcpStream> = (0..8).map(|_| tcp(&host)).collect();
+    let silent: Vec<TcpStream> = (0..8).map(|_| dial(&host)).collect();
     for mut tcp in silent {
         let _ = tcp.read(&mut [0]);
     }

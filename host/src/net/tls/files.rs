@@ -261,8 +261,15 @@ fn read(file: TlsFile, written: &str, dir: &Path) -> Result<Vec<u8>, TlsError> {
         |reason: String, help: &str| Err(TlsError { file, path: written.to_owned(), reason, help: help.to_owned() });
     let mut content = Vec::new();
     // One byte more, to tell a larger file from one of exactly this size.
-    let read = File::open(dir.join(written)).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut content));
-    match read {
+    let read = || {
+        let path = dir.join(written);
+        // Asked before it is opened: opening a pipe would wait for its writer.
+        if !std::fs::metadata(&path)?.is_file() {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut content)
+    };
+    match read() {
         Ok(_) if content.len() as u64 > MAX_FILE => {
             wrong(format!("is larger than {MAX_FILE} bytes"), "a file in PEM form belongs here")
         }
@@ -272,6 +279,9 @@ fn read(file: TlsFile, written: &str, dir: &Path) -> Result<Vec<u8>, TlsError> {
         }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             wrong("may not be read by the user of the host".to_owned(), "let this user or its group read the file")
+        }
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            wrong("is not a file".to_owned(), "a file in PEM form belongs here")
         }
         Err(error) => wrong(format!("cannot be read: {error}"), "a file in PEM form belongs here"),
     }
