@@ -164,12 +164,16 @@ pub(super) fn explain(error: &(dyn Error + 'static)) -> Option<String> {
 
 fn explain_certificate(why: &CertificateError) -> String {
     match why {
-        CertificateError::UnknownIssuer => {
+        // The last two where another issuer of the same name is trusted.
+        CertificateError::UnknownIssuer
+        | CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             "its certificate was issued by nobody who is trusted here; `--ca FILE` names the issuer's certificate"
                 .to_owned()
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
-            let names = if presented.is_empty() { "no name".to_owned() } else { presented.join(", ") };
+            let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
+            let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
             format!("its certificate is for {names}, and not for {}", expected.to_str())
         }
         CertificateError::NotValidForName => "its certificate is for another name".to_owned(),
@@ -187,6 +191,11 @@ fn explain_certificate(why: &CertificateError) -> String {
         }
         other => format!("its certificate cannot be trusted: {other}"),
     }
+}
+
+/// Returns a name of a certificate without its kind, which it has around it: `DnsName("host.example.com")`.
+fn bare(name: &str) -> &str {
+    name.split_once('(').map_or(name, |(_, rest)| rest.trim_end_matches(')').trim_matches('"'))
 }
 
 /// Returns the error of TLS among the causes of an error.

@@ -77,7 +77,7 @@ fn commands_say_why_a_certificate_is_not_trusted() {
     let url = format!("https://localhost:{}", port(&host));
     for (url, ca, told) in [
         (url.as_str(), "others.pem", "was issued by nobody who is trusted here; `--ca FILE`"),
-        (url.as_str(), "ca.pem", "is for DnsName(\"host.example.com\"), and not for localhost"),
+        (url.as_str(), "ca.pem", "is for host.example.com, and not for localhost"),
         (url.as_str(), "empty.pem", "empty.pem cannot be used: it has no certificate in PEM form"),
         (url.as_str(), "none.pem", "none.pem cannot be used"),
         (&url.replace("https", "http"), "ca.pem", "this port speaks TLS; use https://"),
