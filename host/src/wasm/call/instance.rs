@@ -29,8 +29,8 @@ use crate::wasm::call::stdio::LineLog;
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::program::Program;
 use crate::wasm::convert;
-use crate::wasm::http::OverTls;
 use crate::wasm::http::caller::BodyError;
+use crate::wasm::http::over_tls::OverTls;
 use crate::wasm::http::response_progress::ResponseProgress;
 use crate::wasm::limits::{MemoryBound, Meter, Metered};
 

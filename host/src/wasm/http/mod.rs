@@ -11,6 +11,7 @@ pub(super) mod body_recorder;
 pub(super) mod bodyless;
 pub(super) mod caller;
 pub(super) mod end;
+pub(super) mod over_tls;
 pub(super) mod response;
 pub(super) mod response_progress;
 
@@ -33,11 +34,6 @@ use crate::wasm::http::caller::{BodyError, CallerActivity, CallerBody};
 use crate::wasm::http::end::{EndListener, Ended, HttpEnd, Running};
 use crate::wasm::http::response::{ResponseBody, ResponseError, length, without_body};
 use crate::wasm::pool::lease::Lease;
-
-/// The extension of a request that came over TLS, which gives it the scheme `https`. What the request itself says of
-/// its scheme is the client's word.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct OverTls;
 
 /// The error of a call of an HTTP agent.
 #[derive(Debug, thiserror::Error)]
