@@ -17,6 +17,7 @@ mod message;
 mod net;
 mod problem;
 mod reconcile;
+mod secrets;
 mod store;
 mod systemd;
 mod tasks;

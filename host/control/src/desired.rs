@@ -20,6 +20,7 @@ use crate::schedule::Schedule;
 
 pub use crate::grant::Grants;
 pub use crate::limits::Limits;
+pub use crate::secret::{SecretSource, SecretsSpec};
 
 /// The declaration of the whole file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,6 +37,8 @@ pub struct Desired {
     pub host: HostSpec,
     /// The limits of conversations.
     pub conversations: ConversationsSpec,
+    /// The sources of secrets.
+    pub secrets: SecretsSpec,
     /// The agents by name.
     pub agents: BTreeMap<AgentName, Arc<AgentSpec>>,
 }

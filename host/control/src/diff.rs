@@ -92,6 +92,7 @@ fn host(old: &Desired, new: &Desired) -> Vec<DeclarationChange> {
         ("store", settings(&old.store, &new.store)),
         ("host", settings(&old.host, &new.host)),
         ("conversations", settings(&old.conversations, &new.conversations)),
+        ("secrets", settings(&old.secrets, &new.secrets)),
     ];
     let below = |(table, details): (&str, Vec<String>)| -> Vec<String> {
         details.into_iter().map(|detail| format!("{table}.{detail}")).collect()

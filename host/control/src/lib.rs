@@ -34,6 +34,7 @@ pub mod revision_settings;
 pub mod rollout;
 pub mod route;
 pub mod schedule;
+pub mod secret;
 pub mod supervision;
 pub mod template;
 pub mod units;

@@ -97,7 +97,7 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::CanarySteps => json!([{ "pause": true }]),
         Kind::Weights => json!([7]),
         Kind::Versions => json!([7]),
-        Kind::Format | Kind::Table | Kind::Tables | Kind::Agents | Kind::Unimplemented => return None,
+        Kind::Format | Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Unimplemented => return None,
     };
     Some(value)
 }

@@ -8,10 +8,11 @@ use std::path::Path;
 
 use caxton_control::Desired;
 use caxton_control::config::{ConfigError, Location, Node, Source};
-use caxton_control::desired::TlsSpec;
+use caxton_control::desired::{SecretSource, TlsSpec};
 
 use super::render::{ConfigErrors, Place};
 use crate::net::{TlsError, TlsFiles};
+use crate::secrets;
 
 /// A table with the TLS of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub(super) fn check(desired: &Desired, root: &Node, dir: &Path) -> (Vec<ConfigEr
         let files = TlsFiles::new(spec, dir);
         for error in files.load().err().into_iter().flatten() {
             let key = table.key(&error);
-            let at = Location { source: source(root, &key), key };
+            let at = Location { source: source(root, &key.split('.').collect::<Vec<_>>()), key };
             errors.push(ConfigError::UnusableFile { at, file: error.path, reason: error.reason, help: error.help });
         }
         if files.is_key_exposed() {
@@ -70,6 +71,16 @@ pub(super) fn check(desired: &Desired, root: &Node, dir: &Path) -> (Vec<ConfigEr
             ));
         }
     }
+    for error in secrets::read(desired, dir).errors {
+        let at = Location { source: source(root, &error.path), key: error.path.join(".") };
+        let (reason, help) = (error.reason, error.help.to_owned());
+        errors.push(match error.name.is_empty() {
+            false => ConfigError::UnusableSecret { at, name: error.name, reason, help },
+            true => {
+                ConfigError::UnusableFile { at, file: desired.secrets.folder.clone().unwrap_or_default(), reason, help }
+            }
+        });
+    }
     errors.sort_by(|one, other| one.at().source.cmp(&other.at().source));
     (errors, warnings)
 }
@@ -77,12 +88,29 @@ pub(super) fn check(desired: &Desired, root: &Node, dir: &Path) -> (Vec<ConfigEr
 /// Returns the places of all keys that name files.
 pub(super) fn places(desired: &Desired, root: &Node, text: &ConfigErrors) -> Places {
     let tables = TlsTable::ALL.into_iter().filter(|table| table.spec(desired).is_some());
-    let keys = tables.flat_map(|table| ["cert", "key", "client-ca"].map(|key| format!("{}.{key}", table.name())));
-    keys.map(|key| (key.clone(), text.place(&source(root, &key)))).collect()
+    let of_tls = tables.flat_map(|table| {
+        let key = |key: &str| table.name().split('.').chain([key]).map(str::to_owned).collect();
+        ["cert", "key", "client-ca"].map(key)
+    });
+    let of_secrets = desired.secrets.named.iter().map(|(name, found)| {
+        let key = match found {
+            SecretSource::Env(_) => "env",
+            SecretSource::File(_) => "file",
+            SecretSource::Command(_) => "command",
+        };
+        ["secrets", name, key].map(str::to_owned).to_vec()
+    });
+    let of_folder = desired.secrets.folder.iter().map(|_| ["secrets", "folder"].map(str::to_owned).to_vec());
+    let of_agents = desired.agents.values().flat_map(|spec| {
+        let refers = spec.config.iter().filter(|(_, text)| text.contains("${"));
+        refers.map(|(key, _)| ["agents", spec.name.as_str(), "config", key].map(str::to_owned).to_vec())
+    });
+    let paths = of_tls.chain(of_secrets).chain(of_folder).chain(of_agents);
+    paths.map(|path: Vec<String>| (path.join("."), text.place(&source(root, &path)))).collect()
 }
 
 /// Returns the place of the value at a path of keys.
-fn source(root: &Node, path: &str) -> Source {
-    let found = path.split('.').try_fold(root, |node, key| Some(&node.get(key)?.node));
+fn source(root: &Node, path: &[impl AsRef<str>]) -> Source {
+    let found = path.iter().try_fold(root, |node, key| Some(&node.get(key.as_ref())?.node));
     found.map_or(Source::Default, |node| node.source.clone())
 }

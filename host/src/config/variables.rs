@@ -133,7 +133,7 @@ fn of_services(names: &[String]) -> Option<String> {
 
 /// Returns `true` for a kind whose value is a table, which no text can express.
 fn is_table(kind: Kind) -> bool {
-    matches!(kind, Kind::Table | Kind::Tables | Kind::Agents)
+    matches!(kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets)
 }
 
 /// Returns `true` for a kind that allows an empty text.
@@ -160,7 +160,7 @@ fn takes_text(kind: Kind) -> bool {
         Kind::TextMap => true,
         // These allow both, and a percentage does not parse as another type of TOML.
         Kind::Percent { .. } | Kind::Batch | Kind::CanarySteps | Kind::Weights | Kind::Versions => false,
-        Kind::Table | Kind::Tables | Kind::Agents | Kind::Integer { .. } | Kind::Size { .. } => false,
+        Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Integer { .. } | Kind::Size { .. } => false,
         Kind::Number { .. } | Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Unimplemented => false,
     }
 }

@@ -27,6 +27,7 @@ use crate::reconcile::file_stamp::OpenWrites;
 use crate::reconcile::handle::{Readiness, ReconcilerHandle, Wake};
 use crate::reconcile::watcher::{self, SourceBaseline, WatchSet, WatcherSetup};
 use crate::reconcile::{AgentsToDrain, DeclarationSource, HostFacts, Reconciler, ReconcilerSetup, build};
+use crate::secrets::{self, Secrets};
 use crate::store::{Store, StoreError};
 use crate::tasks::{self, RECONCILER};
 use crate::telemetry::{host_stats, metrics};
@@ -113,6 +114,7 @@ pub(super) async fn start(
     let metrics = metrics::install();
     // Before anything writes into the folder, which may still belong to another host.
     let store = open_store(&data, &desired.store).await?;
+    let secrets = first_secrets(&loaded).await?;
     let (cache, shared_cache) = cache_folder(&data);
     let runtime = Runtime::new(RuntimeOptions {
         cache,
@@ -120,6 +122,7 @@ pub(super) async fn start(
         // Not by its path, which may lead to another version of the program by the time it is used.
         compiler: vec!["/proc/self/exe".into()],
         instances: desired.host.instances,
+        secrets: Arc::clone(&secrets),
     })?;
     // Before the builds: a port in use is reported at once and not after minutes.
     let sockets = Sockets::bind(&loaded).await?;
@@ -148,6 +151,7 @@ pub(super) async fn start(
         declared: loaded,
         http: Arc::clone(&settings),
         certificates: sockets.certificates(&data),
+        secrets,
         requests,
         wakes,
         ready: ready_sender,
@@ -160,12 +164,25 @@ pub(super) async fn start(
     let mut listeners = sockets.serve(&settings, &directory, admin_state, &stops);
     // Awaited at the end like the listeners, because it ends a build that is under way.
     listeners.push(start_lasting_tasks(&directory, &stops.stop, watcher_setup, wake_sender));
-    let stop = &stops.stop;
-    let reconciler_task = context.tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
+    let reconciler_task = context.tasks.vital(RECONCILER, stops.stop.clone(), reconciler.run(stops.stop.clone()));
     // Last, so that commands find only a host that answers.
     let text = host_file(&ports, admin_certificate.as_deref());
     write_private(&data.join(HOST_FILE), &text).context("writing where this host listens")?;
     Ok(Host { context, directory, reconciler: handle, reconciler_task, settled, ports, stops, listeners, drain, began })
+}
+
+/// Reads the secrets for the first time.
+async fn first_secrets(loaded: &Loaded) -> anyhow::Result<Arc<Secrets>> {
+    let mut read = secrets::read(&loaded.desired, &loaded.dir);
+    secrets::run_commands(&loaded.desired.secrets, &loaded.dir, &mut read).await;
+    // Variables and files were checked with the declaration; what is left is mostly of commands.
+    if let Some(error) = read.errors.first() {
+        let (key, help) = (error.path.join("."), error.help);
+        anyhow::bail!("{key}: the secret `{}` has no value: {}; {help}", error.name, error.reason);
+    }
+    let secrets = Arc::new(Secrets::default());
+    secrets.take(read.values);
+    Ok(secrets)
 }
 
 /// Returns the part of the host's status that is known by now.

@@ -20,7 +20,7 @@
 //! | `actions`, `rollout_actions`, `preparation`, `handoff`, `state_conversion`, `rehearsal`, `removal` | the actions of a plan |
 //! | `ledgers`, `rollout_stats`, `rollout_events`, `recent_failures`, `loss_check` | the records of rollouts |
 //! | `handle`, `requests`, `rollout_requests`, `manual_rehearsal`, `diff`, `agent_status` | the requests of others |
-//! | `declaration_file`, `reload`, `component_files`, `component_scan`, `certificates`, `file_stamp`, `watcher/`, `build` | files |
+//! | `declaration_file`, `reload`, `component_files`, `component_scan`, `certificates`, `secrets`, `file_stamp`, `watcher/`, `build` | files |
 //! | `component_archive`, `component_garbage` | the bytes of revisions that an undo may need |
 
 mod actions;
@@ -54,6 +54,7 @@ mod rollout_actions;
 mod rollout_events;
 mod rollout_requests;
 mod rollout_stats;
+mod secrets;
 mod settings_check;
 mod state_conversion;
 mod stored_ledgers;

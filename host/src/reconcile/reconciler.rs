@@ -30,6 +30,7 @@ use crate::config::Loaded;
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
 use crate::directory::routes::Routes;
+use crate::secrets::{SecretError, Secrets};
 use crate::wasm::Runtime;
 
 /// The capacity of the channel of task reports: several passes of a host that starts ten thousand agents at once.
@@ -63,6 +64,9 @@ pub(crate) struct Reconciler {
     pub(super) started_with: Desired,
     pub(super) http: Arc<ArcSwap<HttpSpec>>,
     pub(super) certificates: Vec<ListenerCertificate>,
+    pub(super) secrets: Arc<Secrets>,
+    /// The secrets that could not be read at the last look.
+    pub(super) refused_secrets: Vec<SecretError>,
     pub(super) file_errors: Vec<FileError>,
     pub(super) files: ComponentFiles,
     pub(super) declaration: DeclarationFile,
@@ -109,6 +113,8 @@ pub(crate) struct ReconcilerSetup {
     pub(crate) http: Arc<ArcSwap<HttpSpec>>,
     /// The certificates of the listeners with TLS.
     pub(crate) certificates: Vec<ListenerCertificate>,
+    /// The secrets, read for the first time.
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) wakes: mpsc::Receiver<Wake>,
     /// Receives the host's readiness.
@@ -145,6 +151,8 @@ impl Reconciler {
             declared: setup.declared,
             http: setup.http,
             certificates: setup.certificates,
+            secrets: setup.secrets,
+            refused_secrets: Vec::new(),
             file_errors: Vec::new(),
             files: ComponentFiles::new(setup.writing),
             declaration: DeclarationFile::default(),

@@ -8,6 +8,7 @@ use caxton_control::files::FileReadiness;
 use super::declaration_file::{DeferredRequest, file_errors};
 use super::handle::Wake;
 use super::reconciler::Reconciler;
+use crate::api_types::FileError;
 use crate::config::{ConfigErrors, Loaded};
 use crate::wasm::digest;
 
@@ -18,7 +19,10 @@ impl Reconciler {
             Wake::File => self.reload_if_changed(),
             // Not all: agents that do not watch their file keep the component they have.
             Wake::Components => self.scan_components(false),
-            Wake::NamedFiles => self.reload_certificates(),
+            Wake::NamedFiles => {
+                self.reload_certificates();
+                self.reread_secrets();
+            }
             Wake::All => {
                 if self.is_complete_or_defers(DeferredRequest::All) {
                     self.read_declaration();
@@ -37,17 +41,37 @@ impl Reconciler {
         }
     }
 
+    /// Reads the secrets of the declaration in force again, but for those that a command prints.
+    fn reread_secrets(&mut self) {
+        let declared = self.declared.clone();
+        // None is missing: each has had a value.
+        self.take_secrets(&declared, false);
+    }
+
     /// Reads the declaration and adopts it, if it has no errors.
     fn read_declaration(&mut self) {
         let loaded = self.source.load();
-        self.load_declaration(loaded);
+        self.load_declaration(loaded, true);
     }
 
-    /// Adopts a declaration that was read, or records its errors.
-    pub(super) fn load_declaration(&mut self, loaded: Result<Loaded, ConfigErrors>) {
+    /// Adopts a declaration that was read, or records its errors. `asked` says that an operator asks for it, and so for
+    /// the commands that print secrets.
+    pub(super) fn load_declaration(&mut self, loaded: Result<Loaded, ConfigErrors>, asked: bool) {
+        let missing = match &loaded {
+            Ok(loaded) => {
+                let commands = asked || loaded.desired.secrets != self.declared.desired.secrets;
+                // Before anything is adopted: an agent without its secret could not start.
+                self.take_secrets(loaded, commands)
+            }
+            Err(_) => Vec::new(),
+        };
         // What was known of the file is out of date, whether it has errors or not.
         self.declaration.reset();
         match loaded {
+            Ok(_) if !missing.is_empty() => {
+                let text: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                self.refuse_declaration(missing, &text.join("\n"));
+            }
             Ok(loaded) => {
                 let recovered = !self.file_errors.is_empty();
                 self.file_errors.clear();
@@ -67,22 +91,20 @@ impl Reconciler {
                 self.publish_watch_set();
                 self.scan_components(false);
             }
-            Err(errors) => {
-                let found = file_errors(&errors);
-                // Reported once, although every write to the file is read.
-                if found != self.file_errors {
-                    tracing::error!(
-                        "{} has errors; what runs stays as it was:\n{}",
-                        self.source.file.display(),
-                        errors.plain()
-                    );
-                    self.context.events.emit(None, "config.refused", serde_json::json!({ "errors": found }));
-                }
-                self.file_errors = found;
-                // The errors are among the reasons of the readiness.
-                self.mark_readiness_stale();
-            }
+            Err(errors) => self.refuse_declaration(file_errors(&errors), &errors.plain()),
         }
+    }
+
+    /// Records the errors of a declaration, which `text` has for people.
+    fn refuse_declaration(&mut self, found: Vec<FileError>, text: &str) {
+        // Reported once, although every write to the file is read.
+        if found != self.file_errors {
+            tracing::error!("{} has errors; what runs stays as it was:\n{text}", self.source.file.display());
+            self.context.events.emit(None, "config.refused", serde_json::json!({ "errors": found }));
+        }
+        self.file_errors = found;
+        // The errors are among the reasons of the readiness.
+        self.mark_readiness_stale();
     }
 
     /// Returns the time of the next look at files that are being written.
@@ -153,7 +175,7 @@ impl Reconciler {
             self.declaration.settle.forget();
             return;
         }
-        self.load_declaration(loaded);
+        self.load_declaration(loaded, false);
         // After the load, which resets it.
         self.declaration.read = Some(content);
         self.declaration.text = text.unwrap_or_default();

@@ -27,7 +27,7 @@ impl Reconciler {
                 }
                 // Compared with what runs and not with the last declaration, which may be this one already.
                 let changes = loaded.as_ref().map_or_else(|_| Vec::new(), |loaded| self.changes_with(&loaded.desired));
-                self.load_declaration(loaded);
+                self.load_declaration(loaded, true);
                 if self.file_errors.is_empty() {
                     self.retry();
                     self.scan_components(true);

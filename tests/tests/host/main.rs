@@ -62,6 +62,7 @@ mod rollout_events;
 mod rollout_matrix;
 mod rollouts;
 mod saga;
+mod secrets;
 mod shadowing;
 mod snapshots;
 mod startup;

@@ -13,12 +13,13 @@ use super::error::{ConfigError, Location};
 use super::findings::Findings;
 use super::node::{Entry, Node, Source, Table, Value};
 use super::schema;
+use super::secrets;
 use super::section::Section;
 use super::values::{Element, wrong_type};
 use crate::cors::Cors;
 use crate::desired::{
     AdminSpec, AgentSpec, BuildSpec, ConversationsSpec, Desired, Durability, ErrorDetails, Grants, HostSpec, HttpSpec,
-    Limits, ProbesSpec, ResponseMode, RouteSpec, StoreSpec, TlsSpec,
+    Limits, ProbesSpec, ResponseMode, RouteSpec, SecretsSpec, StoreSpec, TlsSpec,
 };
 use crate::format::StateFormat;
 use crate::names::{AgentName, Capability};
@@ -49,6 +50,8 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
     let root = Section::open(schema::root(), table, String::new(), root.source.clone(), findings);
     // The value is not kept, since there is only one format.
     root.get::<u64>("caxton", None, findings);
+    // Read before the agents, which refer to them.
+    let secrets = secrets::secrets(&root, findings);
     // Read before the agents, each of which starts from it.
     let base = Inheritable::read(&root.section("defaults", findings), None, findings);
     let desired = Desired {
@@ -58,7 +61,8 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
         store: store(&root.section("store", findings), findings),
         host: host(&root.section("host", findings), findings),
         conversations: conversations(&root.section("conversations", findings), findings),
-        agents: agents(&root, &base, findings),
+        agents: agents(&root, &base, &secrets, findings),
+        secrets,
     };
     Some(desired)
 }
@@ -155,7 +159,12 @@ fn conversations(section: &Section<'_>, findings: &mut Findings) -> Conversation
 }
 
 /// Reads all agents and checks them, one by one and against each other.
-fn agents(root: &Section<'_>, base: &Inheritable, findings: &mut Findings) -> BTreeMap<AgentName, Arc<AgentSpec>> {
+fn agents(
+    root: &Section<'_>,
+    base: &Inheritable,
+    secrets: &SecretsSpec,
+    findings: &mut Findings,
+) -> BTreeMap<AgentName, Arc<AgentSpec>> {
     let mut agents = BTreeMap::new();
     let Some(entry) = root.entry("agents") else { return agents };
     let Value::Table(table) = &entry.node.value else {
@@ -183,6 +192,7 @@ fn agents(root: &Section<'_>, base: &Inheritable, findings: &mut Findings) -> BT
         // Opened even under a bad name, so that all errors of the table are found.
         let section = Section::open(fields, settings, path, entry.key.clone(), findings);
         report_missing_component(&section, name, table, findings);
+        secrets::references(&section, secrets, findings);
         // After a bad name the settings are still checked, under a name that is never shown.
         let agent = parsed.clone().unwrap_or_else(|()| "nobody".parse().expect("follows the rule for names"));
         let spec = agent_spec(&section, name, agent, base, &mut consistency, findings);

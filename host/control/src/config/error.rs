@@ -4,6 +4,7 @@ use super::node::Source;
 use crate::cron::CronError;
 use crate::names::NameError;
 use crate::route::RouteError;
+use crate::secret::SecretTextError;
 use crate::template::TemplateError;
 use crate::units::UnitError;
 
@@ -320,6 +321,52 @@ pub enum ConfigError {
     CredentialsForAll {
         /// The setting.
         at: Location,
+    },
+    /// A text that cannot be the name of a secret.
+    #[error("`{given}` cannot be the name of a secret")]
+    BadSecretName {
+        /// The name.
+        at: Location,
+        /// The text.
+        given: String,
+    },
+    /// A secret without a source, or with several.
+    #[error("{}", match given[..] { [] => "has no source".to_owned(), _ => format!("has {} sources: `{}`", given.len(), given.join("`, `")) })]
+    SecretSource {
+        /// The secret.
+        at: Location,
+        /// The sources that it has.
+        given: Vec<&'static str>,
+    },
+    /// A text that refers to secrets in a wrong way.
+    #[error("{reason}")]
+    BadSecretText {
+        /// The value.
+        at: Location,
+        /// The reason.
+        reason: SecretTextError,
+    },
+    /// A reference to a secret that is not declared.
+    #[error("there is no secret `{name}`")]
+    UnknownSecret {
+        /// The reference.
+        at: Location,
+        /// The name.
+        name: String,
+        /// The secret that was probably meant.
+        suggestion: Option<String>,
+    },
+    /// A secret without a value.
+    #[error("the secret `{name}` has no value: {reason}")]
+    UnusableSecret {
+        /// The setting.
+        at: Location,
+        /// The name.
+        name: String,
+        /// The reason.
+        reason: String,
+        /// The remedy.
+        help: String,
     },
     /// A repeated element of a list.
     #[error("`{given}` is listed twice")]

@@ -58,7 +58,11 @@ impl ConfigError {
                 "methods are written in upper case, such as \"GET\" or \"POST\"".to_owned()
             }
             Self::BadOrigin { .. } | Self::BadHeaderName { .. } | Self::CredentialsForAll { .. } => cors_help(self),
-            Self::UnusableFile { help, .. } => help.clone(),
+            Self::UnusableFile { help, .. } | Self::UnusableSecret { help, .. } => help.clone(),
+            Self::BadSecretName { .. }
+            | Self::SecretSource { .. }
+            | Self::BadSecretText { .. }
+            | Self::UnknownSecret { .. } => secret_help(self),
             Self::Repeated { .. } => "remove one of the two".to_owned(),
             Self::MinAboveMax { low, high, .. } => format!("raise {} or lower {}", name(high), name(low)),
             Self::OtherStrategy { at, belongs, .. } => strategy_help(&at.key, belongs),
@@ -93,6 +97,21 @@ fn address_help(error: &ConfigError) -> String {
         _ => "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"; port 0 lets the system choose",
     };
     help.to_owned()
+}
+
+/// Returns the remedy for a wrong secret, or a wrong reference to one.
+fn secret_help(error: &ConfigError) -> String {
+    match error {
+        ConfigError::BadSecretName { .. } => "letters, digits, `_`, `-` and `.`, such as \"openai\"".to_owned(),
+        ConfigError::SecretSource { .. } => {
+            "one of `env`, `file` and `command`, such as `{ env = \"OPENAI_API_KEY\" }`".to_owned()
+        }
+        ConfigError::UnknownSecret { suggestion: Some(name), .. } => did_you_mean(&format!("${{secret:{name}}}")),
+        ConfigError::UnknownSecret { name, .. } => {
+            format!("declare it in `[secrets]`, such as `{name} = {{ file = \"…\" }}`, or name a `folder` that has it")
+        }
+        _ => "`${secret:NAME}` is the value of a secret; a literal `${` is written `$${`".to_owned(),
+    }
 }
 
 /// Returns the remedy for a wrong part of `http.cors`.

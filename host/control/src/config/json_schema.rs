@@ -67,6 +67,7 @@ fn property(field: &Field) -> Value {
             "propertyNames": { "pattern": NAME },
             "additionalProperties": { "$ref": "#/$defs/agent" },
         }),
+        Kind::Secrets => secrets(&field.fields),
         _ => scalar(key),
     };
     if let Value::Object(schema) = &mut schema {
@@ -86,6 +87,23 @@ fn property(field: &Field) -> Value {
         }
     }
     schema
+}
+
+/// Returns the schema of the secrets: each has one source, and one key is the folder.
+fn secrets(fields: &Fields) -> Value {
+    let sources: Map<String, Value> = fields
+        .values()
+        .filter(|field| field.name != "folder")
+        .map(|field| (field.name.to_owned(), property(field)))
+        .collect();
+    json!({
+        "type": "object",
+        "properties": { "folder": property(&fields["folder"]) },
+        "propertyNames": { "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$" },
+        "additionalProperties": {
+            "type": "object", "properties": sources, "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
+        },
+    })
 }
 
 /// Returns the schema of a value.
@@ -126,7 +144,7 @@ fn scalar(key: &Key) -> Value {
         Kind::Versions => json!({
             "type": "array", "uniqueItems": true, "items": { "type": "integer", "minimum": 0, "maximum": MAX_VERSION },
         }),
-        Kind::Table | Kind::Tables | Kind::Agents | Kind::Unimplemented => json!({}),
+        Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Unimplemented => json!({}),
     }
 }
 

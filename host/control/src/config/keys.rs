@@ -109,6 +109,20 @@ pub static KEYS: &[Key] = &[
         "How long after its last message a conversation is open."),
     integer("conversations.participants", 1, 100, 10, "Agents that take part in one conversation, at most."),
 
+    key("secrets", Kind::Secrets, DefaultValue::EmptyTable("{ openai = { env = \"OPENAI_API_KEY\" } }"),
+        "Texts that are kept out of this file. An agent is given one by `${secret:NAME}` in its `config`. They are read again \
+        when their files change and at a reload, and a new value is for the next call."),
+    key("secrets.folder", Kind::Text, DefaultValue::Unset("\"/run/secrets\""),
+        "A folder whose files are secrets by their names, such as that of a container or systemd's credentials. A secret \
+        that has a key of its own goes before a file of that name."),
+    key("secrets.NAME.env", Kind::Text, DefaultValue::Unset("\"OPENAI_API_KEY\""),
+        "The environment variable with the secret. A secret has one of the three."),
+    key("secrets.NAME.file", Kind::Text, DefaultValue::Unset("\"/etc/caxton/openai.key\""),
+        "The file with the secret, relative to the folder of this file. One line feed at its end is not part of it."),
+    key("secrets.NAME.command", Kind::Text, DefaultValue::Unset("\"pass show openai\""),
+        "A command line for `sh -c` that prints the secret, run in the folder of this file at the start and at each reload, \
+        for 10 s at most. One line feed at the end is not part of it."),
+
     table("defaults", "What all agents inherit, and each may set for itself."),
 
     key("agents", Kind::Agents, DefaultValue::EmptyTable(""), "The agents, by name."),
@@ -141,7 +155,8 @@ pub static KEYS: &[Key] = &[
     key("agents.NAME.state.reads", Kind::Versions, DefaultValue::EmptyList("[1]"),
         "Other versions that the component can read. A rollout in which it would meet one that it cannot read is refused."),
     key("agents.NAME.config", Kind::TextMap, DefaultValue::EmptyTable("{ language = \"en\" }"),
-        "Text that the agent reads through `wasi:config/store`."),
+        "Text that the agent reads through `wasi:config/store`. `${secret:NAME}` is one of the [secrets](#secrets), `$${` a \
+        literal `${`."),
     table("agents.NAME.allow", "What the agent may reach. What is not listed is refused."),
     list("agents.NAME.allow.send", ItemKind::Receiver, "[\"billing\", \"cap:archive\"]",
         "To whom it may send: agents, and capabilities as `cap:NAME`."),

@@ -27,6 +27,8 @@ pub enum Kind {
     Tables,
     /// A table of such tables by agent name.
     Agents,
+    /// The table of secrets by name, with `folder` among them.
+    Secrets,
     /// A whole number.
     Integer {
         /// The lower bound.
@@ -193,7 +195,7 @@ impl Kind {
     /// Returns the accepted values for a sentence such as "expected a size, found a list".
     pub fn describe(&self) -> String {
         let text = match self {
-            Self::Table | Self::Agents | Self::TextMap => "a table",
+            Self::Table | Self::Agents | Self::Secrets | Self::TextMap => "a table",
             Self::Tables => "a list of tables",
             Self::Integer { .. } | Self::Format => "a whole number",
             Self::Size { .. } => "a size",

@@ -26,6 +26,7 @@ mod kinds;
 mod node;
 mod reference;
 pub mod schema;
+mod secrets;
 mod section;
 mod steps;
 mod strategies;

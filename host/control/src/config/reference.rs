@@ -39,7 +39,8 @@ counts as one that is not set, unless any text is right there, as in `config`.
 pub fn reference() -> String {
     let mut page = INTRO.to_owned();
     write_table(&mut page, "The file", "", &KEYS.iter().filter(|key| parent(key.path).is_empty()).collect::<Vec<_>>());
-    for table in KEYS.iter().filter(|key| matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents)) {
+    for table in KEYS.iter().filter(|key| matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets))
+    {
         let prefix = match table.kind {
             Kind::Agents => format!("{}.NAME", table.path),
             _ => table.path.to_owned(),
@@ -48,7 +49,10 @@ pub fn reference() -> String {
             Kind::Tables => format!("`[[{prefix}]]`"),
             _ => format!("`[{prefix}]`"),
         };
-        let keys: Vec<&Key> = KEYS.iter().filter(|key| parent(key.path) == prefix).collect();
+        let named = format!("{prefix}.NAME");
+        let is_below =
+            |key: &&Key| parent(key.path) == prefix || table.kind == Kind::Secrets && parent(key.path) == named;
+        let keys: Vec<&Key> = KEYS.iter().filter(is_below).collect();
         let doc = match table.path {
             "defaults" => format!("{} {}", table.doc, inherited_line()),
             _ => table.doc.to_owned(),
@@ -74,14 +78,20 @@ fn write_table(page: &mut String, title: &str, doc: &str, keys: &[&Key]) {
     // Tables have sections of their own, and unimplemented keys a list at the end.
     let rows: Vec<&&Key> = keys
         .iter()
-        .filter(|key| !matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Unimplemented))
+        .filter(|key| {
+            !matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Unimplemented)
+        })
         .collect();
     if rows.is_empty() {
         return;
     }
     let _ = writeln!(page, "\n| key | takes | default | meaning |\n|---|---|---|---|");
     for key in rows {
-        let name = key.path.rsplit('.').next().unwrap_or(key.path);
+        // A name that a person chooses is a part of what is written.
+        let name = match key.path.strip_prefix("secrets.") {
+            Some(name) => name,
+            None => key.path.rsplit('.').next().unwrap_or(key.path),
+        };
         let default = match key.default {
             DefaultValue::Required(example) => format!("required, such as `{example}`"),
             DefaultValue::Unset(example) => format!("off; such as `{example}`"),

@@ -62,6 +62,9 @@ pub fn find<'a>(path: impl IntoIterator<Item = &'a str>) -> Option<&'static Key>
         if found.is_some_and(|key| key.kind == Kind::TextMap) {
             return found.filter(|_| path.next().is_none());
         }
+        // The name of a secret stands where the key of the folder does.
+        let is_named = found.is_some_and(|key| key.kind == Kind::Secrets) && part != "folder";
+        let part = if is_named { path.next()? } else { part };
         let field = fields.get(part)?;
         found = Some(field.key);
         fields = &field.fields;
@@ -85,7 +88,7 @@ mod tests {
             let table = table.strip_suffix(".NAME").unwrap_or(table);
             let earlier = KEYS[..at].iter().find(|other| other.path == table);
             let kind = earlier.unwrap_or_else(|| panic!("{} comes before its table", key.path)).kind;
-            assert!(matches!(kind, Kind::Table | Kind::Tables | Kind::Agents), "{}", key.path);
+            assert!(matches!(kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets), "{}", key.path);
         }
     }
 
@@ -97,6 +100,9 @@ mod tests {
             ("defaults.limits.memory", Some("agents.NAME.limits.memory")),
             ("agents.triage.config.language", Some("agents.NAME.config")),
             ("agents.triage.config.language.x", None),
+            ("secrets.folder", Some("secrets.folder")),
+            ("secrets.openai.env", Some("secrets.NAME.env")),
+            ("secrets.openai", None),
             ("agents.triage.nothing", None),
             ("http.listen.x", None),
         ] {

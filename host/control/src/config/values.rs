@@ -230,7 +230,7 @@ fn read_item(item: ItemKind, text: &str, at: Location, findings: &mut Findings) 
 }
 
 /// Returns `true` if an environment variable can have this name (POSIX, XBD 8.1).
-fn is_variable(name: &str) -> bool {
+pub(super) fn is_variable(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -288,6 +288,7 @@ pub(super) fn example(key: &Key, name: &str) -> String {
         Kind::Table => format!("{name} = {{ {} }}", inner().unwrap_or_default()),
         Kind::Tables => format!("{name} = [{{ {} }}]", inner().unwrap_or_default()),
         Kind::Agents => "[agents.triage]".to_owned(),
+        Kind::Secrets => "[secrets]".to_owned(),
         _ => format!("{name} = {}", key.default.example()),
     }
 }

@@ -9,6 +9,7 @@ use super::pattern::Pattern;
 use super::sources::ExcludedFiles;
 use crate::config::TlsTable;
 use crate::net::TlsFiles;
+use crate::secrets;
 
 /// The files to follow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +36,7 @@ impl WatchSet {
         for spec in TlsTable::ALL.into_iter().filter_map(|table| table.spec(desired)) {
             followed.named.extend(TlsFiles::new(spec, dir).paths());
         }
+        followed.named.extend(secrets::files(&desired.secrets, dir));
         for spec in desired.agents.values() {
             let component = dir.join(&spec.component);
             // Several agents may share a component.

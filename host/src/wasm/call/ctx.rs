@@ -9,7 +9,9 @@ use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi_http::WasiHttpCtx;
 
 use crate::message::{CallContext, Effects, GuestHost, Identity};
+use crate::secrets::AgentSecrets;
 use crate::wasm::bindings::types;
+use crate::wasm::call::guest_config::GuestConfig;
 use crate::wasm::call::outbound::{Denials, Outbound};
 use crate::wasm::call::stdio::LineLog;
 use crate::wasm::http::response_progress::ResponseProgress;
@@ -26,6 +28,8 @@ pub(in crate::wasm) struct Environment {
     pub(in crate::wasm) denials: Arc<Denials>,
     /// The slots, of which each instance has one.
     pub(in crate::wasm) slots: Arc<InstanceSlots>,
+    /// The secrets, if the configuration refers to some.
+    pub(in crate::wasm) secrets: Option<Arc<AgentSecrets>>,
 }
 
 /// The data of a store.
@@ -49,6 +53,7 @@ pub(crate) struct Ctx {
     pub(in crate::wasm) answer: HttpAnswering,
     /// The progress of the response of the current HTTP call.
     pub(in crate::wasm) answered: ResponseProgress,
+    pub(in crate::wasm) config: GuestConfig,
     /// The guest's last lines on stderr, shown with its error.
     pub(in crate::wasm) stderr: LineLog,
 }
@@ -76,6 +81,7 @@ impl Ctx {
             }
         }
         self.work = work;
+        self.config.begin();
         self.stderr.begin();
         // Replaced and not reset: the old one may still be shared with the previous response.
         self.answered = ResponseProgress::default();

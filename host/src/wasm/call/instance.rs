@@ -24,6 +24,7 @@ use crate::message::{
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::ctx::{Ctx, Environment, HttpAnswering};
 use crate::wasm::call::fault::{self, Bounds, CpuExhausted};
+use crate::wasm::call::guest_config::GuestConfig;
 use crate::wasm::call::outbound::Outbound;
 use crate::wasm::call::stdio::LineLog;
 use crate::wasm::call::symbols::Symbols;
@@ -49,8 +50,6 @@ const MAX_RESOURCES: usize = 1_024;
 const MAX_LEFT: usize = 16;
 /// The number of random bytes that a guest may request at once.
 const MAX_RANDOM: u64 = 64 << 10;
-/// The longest reason for a failed snapshot, in characters.
-const MAX_REASON: usize = 1_000;
 /// The age from which an instance is not reused, which bounds leaks of a guest.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
@@ -204,6 +203,7 @@ impl Instance {
         {
             failure.reason.push_str(&RefusedMemory(limit).to_string());
         }
+        failure.reason = self.store.data().config.mask(&failure.reason).into_owned();
         failure
     }
 
@@ -225,7 +225,7 @@ impl Instance {
         Ok(Some(match saved {
             Ok(saved) if saved.len() as u64 > max => Err(NotSaved::TooLarge { bytes: saved.len() as u64, max }),
             Ok(saved) => Ok(saved.into()),
-            Err(why) => Err(NotSaved::Refused(why.chars().take(MAX_REASON).collect())),
+            Err(why) => Err(NotSaved::Refused(self.store.data().config.shortened(&why))),
         }))
     }
 
@@ -237,7 +237,7 @@ impl Instance {
         let saved = saved.to_vec();
         let result = bounded(&self.meter, SNAPSHOT_TIME, pin!(snapshot.call_restore(&mut self.store, &saved))).await;
         let restored = self.explain_within(result, SNAPSHOT_TIME, SNAPSHOT_TIME)?;
-        restored.map_err(|why| Fault::Restore(why.chars().take(MAX_REASON).collect()))
+        restored.map_err(|why| Fault::Restore(self.store.data().config.shortened(&why)))
     }
 
     /// Runs an HTTP request until the guest ends. `sender` gets the head of the response when the guest sets it, with
@@ -397,13 +397,13 @@ fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
 }
 
 fn context(environment: &Environment, meter: &Arc<Meter>) -> Ctx {
-    let Environment { who, host, denials, slots } = environment;
-    let stderr = LineLog::new(who, host, LogLevel::Warn, "stderr");
+    let Environment { who, host, denials, slots, secrets } = environment;
+    let stderr = LineLog::new(who, host, secrets, LogLevel::Warn, "stderr");
     let mut wasi = WasiCtxBuilder::new();
     wasi.max_random_size(MAX_RANDOM)
         .allow_tcp(false)
         .allow_udp(false)
-        .stdout(LineLog::new(who, host, LogLevel::Info, "stdout"))
+        .stdout(LineLog::new(who, host, secrets, LogLevel::Info, "stdout"))
         .stderr(stderr.clone());
     for name in &who.spec.allow.env {
         // A variable that the host does not have is left out, and `denied` reports it.
@@ -429,6 +429,7 @@ fn context(environment: &Environment, meter: &Arc<Meter>) -> Ctx {
         denials: Arc::clone(denials),
         answer: HttpAnswering::default(),
         answered: ResponseProgress::default(),
+        config: GuestConfig::new(secrets.as_ref()),
         stderr,
     }
 }

@@ -11,6 +11,7 @@ pub(super) mod ctx;
 pub(super) mod denials;
 mod effects;
 pub(super) mod fault;
+mod guest_config;
 pub(super) mod instance;
 pub(super) mod linker;
 mod messaging;

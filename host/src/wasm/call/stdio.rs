@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::message::{GuestHost, Identity, LogLevel};
+use crate::secrets::AgentSecrets;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
@@ -29,6 +30,8 @@ pub(in crate::wasm) struct LineLog {
 struct Inner {
     who: Arc<Identity>,
     host: Arc<dyn GuestHost>,
+    /// The secrets, whose values are masked.
+    secrets: Option<Arc<AgentSecrets>>,
     level: LogLevel,
     context: &'static str,
     line: Mutex<Vec<u8>>,
@@ -40,6 +43,7 @@ impl LineLog {
     pub(in crate::wasm) fn new(
         who: &Arc<Identity>,
         host: &Arc<dyn GuestHost>,
+        secrets: &Option<Arc<AgentSecrets>>,
         level: LogLevel,
         context: &'static str,
     ) -> Self {
@@ -47,6 +51,7 @@ impl LineLog {
             inner: Arc::new(Inner {
                 who: Arc::clone(who),
                 host: Arc::clone(host),
+                secrets: secrets.clone(),
                 level,
                 context,
                 line: Mutex::default(),
@@ -65,7 +70,7 @@ impl LineLog {
         // Copied, because the line may go on in the next call of the same instance.
         let unfinished = self.inner.line.lock().clone();
         if !unfinished.is_empty() {
-            self.inner.keep(&String::from_utf8_lossy(&unfinished));
+            self.inner.keep(&self.inner.shown(&unfinished));
         }
         let lines = std::mem::take(&mut *self.inner.last.lock());
         lines.into_iter().collect::<Vec<_>>().join("\n").trim().to_owned()
@@ -94,9 +99,18 @@ impl LineLog {
 
 impl Inner {
     fn write(&self, line: &[u8]) {
-        let line = String::from_utf8_lossy(line);
+        let line = self.shown(line);
         self.keep(&line);
         self.host.log(&self.who, self.level, self.context, &line);
+    }
+
+    /// Returns a line as it is logged: as text, with secrets masked.
+    fn shown(&self, line: &[u8]) -> String {
+        let line = String::from_utf8_lossy(line);
+        match &self.secrets {
+            Some(secrets) => secrets.mask(&line).into_owned(),
+            None => line.into_owned(),
+        }
     }
 
     /// Keeps a line for the error of this call.

@@ -9,16 +9,22 @@ use crate::wasm::convert;
 
 impl config::store::Host for Ctx {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, config::store::Error>> {
-        Ok(Ok(self.who.spec.config.get(&key).cloned()))
+        Ok(Ok(self.config.texts(&self.who.spec.config).get(&key).cloned()))
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config::store::Error>> {
-        Ok(Ok(self.who.spec.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect()))
+        Ok(Ok(self
+            .config
+            .texts(&self.who.spec.config)
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()))
     }
 }
 
 impl logging::logging::Host for Ctx {
     fn log(&mut self, level: logging::logging::Level, context: String, message: String) -> wasmtime::Result<()> {
+        let [context, message] = [&context, &message].map(|text| self.config.mask(text));
         self.host().log(&self.who, convert::level(level), &context, &message);
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 
+use crate::secrets::Secrets;
 use crate::wasm::compile::artefact::Artefacts;
 use crate::wasm::compile::engine::{Compiled, MIN_INSTANCES, RuntimeError, compiled, machine_instances, max_map_count};
 use crate::wasm::compile::program::Programs;
@@ -24,6 +25,8 @@ pub(crate) struct RuntimeOptions {
     pub(crate) compiler: Vec<OsString>,
     /// The number of instances that may live at once, as far as the machine allows; `None` uses all it allows.
     pub(crate) instances: Option<u32>,
+    /// The secrets that agents may be given.
+    pub(crate) secrets: Arc<Secrets>,
 }
 
 /// The engines, the artefact cache and the instance slots.
@@ -36,6 +39,7 @@ pub(crate) struct Runtime {
     /// Bounds concurrent compilations.
     pub(in crate::wasm) compiling: Semaphore,
     slots: Arc<InstanceSlots>,
+    pub(in crate::wasm) secrets: Arc<Secrets>,
     /// The pools with idle instances that can be evicted.
     pub(in crate::wasm) evictable: EvictableList,
 }
@@ -67,6 +71,7 @@ impl Runtime {
             programs: Programs::default(),
             compiling: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             slots: InstanceSlots::new(instances),
+            secrets: options.secrets,
             evictable: EvictableList::default(),
         }))
     }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::message::{Fault, GuestHost, Identity};
+use crate::secrets::AgentSecrets;
 use crate::wasm::call::ctx::Environment;
 use crate::wasm::call::instance::Instance;
 use crate::wasm::compile::program::Program;
@@ -94,6 +95,7 @@ impl Pool {
                 host,
                 denials: Arc::default(),
                 slots: Arc::clone(runtime.slots()),
+                secrets: AgentSecrets::new(&runtime.secrets, &who.spec.config),
             },
             who,
             idle: Mutex::default(),
@@ -156,6 +158,25 @@ impl Pool {
         self.live.fetch_sub(u32::try_from(worn.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
+    /// Returns `true` if the configuration refers to one of these secrets.
+    pub(crate) fn refers_to(&self, secrets: &[String]) -> bool {
+        self.environment.secrets.as_ref().is_some_and(|own| own.refers_to(secrets))
+    }
+
+    /// Ends the idle instances that were given a secret that has changed. Those in a call end with it, and one with
+    /// state in its memory when that is saved.
+    pub(crate) fn end_outdated(self: &Arc<Self>) {
+        if !self.is_evictable() {
+            return;
+        }
+        // Collected, so that the instances end after the lock is released.
+        let outdated: Vec<IdleInstance> =
+            self.idle.lock().extract_if(.., |idle| idle.instance.store.data().config.is_outdated()).collect();
+        self.live.fetch_sub(u32::try_from(outdated.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
+        drop(outdated);
+        self.refill();
+    }
+
     /// Returns the number of calls for which an instance is used; `None` if it is used as long as it lives.
     pub(crate) fn reuse(&self) -> Option<u32> {
         self.is_evictable().then(|| self.reuse.load(Ordering::Relaxed))
@@ -205,9 +226,10 @@ impl Pool {
         }
     }
 
-    /// Returns `true` if an instance has not reached its number of calls.
+    /// Returns `true` if an instance has not reached its number of calls, and was given no secret that has changed.
     pub(in crate::wasm) fn has_uses_left(&self, instance: &Instance) -> bool {
-        !self.is_evictable() || instance.uses() < self.reuse.load(Ordering::SeqCst)
+        !self.is_evictable()
+            || instance.uses() < self.reuse.load(Ordering::SeqCst) && !instance.store.data().config.is_outdated()
     }
 
     /// Records the failure of an instance, after which the next one is started later or never.
@@ -232,6 +254,10 @@ impl Pool {
 
     /// Starts an instance. That of a stateful agent restores `memory`.
     pub(in crate::wasm) async fn start(&self, memory: Memory<'_>) -> Result<Box<Instance>, Fault> {
+        if let Some(secrets) = &self.environment.secrets {
+            // Before the guest runs: it would take an empty text for its secret.
+            secrets.texts().map_err(|name| Fault::Start(format!("its secret `{name}` has no value")))?;
+        }
         let instance = Instance::start(&self.program, &self.environment).await?;
         let mut instance = Box::new(instance);
         if self.program.summary.kind == Kind::Stateful {
@@ -278,7 +304,8 @@ impl Pool {
 
     /// Returns `true` if an instance should be replaced. Never for one with state in its memory.
     fn is_worn(&self, instance: &mut Instance, now: Instant) -> bool {
-        self.is_evictable() && instance.is_worn(self.reuse.load(Ordering::SeqCst), now)
+        self.is_evictable()
+            && (instance.is_worn(self.reuse.load(Ordering::SeqCst), now) || instance.store.data().config.is_outdated())
     }
 
     /// Takes an instance back after a call, or ends it.

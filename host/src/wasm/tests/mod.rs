@@ -57,8 +57,9 @@ impl Bench {
 
     fn with(folder: TempDir, instances: u32, compiler: Vec<OsString>) -> Self {
         let cache = folder.path().join("cache");
-        let runtime =
-            Runtime::new(RuntimeOptions { cache, shared_cache: false, compiler, instances: Some(instances) }).unwrap();
+        let secrets = Arc::default();
+        let options = RuntimeOptions { cache, shared_cache: false, compiler, instances: Some(instances), secrets };
+        let runtime = Runtime::new(options).unwrap();
         Self { folder, runtime, world: Arc::default() }
     }
 

@@ -40,6 +40,7 @@ impl Bench {
             shared_cache: false,
             compiler: this_program(),
             instances: Some(2),
+            secrets: Arc::default(),
         };
         let runtime = Runtime::new(options).unwrap();
         let (bytes, path) = (guest(migrate), folder.path().join("guest.wasm"));
