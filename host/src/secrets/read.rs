@@ -156,7 +156,7 @@ fn from_variable(name: &str) -> Result<SecretValue, String> {
 fn from_file(path: &Path, written: &str) -> Result<SecretValue, String> {
     let mut content = Vec::new();
     // Asked before it is opened: opening a pipe would wait for its writer.
-    let read = || {
+    let mut read = || {
         if !std::fs::metadata(path)?.is_file() {
             return Err(ErrorKind::InvalidInput.into());
         }

@@ -261,7 +261,7 @@ fn read(file: TlsFile, written: &str, dir: &Path) -> Result<Vec<u8>, TlsError> {
         |reason: String, help: &str| Err(TlsError { file, path: written.to_owned(), reason, help: help.to_owned() });
     let mut content = Vec::new();
     // One byte more, to tell a larger file from one of exactly this size.
-    let read = || {
+    let mut read = || {
         let path = dir.join(written);
         // Asked before it is opened: opening a pipe would wait for its writer.
         if !std::fs::metadata(&path)?.is_file() {
