@@ -86,8 +86,12 @@ fn get(connection: &mut Connection, path: &str) -> Result<String, String> {
         let text = String::from_utf8_lossy(&response);
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let length: usize = length.expect("a length").parse().expect("a number");
-        if body.len() >= length {
+        let is_whole = match length {
+            Some(length) => body.len() >= length.parse::<usize>().expect("a number"),
+            // In chunks, as an agent's response is whose length is not known before.
+            None => body.ends_with("0\r\n\r\n"),
+        };
+        if is_whole {
             return Ok(text.into_owned());
         }
     }
