@@ -43,7 +43,7 @@ fn exit_codes_distinguish_wrong_usage_from_failure() {
         (&["check", "--shcema"], 2, "similar argument exists: '--schema'"),
         (&["check"], 2, "there is no such file"),
         (&["ps"], 1, "no host runs here"),
-        (&["ps", "--admin", "https://a"], 2, "through an SSH tunnel"),
+        (&["ps", "--admin", "ftp://a"], 2, "it is no http address"),
         (&["ps", "--admin", "http://127.0.0.1:1"], 1, "the token .caxton/token cannot be used"),
         (&["invoke", "echo", "@nothing"], 1, "no host runs here"),
         (&["logs", "--tail", "1001"], 2, "1001 is not in 0..=1000"),
