@@ -93,7 +93,7 @@ async fn reply(connection: &ConnectionContext, head: request::Parts, body: Incom
         return Answered::host_response(refuse(problem, None));
     }
     if let Err(problem) = request_head::check_served(&connection.listener.settings.load().hosts, &head) {
-        return Answered::by_host(refuse(problem, None));
+        return Answered::host_response(refuse(problem, None));
     }
     let directory = &connection.listener.directory;
     // Before routing: the method of a preflight is not the one that the page asks about.
