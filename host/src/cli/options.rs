@@ -43,7 +43,7 @@ pub(super) struct HostArgs {
     /// The data folder of a host on this machine
     #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
     pub(super) data: PathBuf,
-    /// The management API, such as https://host.example:8081, in place of the address in the data folder
+    /// The management API, such as https://203.0.113.20:8081, in place of the address in the data folder
     #[arg(long, env = "CAXTON_ADMIN", hide_env_values = true, value_name = "URL")]
     pub(super) admin: Option<String>,
     /// The token's file, in place of the one in the data folder
