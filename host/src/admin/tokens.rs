@@ -183,12 +183,12 @@ async fn change<T: Send + 'static>(
         context.events.emit(None, kind, json!({ "by": by, "token": name.as_str(), "role": role.as_str() }));
         Ok(changed)
     });
-    work.await.map_err(|error| problem::host_error(error.to_string()))?.map_err(unchanged)
+    work.await.map_err(|error| problem::host_error(error.to_string()))?.map_err(|error| unchanged(&error))
 }
 
 /// Returns the problem of a change that was not made.
-fn unchanged(error: TokenChangeError) -> Problem {
-    let (status, code) = match &error {
+fn unchanged(error: &TokenChangeError) -> Problem {
+    let (status, code) = match error {
         TokenChangeError::Table(TokenTableError::Missing(_)) => (StatusCode::NOT_FOUND, "no-token"),
         TokenChangeError::Table(TokenTableError::Exists(_) | TokenTableError::Local | TokenTableError::Full) => {
             (StatusCode::CONFLICT, "conflict")

@@ -109,7 +109,7 @@ pub(super) async fn run(command: TokenCommand, out: &mut Out) -> Result<(), CliE
                     client.json(Method::POST, &format!("/v1/tokens/{name}{query}")).await?
                 }
                 TokenSource::Folder(mut access) => {
-                    NewToken::of(&name, access.make(&name, role, life).map_err(unchanged)?)
+                    NewToken::of(&name, access.make(&name, role, life).map_err(|error| unchanged(&error))?)
                 }
             };
             print(&made, to.file.as_deref(), out)
@@ -117,7 +117,9 @@ pub(super) async fn run(command: TokenCommand, out: &mut Out) -> Result<(), CliE
         TokenCommand::Rotate { name, out: to, host } => {
             let made = match place(&host, false)? {
                 TokenSource::Host(client) => client.json(Method::POST, &format!("/v1/tokens/{name}/rotate")).await?,
-                TokenSource::Folder(mut access) => NewToken::of(&name, access.rotate(&name).map_err(unchanged)?),
+                TokenSource::Folder(mut access) => {
+                    NewToken::of(&name, access.rotate(&name).map_err(|error| unchanged(&error))?)
+                }
             };
             print(&made, to.file.as_deref(), out)
         }
@@ -126,7 +128,7 @@ pub(super) async fn run(command: TokenCommand, out: &mut Out) -> Result<(), CliE
                 TokenSource::Host(client) => {
                     client.send(Method::DELETE, &format!("/v1/tokens/{name}"), None, bytes::Bytes::new()).await?;
                 }
-                TokenSource::Folder(mut access) => access.end(&name).map_err(unchanged)?,
+                TokenSource::Folder(mut access) => access.end(&name).map_err(|error| unchanged(&error))?,
             }
             match out.format() {
                 Format::Json => out.json(&json!({ "name": name.as_str(), "ended": true })),
@@ -220,7 +222,7 @@ fn write(file: &Path, token: &str) -> std::io::Result<()> {
 }
 
 /// Returns the error of a command that changed the tokens of a folder itself.
-fn unchanged(error: anyhow::Error) -> CliError {
+fn unchanged(error: &anyhow::Error) -> CliError {
     let exit = match error.downcast_ref() {
         Some(TokenChangeError::Table(TokenTableError::Missing(_))) => Exit::NotFound,
         Some(TokenChangeError::Table(_)) => Exit::Conflict,

@@ -20,12 +20,15 @@ pub(super) enum RateKey {
     Peer(Option<IpAddr>),
 }
 
+/// The rate of a route as declared, and how much of it each caller has used up.
+type CallerRates = (RouteRate, RateTable<RateKey>);
+
 /// The rates of all routes that have one. Kept apart from the snapshot of the routes, which is replaced whenever an agent
 /// changes.
 #[derive(Default)]
 pub(super) struct RouteRates {
     // Locked for two look-ups, and only by calls of routes with a rate.
-    routes: Mutex<AHashMap<Arc<str>, (RouteRate, RateTable<RateKey>)>>,
+    routes: Mutex<AHashMap<Arc<str>, CallerRates>>,
 }
 
 impl RouteRates {

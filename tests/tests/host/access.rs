@@ -18,13 +18,13 @@ fn token(host: &Host, name: &str, role: &str) -> String {
 
 #[test]
 fn tokens_are_handed_out_by_role_and_taken_back() {
-    let host = host(&agent("echo", "echo", ""));
+    let mut host = host(&agent("echo", "echo", ""));
     let (code, _, err) = host.caxton(&["token", "make", "dashboard", "--role", "read", "--out", "read.token"]);
     assert_eq!(code, 0, "{err}");
     let path = host.folder().join("read.token");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let with = |arguments: &[&str]| host.caxton(&[arguments, &["--token-file", "read.token"]].concat());
-    assert_eq!(with(&["ps"]).0, 0);
+    let with = |host: &Host, arguments: &[&str]| host.caxton(&[arguments, &["--token-file", "read.token"]].concat());
+    assert_eq!(with(&host, &["ps"]).0, 0);
     // What the role does not have is refused, with the role that has it.
     for (command, role) in [
         (&["invoke", "echo", "hello"][..], "operate"),
@@ -34,7 +34,7 @@ fn tokens_are_handed_out_by_role_and_taken_back() {
         (&["apply"], "admin"),
         (&["token", "ls"], "admin"),
     ] {
-        let (code, _, err) = with(command);
+        let (code, _, err) = with(&host, command);
         assert_eq!(code, 1, "{command:?}: {err}");
         let needed = format!("needs a token with the role `{role}`; `dashboard` has `read`");
         assert!(err.contains(&needed), "{command:?}: {err}");
@@ -47,9 +47,13 @@ fn tokens_are_handed_out_by_role_and_taken_back() {
     let (code, _, err) = host.caxton(&["state", "set", "echo", "key", "value"]);
     assert_eq!(code, 0, "{err}");
     assert_eq!(ci.send(Method::PUT, "/v1/agents/echo/state/key", &[], "x").status, 204);
-    let events = ci.get("/v1/events?agent=echo").json();
-    let by: Vec<&str> = events.as_array().unwrap().iter().filter_map(|event| event["data"]["by"].as_str()).collect();
-    assert_eq!(by, ["cli:local", "api:ci"]);
+    // An event is told once it is durable, which may be after the answer.
+    host.until("both events", |_| {
+        let events = ci.get("/v1/events?agent=echo").json();
+        let by: Vec<&str> =
+            events.as_array().unwrap().iter().filter_map(|event| event["data"]["by"].as_str()).collect();
+        (by == ["cli:local", "api:ci"]).then_some(())
+    });
 
     let (code, out, _) = host.caxton(&["token", "ls", "-o", "json"]);
     let listed: serde_json::Value = serde_json::from_str(&out).unwrap();
@@ -61,7 +65,7 @@ fn tokens_are_handed_out_by_role_and_taken_back() {
     let ci = Client::new(&host.admin, Some(out.trim()));
     assert_eq!(ci.get("/v1/agents").status, 200);
     assert_eq!(host.caxton(&["token", "end", "dashboard"]).0, 0);
-    assert_eq!(with(&["ps"]).0, 1);
+    assert_eq!(with(&host, &["ps"]).0, 1);
     assert_eq!(host.caxton(&["token", "end", "dashboard"]).0, 3, "not found");
     assert_eq!(host.caxton(&["token", "end", "local"]).0, 4, "a conflict");
 
@@ -118,14 +122,14 @@ fn wrong_tokens_are_held_back_and_right_ones_are_not() {
 
 /// Returns the entries of the audit log.
 fn entries(host: &Host) -> Vec<serde_json::Value> {
-    let text = fs::read_to_string(host.folder().join(".caxton/audit.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let text = fs::read_to_string(host.folder().join(".caxton/audit.jsonl")).expect("the host has made it");
+    text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
 
 /// The head of the audit log that the host's log told last.
 fn told_head(output: &str) -> String {
     let (_, head) = output.rsplit_once("the head of the audit log is ").expect("the head was told");
-    head.split(|c: char| !c.is_ascii_hexdigit() && c != ':').next().unwrap().to_owned()
+    head.split(|c: char| !c.is_ascii_hexdigit() && c != ':').next().expect("a text has a first part").to_owned()
 }
 
 #[test]

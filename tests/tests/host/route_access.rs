@@ -19,7 +19,7 @@ const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k1","use":"sig",
 const SHOW: &str = r#"{"do":"message"}"#;
 
 fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -28,7 +28,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The header of a signed request.
 fn signature(key: &str, caller: &str, time: u64, method: &str, target: &str, body: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("a key may have any length");
     mac.update(format!("{method}\n{target}\n{time}\n{}", hex(&Sha256::digest(body))).as_bytes());
     format!("caller={caller}, time={time}, hmac-sha256={}", hex(&mac.finalize().into_bytes()))
 }
@@ -39,8 +39,8 @@ fn post(host: &Host, path: &str, headers: &[(&str, &str)], body: &str) -> Reply 
 
 /// The callers that the agent was told of.
 fn callers(message: &Value) -> Vec<&str> {
-    let headers = message["headers"].as_array().unwrap();
-    headers.iter().filter(|pair| pair[0] == "caxton-caller").map(|pair| pair[1].as_str().unwrap()).collect()
+    let headers = message["headers"].as_array().expect("a list of headers");
+    headers.iter().filter(|pair| pair[0] == "caxton-caller").map(|pair| pair[1].as_str().expect("a text")).collect()
 }
 
 fn code(reply: &Reply) -> (u16, String) {
@@ -59,8 +59,8 @@ fn guarded() -> Host {
         hex(&Sha256::digest("token of the bank")),
     );
     let setup = Setup::new(BINARY, &file(&text)).variable("OTHER_KEY", &"o".repeat(40));
-    fs::write(setup.folder().join("partner.key"), "p".repeat(32) + "\n").unwrap();
-    fs::write(setup.folder().join("jwks.json"), JWKS).unwrap();
+    fs::write(setup.folder().join("partner.key"), "p".repeat(32) + "\n").expect("the folder can be written to");
+    fs::write(setup.folder().join("jwks.json"), JWKS).expect("the folder can be written to");
     setup.start()
 }
 
