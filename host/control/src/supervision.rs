@@ -210,6 +210,8 @@ mod tests {
         }
         let back = NOON - 3_600_000;
         assert_eq!(supervision.may_start(back), None);
+        let message = supervision.failed(back, 0.0, InstanceFailure::Message);
+        assert_eq!(message, RestartDecision::Replace { at: back });
         supervision.succeeded();
         let mut later = supervision.clone();
         assert_eq!(supervision.failed(back, 0.0, InstanceFailure::Start), RestartDecision::GiveUp);

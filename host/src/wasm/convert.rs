@@ -5,7 +5,6 @@ use caxton_control::Performative;
 use caxton_control::access::CALLER_HEADER;
 use caxton_control::mailbox::Priority;
 
-use crate::bounds;
 use crate::message::{Cause, Delivery, Draft, Failure, LogLevel, Message, NotANumber, Reply, RequestError, SendError};
 use crate::wasm::bindings::borrowed::types as borrowed;
 use crate::wasm::bindings::types as wit;
@@ -148,15 +147,13 @@ pub(super) fn reply(reply: borrowed::Reply) -> Reply {
 
 /// Converts the failure of a handler.
 pub(super) fn failure(failure: borrowed::Failure) -> Failure {
-    let reason = bounds::cut(failure.reason, bounds::REASON);
-    Failure { cause: cause(failure.cause), reason, retry_after_ms: failure.retry_after_ms }
+    Failure { cause: cause(failure.cause), reason: failure.reason, retry_after_ms: failure.retry_after_ms }
 }
 
 /// Converts the failure of a migration.
 pub(super) fn migration_failure(failure: wit::Failure) -> Failure {
     let cause = cause_of_migration(failure.cause);
-    let reason = bounds::cut(failure.reason, bounds::REASON);
-    Failure { cause, reason, retry_after_ms: failure.retry_after_ms }
+    Failure { cause, reason: failure.reason, retry_after_ms: failure.retry_after_ms }
 }
 
 /// Converts the error of a send.

@@ -3,10 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::bounds;
 use crate::secrets::{AgentSecrets, AgentTexts};
-
-/// The longest reason of a guest for a snapshot that failed, in characters.
-const MAX_REASON: usize = 1_000;
 
 /// The configuration of an instance whose agent has secrets; empty for all others.
 #[derive(Default)]
@@ -38,9 +36,10 @@ impl GuestConfig {
         self.texts.as_deref().unwrap_or(declared)
     }
 
-    /// Returns a guest's reason for a snapshot that failed, cut, and with secrets masked.
+    /// Returns a guest's reason for a failure with secrets masked, and cut.
     pub(in crate::wasm) fn shortened(&self, reason: &str) -> String {
-        self.mask(reason).chars().take(MAX_REASON).collect()
+        // Masked first: of a secret that is cut in two, the rest would not be known for one.
+        bounds::cut(self.mask(reason).into_owned(), bounds::REASON)
     }
 
     /// Replaces the values of secrets in a text by their names.

@@ -212,7 +212,7 @@ impl Instance {
         {
             failure.reason.push_str(&RefusedMemory(limit).to_string());
         }
-        failure.reason = self.store.data().config.mask(&failure.reason).into_owned();
+        failure.reason = self.store.data().config.shortened(&failure.reason);
         failure
     }
 
@@ -221,7 +221,7 @@ impl Instance {
         self.begin(None);
         let Some(health) = &self.exports.health else { return Ok(Ok(())) };
         let result = bounded(&self.meter, time, pin!(health.call_check(&mut self.store))).await;
-        Ok(self.explain(result, time)?.map_err(|why| bounds::cut(why, bounds::REASON)))
+        Ok(self.explain(result, time)?.map_err(|why| self.store.data().config.shortened(&why)))
     }
 
     /// Runs an HTTP request until the guest ends. `sender` gets the head of the response when the guest sets it, with
