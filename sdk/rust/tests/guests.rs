@@ -33,7 +33,7 @@ fn guests_export_what_hosts_look_for() {
             "web" | "web-echo" | "rogue-web" | "web-effects" | "once" | "reusable" => &[HTTP],
             "limiter" => &[HEALTH, HTTP],
             "web-agent" => &[HEALTH, MIGRATION, HTTP],
-            "session" | "fragile" | "memoir" => &[HANDLER, HEALTH, SNAPSHOT],
+            "session" | "fragile" | "memoir" | "tally" => &[HANDLER, HEALTH, SNAPSHOT],
             "shapes-new" => &[HANDLER, HEALTH, MIGRATION],
             "by-record" | "by-resource" => &["read-all", "read-content", "read-routing"],
             _ if language == "rust" => &[HANDLER, HEALTH],
