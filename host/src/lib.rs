@@ -20,6 +20,7 @@ mod net;
 mod problem;
 mod reconcile;
 mod secrets;
+mod shell;
 mod store;
 mod systemd;
 mod tasks;

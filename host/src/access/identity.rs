@@ -1,4 +1,4 @@
-//! Who a caller is, and why one is turned away.
+//! The identity of a caller, and the reasons for turning one away.
 
 use std::time::Duration;
 

@@ -1,5 +1,10 @@
 //! Tests of the whole API, on a real store, with a reconciler that answers as the test tells it to.
 
+mod access;
+mod contents;
+mod document;
+mod follow;
+
 use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::path::PathBuf;
@@ -187,148 +192,6 @@ impl Answer {
 }
 
 #[tokio::test]
-async fn requests_without_the_token_are_refused() {
-    let bench = Bench::new(File::Good);
-    let ask = |authorization: Option<String>, host: &str, path: &str| {
-        let mut request = Request::builder().uri(path).header("host", host);
-        if let Some(authorization) = authorization {
-            request = request.header("authorization", authorization);
-        }
-        bench.send(request.body(Body::empty()).unwrap())
-    };
-    let token = || Some(format!("Bearer {}", bench.token));
-    for (authorization, host, path, status) in [
-        (token(), "localhost", "/v1/host", 200),
-        (Some(format!("bearer  {}", bench.token)), "127.0.0.1:8081", "/v1/host", 200),
-        (None, "localhost", "/v1/host", 401),
-        (Some("Bearer wrong".to_owned()), "localhost", "/v1/host", 401),
-        (Some(format!("Basic {}", bench.token)), "localhost", "/v1/host", 401),
-        (None, "localhost", "/v1/openapi.json", 401),
-        (None, "localhost", "/v1/nothing", 401),
-        (token(), "localhost", "/v1/nothing", 404),
-        (None, "localhost", "/nothing", 404),
-        (None, "localhost", "/healthz", 200),
-        (None, "evil.example", "/healthz", 421),
-        (token(), "evil.example", "/v1/host", 421),
-    ] {
-        let shown = format!("{authorization:?} {host} {path}");
-        let answer = ask(authorization, host, path).await;
-        assert_eq!(answer.status, status, "{shown}");
-        assert!(answer.headers.get("access-control-allow-origin").is_none());
-        if status == 401 {
-            assert_eq!(answer.headers["www-authenticate"], "Bearer");
-        }
-    }
-}
-
-#[tokio::test]
-async fn every_route_needs_a_role_and_the_document_names_it() {
-    let bench = Bench::new(File::Good);
-    let document = bench.get("/v1/openapi.json").await.json();
-    let mut described = BTreeSet::new();
-    for (path, operations) in document["paths"].as_object().unwrap() {
-        for (method, operation) in operations.as_object().unwrap() {
-            // The probes need no token: their requirement is an empty one.
-            if operation["security"] == json!([{}]) {
-                continue;
-            }
-            let method = method.to_uppercase();
-            let role = role_of(&method, path);
-            assert_eq!(operation["security"], json!([{ "token": [role] }]), "{method} {path}");
-            let text = operation["description"].as_str().unwrap();
-            assert!(text.ends_with(&format!("Needs the role `{role}`.")), "{method} {path}: {text}");
-            described.insert((method, path.clone()));
-        }
-    }
-    let listed: BTreeSet<(String, String)> =
-        admin_routes().iter().map(|route| (route.method.to_owned(), route.path.to_owned())).collect();
-    assert_eq!(described, listed, "the left are in the document, the right in the table of roles");
-}
-
-#[tokio::test]
-async fn routes_are_closed_to_lesser_roles() {
-    let bench = Bench::new(File::Good);
-    let token = |role: Role| bench.api.access.tokens.make(&role.as_str().parse().unwrap(), role, None).unwrap().text;
-    let tokens: Vec<(Role, String)> = Role::ALL.into_iter().map(|role| (role, token(role))).collect();
-    for route in admin_routes() {
-        let path = route.path.replace("{command}", "jump").replace("{name}", "nobody").replace(['{', '}'], "");
-        // A stream has no end, and the check of these needs none.
-        let streams = ["/v1/rollouts/agent/events"].contains(&path.as_str());
-        for (role, token) in &tokens {
-            let answer = if *role < route.role || !streams {
-                bench.ask_with(token, route.method, &path).await
-            } else {
-                continue;
-            };
-            let shown = format!("{} {path} with {role}: {}", route.method, answer.status);
-            if *role >= route.role {
-                assert!(![401, 403].contains(&answer.status), "{shown}");
-                continue;
-            }
-            assert_eq!((answer.status, answer.code().as_str()), (403, "role-needed"), "{shown}");
-            let needed = format!("needs a token with the role `{}`; `{role}` has `{role}`", route.role);
-            assert!(answer.json()["detail"].as_str().unwrap().contains(&needed), "{}", answer.json());
-        }
-    }
-    // A method that the path does not take, and a path that is none, are no matter of roles.
-    let (_, read) = &tokens[0];
-    assert_eq!(bench.ask_with(read, "POST", "/v1/host").await.status, 405);
-    assert_eq!(bench.ask_with(read, "GET", "/v1/nothing").await.status, 404);
-}
-
-#[tokio::test]
-async fn tokens_are_made_rotated_and_ended() {
-    let bench = Bench::new(File::Good);
-    let made = bench.ask("POST", "/v1/tokens/ci?role=read&expires=1h", "").await;
-    assert_eq!((made.status, &made.headers["cache-control"]), (201, &"no-store".parse().unwrap()));
-    let made = made.json();
-    let first = made["token"].as_str().unwrap().to_owned();
-    assert_eq!(made["expires_at"].as_u64().unwrap() - made["made_at"].as_u64().unwrap(), 3_600_000);
-    assert_eq!(bench.ask_with(&first, "GET", "/v1/agents").await.status, 200);
-    let rotated = bench.ask("POST", "/v1/tokens/ci/rotate", "").await.json();
-    let second = rotated["token"].as_str().unwrap().to_owned();
-    assert_eq!(bench.ask_with(&first, "GET", "/v1/agents").await.status, 401);
-    assert_eq!(bench.ask_with(&second, "GET", "/v1/agents").await.status, 200);
-    let listed = bench.get("/v1/tokens").await;
-    assert!(!String::from_utf8_lossy(&listed.body).contains(&second));
-    let names: Vec<Value> = listed.json().as_array().unwrap().iter().map(|token| token["name"].clone()).collect();
-    assert_eq!(names, ["ci", "local"]);
-    assert_eq!(bench.ask("DELETE", "/v1/tokens/ci", "").await.status, 204);
-    assert_eq!(bench.ask_with(&second, "GET", "/v1/agents").await.status, 401);
-    for (method, path, code) in [
-        ("POST", "/v1/tokens/local?role=read", "conflict"),
-        ("DELETE", "/v1/tokens/local", "conflict"),
-        ("DELETE", "/v1/tokens/ci", "no-token"),
-        ("POST", "/v1/tokens/ci/rotate", "no-token"),
-        ("POST", "/v1/tokens/CI?role=read", "bad-request"),
-        ("POST", "/v1/tokens/ci?role=root", "bad-request"),
-        ("POST", "/v1/tokens/ci?role=read&expires=0s", "bad-request"),
-    ] {
-        assert_eq!(bench.ask(method, path, "").await.code(), code, "{method} {path}");
-    }
-    bench.context.store.flush().await.unwrap();
-    let events = bench.get("/v1/events").await.json();
-    let told: Vec<String> = events
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|event| format!("{} {} {}", event["kind"], event["data"]["by"], event["data"]["token"]).replace('"', ""))
-        .collect();
-    assert_eq!(told, ["token.made api:local ci", "token.rotated api:local ci", "token.ended api:local ci"]);
-}
-
-#[tokio::test]
-async fn expired_tokens_are_refused_with_the_way_out() {
-    let bench = Bench::new(File::Good);
-    let name = "old".parse().unwrap();
-    let old = bench.api.access.tokens.make(&name, Role::Admin, Some(0)).unwrap().text;
-    let refused = bench.ask_with(&old, "GET", "/v1/host").await;
-    assert_eq!((refused.status, refused.code().as_str()), (401, "unauthorised"));
-    assert!(refused.json()["detail"].as_str().unwrap().contains("`old` has expired; `caxton token rotate old`"));
-    assert_eq!(bench.get("/v1/tokens").await.json()[1]["expired"], true);
-}
-
-#[tokio::test]
 async fn errors_are_problem_details_with_the_callers_trace() {
     let bench = Bench::new(File::Good);
     let request = bench
@@ -386,29 +249,6 @@ async fn agents_are_shown() {
 }
 
 #[tokio::test]
-async fn messages_are_accepted_within_their_bounds() {
-    let bench = Bench::new(File::Good);
-    let request =
-        bench.request("POST", "/v1/agents/echo/messages?conversation=c-1").header("content-type", "text/plain");
-    let answer = bench.send(request.body(Body::from("hello")).unwrap()).await;
-    assert_eq!(answer.status, 202);
-    assert_eq!(answer.json()["conversation"], "c-1");
-    assert_eq!(bench.directory.routes.load().agent("echo").unwrap().depth(), 1);
-
-    let answer = bench.ask("POST", "/v1/agents/echo/messages", "more than ten bytes").await;
-    assert_eq!((answer.status, answer.code().as_str()), (413, "too-large"));
-    assert_eq!(answer.json()["limit"], 10);
-    let answer = bench.ask("POST", "/v1/agents/echo/messages", vec![0; MAX_BODY + 1]).await;
-    assert_eq!((answer.status, answer.code().as_str()), (413, "too-large"));
-    assert_eq!(answer.json()["limit"], MAX_BODY);
-
-    bench.ask("POST", "/v1/agents/echo/messages", "").await;
-    let answer = bench.ask("POST", "/v1/agents/echo/messages", "").await;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "mailbox-full"));
-    assert_eq!(answer.headers["retry-after"], "1");
-}
-
-#[tokio::test]
 async fn missing_answers_time_out() {
     let bench = Bench::new(File::Slow);
     // No revision runs, so that the message waits.
@@ -417,76 +257,6 @@ async fn missing_answers_time_out() {
     assert!(answer.json()["message_id"].is_string());
     let answer = bench.ask("POST", "/v1/config/apply?timeout=20ms", "").await;
     assert_eq!((answer.status, answer.code().as_str()), (504, "timeout"));
-}
-
-#[tokio::test]
-async fn state_is_read_and_changed() {
-    let bench = Bench::new(File::Good);
-    let path = "/v1/agents/echo/state/a%2Fb%20%C3%BC";
-    assert_eq!(bench.get(path).await.code(), "no-key");
-    assert_eq!(bench.ask("PUT", path, "one").await.status, 204);
-    assert_eq!(bench.ask("PUT", "/v1/agents/echo/state/a/c", "2").await.status, 204);
-    let found = bench.get(path).await;
-    assert_eq!((found.status, &found.body[..]), (200, &b"one"[..]));
-
-    let page = bench.get("/v1/agents/echo/state?prefix=a/&limit=1").await.json();
-    assert_eq!(page, json!({ "keys": [{ "key": "a/b ü", "bytes": 3 }], "next": "a/b ü", "bytes": 13 }));
-    let page = bench.get("/v1/agents/echo/state?prefix=a/&after=a/b%20%C3%BC").await.json();
-    assert_eq!(page["keys"], json!([{ "key": "a/c", "bytes": 1 }]));
-    assert_eq!(page["next"], Value::Null);
-
-    let tag = found.headers["etag"].clone();
-    let matching = |tag: &http::HeaderValue, value: &'static str| {
-        bench.send(bench.request("PUT", path).header("if-match", tag).body(Body::from(value)).unwrap())
-    };
-    assert_eq!(matching(&tag, "two").await.status, 204);
-    assert_eq!(matching(&tag, "three").await.code(), "conflict");
-    assert_eq!(&bench.get(path).await.body[..], b"two");
-
-    // The expiry is returned with the value, and a later write removes it.
-    let lives = format!("{path}?ttl=1h30m");
-    let before = crate::clock::now_ms();
-    assert_eq!(bench.ask("PUT", &lives, "two").await.status, 204);
-    let found = bench.get(path).await;
-    let gone_at: u64 = found.headers["caxton-expires-at"].to_str().unwrap().parse().unwrap();
-    assert!((before..=crate::clock::now_ms()).contains(&(gone_at - 5_400_000)), "{gone_at}");
-    assert_eq!(bench.get("/v1/agents/echo/state?prefix=a/b").await.json()["keys"][0]["expires_at"], gone_at);
-    assert_eq!(bench.ask("PUT", path, "two").await.status, 204);
-    assert!(!bench.get(path).await.headers.contains_key("caxton-expires-at"));
-    for ttl in ["0s", "10", "soon", "1m1h"] {
-        let refused = bench.ask("PUT", &format!("{path}?ttl={ttl}"), "three").await;
-        assert_eq!((refused.status, refused.code().as_str()), (400, "bad-request"), "{ttl}");
-    }
-
-    assert_eq!(bench.ask("PUT", path, vec![0; 2_000]).await.code(), "quota");
-    assert_eq!(bench.ask("DELETE", path, "").await.status, 204);
-    assert_eq!(bench.ask("DELETE", path, "").await.code(), "no-key");
-    assert_eq!(bench.get("/v1/agents/echo/state").await.json()["bytes"], 4);
-
-    bench.context.store.flush().await.unwrap();
-    let events = bench.get("/v1/events?agent=echo").await.json();
-    let kinds: Vec<&str> = events.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["state.set", "state.set", "state.set", "state.set", "state.set", "state.removed"]);
-    assert!(events[0]["data"]["by"].as_str().unwrap().starts_with("api:"));
-}
-
-#[tokio::test]
-async fn the_file_is_compared_and_applied() {
-    let bench = Bench::new(File::Good);
-    assert_eq!(bench.get("/v1/config/diff").await.json()["changes"][0]["change"], "add");
-    let request = bench.request("POST", "/v1/config/apply").header("user-agent", "caxton-cli/0.1.0");
-    let applied = bench.send(request.body(Body::empty()).unwrap()).await.json();
-    assert_eq!(applied["settled"], true);
-    bench.context.store.flush().await.unwrap();
-    let event = &bench.get("/v1/events").await.json()[0];
-    assert_eq!(event["kind"], "config.apply");
-    assert!(event["data"]["by"].as_str().unwrap().starts_with("cli:"), "{event}");
-
-    let bench = Bench::new(File::Bad);
-    for answer in [bench.get("/v1/config/diff").await, bench.ask("POST", "/v1/config/apply", "").await] {
-        assert_eq!((answer.status, answer.code().as_str()), (409, "file-errors"));
-        assert_eq!(answer.json()["errors"][0]["place"], "caxton.toml:2:1");
-    }
 }
 
 #[tokio::test]
@@ -526,70 +296,6 @@ async fn probes_fail_after_a_fatal_error() {
 }
 
 /// Reads this many frames from a stream.
-async fn frames(body: &mut Body, count: usize) -> String {
-    use http_body_util::BodyExt;
-
-    let mut text = String::new();
-    while text.matches("\n\n").count() < count {
-        let frame = body.frame().await.expect("the stream goes on").unwrap();
-        text.push_str(&String::from_utf8_lossy(frame.data_ref().unwrap()));
-    }
-    text
-}
-
-#[tokio::test]
-async fn events_are_followed_without_a_gap() {
-    let bench = Bench::new(File::Good);
-    let tell = |number: u32| bench.context.events.emit(Some("echo"), "test", json!({ "number": number }));
-    (0..5).for_each(tell);
-    bench.context.events.emit(None, "host.started", json!({}));
-    bench.context.store.flush().await.unwrap();
-    let request = bench.request("GET", "/v1/events?agent=echo&limit=2").header("last-event-id", "1");
-    let request = request.header("accept", "text/event-stream").body(Body::empty()).unwrap();
-    let response = bench.router.clone().oneshot(request).await.unwrap();
-    assert_eq!(response.headers()["content-type"], "text/event-stream");
-    let mut body = response.into_body();
-    let missed = frames(&mut body, 4).await;
-    let ids: Vec<&str> = missed.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
-    assert_eq!(ids, ["2", "3", "4", "5"], "all that came meanwhile, a page at a time");
-    tell(5);
-    assert!(frames(&mut body, 1).await.contains("id: 7\n"));
-    bench.stop.cancel();
-    assert!(to_bytes(body, 1_000).await.unwrap().is_empty(), "it ends with the host");
-}
-
-#[tokio::test]
-async fn logs_are_shown_and_followed() {
-    let bench = Bench::new(File::Good);
-    let say = |text: &str| {
-        let line = Line {
-            at: 1,
-            agent: "echo".into(),
-            revision: 1,
-            level: "info",
-            context: "stdout".to_owned(),
-            text: text.to_owned(),
-        };
-        bench.context.logs.write(line, 100);
-    };
-    say("one");
-    say("two");
-    let lines = bench.get("/v1/logs?agent=echo&tail=1").await.json();
-    assert_eq!(
-        lines,
-        json!([{ "at": 1, "agent": "echo", "revision": 1, "level": "info", "context": "stdout", "text": "two" }])
-    );
-    assert_eq!(bench.get("/v1/logs?agent=ecko").await.code(), "no-agent");
-    assert_eq!(bench.get("/v1/logs?tail=0").await.json(), json!([]));
-    let request = bench.request("GET", "/v1/logs?follow=true&tail=1").body(Body::empty()).unwrap();
-    let mut body = bench.router.clone().oneshot(request).await.unwrap().into_body();
-    assert!(frames(&mut body, 1).await.contains("\"two\""));
-    say("three");
-    assert!(frames(&mut body, 1).await.contains("\"three\""));
-    bench.stop.cancel();
-    assert!(to_bytes(body, 1_000).await.unwrap().is_empty());
-}
-
 #[tokio::test]
 async fn excessive_requests_have_to_wait() {
     let bench = Bench::new(File::Good);
@@ -669,49 +375,6 @@ async fn the_probes_listener_accepts_any_host_and_serves_only_probes() {
 }
 
 #[tokio::test]
-async fn paths_and_descriptions_match() {
-    let bench = Bench::new(File::Good);
-    let document = bench.get("/v1/openapi.json").await.json();
-    let described: Vec<(String, String)> = document["paths"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .flat_map(|(path, operations)| {
-            operations.as_object().unwrap().keys().map(|method| (path.clone(), method.to_uppercase()))
-        })
-        .collect();
-    let mut routed = Vec::new();
-    for (path, methods) in api_routes().into_iter().chain(open_routes()) {
-        let shown = path.replace("{*", "{");
-        for method in ["GET", "PUT", "POST", "DELETE", "PATCH"] {
-            // Adding a method to a path that already takes it would panic.
-            let filter = MethodFilter::try_from(Method::from_bytes(method.as_bytes()).unwrap()).unwrap();
-            let methods = methods.clone();
-            let add = std::panic::AssertUnwindSafe(move || methods.on(filter, || async {}));
-            if std::panic::catch_unwind(add).is_err() {
-                routed.push((shown.clone(), method.to_owned()));
-            }
-        }
-    }
-    let sorted = |mut list: Vec<(String, String)>| {
-        list.sort();
-        list
-    };
-    assert_eq!(sorted(described), sorted(routed), "the left are described, the right are in the router");
-    for (path, operations) in document["paths"].as_object().unwrap() {
-        for (method, operation) in operations.as_object().unwrap() {
-            assert!(operation["summary"].is_string(), "{method} {path} has no summary");
-            assert!(operation["responses"]["default"].is_object(), "{method} {path} has no errors");
-        }
-    }
-    assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
-    let page = include_str!("../../../docs/api.md");
-    for path in document["paths"].as_object().unwrap().keys() {
-        assert!(page.contains(&format!("`{path}`")) || page.contains(&format!(" {path}`")), "docs/api.md lacks {path}");
-    }
-}
-
-#[tokio::test]
 async fn a_stopped_reconciler_is_reported() {
     let (sender, commands) = mpsc::channel(1);
     drop(commands);
@@ -786,72 +449,4 @@ async fn statistics_are_measured() {
     assert_eq!((&stats["messages"]["accepted"], &stats["mailboxes"][0]["depth"]), (&json!(1), &json!(1)));
     assert!(stats["store"]["commits"]["count"].as_u64() > Some(0), "{stats}");
     assert_eq!(stats["dead_letters"], json!([]));
-}
-
-/// Returns what a program relies on of the document: operations with their parameters and bodies, and schemas with
-/// their properties. Texts for people are left out.
-fn served_names(document: &Value) -> String {
-    let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut lines = Vec::new();
-    for (path, methods) in object(&document["paths"]) {
-        for (method, operation) in object(&methods) {
-            let parameters = list(&operation["parameters"]).into_iter();
-            let parameters = parameters.map(|parameter| {
-                let must = if parameter["required"] == true { "!" } else { "" };
-                format!("{}{must}", text(&parameter["name"]))
-            });
-            let responses = object(&operation["responses"]).into_iter().map(|(status, response)| {
-                let bodies = object(&response["content"]).into_iter();
-                let bodies: Vec<String> =
-                    bodies.map(|(kind, body)| format!("{kind} {}", shape(&body["schema"]))).collect();
-                format!("{status} {}", bodies.join(" "))
-            });
-            let (parameters, responses): (Vec<_>, Vec<_>) = (parameters.collect(), responses.collect());
-            lines.push(format!("{method} {path} ({}) -> {}", parameters.join(", "), responses.join("; ")));
-        }
-    }
-    for (name, schema) in object(&document["components"]["schemas"]) {
-        lines.push(format!("{name} {}", shape(&schema)));
-    }
-    lines.sort();
-    lines.join("\n") + "\n"
-}
-
-/// Returns a schema without the texts for people.
-fn shape(schema: &Value) -> String {
-    let mut schema = schema.clone();
-    strip_texts(&mut schema);
-    schema.to_string()
-}
-
-fn strip_texts(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            // A property may have the name of a keyword; then it has a schema, and no text.
-            map.retain(|key, value| {
-                !(["description", "summary", "title"].contains(&key.as_str()) && value.is_string())
-            });
-            map.sort_keys();
-            map.values_mut().for_each(strip_texts);
-        }
-        Value::Array(list) => list.iter_mut().for_each(strip_texts),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn served_names_stay_as_they_are() {
-    let bench = Bench::new(File::Good);
-    let actual = served_names(&bench.get("/v1/openapi.json").await.json());
-    let golden = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/served_names.txt"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&golden, &actual).unwrap();
-    }
-    let expected = std::fs::read_to_string(&golden).unwrap_or_default();
-    for (now, before) in actual.lines().zip(expected.lines()) {
-        assert_eq!(now, before, "programs rely on these names (UPDATE_GOLDEN=1 rewrites the file)");
-    }
-    assert!(actual == expected, "the API has other operations or schemas (UPDATE_GOLDEN=1 rewrites the file)");
 }

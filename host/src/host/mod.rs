@@ -27,7 +27,8 @@ pub(crate) use self::start::UpOptions;
 use self::start::{Host, start};
 use self::stop::{EndReason, stop};
 use crate::config::ConfigErrors;
-use crate::reconcile::{DeclarationSource, build};
+use crate::reconcile::DeclarationSource;
+use crate::shell;
 use crate::systemd::{self, Supervisor};
 use crate::telemetry::histogram;
 
@@ -99,7 +100,7 @@ async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError>
         () = signals.stop() => {
             building.cancel();
             // Polled on, so that a build under way ends its processes. Twice their time, as a margin.
-            let _ = tokio::time::timeout(build::TERMINATION_TIMEOUT * 2, starting).await;
+            let _ = tokio::time::timeout(shell::TERMINATION_TIMEOUT * 2, starting).await;
             return Ok(ExitCode::from(INTERRUPTED));
         }
     };

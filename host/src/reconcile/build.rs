@@ -2,18 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::systemd;
+use crate::shell;
 
-/// The time between `SIGTERM` and `SIGKILL` for a build that is ended.
-pub(crate) const TERMINATION_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time for reading the output after the end of a build: a process that it leaves behind, such as a compiler's
 /// server, may hold the pipe open.
 const OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -32,69 +27,13 @@ pub(crate) enum BuildError {
     Stopped { command: String },
 }
 
-/// The process group of a build. Its processes are killed on drop, unless the build has ended by itself.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = self.0 {
-            // An error means that the group has ended already.
-            let _ = kill_process_group(group, signal);
-        }
-    }
-
-    fn is_there(&self) -> bool {
-        self.0.is_some_and(|group| test_kill_process_group(group).is_ok())
-    }
-
-    /// Ends all processes: first with `SIGTERM`, so that they can clean up.
-    async fn end(&mut self, child: &mut Child) {
-        self.signal(Signal::TERM);
-        let until = Instant::now() + TERMINATION_TIMEOUT;
-        let _ = tokio::time::timeout(TERMINATION_TIMEOUT, child.wait()).await;
-        // The shell may end before the processes that it started.
-        while self.is_there() && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        if self.is_there() {
-            self.signal(Signal::KILL);
-        }
-        // The id may be given to other processes from now on.
-        self.0 = None;
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-    }
-}
-
 /// Runs a build command in the folder of the declaration and logs its output. All its processes are ended when `stop`
 /// is cancelled or the future is dropped.
 pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> Result<(), BuildError> {
     let began = Instant::now();
     tracing::info!("building: {command}");
     let start = |source| BuildError::Start { command: command.to_owned(), source };
-    let mut shell = Command::new("sh");
-    // The service manager expects notifications of the host only.
-    for name in systemd::VARIABLES {
-        shell.env_remove(name);
-    }
-    let mut child = shell
-        .args(["-c", command])
-        .current_dir(dir)
-        // A build that asks a question would otherwise wait for ever, or read from the host's terminal.
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // A group of its own, so that the processes started by the shell can be ended with it.
-        .process_group(0)
-        // In addition to the group, whose id may be unknown.
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(start)?;
-    let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+    let (mut child, mut group) = shell::start(command, dir).map_err(start)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut words = std::pin::pin!(async { tokio::join!(show(stdout), show(stderr)) });
     let mut silent = false;
@@ -110,7 +49,7 @@ pub(crate) async fn run(command: &str, dir: &Path, stop: &CancellationToken) -> 
         }
     };
     // Processes that it leaves behind are meant to stay.
-    group.0 = None;
+    group.release();
     if !silent {
         let _ = tokio::time::timeout(OUTPUT_TIMEOUT, words).await;
     }
@@ -145,6 +84,8 @@ pub(crate) async fn run_all(
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Pid, Signal};
+
     use super::*;
 
     #[tokio::test]

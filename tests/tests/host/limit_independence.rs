@@ -30,6 +30,25 @@ fn a_state_value_may_exceed_the_message_limit() {
 }
 
 #[test]
+fn what_a_handling_sends_and_writes_has_a_bound_of_its_own() {
+    let settings = "allow = { send = [\"rogue\"] }\nlimits = { effects = \"1MiB\" }\n";
+    let host = host(&agent("rogue", "rogue", settings));
+    let act = |action: serde_json::Value| host.client().post("/rogue", action.to_string()).json();
+    // Five times 200 KiB fit; the sixth does not.
+    let sent = act(json!({ "do": "send", "to": "rogue", "bytes": 200 << 10, "count": 6 }));
+    assert_eq!(sent["errors"].as_array().map(Vec::len), Some(1), "{sent}");
+    assert_eq!(
+        (&sent["errors"][0]["error"], &sent["errors"][0]["detail"]),
+        (&json!("too-large"), &json!(MIB)),
+        "{sent}"
+    );
+    let written = act(json!({ "do": "set", "key": "k", "bytes": 600 << 10, "count": 2 }));
+    assert_eq!((&written["written"], &written["error"]), (&json!(1), &json!("too-large")), "{written}");
+    // The next handling has all of it again.
+    assert_eq!(act(json!({ "do": "set", "key": "k", "bytes": 600 << 10 }))["written"], 1);
+}
+
+#[test]
 fn an_oversized_reply_or_message_is_refused_without_a_trap() {
     let settings = "allow = { send = [\"rogue\"] }\nlimits = { memory = \"256MiB\", cpu = \"30s\", time = \"60s\" }\n";
     let host = host(&agent("rogue", "rogue", settings));

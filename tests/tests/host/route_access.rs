@@ -1,4 +1,4 @@
-//! Who may call an agent's route, over real sockets: tokens, signatures, JSON web tokens, and rates.
+//! Callers of agents' routes over real sockets: tokens, signatures, JSON web tokens, and rates.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
