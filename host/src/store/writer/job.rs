@@ -38,7 +38,7 @@ impl Job {
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Self::Commit(request) => request.bytes(),
-            // The other kinds are seldom, or small.
+            // The other kinds keep their place whatever they cost, and large memories come in pieces that are awaited.
             _ => 0,
         }
     }
