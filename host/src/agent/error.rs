@@ -38,7 +38,7 @@ pub(crate) enum AdmitError {
         bound: u32,
     },
     /// The chain of messages is too long.
-    #[error("the message has more than {limit} causes (limits.hops)")]
+    #[error("the message has more than {limit} hops (limits.hops)")]
     TooManyHops {
         /// The bound.
         limit: u32,

@@ -68,7 +68,7 @@ impl Conversations {
         Ok(())
     }
 
-    /// Takes a message in; `None` for one that ends a chain of causes, which is not said.
+    /// Takes a message in; `None` for one that ends a chain of messages, which is not said.
     fn admit_send(&self, dispatch: &Dispatch) -> Result<Option<ConversationChange>, String> {
         // It is never delivered, so its conversation must not count it.
         if dispatch.exceeded_limit.is_some() {

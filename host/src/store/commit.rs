@@ -171,12 +171,12 @@ pub(crate) struct Failed {
     pub(crate) again_at: u64,
 }
 
-/// The reason of a dead letter that ends a chain of causes (`limits.hops`).
+/// The reason of a dead letter that ends a chain of messages (`limits.hops`).
 pub(crate) const TOO_MANY_HOPS: &str = "too-many-hops";
 
-/// Says why a message that ends a chain of causes is a dead letter.
+/// Says why a message that ends a chain of messages is a dead letter.
 pub(crate) fn beyond(limit: u32) -> String {
-    format!("the message has more than {limit} causes (limits.hops)")
+    format!("the message has more than {limit} hops (limits.hops)")
 }
 
 /// A message that is given up.

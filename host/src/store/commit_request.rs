@@ -15,7 +15,7 @@ pub(crate) struct CommitRequest {
     /// Waiters of messages that are sent, by index: of few commits there is one.
     waiters: Vec<(usize, Waiter)>,
     /// The changes that the messages made to their conversations, as far as they were taken in; `None` for a message
-    /// that ends a chain of causes and becomes a dead letter.
+    /// that ends a chain of messages and becomes a dead letter.
     pub(crate) taken: Vec<Option<ConversationChange>>,
     /// The place among the commits that build on the memory of one instance.
     line: Option<LinePlace>,

@@ -122,7 +122,7 @@ fn an_agent_is_notified_once_of_a_chain_that_was_ended() {
     assert_eq!(dead_letters(&host, "mid"), [pair("host:dead", "failure")]);
     for (header, value) in [
         ("dead-reason", "too-many-hops"),
-        ("dead-error", "the message has more than 1 causes (limits.hops)"),
+        ("dead-error", "the message has more than 1 hops (limits.hops)"),
         ("dead-sender", "mid"),
         ("dead-receiver", "asks"),
         ("dead-attempts", "0"),

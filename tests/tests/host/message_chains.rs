@@ -62,7 +62,7 @@ fn endless_replies_between_two_agents_end() {
     assert_eq!(told.len(), 1, "{events}");
     assert_eq!((&told[0]["data"]["receiver"], &told[0]["data"]["limit"]), (&json!("echo"), &json!(4)));
     let (_, log, _) = host.caxton(&["logs", "rogue"]);
-    assert!(log.contains("more than 4 causes (limits.hops) and is a dead letter"), "{log}");
+    assert!(log.contains("more than 4 hops (limits.hops) and is a dead letter"), "{log}");
     // What is redelivered begins anew.
     let (code, said, _) = host.caxton(&["dead", "redeliver", "--reason", "too-many-hops"]);
     assert_eq!(code, 0, "{said}");

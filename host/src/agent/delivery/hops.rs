@@ -61,7 +61,7 @@ impl ChainEnd {
         let (message, limit) = (&envelope.message, self.limit);
         let what = if is_dead { "is a dead letter, too-many-hops" } else { "was refused, too-many-hops" };
         let mut text = format!(
-            "message {} to {} has more than {limit} causes (limits.hops) and {what}; conversation {}",
+            "message {} to {} has more than {limit} hops (limits.hops) and {what}; conversation {}",
             message.id, message.receiver, message.conversation_id
         );
         if untold > 0 {
