@@ -34,7 +34,7 @@ pub(crate) use envelope::{Attempt, Envelope};
 pub(crate) use fault::{ExceededBound, Fault};
 pub(crate) use guest_host::{CallContext, GuestHost, Identity, LogLevel, Read, Seen};
 pub(crate) use id::{is_id, new_id};
-pub(crate) use memory::{InstanceMemory, LinePlace, MemoryHash, MemoryLine};
+pub(crate) use memory::{InstanceMemory, LinePlace, MemoryLine};
 pub(crate) use outcome::{Answer, Outcome, Waiter};
 pub(crate) use outgoing::{Dispatch, Outgoing, Refusal, ReservedPlace};
 pub(crate) use requests::RequestLog;

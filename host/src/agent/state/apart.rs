@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::agent::{Agent, Revision};
-use crate::message::{MemoryHash, MemoryLine};
+use crate::message::MemoryLine;
 use crate::store::{CommitError, Snapshot};
 use crate::wasm::{HeldLease, Lease};
 
@@ -49,8 +49,7 @@ impl Agent {
         };
         let spec = self.load_spec().snapshot.clone();
         let memory = lease.instance().memory();
-        let (line, is_same) = (Arc::clone(&memory.line), memory.saved == Some(MemoryHash::of(&snapshot.data)));
-        memory.note(&snapshot.data);
+        let (line, is_same) = (Arc::clone(&memory.line), memory.note(&snapshot.data));
         let bytes = memory.bytes;
         let (is_kept, covers) = {
             let mut unsaved = self.unsaved.lock();

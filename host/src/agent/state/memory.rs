@@ -20,7 +20,7 @@ use crate::agent::delivery::handling::Handling;
 use crate::agent::mailbox::breaker::fault_history;
 use crate::agent::{Agent, Revision};
 use crate::clock;
-use crate::message::{Cause, Envelope, Failure, Fault, LinePlace, MemoryHash, Outcome};
+use crate::message::{Cause, Envelope, Failure, Fault, LinePlace, Outcome};
 use crate::store::Snapshot;
 use crate::wasm::{HeldLease, Lease, NotSaved};
 
@@ -136,8 +136,7 @@ impl Agent {
     /// Returns an instance whose memory is part of the commit, if it has changed.
     fn hold(&self, mut lease: Lease, snapshot: Snapshot) -> HeldMemory {
         let memory = lease.instance().memory();
-        let is_same = memory.saved == Some(MemoryHash::of(&snapshot.data));
-        memory.note(&snapshot.data);
+        let is_same = memory.note(&snapshot.data);
         self.unsaved.lock().note_saved(memory.bytes);
         let place = LinePlace { line: Arc::clone(&memory.line), breaks: true };
         HeldMemory { lease, place, snapshot: (!is_same).then(|| Box::new(snapshot)), too_large: None }
