@@ -165,7 +165,9 @@ fn due_timers_wait_for_room_and_leave_some_to_messages() {
     assert_eq!(host.caxton(&["mailbox", "pause", "rogue"]).0, 0);
     host.until("half is full, or all have come", |host| {
         let status = host.agent("rogue");
-        (status["in_flight"] == 0 && (status["mailbox_depth"] == 4 || status["timers"] == 0)).then_some(())
+        // One more than half, if a handling in conflict has gone back behind a timer that took its place.
+        let filled = status["mailbox_depth"].as_u64() >= Some(4);
+        (status["in_flight"] == 0 && (filled || status["timers"] == 0)).then_some(())
     });
     if waiting(&host) > 0 {
         let reply = host.client().send(Method::POST, "/later", &[], r#"{"do":"increment","key":"other"}"#);
