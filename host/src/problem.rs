@@ -7,13 +7,14 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{HeaderName, StatusCode};
 
 use crate::agent::{AdmitError, MEANINGS, Meaning, code, describe, meaning};
 use crate::api_types::FileError;
 use crate::bounds;
 use crate::message::{Fault, Outcome};
+use crate::net::LateBody;
 
 /// The codes that follow from the request or the listener. Those of messages and calls are
 /// [`MEANINGS`]. `docs/http.md` lists both.
@@ -31,6 +32,7 @@ const REQUEST_CODES: &[Meaning] = &[
     meaning("wrong-host", 421, false, "requests for this host name are not served here"),
     meaning("wrong-method", 405, false, "the path takes other methods"),
     meaning("body-stalled", 408, true, "nothing more of the body came in time"),
+    meaning("body-late", 408, true, "the body was not whole in time"),
     meaning("too-many-requests", 429, true, "too many requests came from this caller"),
     meaning("keys-unavailable", 503, true, "the host cannot check callers of this route at present"),
     meaning("bad-status", 502, false, "the agent's reply asks for an invalid status"),
@@ -124,6 +126,17 @@ impl Problem {
     pub(crate) fn too_large(limit: u64, setting: &str) -> Self {
         let detail = format!("the body is larger than {limit} bytes ({setting})");
         Self::of_code("too-large").with_detail(detail).with_limit(limit)
+    }
+
+    /// Creates the problem of a body that did not come in time. `bound` names what bounds its whole time.
+    pub(crate) fn late_body(late: &LateBody, bound: &str) -> Self {
+        let problem = match late {
+            LateBody::Stalled(_) => Self::of_code("body-stalled").with_detail(late.to_string()),
+            LateBody::Unfinished(_) => Self::of_code("body-late").with_detail(format!("{late} ({bound})")),
+        };
+        // The rest of the body may still come, and would be taken for the next request (RFC 9110, section 15.5.9). Taken
+        // out of responses of HTTP/2, where only the stream ends.
+        problem.with_header(CONNECTION, HeaderValue::from_static("close"))
     }
 
     /// Creates the problem of a message that was not admitted.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::process::{Child, Command};
 
+use crate::net::restore_limit;
 use crate::systemd;
 
 /// The time between `SIGTERM` and `SIGKILL` for a command that is ended.
@@ -16,8 +17,9 @@ pub(crate) const TERMINATION_TIMEOUT: Duration = Duration::from_secs(1);
 /// Starts a command line in a folder, with pipes for its output and nothing to read.
 pub(crate) fn start(line: &str, dir: &Path) -> io::Result<(Child, ProcessGroup)> {
     let child = command(line, dir).spawn()?;
-    let group = ProcessGroup(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
-    Ok((child, group))
+    let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    id.into_iter().for_each(restore_limit);
+    Ok((child, ProcessGroup(id)))
 }
 
 fn command(line: &str, dir: &Path) -> Command {

@@ -26,6 +26,7 @@ pub mod grant;
 pub mod hosts;
 pub mod lifecycle;
 mod limits;
+mod listeners;
 pub mod mailbox;
 pub mod names;
 pub mod performative;

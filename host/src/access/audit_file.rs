@@ -9,6 +9,7 @@ use caxton_control::access::AuditEntry;
 use caxton_control::access::chain::{ChainHead, Verified, Verifier, head_of, is_intact};
 
 use crate::clock;
+use crate::store::lacks_room;
 
 /// The name of the file in the data folder.
 pub(crate) const AUDIT_FILE: &str = "audit.jsonl";
@@ -75,7 +76,11 @@ impl AuditFile {
         };
         let mut log = Self { path: path.clone(), file, length, dirty: torn > 0, head, max_bytes };
         if torn > 0 {
-            log.append(&[AuditEntry::Repaired { bytes: torn }], true).map_err(wrong)?;
+            match log.append(&[AuditEntry::Repaired { bytes: torn }], true) {
+                // The torn line is taken out before the next one is written: a host starts on a full disk as well.
+                Err(error) if lacks_room(&error) => {}
+                repaired => drop(repaired.map_err(wrong)?),
+            }
             tracing::warn!("{}: the last line was torn, {torn} bytes of it were taken out", path.display());
         }
         Ok(log)

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
+use crate::net::LateBody;
 use crate::problem::Problem;
 
 /// The largest body in bytes: the largest `limits.message` of any agent (SPEC §5).
@@ -78,7 +79,7 @@ pub(super) async fn body_within(request: Request, bound: u64, too_large: Problem
     // Read directly, because axum's limit is that of messages.
     let (mut body, mut all, mut dropped) = (request.into_body(), Vec::new(), 0);
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| broken())?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
         if dropped == 0 && (all.len() + data.len()) as u64 <= bound {
             all.extend_from_slice(&data);
             continue;
@@ -94,7 +95,15 @@ pub(super) async fn body_within(request: Request, bound: u64, too_large: Problem
     if dropped > 0 { Err(too_large) } else { Ok(all.into()) }
 }
 
-fn broken() -> Problem {
+/// Returns the problem of a body that could not be read.
+fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(late) = error.downcast_ref::<LateBody>() {
+            return Problem::late_body(late, "ten times http.stall-timeout");
+        }
+        cause = error.source();
+    }
     Problem::new(StatusCode::BAD_REQUEST, "body-broken", "the body could not be read to its end")
 }
 
@@ -115,7 +124,7 @@ impl<S: Send + Sync> FromRequest<S> for RequestContent {
                 )
                 .with_limit(MAX_BODY as u64)
             }
-            _ => broken(),
+            rejection => broken(&rejection),
         })
     }
 }

@@ -17,9 +17,11 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 
 use super::api::{Api, RATE};
 use super::problem;
+use super::router::COMPACT_PATH;
 use crate::access::{AccessRefusal, AuditLog, Identity, bearer_token};
 use crate::bounds;
 use crate::problem::Problem;
+use crate::store::lacks_room;
 use crate::telemetry::trace::Trace;
 
 /// The start of the `user-agent` of the command line.
@@ -173,12 +175,22 @@ pub(super) async fn require_role(
         return Ok(next.run(request).await);
     }
     let entry = AuditEntry::Asked { by: identity.name, role: identity.role, request: describe(&request) };
-    let number = api.access.audit.record(entry).await.map_err(|error| {
-        let detail = format!("the audit log cannot be written, and nothing is done without it: {error}");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-audited", detail)
-    })?;
-    let open = OpenRecord { audit: api.access.audit.clone(), of: Some(number) };
+    let (audit, makes_room) = (&api.access.audit, path.as_str() == COMPACT_PATH);
+    let of = match audit.record(entry.clone()).await {
+        Ok(number) => Some(number),
+        // It changes nothing that the store says, and without it a full disk would stay full, for the audit log as well.
+        Err(error) if makes_room && lacks_room(&error) => None,
+        Err(error) => {
+            let detail = format!("the audit log cannot be written, and nothing is done without it: {error}");
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-audited", detail));
+        }
+    };
+    let mut open = OpenRecord { audit: audit.clone(), of };
     let response = next.run(request).await;
+    if of.is_none() {
+        // Now that there is room.
+        open.of = audit.record(entry).await.ok();
+    }
     open.close(response.status()).await;
     Ok(response)
 }

@@ -54,6 +54,7 @@ use super::{
         store::show,
         store::check,
         store::backup,
+        store::compact,
         config::diff,
         config::apply,
         conversations::list,

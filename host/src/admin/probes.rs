@@ -72,10 +72,10 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
         readiness =
             Readiness { ready: false, in_sync: readiness.in_sync, reasons: vec!["the host is stopping".to_owned()] };
     }
-    // Only of a host that would be ready: a commit for each probe is of no use while it starts or stops.
-    if readiness.ready
-        && let Some(why) = api.refused_commit().await
-    {
+    // Also of a host that is not ready for another reason, which may follow from this one. A host that stops, or whose
+    // store is lost, has said enough.
+    let goes_on = !api.stopped().is_cancelled() && api.context.store.lost().is_none();
+    if goes_on && let Some(why) = api.refused_commit().await {
         readiness.ready = false;
         readiness.reasons.insert(0, why);
     }

@@ -1,5 +1,7 @@
 //! The store: its size, a check, and a backup.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -14,7 +16,7 @@ use tokio_util::io::ReaderStream;
 use super::api::Api;
 use super::guard::Caller;
 use super::problem;
-use crate::api_types::{StoreCheck, StoreStatus};
+use crate::api_types::{Compaction, StoreCheck, StoreStatus};
 use crate::problem::Problem;
 use crate::store::{CopyError, Store};
 
@@ -44,7 +46,7 @@ pub(super) async fn check(State(api): State<Api>) -> Result<Json<StoreCheck>, Pr
 )]
 pub(super) async fn backup(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
     let one = begin_exclusive(&api)?;
-    let store = std::sync::Arc::clone(&api.context.store);
+    let store = Arc::clone(&api.context.store);
     // Making the copy blocks for as long as it takes to write it.
     let made = tokio::task::spawn_blocking(move || store.copy()).await;
     let copy = made.map_err(|error| problem::host_error(error.to_string()))??;
@@ -62,12 +64,39 @@ pub(super) async fn backup(State(api): State<Api>, Extension(caller): Extension<
     Ok((headers, Body::from_stream(chunks)).into_response())
 }
 
+/// Empties the log of the store and returns what is free in it to the system, on a host that can commit nothing for want of
+/// room. On any other host every commit would have to wait (409): it has to be stopped for that.
+///
+/// Where the disk has no room to write the store anew, only the log is emptied; if it is empty, the answer is 507.
+#[utoipa::path(post, path = "/v1/store/compact", tag = "store", responses((status = 200, body = Compaction)))]
+pub(super) async fn compact(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Compaction>, Problem> {
+    let _one = begin_exclusive(&api)?;
+    if api.refused_commit().await.is_none() {
+        let detail = "a host runs on the store, and every commit would have to wait: stop it first. Free space in the store \
+                      is reused anyway (`caxton store show`)";
+        return Err(Problem::new(StatusCode::CONFLICT, "in-use", detail));
+    }
+    let compacted = api.context.store.compact().await.map_err(|error| {
+        if error.lacks_room() {
+            return Problem::new(StatusCode::INSUFFICIENT_STORAGE, "no-room", error.to_string());
+        }
+        problem::host_error(error.to_string())
+    })?;
+    let Compaction { before, after, .. } = compacted;
+    let data = json!({ "by": caller.to_string(), "before": before, "after": after });
+    api.context.events.emit(None, "store.compacted", data);
+    Ok(Json(compacted))
+}
+
 /// Takes the permit to copy or check the store.
 ///
 /// # Errors
 /// `busy` if another request has it.
 fn begin_exclusive(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
-    std::sync::Arc::clone(&api.copying).try_acquire_owned().map_err(|_| {
+    Arc::clone(&api.copying).try_acquire_owned().map_err(|_| {
         let detail = "the store is being copied or checked by another request; try again when that is done";
         Problem::new(StatusCode::CONFLICT, "busy", detail)
     })

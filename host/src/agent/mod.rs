@@ -32,7 +32,7 @@ mod stats;
 mod tally;
 mod wakeups;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -106,6 +106,17 @@ pub(crate) struct Agent {
 struct CallGate {
     closed: AtomicBool,
     resumed: Notify,
+    /// Calls over HTTP whose head has come, of agents of all kinds.
+    expected: AtomicU32,
+}
+
+/// A call whose head has come, until it is answered or given up.
+pub(crate) struct ExpectedCall(Arc<Agent>);
+
+impl Drop for ExpectedCall {
+    fn drop(&mut self) {
+        self.0.calls.expected.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The handles that the agents of a host share.
@@ -285,10 +296,17 @@ impl Agent {
         self.mailbox.retire(why);
     }
 
-    /// Returns `true` if messages are in hand, or wait and will be handled: those that an operator has paused will not,
-    /// and timers are not waited for.
+    /// Expects a call whose body is still to come.
+    pub(crate) fn expect_call(self: &Arc<Self>) -> ExpectedCall {
+        // Relaxed: only a stop reads it, again and again.
+        self.calls.expected.fetch_add(1, Ordering::Relaxed);
+        ExpectedCall(Arc::clone(self))
+    }
+
+    /// Returns `true` if messages are in hand, or wait and will be handled, or a call over HTTP is expected. Messages that
+    /// an operator has paused will not be handled, and timers are not waited for.
     pub(crate) fn is_busy(&self) -> bool {
-        self.mailbox.is_busy()
+        self.mailbox.is_busy() || self.calls.expected.load(Ordering::Relaxed) > 0
     }
 
     /// Returns `true` if the agent speaks HTTP itself, and so has no mailbox.

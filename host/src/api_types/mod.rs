@@ -353,6 +353,18 @@ pub(crate) struct ProcessStats {
     pub(crate) cores: f64,
 }
 
+/// The result of a compaction of the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct Compaction {
+    /// The bytes of the database and its log before.
+    pub(crate) before: u64,
+    /// The bytes of both now.
+    pub(crate) after: u64,
+    /// The free bytes on the disk with which the database could have been written anew, if they were not there. Only its
+    /// log was emptied then.
+    pub(crate) needed: Option<u64>,
+}
+
 /// The store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct StoreStatus {

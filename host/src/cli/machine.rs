@@ -89,19 +89,25 @@ pub(super) fn address_space() -> MachineFinding {
     }
 }
 
-/// Checks the bound of open files, which includes connections.
+/// Checks the bound of open files, which includes connections. A host raises the soft limit to the hard one.
 pub(super) fn open_files() -> MachineFinding {
+    let limit = getrlimit(Resource::Nofile);
+    open_files_of(limit.current, limit.maximum)
+}
+
+fn open_files_of(soft: Option<u64>, hard: Option<u64>) -> MachineFinding {
     const WHAT: &str = "open files";
-    match getrlimit(Resource::Nofile).current {
-        None => MachineFinding::ok(WHAT, "not bounded"),
-        Some(count) if count >= FILES => MachineFinding::ok(WHAT, format!("{count} (ulimit -n)")),
-        // A warning: the listener waits for free files, so that the host runs with fewer connections.
-        Some(count) => MachineFinding::warn(
-            WHAT,
-            format!("{count} (ulimit -n), each connection is one"),
-            format!("`ulimit -n {FILES}`, or a smaller http.max-connections"),
-        ),
+    let Some(count) = hard else { return MachineFinding::ok(WHAT, "not bounded") };
+    let found = match soft {
+        Some(soft) if soft < count => format!("{count} (ulimit -Hn), to which a host raises the {soft} of this shell"),
+        _ => format!("{count} (ulimit -n)"),
+    };
+    if count >= FILES {
+        return MachineFinding::ok(WHAT, found);
     }
+    // A warning: the listener waits for free files, so that the host runs with fewer connections.
+    let help = format!("a hard limit of {FILES} (`ulimit -Hn`, `LimitNOFILE=`), or a smaller http.max-connections");
+    MachineFinding::warn(WHAT, format!("{found}, each connection is one"), help)
 }
 
 fn kernel_number(path: &str) -> Option<u64> {
@@ -228,6 +234,20 @@ mod tests {
             [("v22.14.0", (22, 14)), ("Python 3.9.1", (3, 9)), ("Python 3.12.1", (3, 12)), ("", (0, 0))]
         {
             assert_eq!(numbers(version), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn the_hard_limit_of_open_files_counts() {
+        let (few, many) = (Some(1_024), Some(524_288));
+        for (soft, hard, level, part) in [
+            (few, many, Level::Ok, "524288 (ulimit -Hn), to which a host raises the 1024 of this shell"),
+            (many, many, Level::Ok, "524288 (ulimit -n)"),
+            (few, few, Level::Warn, "1024 (ulimit -n), each connection is one"),
+            (few, None, Level::Ok, "not bounded"),
+        ] {
+            let found = open_files_of(soft, hard);
+            assert_eq!((found.level, found.found.as_str()), (level, part));
         }
     }
 

@@ -12,14 +12,14 @@ use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Exit, Out, Style, Table, count, printable, say};
 use super::stats::times;
 use super::time::size;
-use crate::api_types::{StoreCheck, StoreStatus};
+use crate::api_types::{Compaction, StoreCheck, StoreStatus};
 use crate::store::{CopyError, OfflineStore, StoreError, restore};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A backup has the state of one moment; a running host goes on meanwhile. It needs as much free space as the store \
 in the data folder while it is made. Without a host on the data folder these commands open the store \
-directly; restore and compact only work so.
+directly. Restore only works so, and compact too, unless the host can commit nothing for want of room on its disk.
 
 Examples:
   caxton store show
@@ -68,11 +68,11 @@ pub(super) enum StoreCommand {
         #[command(flatten)]
         host: HostArgs,
     },
-    /// Return unused space of the store to the system; no host may run on the data folder
+    /// Return unused space of the store to the system; a host on the data folder has to be stopped, unless its disk is
+    /// full
     Compact {
-        /// The data folder
-        #[arg(long, env = "CAXTON_DATA", hide_env_values = true, default_value = ".caxton", value_name = "DIR")]
-        data: PathBuf,
+        #[command(flatten)]
+        host: HostArgs,
     },
 }
 
@@ -100,7 +100,7 @@ pub(super) async fn run(command: StoreCommand, out: &mut Out) -> Result<(), CliE
         StoreCommand::Backup { file, force, host } => backup(&file, force, &host, out).await,
         StoreCommand::Restore { file, force, data } => put_back(&file, force, &data, out),
         StoreCommand::Check { host } => check(&host, out).await,
-        StoreCommand::Compact { data } => compact(&data, out),
+        StoreCommand::Compact { host } => compact(&host, out).await,
     }
 }
 
@@ -232,22 +232,22 @@ fn store_is_current(store: &OfflineStore) -> Result<(), CliError> {
     }
 }
 
-fn compact(data: &Path, out: &mut Out) -> Result<(), CliError> {
-    let store = OfflineStore::open(data).map_err(|error| match error {
-        StoreError::InUse { .. } => {
-            let message = format!(
-                "a host runs on {}, and every commit would have to wait: stop it first. Free space in the store is reused anyway (`caxton store show`)",
-                data.display()
-            );
-            CliError::new(Exit::Conflict, message)
-        }
-        error => error.into(),
-    })?;
-    let (before, after) = store.compact()?;
+async fn compact(host: &HostArgs, out: &mut Out) -> Result<(), CliError> {
+    let compacted: Compaction = match find_source(host)? {
+        StoreSource::Host(client) => client.json(Method::POST, "/v1/store/compact").await?,
+        StoreSource::Store(store) => store.compact()?,
+    };
     match out.format() {
-        Format::Json => out.json(&json!({ "before": before, "after": after })),
+        Format::Json => out.json(&compacted),
         Format::Text => {
+            let Compaction { before, after, needed } = compacted;
             say(&format!("{} before, {} now", size(before), size(after)));
+            if let Some(needed) = needed {
+                say(&format!(
+                    "only the log was emptied: with {} free on the disk, what is free in the store is given back too",
+                    size(needed)
+                ));
+            }
             Ok(())
         }
     }

@@ -37,6 +37,8 @@ pub(crate) struct RouteTarget {
     /// The methods; empty for all.
     methods: Vec<Method>,
     pub(crate) mode: ResponseMode,
+    /// Set if an HTTP agent gets a request before its body has come.
+    pub(crate) stream: bool,
     /// The route's own `cors`, if it is set.
     cors: Option<bool>,
     /// The guard, where the route asks for a credential or has a rate.
@@ -99,6 +101,7 @@ impl Routes {
                 let target = RouteTarget {
                     methods: route.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect(),
                     mode: route.mode,
+                    stream: route.stream,
                     cors: route.cors,
                     guard: guard(name, route),
                     conversation: route.conversation.clone().map(Arc::new),

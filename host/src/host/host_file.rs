@@ -3,7 +3,12 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::store::lacks_room;
 
 /// The file in the data folder through which commands find the running host.
 pub(crate) const HOST_FILE: &str = "host.json";
@@ -20,6 +25,15 @@ pub(super) struct Ports {
     /// The schemes of the first two, for the log.
     #[serde(skip)]
     pub(super) schemes: Schemes,
+}
+
+impl Ports {
+    /// Logs where the host listens.
+    pub(super) fn log(&self) {
+        let probes = self.probes.map_or_else(String::new, |probes| format!("   probes: http://{probes}"));
+        let Self { http, admin, schemes, .. } = self;
+        tracing::info!("calls: {}://{http}   management: {}://{admin}{probes}", schemes.http, schemes.admin);
+    }
 }
 
 /// The schemes of URLs at the listeners.
@@ -41,6 +55,39 @@ pub(super) fn host_file(ports: &Ports, admin_certificate: Option<&str>) -> Strin
         host["admin_certificate"] = fingerprint.into();
     }
     host.to_string()
+}
+
+/// The interval at which a write is tried again on a full disk. A probe of an orchestrator comes about as often.
+pub(super) const ROOM_RETRY: Duration = Duration::from_secs(1);
+
+/// Writes [`HOST_FILE`]. On a full disk this goes on in the background until there is room or the host stops: a host that
+/// runs there answers, and its commands have `--admin`.
+///
+/// # Errors
+/// It cannot be written for another reason.
+pub(super) fn write_host_file(
+    path: PathBuf,
+    text: impl Fn() -> String + Send + 'static,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    match write_private(&path, &text()) {
+        Err(error) if lacks_room(&error) => {
+            tracing::error!(
+                "{} cannot be written ({error}): commands find this host with `--admin` only, until there is room on the disk",
+                path.display()
+            );
+        }
+        written => return written,
+    }
+    tokio::spawn(async move {
+        while tokio::time::timeout(ROOM_RETRY, stop.cancelled()).await.is_err() {
+            // Only for want of room, which may come at any time.
+            if write_private(&path, &text()).is_ok() {
+                return;
+            }
+        }
+    });
+    Ok(())
 }
 
 /// Writes a file that only its owner can read. It is renamed into place, so that readers never see a part of it.

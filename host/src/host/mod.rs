@@ -6,11 +6,13 @@
 //! ```
 
 mod host_file;
+mod no_room;
 mod ports;
 pub(crate) mod signals;
 mod start;
 mod stop;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,14 +23,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::host_file::HOST_FILE;
-use self::host_file::{Ports, write_private};
+use self::host_file::{ROOM_RETRY, write_private};
 use self::signals::{SignalRequest, Signals};
 pub(crate) use self::start::UpOptions;
 use self::start::{Host, start};
 use self::stop::{EndReason, stop};
 use crate::config::ConfigErrors;
+use crate::net;
 use crate::reconcile::DeclarationSource;
 use crate::shell;
+use crate::store::lacks_room;
 use crate::systemd::{self, Supervisor};
 use crate::telemetry::histogram;
 
@@ -55,6 +59,12 @@ impl From<anyhow::Error> for StartError {
 
 /// Runs a host until it is asked to stop.
 pub(crate) fn run(options: UpOptions) -> Result<ExitCode, StartError> {
+    // Before anything opens files. Each connection is one, and common soft limits are for programs that use `select`.
+    let (inherited, raised) = net::raise_limit();
+    if inherited != raised {
+        let number = |limit: Option<u64>| limit.map_or_else(|| "no".to_owned(), |limit| limit.to_string());
+        tracing::debug!("the limit of open files is raised from {} to {}", number(inherited), number(raised));
+    }
     // Two runtimes: HTTP calls and the host's own tasks never queue behind the handlers of thousands of mailboxes. Each
     // has a thread for each core, and the system shares the cores out. The workers record most statistics, so that they
     // take the first shards and rarely share one.
@@ -183,11 +193,25 @@ async fn serve(
     }
 }
 
+/// Writes the ports file. On a full disk that is tried again until there is room, as the host runs.
+async fn write_ports(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut is_logged = false;
+    loop {
+        match write_private(path, text) {
+            Err(error) if lacks_room(&error) => {
+                if !std::mem::replace(&mut is_logged, true) {
+                    tracing::error!(%error, "{} is written once there is room on the disk", path.display());
+                }
+                tokio::time::sleep(ROOM_RETRY).await;
+            }
+            written => return written,
+        }
+    }
+}
+
 /// Logs that the host is up and writes the ports file, once everything that can be done was done.
 async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver<bool>) -> anyhow::Result<()> {
-    let probes = host.ports.probes.map_or_else(String::new, |probes| format!("   probes: http://{probes}"));
-    let Ports { http, admin, schemes, .. } = &host.ports;
-    tracing::info!("calls: {}://{http}   management: {}://{admin}{probes}", schemes.http, schemes.admin);
+    host.ports.log();
     // The reconciler has ended; the failure of its task says why.
     if settled.wait_for(|settled| *settled).await.is_err() {
         return Ok(());
@@ -204,7 +228,7 @@ async fn announce(options: &UpOptions, host: &Host, mut settled: watch::Receiver
     // Last: a script that waits for this file may call the agents at once.
     if let Some(path) = &options.ports_file {
         let text = serde_json::to_string(&host.ports)?;
-        write_private(path, &text).with_context(|| format!("writing {}", path.display()))?;
+        write_ports(path, &text).await.with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::host_file::{HOST_FILE, Ports, Schemes, host_file, write_private};
+use super::no_room::Face;
 use crate::access::Access;
 use crate::admin;
 use crate::config::{Loaded, TlsTable};
@@ -65,10 +66,12 @@ impl Sockets {
         Ok(Self { http, admin, probes, tls, ports })
     }
 
-    /// Returns the fingerprint of the certificate of the management API, if it speaks TLS.
-    pub(super) fn admin_certificate(&self) -> Option<String> {
-        let admin = self.tls.iter().find(|(table, _)| *table == TlsTable::Admin);
-        admin.map(|(_, tls)| tls.current().fingerprint.clone())
+    /// Returns the function that makes the text of the file by which commands find the host, with the certificate that
+    /// the management API has then.
+    pub(super) fn host_file(&self) -> impl Fn() -> String + Send + 'static {
+        let admin = self.tls.iter().find(|(table, _)| *table == TlsTable::Admin).map(|(_, tls)| Arc::clone(tls));
+        let ports = self.ports.clone();
+        move || host_file(&ports, admin.as_ref().map(|tls| tls.current().fingerprint.clone()).as_deref())
     }
 
     /// Returns the certificates for the reconciler, which reads them again. The file in the data folder by which commands
@@ -88,6 +91,13 @@ impl Sockets {
         self.tls.iter().map(certificate).collect()
     }
 
+    /// Returns second listeners on all sockets, for a host that cannot start yet.
+    pub(super) fn try_clone(&self) -> std::io::Result<Vec<(Face, BoundListener)>> {
+        let management = [Some(&self.admin), self.probes.as_ref()].into_iter().flatten();
+        let faces = management.map(|listener| (Face::Management, listener)).chain([(Face::Calls, &self.http)]);
+        faces.map(|(face, listener)| Ok((face, listener.try_clone()?))).collect()
+    }
+
     /// Starts the tasks that accept connections. Each runs until its token is cancelled.
     pub(super) fn serve(
         self,
@@ -101,13 +111,14 @@ impl Sockets {
         let serving =
             http::serve(self.http, Arc::clone(settings), Arc::clone(directory), Arc::clone(access), closing.clone());
         let api = admin::Api::new(admin_state, stop.clone());
-        let managing = admin::serve(self.admin, api.clone(), stop.clone());
+        let managing = admin::serve(self.admin, api.clone(), Arc::clone(settings), stop.clone());
         let mut listeners = vec![
             tasks.vital("http-listener", closing.clone(), serving),
             tasks.vital("admin-listener", stop.clone(), managing),
         ];
         listeners.extend(self.probes.map(|listener| {
-            tasks.vital("probes-listener", probing.clone(), admin::serve_probes(listener, api, probing.clone()))
+            let probes = admin::serve_probes(listener, api, Arc::clone(settings), probing.clone());
+            tasks.vital("probes-listener", probing.clone(), probes)
         }));
         listeners
     }

@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::host_file::{HOST_FILE, Ports, host_file, write_private};
+use super::host_file::{HOST_FILE, Ports, write_host_file};
+use super::no_room::open_when_room;
 use super::ports::{Sockets, Stops};
 use crate::access::{Access, unread_keys};
 use crate::admin;
@@ -102,6 +103,29 @@ async fn open_store(data: &Path, settings: &desired::StoreSpec) -> Result<Opened
     }
 }
 
+/// Opens the store and binds the listeners. While there is no room for a store, the listeners say so.
+async fn open_store_and_sockets(
+    data: &Path,
+    loaded: &Loaded,
+    stop: &CancellationToken,
+) -> anyhow::Result<(OpenedStore, Sockets)> {
+    let open = || open_store(data, &loaded.desired.store);
+    let opened = match open().await {
+        Err(error) if !error.lacks_room() => return Err(error.into()),
+        opened => opened,
+    };
+    // Before the builds: a port in use is reported at once and not after minutes.
+    let sockets = Sockets::bind(loaded).await?;
+    let store = match opened {
+        Ok(store) => store,
+        Err(error) => {
+            sockets.ports.log();
+            open_when_room(error, sockets.try_clone()?, &loaded.desired.http, open, stop).await?
+        }
+    };
+    Ok((store, sockets))
+}
+
 pub(super) async fn start(
     options: &UpOptions,
     source: DeclarationSource,
@@ -115,11 +139,9 @@ pub(super) async fn start(
     // First, because values recorded before the recorder is installed are lost.
     let metrics = metrics::install();
     // Before anything writes into the folder, which may still belong to another host.
-    let store = open_store(&data, &desired.store).await?;
+    let (store, sockets) = open_store_and_sockets(&data, &loaded, building).await?;
     let secrets = first_secrets(&loaded).await?;
     let runtime = open_runtime(&data, desired, &secrets)?;
-    // Before the builds: a port in use is reported at once and not after minutes.
-    let sockets = Sockets::bind(&loaded).await?;
     let ports = sockets.ports.clone();
     let (watch_set, sources) = first_builds(options, &source, &loaded, &data, building).await?;
     let directory = create_directory(store, workers, desired, &data)?;
@@ -156,15 +178,14 @@ pub(super) async fn start(
         writing,
         facts,
     });
-    let admin_certificate = sockets.admin_certificate();
+    let host_file = sockets.host_file();
     let mut listeners = sockets.serve(&settings, &directory, &access, admin_state, &stops);
     // Awaited at the end like the listeners, because it ends a build that is under way.
     listeners.push(start_lasting_tasks(&directory, &access, &stops.stop, watcher_setup, wake_sender));
     let stop = &stops.stop;
     let reconciler_task = context.tasks.vital(RECONCILER, stop.clone(), reconciler.run(stop.clone()));
     // Last, so that commands find only a host that answers.
-    let text = host_file(&ports, admin_certificate.as_deref());
-    write_private(&data.join(HOST_FILE), &text).context("writing where this host listens")?;
+    write_host_file(data.join(HOST_FILE), host_file, stop.clone()).context("writing where this host listens")?;
     let reconciler = handle;
     Ok(Host { context, access, directory, reconciler, reconciler_task, settled, ports, stops, listeners, drain, began })
 }

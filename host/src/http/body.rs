@@ -6,16 +6,15 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::EXPECT;
-use http::{Version, request};
+use http::{HeaderMap, Version, request};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
 
-use crate::net::RequestGuard;
-use crate::wasm::{BodyError, ResponseBody, ResponseError};
+use crate::net::{BodyClock, LateBody, RequestGuard};
+use crate::wasm::{AheadBody, BodyError, ResponseError};
 
 /// The bounds up to which the rest of a refused body is read and dropped before the connection is closed.
 /// Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response. The same
@@ -23,8 +22,9 @@ use crate::wasm::{BodyError, ResponseBody, ResponseError};
 const LINGER_BYTES: usize = 64 << 20;
 const LINGER: Duration = Duration::from_secs(10);
 /// The largest chunk handed to hyper at once when the connection is multiplexed. A chunk that was handed over cannot be
-/// taken back, so smaller ones let the stall check see progress.
-const MAX_CHUNK: usize = 64 << 10;
+/// taken back, so smaller ones let the stall check see progress, and bound what a client that reads nothing makes the host
+/// hold. As much as a frame of HTTP/2 has.
+const MAX_CHUNK: usize = 16 << 10;
 
 /// The bounds of a request's body.
 #[derive(Debug, Clone, Copy)]
@@ -33,20 +33,19 @@ pub(super) struct BodyLimits {
     pub(super) limit: u64,
     /// The longest pause between two frames of the client.
     pub(super) stall: Duration,
+    /// The time from the head until the body is whole.
+    pub(super) whole: Duration,
 }
 
 /// The body of a request, which fails as soon as it exceeds its bounds.
 pub(super) struct RequestBody {
-    /// A body that was read before, to be read once more.
-    whole: Option<Bytes>,
+    /// The part that was read before, to be read once more.
+    ahead: HeldBody,
     /// `None` after its end, or after it was refused.
     inner: Option<Incoming>,
-    bounds: BodyLimits,
+    limit: u64,
     bytes_left: u64,
-    /// The timer of the current pause. Created when the client first pauses: most bodies arrive in one piece and need
-    /// none.
-    pause: Option<Pin<Box<Sleep>>>,
-    pausing: bool,
+    clock: BodyClock,
     /// Set for HTTP/1, where refusing a body ends the connection. HTTP/2 resets the one stream and goes on with the
     /// others.
     drains_when_refused: bool,
@@ -55,19 +54,52 @@ pub(super) struct RequestBody {
     broken: Arc<OnceLock<Broken>>,
 }
 
+/// A part of a body in memory.
+#[derive(Default)]
+struct HeldBody {
+    /// The first frame, as it came: most bodies are one.
+    first: Bytes,
+    /// The rest of the data. Copied, because a frame of a few bytes may keep a whole buffer of its connection.
+    more: BytesMut,
+    trailers: Option<HeaderMap>,
+}
+
+impl HeldBody {
+    fn length(&self) -> u64 {
+        (self.first.len() + self.more.len()) as u64
+    }
+
+    fn push(&mut self, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            Ok(data) if self.length() == 0 => self.first = data,
+            Ok(data) => self.more.extend_from_slice(&data),
+            Err(frame) => self.trailers = frame.into_trailers().ok(),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Frame<Bytes>> {
+        let data = if self.first.is_empty() { self.more.split().freeze() } else { std::mem::take(&mut self.first) };
+        if data.is_empty() { self.trailers.take().map(Frame::trailers) } else { Some(Frame::data(data)) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.length() == 0 && self.trailers.is_none()
+    }
+}
+
 /// The reason why a body was refused or lost, kept for the response to the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
     /// The body is larger than [`BodyLimits::limit`].
     TooLarge,
-    /// The client paused for longer than [`BodyLimits::stall`].
-    Stalled,
+    /// The body did not come in time.
+    Late(LateBody),
     /// The connection broke while the body was read.
     Lost,
 }
 
 impl RequestBody {
-    /// Wraps the body of the request with this head.
+    /// Wraps the body of the request with this head, whose time begins now.
     ///
     /// # Errors
     /// `TooLarge` if the announced length exceeds the limit; the rest is then drained as for any refused body.
@@ -75,12 +107,11 @@ impl RequestBody {
         let announced = inner.size_hint().lower();
         let inner = (!inner.is_end_stream()).then_some(inner);
         let body = Self {
-            whole: None,
+            ahead: HeldBody::default(),
             inner,
-            bounds,
+            limit: bounds.limit,
             bytes_left: bounds.limit,
-            pause: None,
-            pausing: false,
+            clock: BodyClock::start(bounds.stall, bounds.whole),
             drains_when_refused: head.version < Version::HTTP_2,
             awaits_continue: head.headers.contains_key(EXPECT),
             broken: Arc::default(),
@@ -92,25 +123,36 @@ impl RequestBody {
     /// Makes a body of bytes that were read before.
     pub(super) fn whole(bytes: Vec<u8>, bounds: BodyLimits) -> Self {
         Self {
-            whole: Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty()),
+            ahead: HeldBody { first: bytes.into(), ..HeldBody::default() },
             inner: None,
-            bounds,
+            limit: bounds.limit,
             bytes_left: bounds.limit,
-            pause: None,
-            pausing: false,
+            clock: BodyClock::start(bounds.stall, bounds.whole),
             drains_when_refused: false,
             awaits_continue: false,
             broken: Arc::default(),
         }
     }
 
+    /// Reads until the body has ended or this many bytes are held, so that a client that sends slowly is waited for here
+    /// and not by an instance.
+    pub(super) async fn read_ahead(&mut self, most: u64) -> Result<(), BodyError> {
+        while self.inner.is_some() && self.ahead.length() < most {
+            match std::future::poll_fn(|cx| self.poll_client(cx)).await {
+                Some(frame) => self.ahead.push(frame?),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the whole body, up to a limit that is not above its own.
     pub(super) async fn collect_within(mut self, limit: u64) -> Result<Vec<u8>, BodyError> {
-        if limit < self.bounds.limit {
-            (self.bounds.limit, self.bytes_left) = (limit, limit);
+        if limit < self.limit {
+            (self.limit, self.bytes_left) = (limit, limit);
         }
-        if self.size_hint().lower() > self.bounds.limit {
-            return Err(BodyError::TooLarge { limit: self.bounds.limit });
+        if self.size_hint().lower() > self.limit {
+            return Err(BodyError::TooLarge { limit: self.limit });
         }
         self.collect().await
     }
@@ -151,21 +193,10 @@ impl RequestBody {
         }
     }
 
-    fn stalled(&mut self, cx: &mut Context<'_>) -> bool {
-        // One timer is reset for each pause: to create one a pause would allocate in the hot path.
-        let until = Instant::now() + self.bounds.stall;
-        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if !self.pausing {
-            self.pausing = true;
-            pause.as_mut().reset(until);
-        }
-        pause.as_mut().poll(cx).is_ready()
-    }
-
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let how = match &error {
             BodyError::TooLarge { .. } => Broken::TooLarge,
-            BodyError::Stalled { .. } => Broken::Stalled,
+            BodyError::Late(late) => Broken::Late(*late),
             BodyError::Broken(_) => Broken::Lost,
         };
         // Only the first failure is the cause; later ones follow from it.
@@ -198,27 +229,22 @@ impl RequestBody {
     }
 }
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+impl RequestBody {
+    /// Reads the next frame of the client.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         // The first poll makes hyper send `100 Continue`.
         self.awaits_continue = false;
-        if let Some(whole) = self.whole.take() {
-            return Poll::Ready(Some(Ok(Frame::data(whole))));
-        }
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                // Any frame ends the pause: silence is bounded here, not the whole time of an upload.
-                self.pausing = false;
+                // Any frame ends the pause, and none extends the whole time.
+                self.clock.note_part();
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
                 // Counted, because a chunked body announces no length.
                 match self.bytes_left.checked_sub(length) {
                     Some(left) => self.bytes_left = left,
                     None => {
-                        let limit = self.bounds.limit;
+                        let limit = self.limit;
                         return self.fail(BodyError::TooLarge { limit });
                     }
                 }
@@ -229,23 +255,38 @@ impl Body for RequestBody {
                 self.inner = None;
                 Poll::Ready(None)
             }
-            Poll::Pending if self.stalled(cx) => {
-                let limit = self.bounds.stall;
-                self.fail(BodyError::Stalled { limit })
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => match self.clock.poll_late(cx) {
+                Poll::Ready(late) => self.fail(late.into()),
+                Poll::Pending => Poll::Pending,
+            },
         }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(frame) = self.ahead.pop() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        self.poll_client(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.whole.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.ahead.is_empty() && self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        if let Some(whole) = &self.whole {
-            return SizeHint::with_exact(whole.len() as u64);
+        let ahead = self.ahead.length();
+        let rest = self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(ahead));
         }
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        hint.set_lower(rest.lower().saturating_add(ahead));
+        hint
     }
 }
 
@@ -264,7 +305,7 @@ pub(super) enum ReplyBody {
     /// A body that is in memory as a whole.
     Whole(Bytes),
     /// A body that an HTTP agent produces.
-    Agent(ResponseBody),
+    Agent(Box<AheadBody>),
 }
 
 impl ReplyBody {
@@ -274,7 +315,7 @@ impl ReplyBody {
             Self::Empty => Some(0),
             Self::Unseen => None,
             Self::Whole(bytes) => Some(bytes.len() as u64),
-            Self::Agent(body) => body.size_hint().exact(),
+            Self::Agent(body) => body.length(),
         }
     }
 }
@@ -283,6 +324,8 @@ impl ReplyBody {
 /// it got some.
 pub(super) struct GuardedBody {
     body: ReplyBody,
+    /// The rest of a chunk that is handed over in pieces.
+    left: Bytes,
     guard: RequestGuard,
 }
 
@@ -298,7 +341,7 @@ impl GuardedBody {
         if is_chunked {
             guard.watch_body(deadline);
         }
-        Self { body, guard }
+        Self { body, left: Bytes::new(), guard }
     }
 }
 
@@ -307,18 +350,26 @@ impl Body for GuardedBody {
     type Error = ResponseError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        let Self { body, guard } = &mut *self;
+        let Self { body, left, guard } = &mut *self;
         guard.body_polled();
-        let frame = match body {
+        if !left.is_empty() {
+            guard.chunk_sent();
+            return Poll::Ready(Some(Ok(Frame::data(left.split_to(left.len().min(MAX_CHUNK))))));
+        }
+        let mut frame = match body {
             ReplyBody::Empty | ReplyBody::Unseen => Poll::Ready(None),
             ReplyBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            ReplyBody::Whole(bytes) => {
-                // In HTTP/1.1 the socket shows the progress, so that the whole body is handed over at once.
-                let length = if guard.is_multiplexed() { bytes.len().min(MAX_CHUNK) } else { bytes.len() };
-                Poll::Ready(Some(Ok(Frame::data(bytes.split_to(length)))))
-            }
-            ReplyBody::Agent(body) => Pin::new(body).poll_frame(cx),
+            // In HTTP/1.1 the socket shows the progress, so that the whole body is handed over at once.
+            ReplyBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            ReplyBody::Agent(body) => Pin::new(&mut **body).poll_frame(cx),
         };
+        if guard.is_multiplexed()
+            && let Poll::Ready(Some(Ok(frame))) = &mut frame
+            && let Some(data) = frame.data_mut()
+            && data.len() > MAX_CHUNK
+        {
+            *left = data.split_off(MAX_CHUNK);
+        }
         if frame.is_ready() {
             guard.chunk_sent();
         }
@@ -326,6 +377,9 @@ impl Body for GuardedBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if !self.left.is_empty() {
+            return false;
+        }
         match &self.body {
             ReplyBody::Empty => true,
             // Makes hyper keep the `content-length` of the head.
@@ -336,6 +390,7 @@ impl Body for GuardedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+        let left = self.left.len() as u64;
+        self.body.length().map_or_else(SizeHint::default, |length| SizeHint::with_exact(length + left))
     }
 }

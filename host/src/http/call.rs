@@ -27,6 +27,8 @@ pub(super) struct Call {
     pub(super) params: Vec<(String, String)>,
     /// The template of the conversation id, for a route that declares one.
     pub(super) conversation: Option<Arc<Template>>,
+    /// Set if an HTTP agent gets the request before its body has come (`stream`).
+    pub(super) streams: bool,
     pub(super) caller: RouteCaller,
     pub(super) trace: Trace,
 }

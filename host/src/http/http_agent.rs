@@ -1,4 +1,5 @@
-//! Calls of HTTP agents: the request is passed in, the response is passed out, and both bodies are streamed.
+//! Calls of HTTP agents: the request is passed in, the response is passed out, and both bodies are streamed once they
+//! exceed what is held of them (`http.buffer`).
 
 use std::sync::OnceLock;
 
@@ -6,7 +7,7 @@ use caxton_control::access::CallerIdentity;
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, TE,
 };
-use http::{Request, request};
+use http::{Request, Response, request};
 
 use super::body::{BodyLimits, Broken, ReplyBody, RequestBody};
 use super::call::{Call, HttpReply};
@@ -17,7 +18,7 @@ use super::reply;
 use super::request_head::may_show_details;
 use crate::agent::draft;
 use crate::problem::Problem;
-use crate::wasm::{BodyError, OverTls};
+use crate::wasm::{AheadBody, OverTls};
 
 /// The largest body of a signed request: it is held until its signature is checked.
 const MAX_SIGNED_BODY: u64 = 10 << 20;
@@ -25,21 +26,26 @@ const MAX_SIGNED_BODY: u64 = 10 << 20;
 /// Calls an HTTP agent. Returns when the head of the response is there.
 pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpReply {
     let conversation = call.conversation();
-    let Call { mut head, body, agent, caller, trace, .. } = call;
+    let Call { mut head, body, agent, revision, streams, caller, trace, .. } = call;
     let settings = connection.listener.settings.load();
     let details = may_show_details(settings.details, connection.activity.is_local(), &head.headers);
     let about = ProblemContext { agent: Some(agent.name().as_str()), message: None, trace: Some(&trace), details };
-    let bounds = BodyLimits { limit: settings.max_body_bytes, stall: settings.stall_timeout };
+    let (stall, held) = (settings.stall_timeout, settings.buffer_bytes);
+    let bounds = BodyLimits { limit: settings.max_body_bytes, stall, whole: revision.spec.limits.time };
     // Not held during the call, which may take as long as a stream.
     drop(settings);
     let body = match RequestBody::new(body, &head, bounds) {
         Ok(body) => body,
         Err(error) => return problem::respond(problem::of_body(&error, "http.max-body"), &about).into(),
     };
-    let (body, caller) = match identify(connection, caller, body, bounds).await {
+    let (mut body, caller) = match identify(connection, caller, body, bounds).await {
         Ok(identified) => identified,
         Err(problem) => return problem::respond(problem, &about).into(),
     };
+    // Before the agent is asked: from then on an instance waits for the client.
+    if !streams && let Err(error) = body.read_ahead(held).await {
+        return problem::respond(problem::of_body(&error, "http.max-body"), &about).into();
+    }
     head.headers.extend(caller_header(caller.as_ref()));
     let broken = body.broken();
     // After the body is wrapped, so that dropping it drains what the client still sends.
@@ -62,7 +68,12 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpRepl
             if let Some(said) = said {
                 reply::name_conversation(response.headers_mut(), said);
             }
-            HttpReply { response: response.map(ReplyBody::Agent), deadline: Some(answer.deadline) }
+            let (head, body) = response.into_parts();
+            // A client that takes its time then holds no instance.
+            let body = AheadBody::of(body, held).await;
+            // Once the guest has ended nothing waits for the client but its connection.
+            let deadline = body.is_open().then_some(answer.deadline);
+            HttpReply { response: Response::from_parts(head, ReplyBody::Agent(Box::new(body))), deadline }
         }
         Err(error) => {
             // The guest's failure usually only follows from that of the request's body.
@@ -93,7 +104,7 @@ async fn identify(
 fn body_problem(broken: &OnceLock<Broken>, bounds: BodyLimits) -> Option<Problem> {
     Some(match broken.get()? {
         Broken::TooLarge => Problem::too_large(bounds.limit, "http.max-body"),
-        Broken::Stalled => problem::of_body(&BodyError::Stalled { limit: bounds.stall }, "http.max-body"),
+        Broken::Late(late) => problem::of_body(&(*late).into(), "http.max-body"),
         Broken::Lost => Problem::of_code("body-broken"),
     })
 }

@@ -30,6 +30,7 @@ enum Routing {
         agent: Arc<Agent>,
         shared: bool,
         mode: ResponseMode,
+        streams: bool,
         route: String,
         params: Vec<(String, String)>,
         conversation: Option<Arc<Template>>,
@@ -118,9 +119,9 @@ async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: I
         // `OPTIONS *` asks about the server as a whole, which has no methods of its own.
         return Answered::host_response(options(""));
     }
-    let (agent, shared, mode, route, params, conversation, guard) = match find(connection, &head) {
-        Routing::Agent { agent, shared, mode, route, params, conversation, guard } => {
-            (agent, shared, mode, route, params, conversation, guard)
+    let (agent, shared, (mode, streams), route, params, conversation, guard) = match find(connection, &head) {
+        Routing::Agent { agent, shared, mode, streams, route, params, conversation, guard } => {
+            (agent, shared, (mode, streams), route, params, conversation, guard)
         }
         Routing::Methods(allow) if head.method == Method::OPTIONS => return Answered::host_response(options(&allow)),
         Routing::Methods(allow) => return Answered::host_response(refuse(problem::wrong_method(&allow), None)),
@@ -139,10 +140,16 @@ async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: I
         let reply = refuse(Problem::of_code("unavailable"), Some(&agent)).into();
         return Answered { agent: Some(agent), shared, reply };
     };
-    let kind = revision.kind();
-    let agent_of_call = Arc::clone(&agent);
-    let call = Call { head, body, agent: agent_of_call, revision, mode, route, params, conversation, caller, trace };
-    let reply = match kind {
+    let to = Arc::clone(&agent);
+    let call = Call { head, body, agent: to, revision, mode, streams, route, params, conversation, caller, trace };
+    let reply = call_agent(connection, call).await;
+    Answered { agent: Some(agent), shared, reply }
+}
+
+/// Calls the agent. The call is expected from the head on, so that a stop waits for it while its body comes.
+async fn call_agent(connection: &ConnectionContext, call: Call) -> HttpReply {
+    let _expected = call.agent.expect_call();
+    match call.revision.kind() {
         Kind::Message | Kind::Stateful => {
             let mut response = message_agent::call(connection, call).await;
             // The content type is the agent's word: a browser must not guess another, and run the content.
@@ -152,8 +159,7 @@ async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: I
         }
         // Boxed, because this future is large and would make that of every message call as large.
         Kind::Http => Box::pin(http_agent::call(connection, call)).await,
-    };
-    Answered { agent: Some(agent), shared, reply }
+    }
 }
 
 fn find(connection: &ConnectionContext, head: &request::Parts) -> Routing {
@@ -165,6 +171,7 @@ fn find(connection: &ConnectionContext, head: &request::Parts) -> Routing {
             agent: Arc::clone(&target.agent),
             shared: target.is_shared(),
             mode: target.mode,
+            streams: target.stream,
             route: target.pattern.as_str().to_owned(),
             conversation: target.conversation.clone(),
             guard: target.guard.clone(),
@@ -228,7 +235,7 @@ fn remove_body(response: &mut Response<ReplyBody>, multiplexed: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wasm::ResponseBody;
+    use crate::wasm::AheadBody;
 
     #[test]
     fn allow_includes_methods_of_the_host() {
@@ -241,7 +248,7 @@ mod tests {
 
     #[test]
     fn stripped_responses_keep_their_content_length() {
-        let agents = || ReplyBody::Agent(ResponseBody::Whole(None));
+        let agents = || ReplyBody::Agent(Box::new(AheadBody::whole(None)));
         for (status, body, said, expected) in [
             (200, ReplyBody::Whole("12345".into()), None, Some("5")),
             (200, ReplyBody::Whole(bytes::Bytes::new()), None, Some("0")),

@@ -12,7 +12,7 @@ use super::rates::RouteRates;
 use crate::access::Access;
 use crate::agent::HttpMetrics;
 use crate::directory::HostDirectory;
-use crate::net::{self, BoundListener, ConnectionActivity, ConnectionLimits};
+use crate::net::{self, BoundListener, ConnectionActivity, ConnectionLimits, FileReserve};
 
 /// Serves calls until `stop`, then finishes the requests under way, and returns when all connections have ended.
 /// Dropping the future leaves the connections open.
@@ -51,5 +51,7 @@ fn limits(settings: &HttpSpec) -> ConnectionLimits {
         max_head_bytes: settings.max_head_bytes,
         head_timeout: settings.head_timeout,
         stall_timeout: settings.stall_timeout,
+        idle_timeout: settings.idle_timeout,
+        reserve: FileReserve::Calls,
     }
 }

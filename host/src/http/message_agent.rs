@@ -30,7 +30,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
     let details = request_head::may_show_details(settings.details, connection.activity.is_local(), &head.headers);
     let about = ProblemContext { agent: Some(name), message: None, trace: Some(&trace), details };
     let limits = &revision.spec.limits;
-    let bounds = BodyLimits { limit: limits.message_bytes, stall: settings.stall_timeout };
+    let bounds = BodyLimits { limit: limits.message_bytes, stall: settings.stall_timeout, whole: limits.time };
     // The guard is not held across the waits below: arc-swap has few fast slots.
     drop(settings);
     let body = match RequestBody::new(body, &head, bounds) {

@@ -82,11 +82,12 @@ pub(super) fn of_call(error: HttpError) -> Problem {
     }
 }
 
-/// Creates the problem of a body that could not be read. `setting` names the bound of its size.
+/// Creates the problem of a body that could not be read. `setting` names the bound of its size; that of its time is
+/// `limits.time`.
 pub(super) fn of_body(error: &BodyError, setting: &str) -> Problem {
     match error {
         BodyError::TooLarge { limit } => Problem::too_large(*limit, setting),
-        BodyError::Stalled { .. } => Problem::of_code("body-stalled").with_detail(error.to_string()),
+        BodyError::Late(late) => Problem::late_body(late, "limits.time"),
         BodyError::Broken(_) => Problem::of_code("body-broken"),
     }
 }

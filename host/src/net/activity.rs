@@ -14,9 +14,6 @@ use parking_lot::Mutex;
 use super::limits::ConnectionLimits;
 use crate::clock::millis;
 
-/// The time after which an idle connection is closed. Longer than common clients and proxies keep theirs, so that
-/// they close it themselves, and no request is lost on a connection that closes under it.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// The time past its deadline after which a call's connection is closed. By then the call has ended by itself, unless
 /// its client reads none of it.
 const DEADLINE_GRACE: Duration = Duration::from_secs(1);
@@ -190,6 +187,22 @@ impl ConnectionActivity {
         !self.has_requests() && self.blocked_since.load(Ordering::Relaxed) == UNSET
     }
 
+    /// Returns the order in which connections without a request make way for others: those that never had one first,
+    /// then those that have waited for longest. `None` if a request is under way or the connection is about to close.
+    pub(super) fn idle_order(&self) -> Option<(bool, u64)> {
+        let is_closing = self.shutdown.load(Ordering::Acquire) != Shutdown::None as u8;
+        let order = (self.had_request.load(Ordering::Relaxed), self.idle_since.load(Ordering::Relaxed));
+        (!is_closing && self.is_idle()).then_some(order)
+    }
+
+    /// Asks an idle connection to close, so that another one has its place.
+    pub(super) fn make_way(&self) {
+        // A request may be on its way where one came before, and is still answered. A client that has sent none in all
+        // this time is not waited for.
+        let had_request = self.had_request.load(Ordering::Relaxed);
+        self.request_shutdown(if had_request { Shutdown::Graceful } else { Shutdown::Immediate });
+    }
+
     /// Returns `true` if several requests may be under way at once.
     pub(super) fn is_multiplexed(&self) -> bool {
         self.multiplexed.load(Ordering::Relaxed)
@@ -226,7 +239,7 @@ impl ConnectionActivity {
         // Bytes on an idle HTTP/2 connection need not belong to a head.
         } else if !self.multiplexed.load(Ordering::Relaxed) && older(&self.head_since, head) {
             self.request_shutdown(Shutdown::Immediate);
-        } else if older(&self.idle_since, millis(IDLE_TIMEOUT)) {
+        } else if older(&self.idle_since, millis(limits.idle_timeout)) {
             // Graceful: a request may be on its way at this moment, and is still answered.
             self.request_shutdown(Shutdown::Graceful);
         }
@@ -287,6 +300,7 @@ impl Drop for RequestGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::files::FileReserve;
 
     fn limits() -> ConnectionLimits {
         ConnectionLimits {
@@ -294,6 +308,8 @@ mod tests {
             max_head_bytes: 8 << 10,
             head_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            reserve: FileReserve::Calls,
         }
     }
 
@@ -331,6 +347,23 @@ mod tests {
         assert_eq!(shutdown_after(&activity, 74), Shutdown::None, "bytes of HTTP/2 need not be those of a head");
         assert_eq!(shutdown_after(&activity, 76), Shutdown::Graceful);
         assert_eq!(shutdown_after(&activity, 77), Shutdown::Immediate, "it had its time to finish");
+    }
+
+    #[test]
+    fn connections_without_a_request_make_way_in_their_order() {
+        let origin = Instant::now() - Duration::from_secs(9);
+        let [silent, served, busy] = [(); 3].map(|()| ConnectionActivity::new(origin, None));
+        drop(served.begin_request(false));
+        let request = busy.begin_request(false);
+        assert_eq!(busy.idle_order(), None);
+        assert!(silent.idle_order() < served.idle_order());
+        for (activity, expected) in [(&silent, Shutdown::Immediate), (&served, Shutdown::Graceful)] {
+            activity.make_way();
+            assert_eq!(shutdown_after(activity, 0), expected);
+            assert_eq!(activity.idle_order(), None, "it is asked once");
+        }
+        drop(request);
+        assert!(busy.idle_order().is_some());
     }
 
     #[test]

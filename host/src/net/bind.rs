@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -34,6 +35,12 @@ impl BoundListener {
     /// Joins a socket with its TLS.
     pub(crate) fn new(socket: TcpListener, tls: Option<Arc<ListenerTls>>) -> Self {
         Self { socket, tls }
+    }
+
+    /// Returns a second listener on the same socket. Each connection comes to one of them.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let socket = std::net::TcpListener::from(self.socket.as_fd().try_clone_to_owned()?);
+        Ok(Self { socket: TcpListener::from_std(socket)?, tls: self.tls.clone() })
     }
 
     /// Returns the address that the system has chosen or confirmed.

@@ -25,10 +25,18 @@ use super::tls;
 /// The most concurrent requests of one HTTP/2 connection; the client has to queue more.
 // Not below the 100 that RFC 9113 recommends as the least (section 6.5.2).
 const MAX_STREAMS: u32 = 128;
-/// The bytes of one HTTP/2 stream that may be buffered for sending.
-const SEND_BUFFER: usize = 128 << 10;
+/// The bytes of one HTTP/2 stream that may be buffered for sending. With [`MAX_STREAMS`] this is 8 MiB a connection.
+const SEND_BUFFER: usize = 64 << 10;
 /// The receive window of one HTTP/2 stream in bytes. It bounds what is buffered of a body that the agent reads slowly.
 const RECEIVE_WINDOW: u32 = 256 << 10;
+/// The receive window of an HTTP/2 connection in bytes, over all of its streams. More than one stream's window, so that
+/// one stalled stream does not block the others.
+const CONNECTION_WINDOW: u32 = 4 * RECEIVE_WINDOW;
+/// Streams that a client has reset and that no request was made of yet. More of them end the connection (rapid reset,
+/// CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 20;
+/// Streams that the host has reset for a client's errors. More of them end the connection.
+const MAX_ERROR_RESETS: usize = 128;
 
 /// Serves one connection until it ends, with TLS if there is a configuration for it.
 pub(super) async fn serve_connection<S, B>(
@@ -113,9 +121,10 @@ fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(RECEIVE_WINDOW)
-        // More than one stream's window, so that one stalled stream does not block the others.
-        .initial_connection_window_size(4 * RECEIVE_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
         // A client that vanished without closing would otherwise keep its streams.
         .keep_alive_interval(limits.stall_timeout)
         .keep_alive_timeout(limits.head_timeout);

@@ -22,10 +22,14 @@ use super::connection::serve_connection;
 use super::limits::ConnectionLimits;
 use super::tls::ListenerTls;
 
-/// The pause after accepting failed for want of file descriptors: others may close meanwhile.
-const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(100);
-/// The interval at which a full listener checks whether a reload has raised `max_connections`.
-const CAPACITY_CHECK: Duration = Duration::from_secs(1);
+/// The interval at which a listener without room checks for some: connections become idle, files are closed elsewhere,
+/// and a reload may raise `max_connections`. The end of a connection is noticed at once.
+const ROOM_CHECK: Duration = Duration::from_millis(100);
+/// Connections that never had a request, of which one is closed at a time. With one in this many, a flood of them does
+/// not make the listener look through all connections for each new one.
+const SILENT_SHARE: usize = 16;
+/// The interval between two warnings of the same shortage.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// The bounds of the interval at which connections are checked, which follows from the timeouts.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -117,33 +121,60 @@ where
     }
 
     async fn accept(self: &Arc<Self>, socket: &TcpListener) {
-        // Reported once a shortage, not once an attempt.
-        let mut is_short = false;
+        let mut shortage = Shortage::default();
+        // Set while the last connection may have taken one of the files that are kept back.
+        let mut is_tight = false;
         loop {
-            self.wait_for_capacity().await;
+            self.wait_for_room(socket, is_tight, &mut shortage).await;
             match socket.accept().await {
                 Ok((stream, _)) => {
-                    is_short = false;
+                    is_tight = (self.limits)().reserve.keeps(&stream);
                     self.serve(stream);
                 }
                 // The client has closed the connection before it was accepted.
                 Err(error) if is_client_error(&error) => {}
                 Err(error) => {
-                    if !std::mem::replace(&mut is_short, true) {
-                        tracing::warn!(%error, "no connection can be accepted; trying again as others end");
-                    }
-                    // Ends early with any connection, since that frees a descriptor.
-                    self.wait_for_close(OUT_OF_FILES_PAUSE).await;
+                    shortage.warn(&format!("no connection can be accepted ({error}); trying again as others end"));
+                    self.close_idle();
+                    self.wait_for_close(ROOM_CHECK).await;
+                    is_tight = true;
                 }
             }
         }
     }
 
-    /// Waits until one more connection may be open.
-    async fn wait_for_capacity(&self) {
-        while self.connections.lock().open.len() >= (self.limits)().max_connections as usize {
-            self.wait_for_close(CAPACITY_CHECK).await;
+    /// Waits until one more connection may be open. Idle connections are closed meanwhile.
+    async fn wait_for_room(&self, socket: &TcpListener, mut is_tight: bool, shortage: &mut Shortage) {
+        loop {
+            let (limits, open) = ((self.limits)(), self.connections.lock().open.len());
+            is_tight = is_tight && limits.reserve.is_reached(socket);
+            // One connection is always served: the files may be those of other parts of the host.
+            if open == 0 || (open < limits.max_connections as usize && !is_tight) {
+                return;
+            }
+            let closing = self.close_idle();
+            shortage.warn(&if is_tight {
+                format!("{open} connections are open, and the other files are kept back for the host (`ulimit -n`); {closing} idle ones are closed for new ones")
+            } else {
+                format!("{open} connections are open, which is all that may be; {closing} idle ones are closed for new ones")
+            });
+            self.wait_for_close(ROOM_CHECK).await;
         }
+    }
+
+    /// Closes connections that have waited for longest without a request. Returns their number.
+    fn close_idle(&self) -> usize {
+        let connections = self.connections.lock();
+        let idle = connections.open.values().filter_map(|activity| Some((activity.idle_order()?, activity)));
+        let mut idle: Vec<_> = idle.collect();
+        // Unstable: no order is promised among connections of one moment.
+        idle.sort_unstable_by_key(|(order, _)| *order);
+        let silent = idle.iter().take_while(|((had_request, _), _)| !had_request).count();
+        let count = silent.div_ceil(SILENT_SHARE).max(1).min(idle.len());
+        for (_, activity) in &idle[..count] {
+            activity.make_way();
+        }
+        count
     }
 
     async fn wait_for_close(&self, longest: Duration) {
@@ -223,6 +254,20 @@ where
         }
         // Kept for a check that is not waiting at the moment.
         self.stopping.notify_one();
+    }
+}
+
+/// The time of the last warning of a listener without room.
+#[derive(Debug, Default)]
+struct Shortage(Option<Instant>);
+
+impl Shortage {
+    /// Logs a warning, unless one was logged a moment ago: a flood of connections must not be one of lines.
+    fn warn(&mut self, text: &str) {
+        if self.0.is_none_or(|last| last.elapsed() >= WARN_INTERVAL) {
+            self.0 = Some(Instant::now());
+            tracing::warn!("{text}");
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Errors of a store that cannot be used.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The error of a store that cannot be used: what the system or SQLite said, and what to try.
@@ -123,16 +124,55 @@ pub(crate) enum StoreError {
 impl StoreError {
     /// Returns the error for what SQLite says of a database.
     pub(in crate::store) fn of(path: &Path, cause: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, PermissionDenied, ReadOnly};
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, NotADatabase, PermissionDenied, ReadOnly};
 
         let path = path.to_owned();
         match cause.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { path, cause },
             Some(ReadOnly | CannotOpen | PermissionDenied) => Self::ReadOnly { path, cause },
-            Some(DiskFull) => Self::Full { path, cause },
+            _ if is_out_of_room(&cause) => Self::Full { path, cause },
             _ => Self::Database { path, cause },
         }
     }
+}
+
+impl StoreError {
+    /// Returns `true` if the store could be opened with more room on its disk.
+    pub(crate) fn lacks_room(&self) -> bool {
+        match self {
+            Self::Full { .. } | Self::NoRoom { .. } => true,
+            Self::Folder { cause, .. } => lacks_room(cause),
+            Self::InUse { .. }
+            | Self::PathInUse { .. }
+            | Self::Newer { .. }
+            | Self::Older { .. }
+            | Self::Missing { .. }
+            | Self::Exists { .. }
+            | Self::NoStore { .. }
+            | Self::Foreign { .. }
+            | Self::Damaged { .. }
+            | Self::ReadOnly { .. }
+            | Self::Copy(_)
+            | Self::Database { .. } => false,
+        }
+    }
+}
+
+/// Returns `true` if a file could not be written for want of room. A bound on the size of files (`ulimit -f`) counts as
+/// well.
+pub(crate) fn lacks_room(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
+/// Returns `true` if SQLite could not write a file, or not make the index of its log as large as it has to be. Of a full
+/// disk it says so only where it writes to the database.
+pub(in crate::store) fn is_out_of_room(cause: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{
+        SQLITE_FULL, SQLITE_IOERR_SHMMAP, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE,
+    };
+
+    let codes = [SQLITE_FULL, SQLITE_IOERR_SHMMAP, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE];
+    cause.sqlite_error().is_some_and(|error| codes.contains(&error.extended_code))
 }
 
 /// The error of making a copy.

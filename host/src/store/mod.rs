@@ -28,9 +28,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use caxton_control::desired::{self, Durability};
 
+use self::sqlite::database_file::DatabaseFile;
 use self::sqlite::folder_files::DATABASE;
 use self::sqlite::lock::{Lock, lock};
-use self::sqlite::reader::connect;
 use self::sqlite::{backup, held, private, schema, sync};
 use self::tables::snapshots;
 use self::writer::history::History;
@@ -42,7 +42,7 @@ pub(crate) use commit::{
     RevisionBinding, StateChange, TOO_MANY_HOPS, beyond,
 };
 pub(crate) use commit_request::{CommitRequest, Committed};
-pub(crate) use error::{CopyError, StoreError};
+pub(crate) use error::{CopyError, StoreError, lacks_room};
 pub(crate) use gate::CommitGate;
 pub(crate) use record::{ConversationRow, Record};
 pub(crate) use sqlite::checkpoint::Rest;
@@ -60,7 +60,7 @@ pub(crate) use types::{Event, RevisionRecord, Snapshot};
 /// The data folder, held against other hosts, with its database.
 pub(crate) struct Store {
     folder: PathBuf,
-    database: PathBuf,
+    database: DatabaseFile,
     /// Tells this store's connections from those of another in the same process.
     id: u64,
     writer: writer::Writer,
@@ -93,7 +93,6 @@ impl Store {
         private::close(folder);
         // After the lock: before it the unfinished copies may be those of a running host.
         backup::clear(folder);
-        let database = folder.join(DATABASE);
         let keeps_messages = settings.durability != Durability::Memory;
         if !keeps_messages {
             // What a host with this setting kept before is not to come back.
@@ -101,12 +100,12 @@ impl Store {
                 let _ = fs::remove_file(folder.join(format!("{DATABASE}{suffix}")));
             }
         }
-        let connection = schema::open(&database, settings.durability)?;
+        let (database, connection) = DatabaseFile::open(&folder.join(DATABASE), settings.durability)?;
         // Before anything is loaded, which would fail on damage with less clear errors.
         schema::check(&connection, &database)?;
         let wrong = |source| StoreError::of(&database, source);
         let history = History::load(&connection, settings.history, settings.dead_letters).map_err(wrong)?;
-        let reader = ConversationReader::new(connect(&database).map_err(wrong)?);
+        let reader = ConversationReader::new(database.reader().map_err(wrong)?);
         let loaded = Arc::new(load(reader.clone()).map_err(wrong)?);
         let gate: Arc<dyn CommitGate> = Arc::clone(&loaded) as _;
         let timers = Arc::new(TimerCounts::load(&connection).map_err(wrong)?);
@@ -114,7 +113,7 @@ impl Store {
         let writer_state = WriterState::load(&connection, keeps_messages, history, shared).map_err(wrong)?;
         let version = Arc::clone(&writer_state.version);
         let pieces = Arc::new(snapshots::Pieces::load(&connection).map_err(wrong)?);
-        let checkpoints = schema::open(&database, settings.durability)?;
+        let checkpoints = database.writer(settings.durability)?;
         let commits = Arc::new(Histogram::default());
         let log = (settings.durability == Durability::Fsync).then(|| folder.join(format!("{DATABASE}-wal")));
         if log.is_some() {

@@ -71,7 +71,7 @@ pub(crate) async fn kept(store: &Store, envelope: Envelope) -> Envelope {
 pub(crate) async fn plant(store: &Store, sql: &'static str) {
     // Else what was asked for before would come after it.
     store.flush().await.unwrap();
-    let other = Connection::open(&store.database).unwrap();
+    let other = Connection::open(&*store.database).unwrap();
     other.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
     other.execute_batch(sql).unwrap();
 }

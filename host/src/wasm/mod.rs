@@ -32,6 +32,7 @@ pub(crate) use http::body_recorder::BodyRecorder;
 pub(crate) use http::caller::BodyError;
 pub(crate) use http::end::{Ended, HttpEnd};
 pub(crate) use http::over_tls::OverTls;
+pub(crate) use http::read_ahead::AheadBody;
 pub(crate) use http::response::{ResponseBody, ResponseError};
 pub(crate) use http::{HttpCall, HttpFailure, Unanswered};
 pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, is_cut, outline, summarise};

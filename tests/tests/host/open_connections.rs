@@ -85,10 +85,14 @@ fn requests_in_progress_are_answered_before_a_stop() {
     let mut host = start();
     // Its head is there, its body is not.
     let mut begun = connect(&host.http);
-    begun.write_all(b"POST /sum HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nfoo").expect("it reads");
+    let head = b"POST /sum HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 6\r\n\r\n";
+    begun.write_all(head).expect("it reads");
+    begun.read_exact(&mut [0; "HTTP/1.1 100 Continue\r\n\r\n".len()]).expect("it reads the body");
+    begun.write_all(b"foo").expect("it reads");
     let mut waiting = connect(&host.http);
     waiting.write_all(b"GET /wait?ms=1500 HTTP/1.1\r\nhost: x\r\n\r\n").expect("it reads");
-    host.until_agent("web", "both are in hand", |status| status["in_flight"] == 2);
+    // The other is handed over once its body is whole.
+    host.until_agent("web", "one is in hand", |status| status["in_flight"] == 1);
     host.signal(Signal::TERM);
     host.until_output("stopping");
     begun.write_all(b"bar").expect("it reads on");

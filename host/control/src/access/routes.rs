@@ -54,6 +54,7 @@ const ROUTES: &[AdminRoute] = &[
     route("POST", "/v1/rollouts/{agent}/{command}", Role::Operate),
     route("GET", "/v1/store/check", Role::Operate),
     route("POST", "/v1/store/backup", Role::Operate),
+    route("POST", "/v1/store/compact", Role::Operate),
     // A difference shows settings, and agents' `config` may hold what is not for everybody.
     route("GET", "/v1/config/diff", Role::Operate),
     route("GET", "/v1/conversations/{id}", Role::Operate),

@@ -113,6 +113,8 @@ fn http(section: &Section<'_>, findings: &mut Findings) -> HttpSpec {
         max_body_bytes: section.get("max-body", None, findings).unwrap_or_default(),
         head_timeout: section.get("head-timeout", None, findings).unwrap_or_default(),
         stall_timeout: section.get("stall-timeout", None, findings).unwrap_or_default(),
+        idle_timeout: section.get("idle-timeout", None, findings).unwrap_or_default(),
+        buffer_bytes: section.get("buffer", None, findings).unwrap_or_default(),
         details: match section.get("details", None, findings) {
             Some("always") => ErrorDetails::Always,
             Some("never") => ErrorDetails::Never,
@@ -307,8 +309,9 @@ fn routes(
             let cors = section.get("cors", None, findings);
             let conversation = conversation(&section, &pattern, findings);
             let rate = section.get("rate", None, findings);
+            let stream = section.get("stream", None, findings).unwrap_or_default();
             let auth = auth(&section, findings);
-            let route = RouteSpec { pattern, methods, mode, cors, auth, rate, conversation };
+            let route = RouteSpec { pattern, methods, mode, stream, cors, auth, rate, conversation };
             let at = Location { key: section.key("route"), source: section.source_of("route") };
             consistency.route(agent, &route, at, findings);
             routes.push(route);

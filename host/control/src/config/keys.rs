@@ -39,6 +39,12 @@ pub static KEYS: &[Key] = &[
     time("http.head-timeout", 100, 5 * MINUTE, "10s", "How long a client may take to send the head of a request."),
     time("http.stall-timeout", 100, HOUR, "30s",
         "How long a client may pause while it sends a body or reads a response."),
+    time("http.idle-timeout", 100, HOUR, "75s",
+        "How long a connection may be open without a request. When places are short, the oldest of them are closed before. \
+        These times and `max-head` hold at the listeners of `[admin]` and `[probes]` too."),
+    size("http.buffer", 4 * KIB, 64 * MIB, "256KiB",
+        "How much is held of a request to an HTTP agent before it is called, and of its response while the client takes it: \
+        up to this size no instance waits for a client."),
     word("http.details", &["loopback", "always", "never"], &[], "loopback",
         "Who is told what went on inside an agent that failed, with its last words on stderr: callers on this machine \
         whose requests came by no proxy, everybody, or nobody."),
@@ -220,6 +226,9 @@ pub static KEYS: &[Key] = &[
     list("agents.NAME.http.methods", ItemKind::Method, "[\"POST\"]", "The methods; none means all."),
     word("agents.NAME.http.mode", &["request", "enqueue"], &[], "request",
         "Whether the caller waits for the reply, or gets 202 and the message's id at once."),
+    key("agents.NAME.http.stream", Kind::Boolean, DefaultValue::Boolean(false),
+        "Whether an HTTP agent is called as soon as the head of a request has come, for clients that wait for a part of the \
+        response before they send the rest. An instance then waits for a client that sends slowly."),
     key("agents.NAME.http.conversation", Kind::Text, DefaultValue::Unset("\"order-{id}\""),
         "What names the conversation of each request, with parameters of the route and headers (`{header:x-order}`), so that \
          requests for one thing are handled one after the other. It goes before `caxton-conversation`."),

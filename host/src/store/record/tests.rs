@@ -20,12 +20,13 @@ use super::*;
 use crate::clock;
 use crate::conversation::{Conversations, closed_question};
 use crate::message::{Attempt, Deliver, Envelope, Outgoing, TimerCancel, TimerName};
+use crate::store::sqlite::database_file::DatabaseFile;
 use crate::store::tests::{change, expiring, message, settings};
 use crate::store::writer::apply::Tables;
 use crate::store::writer::writer_state::Captured;
 use crate::store::{
     Add, Commit, CommitRequest, Committed, DeadFilter, DeadLetter, Event, Failed, Fired, Handled, IdempotencyKey,
-    KeepState, RevisionBinding, RevisionRecord, Snapshot, StateChange, Store, schema,
+    KeepState, RevisionBinding, RevisionRecord, Snapshot, StateChange, Store,
 };
 
 /// A mailbox beside which every agent has one, so that refusals are answered.
@@ -397,7 +398,7 @@ async fn records_of_a_random_run_applied_to_an_empty_store_give_equal_tables() {
         let folder = tempfile::tempdir().unwrap();
         let (store, records) = random_run(seed, &folder).await;
         let copy = tempfile::tempdir().unwrap();
-        let mut connection = schema::open(&copy.path().join("copy.db"), Durability::Os).unwrap();
+        let mut connection = DatabaseFile::open(&copy.path().join("copy.db"), Durability::Os).unwrap().1;
         let transaction = connection.transaction().unwrap();
         for bytes in &records {
             let record = decode(bytes).unwrap();

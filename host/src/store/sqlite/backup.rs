@@ -22,12 +22,12 @@ impl Store {
     /// Copies the store as it is now into a file without a name, which is gone once it is closed. Reads the whole
     /// database.
     pub(crate) fn copy(&self) -> Result<File, CopyError> {
-        let failed = |why: String| CopyError::Failed { path: self.database.clone(), why };
+        let failed = |why: String| CopyError::Failed { path: self.database.to_path_buf(), why };
         let file = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .tempfile_in(&self.folder)
             .map_err(|error| failed(error.to_string()))?;
-        let connection = crate::store::connect(&self.database).map_err(|error| failed(error.to_string()))?;
+        let connection = self.database.reader().map_err(|error| failed(error.to_string()))?;
         copy_into(&connection, &self.database, file.path())?;
         // Before `file` is dropped, which removes the name.
         let mut copy = file.reopen().map_err(|error| failed(error.to_string()))?;

@@ -94,7 +94,7 @@ const RULES: &[(&str, &str, &str)] = &[
 impl Store {
     /// Looks through all of it, while commits go on. Takes long.
     pub(crate) fn check(&self) -> Result<StoreCheck, String> {
-        Ok(check(&crate::store::connect(&self.database).map_err(|error| error.to_string())?))
+        Ok(check(&self.database.reader().map_err(|error| error.to_string())?))
     }
 }
 

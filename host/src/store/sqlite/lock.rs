@@ -1,13 +1,13 @@
 //! The locks that keep other hosts from a data folder.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, lacks_room};
 use crate::store::sqlite::folder_files::LOCK;
 use crate::store::sqlite::held;
 
@@ -56,7 +56,7 @@ pub(in crate::store) fn lock(folder: &Path) -> Result<Lock, StoreError> {
     match write() {
         // The number is for whoever meets the lock, which holds without it. A store on a full disk has to be opened to be
         // compacted.
-        Err(error) if error.kind() == ErrorKind::StorageFull => {}
+        Err(error) if lacks_room(&error) => {}
         written => written.map_err(wrong)?,
     }
     Ok(Lock { file, _path: path })

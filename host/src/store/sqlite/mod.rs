@@ -3,6 +3,7 @@
 pub(super) mod backup;
 pub(super) mod check;
 pub(super) mod checkpoint;
+pub(super) mod database_file;
 pub(super) mod folder_files;
 pub(super) mod held;
 pub(super) mod lock;

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::api_types::{StoreCheck, StoreStatus};
+use crate::api_types::{Compaction, StoreCheck, StoreStatus};
 use crate::store::error::{CopyError, StoreError};
 use crate::store::sqlite::backup::{copy_into, free};
 use crate::store::sqlite::folder_files::DATABASE;
 use crate::store::sqlite::lock::{Lock, lock};
-use crate::store::sqlite::size::with_suffix;
+use crate::store::sqlite::size::{length, with_suffix};
 use crate::store::sqlite::{check, schema, size};
 
 /// The suffixes of the files that make up a database.
@@ -84,27 +84,50 @@ impl OfflineStore {
         size::size(&self.connection, &self.database).map_err(self.wrong())
     }
 
-    /// Writes it anew without what is free in it. Returns the bytes before and after.
-    pub(crate) fn compact(&self) -> Result<(u64, u64), StoreError> {
-        let bytes = || self.database.metadata().map_or(0, |metadata| metadata.len());
+    /// Empties its log and writes it anew without what is free in it.
+    pub(crate) fn compact(&self) -> Result<Compaction, StoreError> {
         self.known()?;
-        // First, so that the sizes are those of databases without logs.
-        self.empty_log()?;
-        let before = bytes();
-        // The new database is made in a temporary file and in the log before it takes the old one's place.
-        let folder = self.database.parent().unwrap_or(Path::new("."));
-        if let Some(free) = free(folder).filter(|free| *free < 2 * before) {
-            return Err(StoreError::NoRoom { path: self.database.clone(), needed: 2 * before, free });
-        }
-        self.connection.execute_batch("VACUUM").map_err(self.wrong())?;
-        self.empty_log()?;
-        Ok((before, bytes()))
+        compact(&self.connection, &self.database)
     }
+}
 
-    /// Copies the whole log into the database.
-    fn empty_log(&self) -> Result<(), StoreError> {
-        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(self.wrong())
+/// Empties the log of a database, and writes the database anew without what is free in it, where the disk has room for
+/// that.
+///
+/// # Errors
+/// `NoRoom` if there is none and the log was empty, so that nothing was gained.
+pub(in crate::store) fn compact(connection: &Connection, database: &Path) -> Result<Compaction, StoreError> {
+    let wrong = |error| StoreError::of(database, error);
+    let bytes = || length(database) + length(&with_suffix(database, "-wal"));
+    let before = bytes();
+    empty_log(connection).map_err(wrong)?;
+    let needed = room_for_copy(connection).map_err(wrong)?;
+    let folder = database.parent().unwrap_or(Path::new("."));
+    if let Some(free) = free(folder).filter(|free| *free < needed) {
+        let after = bytes();
+        if after < before {
+            return Ok(Compaction { before, after, needed: Some(needed) });
+        }
+        return Err(StoreError::NoRoom { path: database.to_owned(), needed, free });
     }
+    // On the disk: in memory, where temporary tables are otherwise, the copy could be larger than the machine.
+    connection.pragma_update(None, "temp_store", "FILE").map_err(wrong)?;
+    connection.execute_batch("VACUUM").map_err(wrong)?;
+    empty_log(connection).map_err(wrong)?;
+    Ok(Compaction { before, after: bytes(), needed: None })
+}
+
+/// Returns the bytes that writing a database anew takes beside it: the pages in use, in a temporary file and in the log.
+fn room_for_copy(connection: &Connection) -> rusqlite::Result<u64> {
+    let number = |name: &str| {
+        connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
+    };
+    Ok(2 * number("page_count")?.saturating_sub(number("freelist_count")?) * number("page_size")?)
+}
+
+/// Copies the whole log into the database.
+fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 /// Reads the ledgers in a data folder, by agent, also beside a host that runs on it; none if there is no store. Changes

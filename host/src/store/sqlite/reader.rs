@@ -1,9 +1,8 @@
 //! Reads. Each thread has a connection of its own and sees what was committed last.
 
 use std::cell::RefCell;
-use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use crate::store::Store;
 
@@ -25,21 +24,11 @@ impl Store {
             // A thread may have read another store of this process before, as tests do.
             let stale = reader.as_ref().is_none_or(|(id, _)| *id != self.id);
             if stale {
-                let connection = crate::store::connect(&self.database).map_err(|error| error.to_string())?;
+                let connection = self.database.reader().map_err(|error| error.to_string())?;
                 *reader = Some((self.id, connection));
             }
             let (_, connection) = reader.as_ref().expect("it was set just now");
             read(connection).map_err(|error| error.to_string())
         })
     }
-}
-
-/// A connection that only reads.
-pub(in crate::store) fn connect(database: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(database, flags)?;
-    connection.set_prepared_statement_cache_capacity(32);
-    // Readers wait only while the log is recovered or emptied.
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    Ok(connection)
 }

@@ -253,10 +253,13 @@ fn objects(connection: &Connection) -> rusqlite::Result<BTreeSet<SchemaObject>> 
     objects.collect()
 }
 
-/// Opens the database for its writer, at the newest format.
-pub(in crate::store) fn open(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
+/// Prepares a connection that writes, and brings the database to the newest format.
+pub(in crate::store) fn prepare(
+    mut connection: Connection,
+    path: &Path,
+    durability: Durability,
+) -> Result<Connection, StoreError> {
     let wrong = |source| StoreError::of(path, source);
-    let mut connection = Connection::open(path).map_err(wrong)?;
     // Messages are for the owner's eyes, whatever the folder lets others see. A file system without modes has none
     // to set.
     let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));

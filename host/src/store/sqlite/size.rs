@@ -12,7 +12,7 @@ use crate::store::tables::dead_letters;
 impl Store {
     /// Returns the size of the store. Reads every message row, so it takes a while.
     pub(crate) fn size(&self) -> Result<StoreStatus, String> {
-        let connection = crate::store::connect(&self.database).map_err(|error| error.to_string())?;
+        let connection = self.database.reader().map_err(|error| error.to_string())?;
         let size = size(&connection, &self.database).map_err(|error| error.to_string())?;
         Ok(StoreStatus { commits: self.commits.counted().quantiles(), ..size })
     }
@@ -66,7 +66,8 @@ pub(in crate::store) fn size(connection: &Connection, database: &Path) -> rusqli
     })
 }
 
-fn length(path: &Path) -> u64 {
+/// Returns the length of a file; 0 if it is not there.
+pub(in crate::store) fn length(path: &Path) -> u64 {
     path.metadata().map_or(0, |metadata| metadata.len())
 }
 

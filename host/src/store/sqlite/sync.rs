@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::store::Store;
+use crate::store::error::is_out_of_room;
 use crate::store::sqlite::held::Held;
 use crate::store::sqlite::notify::Notifier;
 use crate::store::writer::batch::Batch;
@@ -44,6 +45,8 @@ pub(in crate::store) struct Progress {
     over: watch::Sender<u64>,
     /// Set once the log could not be synced: its content may be lost, so nothing is committed any more.
     broken: AtomicBool,
+    /// Set while the last transaction failed for want of room on the disk.
+    out_of_room: AtomicBool,
     /// The reason why the store failed for good, once it has.
     lost: watch::Sender<Option<Arc<str>>>,
     /// The files that have to stay.
@@ -56,6 +59,7 @@ impl Progress {
             begun: AtomicU64::new(0),
             over: watch::Sender::new(0),
             broken: AtomicBool::new(false),
+            out_of_room: AtomicBool::new(false),
             lost: watch::Sender::new(None),
             held,
         })
@@ -78,6 +82,11 @@ impl Progress {
             return Some(failure(why));
         }
         self.broken.load(Ordering::SeqCst).then(|| failure(BROKEN))
+    }
+
+    /// Returns `true` while nothing can be written for want of room on the disk.
+    pub(in crate::store) fn is_out_of_room(&self) -> bool {
+        self.out_of_room.load(Ordering::Relaxed)
     }
 
     /// Compares the data folder with what was opened. Nothing may be acknowledged before.
@@ -209,6 +218,8 @@ impl Last {
         if let Some(refusal) = self.progress.refusal() {
             kept = kept.and(Err(refusal));
         }
+        // Before the answers, whose receivers may ask for it.
+        self.progress.out_of_room.store(kept.as_ref().is_err_and(is_out_of_room), Ordering::Relaxed);
         self.notifier.tell(batch, kept, started.elapsed());
         self.progress.over.send_modify(|over| *over = over.saturating_add(1));
     }

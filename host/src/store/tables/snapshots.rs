@@ -18,6 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::store::Store;
 use crate::store::commit::CommitError;
+use crate::store::error::is_out_of_room;
 use crate::store::handles::SnapshotTable;
 use crate::store::record::{MemoryRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
@@ -62,13 +63,18 @@ impl Drop for Placed<'_> {
 impl Pieces {
     /// Removes what a host that was killed has left of saves.
     pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        connection.execute(&format!("DELETE FROM piece WHERE memory NOT IN ({NAMED})"), [])?;
+        let removed = connection.execute(&format!("DELETE FROM piece WHERE memory NOT IN ({NAMED})"), []);
+        // A host on a full disk starts all the same, and removes them with the next save.
+        let is_untidy = match removed {
+            Err(error) if is_out_of_room(&error) => true,
+            removed => removed.map(|_| false)?,
+        };
         // Numbers begin above all that are left, so that no two memories share pieces.
         let last: Option<i64> = connection.query_row("SELECT max(memory) FROM piece", [], |row| row.get(0))?;
         Ok(Self {
             next: AtomicU64::new(last.unwrap_or(0).cast_unsigned() + 1),
             writing: Mutex::default(),
-            untidy: AtomicBool::new(false),
+            untidy: AtomicBool::new(is_untidy),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Tests of checks, copies and the log of the database.
 
 use super::*;
+use crate::api_types::Compaction;
 
 #[tokio::test]
 async fn a_check_finds_what_does_not_agree() {
@@ -103,7 +104,7 @@ async fn compacting_gives_back_what_is_free() {
     assert!(store.size().unwrap().commits.unwrap().count >= 2);
     drop(store);
     let at_rest = OfflineStore::open(folder.path()).unwrap();
-    let (before, after) = at_rest.compact().unwrap();
+    let Compaction { before, after, .. } = at_rest.compact().unwrap();
     assert!(before > 500_000 && before - after > 450_000, "{before} {after}");
     assert_eq!((at_rest.size().unwrap().free_bytes, at_rest.size().unwrap().commits), (0, None));
     drop(at_rest);

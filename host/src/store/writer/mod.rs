@@ -158,7 +158,17 @@ impl Store {
     /// A text for a person.
     pub(crate) async fn try_commit(&self, within: Duration) -> Result<(), String> {
         match tokio::time::timeout(within, self.ask(Job::Probe)).await {
-            Ok(committed) => committed.map_err(|error| format!("nothing can be committed: {error}")),
+            Ok(committed) => committed.map_err(|error| {
+                if !self.progress.is_out_of_room() {
+                    return format!("nothing can be committed: {error}");
+                }
+                let folder = self.folder.display();
+                format!(
+                    "nothing can be committed, as the disk of {folder} is full ({error}): calls that would change \
+                     something are refused until there is room; make some, or let `caxton store compact` give back what \
+                     is free in the store"
+                )
+            }),
             Err(_) => Err(format!("nothing was committed within {} s", within.as_secs())),
         }
     }

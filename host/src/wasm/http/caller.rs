@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::message::Fault;
+use crate::net::LateBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
@@ -30,12 +31,9 @@ pub(crate) enum BodyError {
         /// The bound in bytes.
         limit: u64,
     },
-    /// The client paused for too long.
-    #[error("nothing more of the body came for {} ms (http.stall-timeout)", limit.as_millis())]
-    Stalled {
-        /// The bound.
-        limit: Duration,
-    },
+    /// The body did not come in time.
+    #[error(transparent)]
+    Late(#[from] LateBody),
     /// The connection broke, or its framing is invalid.
     #[error("the body could not be read")]
     Broken(#[source] hyper::Error),
@@ -45,7 +43,7 @@ impl From<BodyError> for WasiHttpError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooLarge { limit } => Self::HttpRequestBodySize(Some(limit)),
-            BodyError::Stalled { .. } => Self::ConnectionReadTimeout,
+            BodyError::Late(_) => Self::ConnectionReadTimeout,
             BodyError::Broken(error) => Self::Hyper(error),
         }
     }

@@ -5,13 +5,15 @@
 //!                 '-- goes on inside the response body, which polls it, until its last byte
 //! ```
 //! The guest is polled by the reader of the response, so that a small response needs neither a task nor a wake-up, and
-//! a client that leaves ends the guest. No action of a client counts as a fault of the guest (`caller`).
+//! a client that leaves ends the guest. What a guest does not write at once is read by a task, ahead of the client
+//! (`read_ahead`), so that a slow one holds no instance. No action of a client counts as a fault of the guest (`caller`).
 
 pub(super) mod body_recorder;
 pub(super) mod bodyless;
 pub(super) mod caller;
 pub(super) mod end;
 pub(super) mod over_tls;
+pub(super) mod read_ahead;
 pub(super) mod response;
 pub(super) mod response_progress;
 

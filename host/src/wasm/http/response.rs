@@ -140,11 +140,6 @@ impl ResponseBody {
             Self::Open(open) => open.recorder = Some(recorder),
         }
     }
-
-    /// Returns `true` if the guest still runs.
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(self, Self::Open(open) if open.running.is_some())
-    }
 }
 
 impl OpenBody {
@@ -162,7 +157,8 @@ impl OpenBody {
         self.length = length;
     }
 
-    fn drive(&mut self, cx: &mut Context<'_>) {
+    /// Lets the guest run, and notes its end.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         let Some(running) = &mut self.running else { return };
         if let Poll::Ready(end) = running.as_mut().poll(cx) {
             self.running = None;
@@ -171,7 +167,8 @@ impl OpenBody {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+    /// Polls for the next part, and lets the guest run for it.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         self.caller.note_chunk_taken();
         let polled = self.poll_body(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
