@@ -112,9 +112,13 @@ mod tests {
 
     #[test]
     fn imports_are_granted_denied_or_only_types() {
-        let nothing = || spec(&[], &[], &[]);
-        let much =
-            || spec(&[("send", &["desk"]), ("env", &["LANG"])], &[("clock", "message"), ("random", "none")], &[]);
+        let nothing = Grants::default;
+        let much = || Grants {
+            send: ["desk".parse().unwrap()].into(),
+            env: ["LANG".to_owned()].into(),
+            clock: Supply::Message,
+            random: Supply::None,
+        };
         // import, grants, granted, by
         for (import, allow, granted, by) in [
             ("caxton:agent/state@0.1.0", nothing(), true, ""),
