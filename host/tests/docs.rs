@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use caxton_control::inspection::{CODES, FindingCode};
 use pages::{Block, Page, arguments_of_caxton, pages, root, words};
 
 fn check(rule: &str, broken: &[String]) {
@@ -386,4 +387,16 @@ fn every_strategy_has_its_picture() {
     }
     assert_eq!(strategies, 8);
     check("each strategy is shown", &broken);
+}
+
+/// Checks that the page of the policy lists the codes of findings with their stages, as the program has them.
+#[test]
+fn the_codes_of_findings_are_listed() {
+    let page = fs::read_to_string(root().join("docs/policy.md")).unwrap();
+    let is_row = |line: &&str| (1..=6).any(|stage| line.starts_with(&format!("| {stage} | ")));
+    let listed: Vec<&str> = page.lines().filter(is_row).collect();
+    let row = |code: &&FindingCode| {
+        format!("| {} | {} | `{}` | {} |", code.stage.number(), code.stage.as_str(), code.name, code.meaning)
+    };
+    assert_eq!(listed, CODES.iter().map(row).collect::<Vec<_>>());
 }

@@ -12,13 +12,14 @@ use crate::access::{RouteAuth, RouteRate};
 use crate::backoff::Backoff;
 use crate::format::StateFormat;
 use crate::names::{AgentName, Capability};
+use crate::policy::Policy;
 use crate::revision_settings::RevisionSettings;
 use crate::rollout::RolloutSpec;
 use crate::route::RoutePattern;
 use crate::schedule::Schedule;
 use crate::snapshot::SaveMode;
 
-pub use crate::grant::Grants;
+pub use crate::grant::{Grants, Supply};
 pub use crate::limits::Limits;
 pub use crate::listeners::{AdminSpec, ErrorDetails, HttpSpec, ProbesSpec, TlsSpec};
 pub use crate::secret::{SecretSource, SecretsSpec};
@@ -42,6 +43,9 @@ pub struct Desired {
     pub secrets: SecretsSpec,
     /// The agents by name.
     pub agents: BTreeMap<AgentName, Arc<AgentSpec>>,
+    /// The rules for components: those of the file and of the operator's own one.
+    #[serde(skip_serializing_if = "Policy::is_empty")]
+    pub policy: Policy,
 }
 
 impl Desired {

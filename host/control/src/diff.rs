@@ -100,6 +100,7 @@ fn host(old: &Desired, new: &Desired) -> Vec<DeclarationChange> {
         ("host", settings(&old.host, &new.host)),
         ("conversations", settings(&old.conversations, &new.conversations)),
         ("secrets", settings(&old.secrets, &new.secrets)),
+        ("policy", settings(&old.policy, &new.policy)),
     ];
     let below = |(table, details): (&str, Vec<String>)| -> Vec<String> {
         details.into_iter().map(|detail| format!("{table}.{detail}")).collect()

@@ -18,6 +18,25 @@ pub struct Grants {
     pub send: BTreeSet<Receiver>,
     /// The environment variables of the host that it sees.
     pub env: BTreeSet<String>,
+    /// The clocks that it reads.
+    #[serde(default)]
+    pub clock: Supply,
+    /// The random numbers that it gets.
+    #[serde(default)]
+    pub random: Supply,
+}
+
+/// The source of an agent's clocks, or of its random numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Supply {
+    /// The machine.
+    #[default]
+    Real,
+    /// None: a call that asks for it ends.
+    None,
+    /// The message: the same values in each attempt.
+    Message,
 }
 
 /// The receiver of a message as its sender wrote it, which need not follow the rule for names.
@@ -41,6 +60,11 @@ impl<'a> Address<'a> {
 }
 
 impl Grants {
+    /// Returns `true` if clocks or random numbers follow from the message.
+    pub fn follows_message(&self) -> bool {
+        self.clock == Supply::Message || self.random == Supply::Message
+    }
+
     /// Returns `true` if the agent may send to a capability: to one agent that has it, or to all.
     pub fn covers_capability(&self, capability: &str) -> bool {
         // The grant of a single agent does not cover all agents that may have the capability later.

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use caxton_control::config::schema::{DefaultValue, ItemKind, KEYS, Key, Kind};
-use caxton_control::config::{ConfigError, Entry, Node, Source, Table, Value, check, json_schema, reference, schema};
+use caxton_control::config::{
+    ConfigError, Entry, Node, Source, Table, Value, check, check_operator, check_within, json_schema, reference, schema,
+};
 use caxton_control::units::{print_bytes, print_duration};
 use proptest::prelude::*;
 use serde_json::json;
@@ -54,12 +56,18 @@ fn set(node: &mut Node, path: &[&str], value: Node) {
     }
 }
 
+/// Returns a public key as it is written.
+fn public_key(byte: u8) -> String {
+    format!("ed25519:{}", format!("{byte:02x}").repeat(32))
+}
+
 /// A file to set keys in: everything that is required, and everything that other keys refer to.
 fn base() -> Node {
     tree(&json!({
         "caxton": 1,
         "http": { "tls": { "cert": "cert.pem", "key": "key.pem" } },
         "admin": { "tls": { "cert": "cert.pem", "key": "key.pem" } },
+        "policy": { "keys": [public_key(1)] },
         "agents": { "triage": {
             "component": "triage.wasm", "build": { "command": "make" }, "capabilities": ["other"],
             "http": [{ "route": "/a", "auth": { "jwt": { "jwks": "k", "issuer": "i", "audience": "a" } } }], "schedule": [{ "cron": "0 0 * * *" }],
@@ -90,6 +98,9 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::List(ItemKind::Receiver) => json!(["triage", "cap:other"]),
         Kind::List(ItemKind::Method) => json!(["PUT"]),
         Kind::List(ItemKind::Origin) => json!(["https://another.example"]),
+        Kind::List(ItemKind::AllowedDigest) => json!([format!("triage=sha256:{}", "ab".repeat(32))]),
+        Kind::List(ItemKind::PublicKey) => json!([public_key(2)]),
+        Kind::List(ItemKind::Feature) => json!(["simd"]),
         Kind::List(_) => json!(["another"]),
         _ if key.path == "agents.NAME.http.auth.hmac" => json!({ "shop": "env:SHOP_KEY" }),
         Kind::Rate => json!("7/m"),
@@ -326,4 +337,90 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn every_ceiling_lowers_the_default_and_refuses_more() {
+    for key in KEYS.iter().filter(|key| key.is_capped) {
+        let least = match key.kind {
+            Kind::Integer { least, .. } => json!(least),
+            Kind::Size { least, .. } => json!(print_bytes(least)),
+            Kind::Time { least, .. } => json!(print_duration(Duration::from_millis(least))),
+            _ => panic!("{} has no order", key.path),
+        };
+        let more = match key.kind {
+            Kind::Integer { most, .. } | Kind::Size { most, .. } => json!(most),
+            Kind::Time { most, .. } => json!(print_duration(Duration::from_millis(most))),
+            _ => continue,
+        };
+        let ceiling = key.path.replacen("agents.NAME", "ceilings", 1);
+        let mut root = base();
+        set(&mut root, &ceiling.split('.').collect::<Vec<_>>(), tree(&least));
+        let lowered = check(&root).unwrap_or_else(|errors| panic!("{ceiling}: {errors:?}"));
+        let mut written = base();
+        set(&mut written, &key.path.split('.').collect::<Vec<_>>(), tree(&least));
+        let written = check(&written).unwrap_or_else(|errors| panic!("{}: {errors:?}", key.path));
+        assert_eq!(lowered.agents, written.agents, "{ceiling} acts like a value");
+        for path in paths(key) {
+            let mut root = root.clone();
+            set(&mut root, &path.split('.').collect::<Vec<_>>(), tree(&more));
+            let errors = check(&root).unwrap_err();
+            assert!(errors.iter().any(|error| error.code() == "above-ceiling" && error.at().key == path), "{errors:?}");
+        }
+        // The operator's own file goes before.
+        let mut strict = tree(&json!({ "caxton": 1 }));
+        set(&mut strict, &ceiling.split('.').collect::<Vec<_>>(), tree(&least));
+        let operator = check_operator(&strict).unwrap();
+        assert_eq!(check_within(&base(), &operator).unwrap().agents, lowered.agents, "{ceiling}");
+        set(&mut root, &ceiling.split('.').collect::<Vec<_>>(), tree(&more));
+        let errors = check_within(&root, &operator).unwrap_err();
+        assert!(errors.iter().any(|error| error.code() == "looser-than-policy" && error.at().key == ceiling));
+    }
+}
+
+#[test]
+fn the_policy_of_the_file_is_not_looser_than_that_of_the_operator() {
+    let digest = |byte: u8| format!("sha256:{}", format!("{byte:02x}").repeat(32));
+    let operator = json!({ "caxton": 1, "policy": {
+        "imports": ["caxton:*", "wasi:io/*"], "max-component": "10MiB", "digests": [digest(1), digest(2)],
+        "signatures": "required", "keys": [public_key(1), public_key(2)], "features": ["simd", "bulk-memory"],
+        "forbidden-exports": ["wasi:http/*"],
+    } });
+    let operator = check_operator(&tree(&operator)).unwrap();
+    let with = |policy: serde_json::Value| {
+        let root = json!({ "caxton": 1, "agents": { "triage": { "component": "a.wasm" } }, "policy": policy });
+        check_within(&tree(&root), &operator)
+    };
+    assert_eq!(with(json!({})).unwrap().policy, *operator.policy());
+    // setting, error
+    for (policy, expected) in [
+        (json!({ "imports": ["wasi:io/poll"] }), None),
+        (json!({ "imports": ["wasi:*"] }), Some("policy.imports[0]")),
+        (json!({ "max-component": "1MiB" }), None),
+        (json!({ "max-component": "11MiB" }), Some("policy.max-component")),
+        (json!({ "digests": [digest(1)] }), None),
+        (json!({ "digests": [format!("triage={}", digest(2))] }), None),
+        (json!({ "digests": [digest(1), digest(3)] }), Some("policy.digests[1]")),
+        (json!({ "signatures": "required" }), None),
+        (json!({ "signatures": "off" }), Some("policy.signatures")),
+        (json!({ "keys": [public_key(2)] }), None),
+        (json!({ "keys": [public_key(3)] }), Some("policy.keys[0]")),
+        (json!({ "features": ["simd"] }), None),
+        (json!({ "features": ["tail-call"] }), Some("policy.features[0]")),
+        (json!({ "forbidden-exports": ["caxton:agent/health"] }), None),
+        (json!({ "imports": [] }), Some("policy.imports")),
+    ] {
+        match (with(policy.clone()), expected) {
+            (Ok(_), None) => {}
+            (Err(errors), Some(key)) => {
+                let found: Vec<&str> = errors.iter().map(|error| error.at().key.as_str()).collect();
+                assert_eq!(found, [key], "{policy}: {errors:?}");
+            }
+            (found, expected) => panic!("{policy}: {found:?}, and not {expected:?}"),
+        }
+    }
+    // Only the ceilings and the policy are the operator's.
+    let errors = check_operator(&tree(&json!({ "caxton": 1, "agents": {}, "policy": { "signatures": "required" } })));
+    let codes: Vec<&str> = errors.unwrap_err().iter().map(ConfigError::code).collect();
+    assert_eq!(codes, ["unknown-key", "missing-key"]);
 }

@@ -12,6 +12,7 @@ use super::options::{FileArgs, HostArgs, OutputArgs};
 use super::rehearse::RehearseArgs;
 use super::rollout::RolloutArgs;
 use super::schedule::ScheduleArgs;
+use super::sign::SignArgs;
 use super::state::StateArgs;
 use super::stats::StatsArgs;
 use super::store::StoreArgs;
@@ -80,6 +81,8 @@ pub(super) enum Command {
     Store(StoreArgs),
     /// List, make, rotate and end the tokens of the management API
     Token(TokenArgs),
+    /// Sign a component, or make a key for that
+    Sign(SignArgs),
     /// Show statistics of the host: rates, times, depths, memory
     Stats(StatsArgs),
     /// Print the contract between host and agents
@@ -369,7 +372,9 @@ pub(super) struct CompileComponentArgs {
     pub(super) input: PathBuf,
     /// The file to write
     pub(super) output: PathBuf,
-    /// `fuel` to count instructions, else `plain`
-    #[arg(value_parser = ["plain", "fuel"])]
+    /// `fuel` to count instructions, `plain` without, `inspect` to compile nothing
+    #[arg(value_parser = ["plain", "fuel", "inspect"])]
     pub(super) engine: String,
+    /// For `inspect`: the proposals of WebAssembly that it may use
+    pub(super) features: Option<String>,
 }

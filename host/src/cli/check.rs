@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use caxton_control::AgentSpec;
 use caxton_control::config::json_schema;
+use caxton_control::inspection::{Finding, ImportReport, ImportUse, InspectionStage, import_report, in_order};
+use caxton_control::policy::{ComponentFacts, Policy};
 use caxton_control::rollout::check_memory;
 use caxton_control::units::print_bytes;
+use caxton_control::{AgentSpec, Digest};
 use serde::Serialize;
 use serde_json::json;
 
@@ -21,8 +23,8 @@ use super::up::config_errors;
 use crate::access::unread_keys;
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::reconcile::watcher::{ExcludedFiles, Pattern, WatchSet, no_match_warning};
-use crate::reconcile::{check_settings, route_text};
-use crate::wasm::{Finding, Kind, MAX_COMPONENT, Summary, summarise};
+use crate::reconcile::{check_settings, check_signatures, memory_finding, route_text, signature_path};
+use crate::wasm::{Kind, MAX_COMPONENT, Summary, digest, imports_and_exports, summarise};
 
 /// An agent with the result of its check.
 #[derive(Debug, Serialize)]
@@ -34,6 +36,9 @@ struct Checked {
     /// The size of the component in bytes.
     size: Option<u64>,
     routes: Vec<String>,
+    /// The imports and what is granted of them; `None` if the component cannot be read.
+    #[serde(flatten)]
+    imports: Option<ImportReport>,
     findings: Vec<CheckProblem>,
     /// Settings that work and may not be intended.
     notes: Vec<String>,
@@ -43,13 +48,25 @@ struct Checked {
 #[derive(Debug, Clone, Serialize)]
 struct CheckProblem {
     code: &'static str,
+    /// The stage of the inspection, and the place in the component; `None` for a problem of another kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<InspectionStage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
     message: String,
     help: String,
 }
 
-impl From<&Finding> for CheckProblem {
-    fn from(finding: &Finding) -> Self {
-        Self { code: finding.code, message: finding.message.clone(), help: finding.help.clone() }
+impl CheckProblem {
+    /// Creates a problem that no stage of the inspection finds.
+    fn new(code: &'static str, message: String, help: String) -> Self {
+        Self { code, stage: None, at: None, message, help }
+    }
+}
+
+impl From<Finding> for CheckProblem {
+    fn from(Finding { code, stage, at, message, help }: Finding) -> Self {
+        Self { code, stage: Some(stage), at: Some(at), message, help }
     }
 }
 
@@ -60,7 +77,18 @@ pub(super) fn run(check: &CheckArgs, out: &mut Out) -> Result<ExitCode, CliError
         return Ok(ExitCode::SUCCESS);
     }
     let file = check.file.file.display().to_string();
-    let loaded = match config::load(&check.file.file, std::env::vars_os(), &[]) {
+    let operator = match check.file.operator() {
+        Ok(operator) => operator,
+        Err(errors) => {
+            if out.format() == Format::Json {
+                let none: [u8; 0] = [];
+                out.json(&json!({ "file": file, "valid": false, "errors": errors.to_json(), "agents": none }))?;
+                return Err(CliError::quiet(Exit::Usage));
+            }
+            return Err(config_errors(&errors));
+        }
+    };
+    let loaded = match config::load_within(&check.file.file, std::env::vars_os(), &[], &operator) {
         Ok(loaded) => loaded,
         Err(errors) => {
             // Unusable components are reported along with the errors of the file, so that all can be fixed at once.
@@ -116,16 +144,26 @@ fn unusable(file: &Path) -> Vec<Checked> {
     let agents = named.into_iter().map(|(agent, component)| {
         let found = seen
             .entry(dir.join(&component))
-            .or_insert_with_key(|path| read(path, &component).err().unwrap_or_default());
+            .or_insert_with_key(|path| read(path, &component, &Policy::default()).problems);
         let findings = found.clone();
-        Checked { agent, kind: None, component, size: None, routes: Vec::new(), findings, notes: Vec::new() }
+        Checked {
+            agent,
+            kind: None,
+            component,
+            size: None,
+            routes: Vec::new(),
+            imports: None,
+            findings,
+            notes: Vec::new(),
+        }
     });
     agents.filter(|agent| !agent.findings.is_empty()).collect()
 }
 
 /// Checks every agent with its component. Agents often share a component, which is read once.
 fn check_agents(loaded: &Loaded, components: bool) -> Vec<Checked> {
-    let mut seen: HashMap<PathBuf, Rc<Result<Summary, Vec<CheckProblem>>>> = HashMap::new();
+    let mut seen: HashMap<PathBuf, Rc<ReadComponent>> = HashMap::new();
+    let policy = &loaded.desired.policy;
     let mut sources = HashMap::new();
     // The ledgers tell which revision an agent would follow; a first start has none.
     let data = loaded.dir.join(&loaded.desired.store.path);
@@ -142,17 +180,23 @@ fn check_agents(loaded: &Loaded, components: bool) -> Vec<Checked> {
         .values()
         .map(|spec| {
             let path = loaded.dir.join(&spec.component);
-            let found = components
-                .then(|| Rc::clone(seen.entry(path).or_insert_with_key(|path| Rc::new(read(path, &spec.component)))));
+            let found = components.then(|| {
+                Rc::clone(
+                    seen.entry(path.clone()).or_insert_with_key(|path| Rc::new(read(path, &spec.component, policy))),
+                )
+            });
             let mut agent = checked(spec, found.as_deref());
-            let summary = found.as_deref().and_then(|found| found.as_ref().ok());
+            agent
+                .findings
+                .extend(found.as_deref().into_iter().flat_map(|found| judge_origin(spec, &path, found, policy)));
+            let summary = found.as_deref().and_then(|found| found.summary.as_ref());
             if let Err(why) = ledgers.check(spec, summary) {
                 let help = format!("as it is, the host refuses the change, and what runs of {} goes on", spec.name);
-                agent.findings.push(CheckProblem { code: "format", message: why.to_string(), help });
+                agent.findings.push(CheckProblem::new("format", why.to_string(), help));
             }
             for why in spec.http.iter().flat_map(|route| &route.auth).flat_map(|auth| unread_keys(&loaded.dir, auth)) {
                 let help = "callers whose key this is are refused until it can be read".to_owned();
-                agent.findings.push(CheckProblem { code: "key", message: format!("a key of a route: {why}"), help });
+                agent.findings.push(CheckProblem::new("key", format!("a key of a route: {why}"), help));
             }
             for written in spec.build.iter().flat_map(|build| &build.watch) {
                 // Agents often share a pattern, whose search may read many folders.
@@ -174,7 +218,7 @@ fn pattern(written: &str, dir: &Path, excluded: &ExcludedFiles) -> Option<Result
     match Pattern::parse(written, dir) {
         Err(why) => {
             let message = format!("the pattern `{written}` of build.watch means nothing: {why}");
-            Some(Err(CheckProblem { code: "pattern", message, help }))
+            Some(Err(CheckProblem::new("pattern", message, help)))
         }
         Ok(patterns) => {
             let (message, help) = no_match_warning(&patterns, dir, excluded)?;
@@ -183,18 +227,22 @@ fn pattern(written: &str, dir: &Path, excluded: &ExcludedFiles) -> Option<Result
     }
 }
 
-fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<CheckProblem>>>) -> Checked {
-    let (summary, mut findings) = match found {
-        None => (None, Vec::new()),
-        Some(Ok(summary)) => (Some(summary), Vec::new()),
-        Some(Err(findings)) => (None, findings.clone()),
-    };
-    if let Some(Err(message)) = summary.map(|summary| check_settings(spec, summary)) {
-        findings.push(CheckProblem {
-            code: "settings",
-            message,
-            help: "change the setting, or the component".to_owned(),
-        });
+/// Judges digest and signatures of a component for an agent.
+fn judge_origin(spec: &AgentSpec, path: &Path, found: &ReadComponent, policy: &Policy) -> Vec<CheckProblem> {
+    let Some(digest) = found.digest else { return Vec::new() };
+    let signed = check_signatures(&signature_path(path), digest);
+    policy.judge_origin(&spec.name, &spec.component, digest, &signed).into_iter().map(CheckProblem::from).collect()
+}
+
+fn checked(spec: &AgentSpec, found: Option<&ReadComponent>) -> Checked {
+    let summary = found.and_then(|found| found.summary.as_ref());
+    let mut findings = found.map(|found| found.problems.clone()).unwrap_or_default();
+    match summary.map(|summary| (memory_finding(spec, summary), check_settings(spec, summary))) {
+        Some((Some(finding), _)) => findings.push(finding.into()),
+        Some((None, Err(message))) => {
+            findings.push(CheckProblem::new("settings", message, "change the setting, or the component".to_owned()));
+        }
+        Some((None, Ok(()))) | None => {}
     }
     // The file alone does not tell whether an agent is stateful, so that loading it cannot check this.
     if summary.is_some_and(|summary| summary.kind == Kind::Stateful) {
@@ -202,7 +250,7 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<CheckProblem>>>)
         for (table, settings) in [("deploy", deploy), ("reload", reload)] {
             if let Err(why) = check_memory(&settings.strategy, true) {
                 let help = format!("change `{table}.strategy` of {}", spec.name);
-                findings.push(CheckProblem { code: "strategy", message: why.to_string(), help });
+                findings.push(CheckProblem::new("strategy", why.to_string(), help));
             }
         }
     }
@@ -212,6 +260,9 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<CheckProblem>>>)
         component: spec.component.clone(),
         size: summary.map(|summary| summary.size),
         routes: spec.http.iter().map(route_text).collect(),
+        imports: found
+            .and_then(|found| found.imports.as_ref())
+            .map(|imports| import_report(imports, &spec.allow, spec.config.keys())),
         findings,
         notes: summary.and_then(|summary| unsaved(spec, summary)).into_iter().collect(),
     }
@@ -230,8 +281,22 @@ fn unsaved(spec: &AgentSpec, summary: &Summary) -> Option<String> {
     })
 }
 
-fn read(path: &Path, shown: &str) -> Result<Summary, Vec<CheckProblem>> {
-    let unusable = |code, message: String, help: &str| Err(vec![CheckProblem { code, message, help: help.to_owned() }]);
+/// A component as it was read.
+#[derive(Default)]
+struct ReadComponent {
+    /// The properties; `None` if it cannot be used.
+    summary: Option<Summary>,
+    /// The imports; `None` if it cannot be read as a component.
+    imports: Option<Vec<String>>,
+    digest: Option<Digest>,
+    problems: Vec<CheckProblem>,
+}
+
+fn read(path: &Path, shown: &str, policy: &Policy) -> ReadComponent {
+    let unusable = |code, message: String, help: &str| ReadComponent {
+        problems: vec![CheckProblem::new(code, message, help.to_owned())],
+        ..ReadComponent::default()
+    };
     match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return unusable(
@@ -251,11 +316,26 @@ fn read(path: &Path, shown: &str) -> Result<Summary, Vec<CheckProblem>> {
         }
         Ok(_) => {}
     }
-    match std::fs::read(path) {
-        Ok(bytes) => summarise(&bytes).map_err(|findings| findings.iter().map(CheckProblem::from).collect()),
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
         Err(error) => {
-            unusable("unreadable", format!("the component {shown} cannot be read: {error}"), "mind its permissions")
+            let message = format!("the component {shown} cannot be read: {error}");
+            return unusable("unreadable", message, "mind its permissions");
         }
+    };
+    let (summary, mut findings) = match summarise(&bytes, policy.features.as_ref()) {
+        Ok(summary) => (Some(summary), Vec::new()),
+        Err(findings) => (None, findings),
+    };
+    let names = imports_and_exports(&bytes);
+    if let Some((imports, exports)) = &names {
+        findings.extend(policy.judge_component(ComponentFacts { imports, exports, size: bytes.len() as u64 }));
+    }
+    ReadComponent {
+        summary,
+        imports: names.map(|(imports, _)| imports),
+        digest: Some(digest(&bytes)),
+        problems: in_order(findings).into_iter().map(CheckProblem::from).collect(),
     }
 }
 
@@ -288,6 +368,7 @@ fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> 
     }
     if !agents.is_empty() {
         out.line(&table.render(out.is_terminal()))?;
+        print_grants(out, agents)?;
     }
     agents.iter().for_each(print_findings);
     let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
@@ -297,4 +378,38 @@ fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> 
         (agents, wrong) => say(&format!("{file} is valid, but {wrong} of {} cannot run", count(agents, "agent"))),
     }
     Ok(())
+}
+
+/// Prints what agents import, and what of it is granted, denied, and granted in vain.
+fn print_grants(out: &mut Out, agents: &[Checked]) -> Result<(), CliError> {
+    let mut table = Table::new(&["AGENT", "GRANTED", "DENIED", "IN VAIN"]);
+    let joined = |texts: Vec<String>| if texts.is_empty() { "-".to_owned() } else { texts.join(", ") };
+    let mut is_empty = true;
+    for (agent, report) in agents.iter().filter_map(|agent| Some((agent, agent.imports.as_ref()?))) {
+        is_empty = false;
+        table.row(vec![
+            Cell::new(&agent.agent),
+            Cell::new(joined(short(&report.granted))),
+            Cell::new(joined(short(&report.denied))),
+            match report.in_vain.is_empty() {
+                true => Cell::new("-"),
+                false => Cell::styled(report.in_vain.join(", "), Style::Warn),
+            },
+        ]);
+    }
+    if is_empty { Ok(()) } else { out.line(&format!("\n{}", table.render(out.is_terminal()))) }
+}
+
+/// Returns the imports without versions, those of WASI by package alone, and each once.
+fn short(imports: &[ImportUse]) -> Vec<String> {
+    let mut names = Vec::new();
+    for import in imports {
+        let name = import.import.split('@').next().unwrap_or_default();
+        let is_single = ["caxton:", "wasi:cli/environment", "wasi:http/"].iter().any(|one| name.starts_with(one));
+        let shown = if is_single { name } else { name.split('/').next().unwrap_or(name) };
+        if !names.iter().any(|known| known == shown) {
+            names.push(shown.to_owned());
+        }
+    }
+    names
 }

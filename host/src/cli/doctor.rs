@@ -72,7 +72,11 @@ fn file(doctor: &DoctorArgs, findings: &mut Vec<MachineFinding>) -> Result<Optio
         Some(data) => vec![("store.path", absolute(data)?.to_string_lossy().into_owned())],
         None => Vec::new(),
     };
-    Ok(match config::load(&doctor.file.file, std::env::vars_os(), &flags) {
+    let loaded = doctor
+        .file
+        .operator()
+        .and_then(|operator| config::load_within(&doctor.file.file, std::env::vars_os(), &flags, &operator));
+    Ok(match loaded {
         Ok(loaded) => {
             findings.push(MachineFinding::ok(
                 "file",

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! args (clap) -> mod: which command -> up: the host itself
-//!                                      check, doctor, wit, version: the file and this machine
+//!                                      check, sign, doctor, wit, version: files and this machine
 //!                                      all others: client -> management API -> print
 //! ```
 //! Results go to stdout as text or JSON, and all messages to stderr. Scripts can tell failures apart by the
@@ -31,6 +31,7 @@ mod rollout_text;
 mod rollout_view;
 mod rollout_watch;
 mod schedule;
+mod sign;
 mod sse;
 mod state;
 mod stats;
@@ -129,6 +130,7 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
         Command::Rollout(rollout) => wait(rollout::run(rollout.command, out))?,
         Command::Rehearse(rehearse) => wait(rehearse::run(&rehearse, out))?,
         Command::Store(store) => wait(store::run(store.command, out))?,
+        Command::Sign(sign) => sign::run(&sign, out)?,
         Command::Token(token) => wait(token::run(token.command, out))?,
         Command::Stats(stats) => wait(stats::run(&stats, out))?,
         Command::Wit(wit) => wit::run(&wit, out)?,
@@ -164,7 +166,7 @@ fn version(out: &mut Out) -> Result<(), CliError> {
 
 fn compile_component(compile: &CompileComponentArgs) -> ExitCode {
     // This process is the child of a host: a crash, or too much memory, ends only the one compilation.
-    match crate::wasm::compile_child(&compile.input, &compile.output, compile.engine == "fuel") {
+    match crate::wasm::compile_child(&compile.input, &compile.output, &compile.engine, compile.features.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             output::say(&why.to_string());

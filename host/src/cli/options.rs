@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
+use caxton_control::config::Operator;
 use clap::{Args, ValueEnum};
+
+use crate::config::ConfigErrors;
+use crate::reconcile::OperatorSource;
 
 /// The format of results.
 #[derive(Debug, Clone, Copy, Args)]
@@ -34,6 +38,17 @@ pub(super) struct FileArgs {
         value_name = "FILE"
     )]
     pub(super) file: PathBuf,
+    /// The operator's own file, with ceilings and rules that the declaration cannot override
+    #[arg(long, env = "CAXTON_POLICY", hide_env_values = true, value_name = "FILE")]
+    pub(super) policy: Option<PathBuf>,
+}
+
+impl FileArgs {
+    /// Reads the operator's own file, if one is named.
+    pub(super) fn operator(&self) -> Result<Operator, ConfigErrors> {
+        let loaded = self.policy.as_deref().map(|file| OperatorSource::new(file).load()).transpose()?;
+        Ok(loaded.map(|loaded| loaded.operator).unwrap_or_default())
+    }
 }
 
 /// The host to talk to.

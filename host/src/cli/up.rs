@@ -25,8 +25,16 @@ pub(super) fn run(up: UpArgs, out: &mut Out) -> Result<ExitCode, CliError> {
         // `data` has the exact one.
         flags.push(("store.path".to_owned(), data.to_string_lossy().into_owned()));
     }
-    let options =
-        UpOptions { file: up.file.file, data, flags, build: up.build, watch: up.watch, ports_file: up.ports_file };
+    let policy = up.file.policy;
+    let options = UpOptions {
+        file: up.file.file,
+        policy,
+        data,
+        flags,
+        build: up.build,
+        watch: up.watch,
+        ports_file: up.ports_file,
+    };
     let ended = host::run(options).map_err(|error| match error {
         StartError::Config(errors) => config_errors(&errors),
         StartError::Other(error) => error.into(),

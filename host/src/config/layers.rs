@@ -51,7 +51,7 @@ impl Layer {
         let source = setting.node.source.clone();
         let name = match &source {
             Source::Variable(name) | Source::Flag(name) => name.to_string(),
-            Source::File { .. } | Source::Default => String::new(),
+            Source::File { .. } | Source::Place(_) | Source::Default => String::new(),
         };
         let node = setting.path.into_iter().rev().fold(setting.node, |node, key| Node {
             value: Value::Table(Table::from([(key, Entry { key: source.clone(), node })])),

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! caxton.toml --syntax, toml--.
-//! CAXTON_*  -----variables-----+--> layers: figment picks --> Node --caxton_control::config::check--> Desired
+//! CAXTON_*  -----variables-----+--> layers: figment picks --> Node --caxton_control::config::check_within--> Desired
 //! --listen … ------flags------'                                          `--> errors --render--> text or JSON
 //! Desired --named_files--> errors of the files that it names, such as certificates
+//! the operator's own file --operator--> Operator, which bounds what caxton.toml may say
 //! ```
 //!
 //! Every value keeps its place, so that an error names the line, the variable or the flag that caused it. The rules and
@@ -13,6 +14,7 @@
 
 mod layers;
 mod named_files;
+mod operator;
 mod render;
 mod syntax;
 #[cfg(test)]
@@ -23,13 +25,14 @@ mod variables;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use caxton_control::config::{ConfigError, Entry, Location, Node, Source, Value, check};
+use caxton_control::config::{ConfigError, Entry, Node, Operator, Value, check_within};
 use caxton_control::{Desired, Digest};
 use sha2::Digest as _;
 
 use self::named_files::Places;
 use self::variables::Variables;
 pub(crate) use named_files::TlsTable;
+pub(crate) use operator::{LoadedOperator, load_operator};
 pub(crate) use render::ConfigErrors;
 
 /// A configuration without errors.
@@ -62,19 +65,30 @@ impl Loaded {
     }
 }
 
-/// Loads the file at `path`, overridden by variables in `env` that begin with `CAXTON_`, and these by `flags` (a key
-/// such as `http.listen` and its value).
-///
-/// # Errors
-/// All errors at once. Only a file that cannot be read, or is not valid TOML, hides the errors of its settings.
+/// Loads the file at `path` without an operator's own file; see [`load_within`].
+#[cfg(test)]
 pub(crate) fn load(
     path: &Path,
     env: impl Iterator<Item = (OsString, OsString)>,
     flags: &[(&str, String)],
 ) -> Result<Loaded, ConfigErrors> {
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    load_within(path, env, flags, &Operator::default())
+}
+
+/// Loads the file at `path`, overridden by variables in `env` that begin with `CAXTON_`, and these by `flags` (a key
+/// such as `http.listen` and its value). None of it may be looser than what the operator's own file says.
+///
+/// # Errors
+/// All errors at once. Only a file that cannot be read, or is not valid TOML, hides the errors of its settings.
+pub(crate) fn load_within(
+    path: &Path,
+    env: impl Iterator<Item = (OsString, OsString)>,
+    flags: &[(&str, String)],
+    operator: &Operator,
+) -> Result<Loaded, ConfigErrors> {
+    let text = std::fs::read_to_string(path).map_err(|error| ConfigErrors::unreadable(path, &error))?;
     let Parsed { desired, root, mut warnings } =
-        parse(&text, env, flags).map_err(|errors| ConfigErrors::new(path, text.clone(), errors))?;
+        parse(&text, env, flags, operator).map_err(|errors| ConfigErrors::new(path, text.clone(), errors))?;
     let dir = folder(path);
     let (errors, mut of_files) = named_files::check(&desired, &root, &dir);
     warnings.append(&mut desired.warnings());
@@ -126,6 +140,7 @@ fn parse(
     text: &str,
     env: impl Iterator<Item = (OsString, OsString)>,
     flags: &[(&str, String)],
+    operator: &Operator,
 ) -> Result<Parsed, Vec<ConfigError>> {
     let Variables { settings, mut errors, warnings } = variables::read(env);
     let file = match syntax::parse(text) {
@@ -137,7 +152,7 @@ fn parse(
         }
     };
     let root = layers::merge(file, settings, flags);
-    match check(&root) {
+    match check_within(&root, operator) {
         Ok(desired) if errors.is_empty() => Ok(Parsed { desired, root, warnings }),
         Ok(_) => Err(errors),
         Err(mut wrong) => {
@@ -150,14 +165,4 @@ fn parse(
 /// Returns `true` if an error of this code hides all settings of a file.
 pub(crate) fn is_unreadable(code: &str) -> bool {
     ["missing-file", "unreadable-file"].contains(&code)
-}
-
-/// Creates the error for a file that is missing or cannot be read.
-fn unreadable(path: &Path, error: &std::io::Error) -> ConfigErrors {
-    let at = Location { key: String::new(), source: Source::Default };
-    let error = match error.kind() {
-        std::io::ErrorKind::NotFound => ConfigError::MissingFile { at },
-        _ => ConfigError::UnreadableFile { at, reason: error.to_string() },
-    };
-    ConfigErrors::new(path, String::new(), vec![error])
 }

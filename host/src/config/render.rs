@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
-use caxton_control::config::{ConfigError, Source};
+use caxton_control::config::{ConfigError, Location, Source};
 use serde_json::{Value, json};
 
 /// The distance in lines up to which two places of one error are shown in one excerpt.
@@ -65,6 +65,16 @@ impl ConfigErrors {
         Self { file: file.to_owned(), text, lines, errors }
     }
 
+    /// Creates the error for a file that is missing or cannot be read.
+    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        let at = Location { key: String::new(), source: Source::Default };
+        let error = match error.kind() {
+            std::io::ErrorKind::NotFound => ConfigError::MissingFile { at },
+            _ => ConfigError::UnreadableFile { at, reason: error.to_string() },
+        };
+        Self::new(path, String::new(), vec![error])
+    }
+
     /// Replaces the name of the file by the one that the user gave.
     pub(crate) fn named(self, file: &Path) -> Self {
         Self { file: file.to_owned(), ..self }
@@ -85,6 +95,7 @@ impl ConfigErrors {
             None => Place::Elsewhere(match source {
                 Source::Variable(name) => format!("environment variable {name}"),
                 Source::Flag(name) => format!("flag {name}"),
+                Source::Place(text) => text.to_string(),
                 Source::File { .. } | Source::Default => String::new(),
             }),
         }
@@ -183,7 +194,7 @@ impl ConfigErrors {
                 let start = self.text.floor_char_boundary(*start);
                 Some(start..self.text.ceil_char_boundary((*end).clamp(start, self.text.len())))
             }
-            Source::Variable(_) | Source::Flag(_) | Source::Default => None,
+            Source::Variable(_) | Source::Flag(_) | Source::Place(_) | Source::Default => None,
         }
     }
 
@@ -197,6 +208,7 @@ impl ConfigErrors {
         match place {
             Source::Variable(name) => format!("environment variable {name}"),
             Source::Flag(name) => format!("flag {name}"),
+            Source::Place(text) => text.to_string(),
             Source::File { .. } | Source::Default => self.file.display().to_string(),
         }
     }
@@ -212,6 +224,7 @@ impl ConfigErrors {
         match &at.source {
             Source::Variable(name) => json["variable"] = json!(&**name),
             Source::Flag(name) => json["flag"] = json!(&**name),
+            Source::Place(text) => json["file"] = json!(&**text),
             Source::File { .. } | Source::Default => json["file"] = json!(self.file.display().to_string()),
         }
         if let Some(span) = self.span(&at.source) {

@@ -1,6 +1,7 @@
 //! The golden tests of whole files: the meaning of each, or the exact errors.
 //!
-//! `# env NAME=VALUE` and `# flag KEY=VALUE` at the head of a file set a variable and a flag.
+//! `# env NAME=VALUE` and `# flag KEY=VALUE` at the head of a file set a variable and a flag, `# policy FILE` names the
+//! operator's own file in `files/`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -35,7 +36,11 @@ fn load_file(path: &Path) -> Result<Loaded, ConfigErrors> {
     };
     let flags = head("# flag ");
     let flags: Vec<(&str, String)> = flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-    let mut loaded = load(path, env(head("# env ")), &flags)?;
+    let operator = match text.lines().find_map(|line| line.strip_prefix("# policy ")) {
+        Some(file) => load_operator(&folder("files").join(file), Path::new(file))?.operator,
+        None => Operator::default(),
+    };
+    let mut loaded = load_within(path, env(head("# env ")), &flags, &operator)?;
     // As the start of a host does.
     loaded.file_errors.take().map_or(Ok(loaded), Err)
 }
@@ -85,7 +90,7 @@ fn bad_files_match_their_golden_errors() {
 fn errors_as_json_name_the_line_or_the_variable() {
     let text = "caxton = 1\nstore = { \"pä\" = 1, pth = 1 }\n";
     let env = env(vec![("CAXTON_HTTP__LISTN".to_owned(), "x".to_owned())]);
-    let errors = parse(text, env, &[("admin.listen", "x".to_owned())]).unwrap_err();
+    let errors = parse(text, env, &[("admin.listen", "x".to_owned())], &Operator::default()).unwrap_err();
     let json = ConfigErrors::new(Path::new("caxton.toml"), text.to_owned(), errors).to_json();
     let expected = serde_json::json!([
         {
@@ -154,7 +159,9 @@ fn pieces_of_the_file_on_the_pages_are_right() {
                 continue;
             }
             pieces += 1;
-            if let Err(errors) = parse(&text, env(rest_of_the_file(&text)), &[("caxton", "1".to_owned())]) {
+            if let Err(errors) =
+                parse(&text, env(rest_of_the_file(&text)), &[("caxton", "1".to_owned())], &Operator::default())
+            {
                 wrong.push_str(&ConfigErrors::new(path, text, errors).plain());
             }
         }
@@ -188,13 +195,13 @@ fn core_time(act: impl FnOnce()) -> f64 {
 fn loading_time_is_linear_in_agents() {
     let load = |count: usize| {
         let env = env(vec![("CAXTON_AGENTS__AGENT_7__LIMITS__CPU".to_owned(), "2s".to_owned())]);
-        let Parsed { desired, .. } = parse(&many(count, true), env, &[]).unwrap();
+        let Parsed { desired, .. } = parse(&many(count, true), env, &[], &Operator::default()).unwrap();
         assert_eq!(desired.agents["agent-7"].limits.cpu, std::time::Duration::from_secs(2));
         assert_eq!(desired.agents.len(), count);
     };
     let refuse = |count: usize| {
         let bad = many(count, false);
-        let errors = parse(&bad, std::iter::empty(), &[]).unwrap_err();
+        let errors = parse(&bad, std::iter::empty(), &[], &Operator::default()).unwrap_err();
         // The first agent with the route is right.
         let expected = 3 * count - 1;
         assert_eq!(errors.len(), expected);
@@ -218,7 +225,7 @@ fn no_broken_file_panics() {
             let after = &text[at + c.len_utf8()..];
             for broken in ["", "\"", "[", "=", "\n", "\r", "ü", "\u{0}"] {
                 let text = format!("{}{broken}{after}", &text[..at]);
-                if let Err(errors) = parse(&text, std::iter::empty(), &[]) {
+                if let Err(errors) = parse(&text, std::iter::empty(), &[], &Operator::default()) {
                     let errors = ConfigErrors::new(Path::new("caxton.toml"), text, errors);
                     assert!(!errors.errors().is_empty());
                     let _ = (errors.plain(), errors.to_json());
@@ -243,7 +250,7 @@ fn taken(env: &[(&[u8], &[u8])]) -> (Option<String>, Vec<String>, Vec<String>) {
 
     let os = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     let env = env.iter().map(|(name, value)| (os(name), os(value)));
-    match parse("caxton = 1\n[agents.ab]\ncomponent = \"a.wasm\"\n", env, &[]) {
+    match parse("caxton = 1\n[agents.ab]\ncomponent = \"a.wasm\"\n", env, &[], &Operator::default()) {
         Ok(Parsed { desired, warnings, .. }) => {
             (desired.agents["ab"].config.get("language").cloned(), warnings, Vec::new())
         }

@@ -17,7 +17,7 @@ use super::toml;
 const PREFIX: &str = "CAXTON_";
 
 /// Variables that the command line reads in place of flags.
-const COMMAND_LINE: [&str; 9] = [
+const COMMAND_LINE: [&str; 10] = [
     "CAXTON_ADMIN",
     "CAXTON_CA",
     "CAXTON_CACHE",
@@ -27,6 +27,7 @@ const COMMAND_LINE: [&str; 9] = [
     "CAXTON_TOKEN_FILE",
     "CAXTON_FILE",
     "CAXTON_LOG",
+    "CAXTON_POLICY",
 ];
 
 /// A setting from outside of the file.

@@ -30,7 +30,7 @@ use self::start::{Host, start};
 use self::stop::{EndReason, stop};
 use crate::config::ConfigErrors;
 use crate::net;
-use crate::reconcile::DeclarationSource;
+use crate::reconcile::{DeclarationSource, OperatorSource};
 use crate::shell;
 use crate::store::lacks_room;
 use crate::systemd::{self, Supervisor};
@@ -89,19 +89,26 @@ async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError>
     let mut signals = Signals::listen().context("listening to signals")?;
     // Absolute, because the watcher follows the path from the root.
     let at = std::path::absolute(&options.file).unwrap_or_else(|_| options.file.clone());
-    let source = DeclarationSource { file: options.file.clone(), at, flags: options.flags.clone() };
+    let source = DeclarationSource {
+        file: options.file.clone(),
+        at,
+        flags: options.flags.clone(),
+        policy: options.policy.as_deref().map(OperatorSource::new),
+    };
     tokio::select! {
         // An editor or a deployment may be writing the file at this moment.
         () = source.until_complete() => {}
         () = signals.stop() => return Ok(ExitCode::from(INTERRUPTED)),
     }
-    let mut loaded = source.load().map_err(StartError::Config)?;
+    let operator = source.policy.as_ref().map(OperatorSource::load).transpose().map_err(StartError::Config)?;
+    let bounds = operator.as_ref().map_or_else(Default::default, |loaded| loaded.operator.clone());
+    let mut loaded = source.load(&bounds).map_err(StartError::Config)?;
     if let Some(errors) = loaded.file_errors.take() {
         return Err(StartError::Config(errors));
     }
     let building = CancellationToken::new();
     loaded.log_warnings();
-    let mut starting = std::pin::pin!(start(&options, source, loaded, workers, &building));
+    let mut starting = std::pin::pin!(start(&options, source, (operator, loaded), workers, &building));
     let host = tokio::select! {
         host = &mut starting => host?,
         // Compiling many components may take longer than the service manager allows for a start.

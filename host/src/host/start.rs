@@ -21,7 +21,7 @@ use crate::access::{Access, unread_keys};
 use crate::admin;
 use crate::agent::forget_unwanted;
 use crate::clock;
-use crate::config::Loaded;
+use crate::config::{Loaded, LoadedOperator};
 use crate::context::HostContext;
 use crate::conversation::Conversations;
 use crate::directory::{HostDirectory, idle, schedules, wakeups};
@@ -40,6 +40,8 @@ use crate::wasm::{Runtime, RuntimeOptions};
 pub(crate) struct UpOptions {
     /// The declaration file.
     pub(crate) file: PathBuf,
+    /// The operator's own file.
+    pub(crate) policy: Option<PathBuf>,
     /// The data folder. Overrides `store.path`.
     pub(crate) data: Option<PathBuf>,
     /// Settings of the command line, such as `http.listen`. They override those of the file.
@@ -129,7 +131,7 @@ async fn open_store_and_sockets(
 pub(super) async fn start(
     options: &UpOptions,
     source: DeclarationSource,
-    loaded: Loaded,
+    (operator, loaded): (Option<LoadedOperator>, Loaded),
     workers: Handle,
     building: &CancellationToken,
 ) -> anyhow::Result<Host> {
@@ -167,6 +169,7 @@ pub(super) async fn start(
         runtime,
         source,
         declared: loaded,
+        operator,
         http: Arc::clone(&settings),
         certificates: sockets.certificates(&data),
         secrets,
@@ -256,7 +259,10 @@ async fn first_builds(
     data: &Path,
     stop: &CancellationToken,
 ) -> anyhow::Result<(Arc<WatchSet>, Option<SourceBaseline>)> {
-    let watch_set = Arc::new(WatchSet::new(&source.at, &loaded.dir, data, &loaded.desired));
+    let watch_set = Arc::new(
+        WatchSet::new(&source.at, &loaded.dir, data, &loaded.desired)
+            .with_policy(source.policy.as_ref().map(|policy| policy.at.as_path()), &loaded.desired.policy),
+    );
     // Read before the builds, so that a source edited meanwhile is built again.
     let sources = options.watch.then(|| SourceBaseline::now(&watch_set, options.build));
     if options.build {

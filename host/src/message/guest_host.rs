@@ -13,10 +13,12 @@ use futures::future::BoxFuture;
 use super::contract::{Draft, Message, RequestError, SendError};
 use super::effects::CommitMode;
 use super::fault::Fault;
+use super::id::new_id;
 use super::outgoing::Outgoing;
 use super::reservation::RunContext;
 use super::timer::TimerName;
 use super::value::{Expiry, Value};
+use crate::clock;
 use crate::telemetry::trace::Trace;
 
 /// A value that was read, with its version.
@@ -83,6 +85,22 @@ pub(crate) struct CallContext {
     pub(crate) commit_mode: CommitMode,
     /// The reservations and earlier answers of the run.
     pub(crate) run: RunContext,
+}
+
+/// The identity of a call of an HTTP agent, the same in each run: an extension of its request.
+#[derive(Debug, Clone)]
+pub(crate) struct CallOrigin {
+    /// The id.
+    pub(crate) id: String,
+    /// The time of its arrival in milliseconds since 1970.
+    pub(crate) at_ms: u64,
+}
+
+impl CallOrigin {
+    /// Creates the identity of a call that arrives now.
+    pub(crate) fn now() -> Self {
+        Self { id: new_id(), at_ms: clock::now_ms() }
+    }
 }
 
 /// The severity of a log line.

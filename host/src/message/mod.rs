@@ -32,7 +32,7 @@ pub(crate) use diagnostics::{Diagnostics, RefusedMemory};
 pub(crate) use effects::{CommitFailure, CommitMode, Committer, Effects, Write};
 pub(crate) use envelope::{Attempt, Envelope};
 pub(crate) use fault::{ExceededBound, Fault};
-pub(crate) use guest_host::{CallContext, GuestHost, Identity, LogLevel, Read, Seen};
+pub(crate) use guest_host::{CallContext, CallOrigin, GuestHost, Identity, LogLevel, Read, Seen};
 pub(crate) use id::{is_id, new_id};
 pub(crate) use memory::{InstanceMemory, LinePlace, MemoryLine};
 pub(crate) use outcome::{Answer, Outcome, Waiter};

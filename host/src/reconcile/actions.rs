@@ -158,6 +158,8 @@ impl Reconciler {
                 self.context.emit_state(revision.agent.as_str(), revision.number, &from, &to, reason);
                 if let (true, Some(managed)) = (runs, self.managed.get_mut(&revision.agent)) {
                     managed.recheck_settings();
+                    // The rules may have changed since it was prepared.
+                    self.recheck_policy(&revision.agent);
                 }
             }
             // A defect in the plan. The state stays as it is, so that what runs goes on.

@@ -28,8 +28,9 @@ impl Reconciler {
     /// Returns `true` if the running state matches the declaration.
     pub(super) fn is_in_sync(&self) -> bool {
         let waiting = self.plans.waiting().keys().chain(self.plans.queued());
-        let is_unusable = |managed: &ManagedAgent| managed.settings_error.is_some();
+        let is_unusable = |managed: &ManagedAgent| managed.settings_error.is_some() || managed.policy_error.is_some();
         self.file_errors.is_empty()
+            && self.policy.errors.is_empty()
             && self.restart_for.is_empty()
             && waiting.map(AgentName::as_str).all(|name| self.only_finishes(name))
             && !self.managed.values().any(is_unusable)
@@ -47,7 +48,7 @@ impl Reconciler {
             // The published value, so that the status never contradicts the probe.
             ready: self.ready.borrow().ready,
             in_sync,
-            file_errors: self.file_errors.clone(),
+            file_errors: self.policy.errors.iter().chain(&self.file_errors).cloned().collect(),
             waiting,
             instances: self.runtime.live(),
             max_instances: self.runtime.instances(),
@@ -81,6 +82,7 @@ impl Reconciler {
             why.push(turn.to_owned());
         }
         why.extend(managed.and_then(|managed| managed.settings_error.clone()));
+        why.extend(managed.and_then(|managed| managed.policy_error.clone()));
         let current = managed.and_then(|managed| managed.agent.current());
         let counts = managed.map(|managed| managed.agent.stats().counts());
         let sum = |get: fn(&Counts) -> u64| counts.as_ref().map_or(0, get);

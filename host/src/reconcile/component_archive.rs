@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use caxton_control::Digest;
+use caxton_control::policy::{SIGNATURE_ENDING, SignatureCheck};
 
+use super::signatures::check_signatures;
 use crate::wasm::digest;
 
 /// The folder of copies within the data folder.
@@ -48,6 +50,24 @@ impl ComponentArchive {
         }
     }
 
+    /// Returns the path to the signatures of the bytes with this digest.
+    pub(super) fn signatures(&self, of: Digest) -> PathBuf {
+        self.0.join(format!("{of}{SIGNATURE_ENDING}"))
+    }
+
+    /// Keeps the signatures in a file beside the copy with this digest, if they are of these bytes. Blocks.
+    pub(super) fn keep_signatures(&self, of: Digest, file: &Path) {
+        // A file that changes meanwhile is read as it is then, and checked again with each use.
+        let is_signed = matches!(check_signatures(file, of), SignatureCheck::Signed(_));
+        let kept = self.signatures(of);
+        if let (true, Ok(text)) = (is_signed, fs::read(file))
+            && fs::read(&kept).ok().as_ref() != Some(&text)
+            && let Err(error) = self.write(&kept, &text)
+        {
+            tracing::warn!(%error, "a component's signature is not kept: there is no undo to it once its file changes");
+        }
+    }
+
     fn write(&self, kept: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         // Unique, because two revisions with the same bytes may be kept at the same time.
@@ -69,13 +89,15 @@ impl ComponentArchive {
 
     /// Removes all other copies, and with `all` the temporary files that a killed host has left.
     pub(super) fn retain(&self, used: &HashSet<Digest>, all: bool) {
-        let names: HashSet<String> = used.iter().map(|digest| format!("{digest}.wasm")).collect();
+        let endings = [".wasm", SIGNATURE_ENDING];
+        let names: HashSet<String> =
+            used.iter().flat_map(|digest| endings.map(|ending| format!("{digest}{ending}"))).collect();
         let Ok(files) = fs::read_dir(&self.0) else { return };
         for file in files.flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
             // With `all` nothing is being written yet.
             let unfinished = name.ends_with(".tmp") && all;
-            if unfinished || (name.ends_with(".wasm") && !names.contains(&name)) {
+            if unfinished || (endings.iter().any(|ending| name.ends_with(ending)) && !names.contains(&name)) {
                 // A file that cannot be removed now is found again at the next start.
                 let _ = fs::remove_file(file.path());
             }

@@ -12,7 +12,8 @@ impl Reconciler {
     /// Publishes the files to follow, if they have changed.
     pub(super) fn publish_watch_set(&self) {
         let now =
-            WatchSet::new(&self.source.at, &self.declared.dir, self.context.store.folder(), &self.declared.desired);
+            WatchSet::new(&self.source.at, &self.declared.dir, self.context.store.folder(), &self.declared.desired)
+                .with_policy(self.source.policy.as_ref().map(|policy| policy.at.as_path()), &self.policy.rules);
         self.watch_set.send_if_modified(|before| {
             let changed = **before != now;
             if changed {
@@ -49,6 +50,7 @@ impl Reconciler {
                 }
                 Some(_) | None => self.files.component_at(&path, &spec.component),
             };
+            let component = self.policy.judge_file(&spec, &path, component);
             let now = DesiredAgent { spec, component };
             let same =
                 |before: &DesiredAgent| Arc::ptr_eq(&before.spec, &now.spec) && before.component == now.component;
@@ -66,5 +68,6 @@ impl Reconciler {
         // Agents that are not wanted any more have to be planned for once more, to be removed.
         let gone = before.keys().filter(|name| !self.wanted.contains_key(*name));
         gone.for_each(|name| self.plans.mark(name));
+        self.report_refused_files();
     }
 }

@@ -1,8 +1,9 @@
 //! The declaration file. It is not read while it is being written, and agents that it lacks are not removed at once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use caxton_control::config::Operator;
 use caxton_control::files::{FileReadiness, StabilityCheck};
 use caxton_control::{AgentName, Desired, Digest};
 
@@ -99,13 +100,15 @@ pub(crate) struct DeclarationSource {
     pub(crate) at: PathBuf,
     /// Settings of the command line, which override those of the file.
     pub(crate) flags: Vec<(String, String)>,
+    /// The operator's own file.
+    pub(crate) policy: Option<OperatorSource>,
 }
 
 impl DeclarationSource {
-    /// Reads and validates the declaration.
-    pub(crate) fn load(&self) -> Result<Loaded, ConfigErrors> {
+    /// Reads and validates the declaration, within what the operator's own file says.
+    pub(crate) fn load(&self, operator: &Operator) -> Result<Loaded, ConfigErrors> {
         let flags: Vec<(&str, String)> = self.flags.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-        let loaded = config::load(&self.at, std::env::vars_os(), &flags);
+        let loaded = config::load_within(&self.at, std::env::vars_os(), &flags, operator);
         loaded.map(|loaded| loaded.named(&self.file)).map_err(|errors| errors.named(&self.file))
     }
 }
@@ -120,6 +123,27 @@ impl DeclarationSource {
             }
             tokio::time::sleep(time).await;
         }
+    }
+}
+
+/// The operator's own file.
+#[derive(Debug, Clone)]
+pub(crate) struct OperatorSource {
+    /// The path as given by the user, for messages.
+    pub(crate) file: PathBuf,
+    /// The absolute path, which does not depend on the working folder.
+    pub(crate) at: PathBuf,
+}
+
+impl OperatorSource {
+    /// Names a file.
+    pub(crate) fn new(file: &Path) -> Self {
+        Self { file: file.to_owned(), at: std::path::absolute(file).unwrap_or_else(|_| file.to_owned()) }
+    }
+
+    /// Reads and checks the file.
+    pub(crate) fn load(&self) -> Result<config::LoadedOperator, ConfigErrors> {
+        config::load_operator(&self.at, &self.file)
     }
 }
 

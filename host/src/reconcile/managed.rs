@@ -59,6 +59,8 @@ pub(super) struct ManagedAgent {
     pub(super) conversion_stop: Option<CancellationToken>,
     /// The reason why a setting that applies in place cannot act on the running component.
     pub(super) settings_error: Option<String>,
+    /// The rules that the running revision violates since they have changed.
+    pub(super) policy_error: Option<String>,
 }
 
 /// A revision of a managed agent.
@@ -148,6 +150,7 @@ impl ManagedAgent {
             restoring: false,
             conversion_stop: None,
             settings_error: None,
+            policy_error: None,
         }
     }
 

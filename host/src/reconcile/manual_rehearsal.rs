@@ -4,15 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use caxton_control::RevisionId;
+use caxton_control::policy::{ComponentFacts, Policy};
 use caxton_control::rollout::MemoryHandover;
 use tokio::sync::oneshot;
 
 use super::reconciler::Reconciler;
 use super::settings_check::check_settings;
+use super::signatures::{check_signatures, signature_path};
 use crate::agent::{Agent, InitialMemory, RehearsalJob, Revision};
 use crate::api_types::{RehearsalError, RehearsalFailure, RehearsalRequest, RehearsalResult};
 use crate::message::Identity;
-use crate::wasm::{Kind, Runtime, digest};
+use crate::wasm::{Kind, ProgramError, Runtime, digest};
 
 /// The number in the id of a component that never becomes a revision.
 const NO_REVISION: u64 = 0;
@@ -39,6 +41,8 @@ impl Reconciler {
             stable,
             folder: self.context.store.folder().to_owned(),
             version,
+            policy: Arc::clone(&self.policy.rules),
+            signatures: signature_path(&self.declared.dir.join(&managed.agent.spec().component)),
             request,
         };
         tokio::spawn(async move {
@@ -61,22 +65,41 @@ struct ManualRehearsal {
     folder: PathBuf,
     /// The declared version of the format of the agent's state.
     version: u32,
+    /// The rules that the component has to follow.
+    policy: Arc<Policy>,
+    /// The file with the signatures of the agent's component, which may have one of this component too.
+    signatures: PathBuf,
     request: RehearsalRequest,
 }
 
 impl ManualRehearsal {
     async fn rehearse(self) -> Result<RehearsalResult, RehearsalError> {
-        let Self { runtime, agent, stable, folder, version, request } = self;
+        let Self { runtime, agent, stable, folder, version, policy, signatures, request } = self;
         let host = |error: std::io::Error| RehearsalError::Host(format!("the component cannot be kept: {error}"));
         let unusable = |why: String| RehearsalError::Component(why);
         let spec = agent.spec();
         let digest = digest(&request.component);
+        let signed = check_signatures(&signatures, digest);
+        let refused = policy.judge_origin(agent.name(), &spec.component, digest, &signed);
+        if !refused.is_empty() {
+            return Err(unusable(ProgramError::Findings(refused).to_string()));
+        }
         let program = {
             // A file, because the child process that compiles reads from a path.
             let file = tempfile::Builder::new().prefix("rehearse-").suffix(".tmp").tempfile_in(folder).map_err(host)?;
             tokio::fs::write(file.path(), &request.component).await.map_err(host)?;
             let program = runtime.program(file.path(), digest, spec.limits.fuel.is_some(), |_| ()).await;
-            program.map_err(|error| unusable(error.to_string()))?
+            let program = program.map_err(|error| unusable(error.to_string()))?;
+            let (imports, exports) = (&program.summary.imports, &program.summary.exports);
+            let mut refused = policy.judge_component(ComponentFacts { imports, exports, size: program.summary.size });
+            if let Some(features) = &policy.features {
+                let found = runtime.features(file.path(), digest, features).await;
+                refused.extend(found.map_err(|error| unusable(error.to_string()))?);
+            }
+            if !refused.is_empty() {
+                return Err(unusable(ProgramError::Findings(refused).to_string()));
+            }
+            program
         };
         // Checked before the settings, whose errors would miss the point.
         if program.summary.kind == Kind::Http {

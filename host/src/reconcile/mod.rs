@@ -20,7 +20,7 @@
 //! | `actions`, `rollout_actions`, `preparation`, `handoff`, `state_conversion`, `rehearsal`, `removal` | the actions of a plan |
 //! | `ledgers`, `rollout_stats`, `rollout_events`, `recent_failures`, `loss_check` | the records of rollouts |
 //! | `handle`, `requests`, `rollout_requests`, `manual_rehearsal`, `diff`, `agent_status` | the requests of others |
-//! | `declaration_file`, `reload`, `component_files`, `component_scan`, `certificates`, `secrets`, `file_stamp`, `watcher/`, `build` | files |
+//! | `declaration_file`, `reload`, `component_files`, `component_scan`, `certificates`, `secrets`, `policy`, `policy_state`, `signatures`, `file_stamp`, `watcher/`, `build` | files |
 //! | `component_archive`, `component_garbage` | the bytes of revisions that an undo may need |
 
 mod actions;
@@ -42,6 +42,8 @@ mod loss_check;
 mod managed;
 mod manual_rehearsal;
 mod measurement;
+mod policy;
+mod policy_state;
 mod preparation;
 mod preparation_queue;
 mod readiness;
@@ -57,6 +59,7 @@ mod rollout_requests;
 mod rollout_stats;
 mod secrets;
 mod settings_check;
+mod signatures;
 mod state_conversion;
 mod stored_ledgers;
 mod summary;
@@ -65,6 +68,7 @@ pub(crate) mod watcher;
 
 pub(crate) use agent_status::route_text;
 pub(crate) use certificates::ListenerCertificate;
-pub(crate) use declaration_file::DeclarationSource;
+pub(crate) use declaration_file::{DeclarationSource, OperatorSource};
 pub(crate) use reconciler::{AgentsToDrain, HostFacts, Reconciler, ReconcilerSetup};
-pub(crate) use settings_check::check_settings;
+pub(crate) use settings_check::{check_settings, memory_finding};
+pub(crate) use signatures::{check_signatures, signature_path};

@@ -1,16 +1,21 @@
 //! The preparation of a revision until it can take messages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use caxton_control::inspection::{Finding, in_order};
+use caxton_control::policy::{ComponentFacts, Policy, SignatureCheck};
 use caxton_control::{AgentSpec, Digest, RevisionId};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::component_archive::ComponentArchive;
+use super::policy_state::refusal;
 use super::reconciler::Reconciler;
-use super::settings_check::check_settings;
+use super::settings_check::{check_settings, memory_finding};
+use super::signatures::{self, signature_path};
 use super::task_report::{PreparationError, TaskReport};
 use crate::agent::{Agent, Revision};
 use crate::clock;
@@ -19,7 +24,7 @@ use crate::directory::HostDirectory;
 use crate::message::Identity;
 use crate::store::RevisionRecord;
 use crate::tasks::caught;
-use crate::wasm::{Kind, Pool, Program, Runtime};
+use crate::wasm::{Kind, Pool, Program, ProgramError, Runtime, Summary};
 
 /// The time limit for starting the instances of a revision (SPEC §1). Compiling has a limit of its own.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,6 +47,8 @@ struct Preparation {
     owns_memory: bool,
     /// A token that is cancelled when the agent is removed.
     cancelled: CancellationToken,
+    /// The rules that the component has to follow.
+    policy: Arc<Policy>,
     /// Set if the revision ran before. Then the store knows it, and its settings are not checked again.
     has_run: bool,
 }
@@ -73,6 +80,7 @@ impl Reconciler {
             instances,
             owns_memory,
             cancelled,
+            policy: Arc::clone(&self.policy.rules),
             has_run,
         };
         let reports = self.reports.0.clone();
@@ -119,6 +127,11 @@ impl Preparation {
         let shown = self.spec.component.as_str();
         // Before it is compiled, so that an undo has the bytes even if the file changes meanwhile.
         let path = tokio::task::block_in_place(|| self.archive.keep(self.digest, &self.path));
+        // Before it is compiled: who may not run it has no claim on the compiler either.
+        let refused = tokio::task::block_in_place(|| self.judge_origin());
+        if !refused.is_empty() {
+            return Err(self.refuse(&path, refused).await);
+        }
         let began = Instant::now();
         let mut compiling = false;
         let name = self.id.agent.clone();
@@ -128,10 +141,18 @@ impl Preparation {
                 compiling = true;
                 tracing::info!(agent = %name, "compiling {shown} ({} kB); this is done once", bytes / 1_000);
             })
-            .await
-            .map_err(|error| format!("{shown}: {error}"))?;
+            .await;
+        let program = match program {
+            Ok(program) => program,
+            Err(ProgramError::Findings(found)) => return Err(self.refuse(&path, found).await),
+            Err(error) => return Err(format!("{shown}: {error}")),
+        };
         if compiling {
             tracing::info!(agent = %self.id.agent, "compiled {shown} in {:.1} s", began.elapsed().as_secs_f64());
+        }
+        let refused = self.judge_component(&path, &program.summary).await?;
+        if !refused.is_empty() {
+            return Err(self.refuse(&path, refused).await);
         }
         // A revision that ran before had valid settings. Those changed in place since are checked once it runs: failing
         // an undo for them would leave the callers without any revision.
@@ -139,6 +160,43 @@ impl Preparation {
             check_settings(&self.spec, &program.summary)?;
         }
         Ok(program)
+    }
+
+    /// Judges digest and signatures, also of a revision that ran before: the rules may have changed since.
+    fn judge_origin(&self) -> Vec<Finding> {
+        let (kept, beside) = (self.archive.signatures(self.digest), signature_path(&self.path));
+        self.archive.keep_signatures(self.digest, &beside);
+        let signed = match self.policy.signatures_required {
+            true => signatures::check_any(&[&kept, &beside], self.digest),
+            false => SignatureCheck::Absent,
+        };
+        self.policy.judge_origin(&self.spec.name, &self.spec.component, self.digest, &signed)
+    }
+
+    /// Judges a component that can be read, by the rules that its origin leaves.
+    async fn judge_component(&self, path: &Path, summary: &Summary) -> Result<Vec<Finding>, String> {
+        let facts = ComponentFacts { imports: &summary.imports, exports: &summary.exports, size: summary.size };
+        let mut findings = self.policy.judge_component(facts);
+        // One that ran before did so with these limits.
+        findings.extend(memory_finding(&self.spec, summary).filter(|_| !self.has_run));
+        if let Some(features) = &self.policy.features {
+            let found = self.runtime.features(path, self.digest, features).await;
+            findings.extend(found.map_err(|error| format!("{}: {error}", self.spec.component))?);
+        }
+        Ok(findings)
+    }
+
+    /// Collects all findings about a component beside those that are known, and reports them. Returns the reason of the
+    /// failure.
+    async fn refuse(&self, path: &Path, mut findings: Vec<Finding>) -> String {
+        findings.extend(self.judge_origin());
+        let (others, summary) = self.runtime.inspect(path, &self.policy).await;
+        findings.extend(others);
+        findings.extend(summary.and_then(|summary| memory_finding(&self.spec, &summary)).filter(|_| !self.has_run));
+        let findings = in_order(findings);
+        let data = json!({ "revision": self.id.to_string(), "findings": findings });
+        self.context.events.emit(Some(self.id.agent.as_str()), "component.refused", data);
+        refusal(&self.spec.component, &findings)
     }
 
     /// Persists the number, digest and settings of the revision, so that the number is never used for another.

@@ -19,6 +19,7 @@ use super::declaration_file::{DeclarationFile, DeclarationSource};
 use super::file_stamp::OpenWrites;
 use super::handle::{Readiness, Request, Wake};
 use super::managed::ManagedAgent;
+use super::policy_state::PolicyInForce;
 use super::preparation_queue::PreparationQueue;
 use super::stored_ledgers;
 use super::summary::ReconcileSummary;
@@ -27,7 +28,7 @@ use super::watcher::WatchSet;
 use crate::agent::{Agent, Revision};
 use crate::api_types::{ApplyResult, FileError, PlannedChange};
 use crate::clock;
-use crate::config::Loaded;
+use crate::config::{Loaded, LoadedOperator};
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
 use crate::directory::routes::Routes;
@@ -66,6 +67,8 @@ pub(crate) struct Reconciler {
     pub(super) http: Arc<ArcSwap<HttpSpec>>,
     pub(super) certificates: Vec<ListenerCertificate>,
     pub(super) secrets: Arc<Secrets>,
+    /// The rules for components, and the operator's own file.
+    pub(super) policy: PolicyInForce,
     /// The secrets that could not be read at the last look.
     pub(super) refused_secrets: Vec<SecretError>,
     pub(super) file_errors: Vec<FileError>,
@@ -111,6 +114,8 @@ pub(crate) struct ReconcilerSetup {
     pub(crate) source: DeclarationSource,
     /// The declaration as it was first read.
     pub(crate) declared: Loaded,
+    /// The operator's own file as it was first read.
+    pub(crate) operator: Option<LoadedOperator>,
     /// The settings of the agents' listener that apply in place. The reconciler stores changed ones here.
     pub(crate) http: Arc<ArcSwap<HttpSpec>>,
     /// The certificates of the listeners with TLS.
@@ -148,6 +153,7 @@ impl Reconciler {
             context: Arc::clone(&setup.directory.context),
             directory: setup.directory,
             runtime: setup.runtime,
+            policy: PolicyInForce::new(setup.operator, &setup.declared.desired.policy),
             source: setup.source,
             started_with: setup.declared.desired.clone(),
             declared: setup.declared,
@@ -224,7 +230,7 @@ impl Reconciler {
                 })
             })
         };
-        self.file_errors.is_empty() && self.wanted.iter().all(runs)
+        self.file_errors.is_empty() && self.policy.errors.is_empty() && self.wanted.iter().all(runs)
     }
 }
 

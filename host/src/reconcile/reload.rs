@@ -22,8 +22,12 @@ impl Reconciler {
             Wake::NamedFiles => {
                 self.reload_certificates();
                 self.reread_secrets();
+                self.reload_policy(false);
+                // The signature of a component may be there now.
+                self.scan_components(false);
             }
             Wake::All => {
+                self.reload_policy(true);
                 if self.is_complete_or_defers(DeferredRequest::All) {
                     self.read_declaration();
                     // An operator who asks again may have fixed the cause outside of the file.
@@ -50,7 +54,7 @@ impl Reconciler {
 
     /// Reads the declaration and adopts it, if it has no errors.
     fn read_declaration(&mut self) {
-        let loaded = self.source.load();
+        let loaded = self.source.load(&self.policy.operator);
         self.load_declaration(loaded, true);
     }
 
@@ -82,6 +86,7 @@ impl Reconciler {
                     self.context.events.emit(None, "config.taken", serde_json::json!({ "digest": loaded.text_digest }));
                 }
                 self.declared = loaded;
+                self.update_rules();
                 self.compare_host_settings();
                 // The listener reads it at each use, so that it applies without a restart.
                 self.http.store(Arc::new(self.declared.desired.http.clone()));
@@ -109,7 +114,7 @@ impl Reconciler {
 
     /// Returns the time of the next look at files that are being written.
     pub(super) fn unsettled_at(&self) -> Option<Instant> {
-        [self.declaration.next_look, self.files.again()].into_iter().flatten().min()
+        [self.declaration.next_look, self.files.again(), self.policy.next_look].into_iter().flatten().min()
     }
 
     /// Looks again at files that were being written, if that is due, and carries out deferred requests.
@@ -132,6 +137,9 @@ impl Reconciler {
         }
         if is_due(self.files.again()) {
             self.scan_components(false);
+        }
+        if is_due(self.policy.next_look) {
+            self.reload_policy(false);
         }
     }
 
@@ -166,7 +174,7 @@ impl Reconciler {
             self.declaration.text = text.unwrap_or_default();
             return;
         }
-        let loaded = self.source.load();
+        let loaded = self.source.load(&self.policy.operator);
         if let (Some(text), Ok(loaded)) = (&text, &loaded)
             && let Some(left) = self.declaration.removal_delay(text, &self.declared.desired, &loaded.desired)
         {

@@ -19,7 +19,8 @@ impl Reconciler {
                 self.declaration.defer(DeferredRequest::Request(request));
             }
             Request::Apply(answer) => {
-                let loaded = self.source.load();
+                self.reload_policy(true);
+                let loaded = self.source.load(&self.policy.operator);
                 let unusable = loaded.as_ref().map_or_else(|_| Vec::new(), |loaded| self.unusable_settings(loaded));
                 if !unusable.is_empty() {
                     let _ = answer.send(Err(unusable));
@@ -41,7 +42,7 @@ impl Reconciler {
                 self.pending_applies.push((answer, Vec::new()));
             }
             Request::Diff(answer) => {
-                let found = self.source.load().map_err(|errors| file_errors(&errors));
+                let found = self.source.load(&self.policy.operator).map_err(|errors| file_errors(&errors));
                 let _ = answer.send(found.map(|loaded| self.changes_with(&loaded.desired)));
             }
             Request::Status(answer) => {

@@ -2,20 +2,30 @@
 
 use caxton_control::AgentSpec;
 use caxton_control::desired::{ResponseMode, Reuse};
+use caxton_control::inspection::{self, Finding};
 
 use crate::wasm::{Kind, Summary};
+
+/// Returns the finding about a component that begins with more memory than its agent may have.
+pub(crate) fn memory_finding(spec: &AgentSpec, summary: &Summary) -> Option<Finding> {
+    let (bytes, limit) = (summary.memory_bytes, spec.limits.memory_bytes);
+    (bytes > limit).then(|| {
+        Finding::new(
+            &inspection::MEMORY_ABOVE_LIMIT,
+            "its memories and tables",
+            format!("it begins with {bytes} bytes of memory and tables, more than limits.memory ({limit} bytes)"),
+            "raise limits.memory",
+        )
+    })
+}
 
 /// Checks the settings of an agent against a component.
 ///
 /// # Errors
 /// A setting cannot act on the component: the reason, for a person.
 pub(crate) fn check_settings(spec: &AgentSpec, summary: &Summary) -> Result<(), String> {
-    let limit = spec.limits.memory_bytes;
-    if summary.memory_bytes > limit {
-        return Err(format!(
-            "the component begins with {} bytes of memory, more than limits.memory ({limit} bytes); raise it",
-            summary.memory_bytes
-        ));
+    if let Some(finding) = memory_finding(spec, summary) {
+        return Err(finding.to_string());
     }
     if let (Kind::Stateful, Reuse::Own(times)) = (summary.kind, spec.instances.reuse) {
         return Err(format!(

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use caxton_control::inspection::{self, Finding, in_order};
 use serde::Serialize;
-use wasmparser::{Parser, Validator, WasmFeatures};
+use wasmparser::{Parser, WasmFeatures};
 
 use crate::wasm::call::denials::WASI;
 use crate::wasm::call::linker::OFFERED;
@@ -53,7 +54,7 @@ pub(crate) struct Summary {
     pub(crate) imports: Vec<String>,
     /// The names of its exports.
     pub(crate) exports: Vec<String>,
-    /// The sum of its initial memories in bytes.
+    /// The sum of its initial memories and tables in bytes.
     pub(crate) memory_bytes: u64,
     /// The size of the component in bytes.
     pub(crate) size: u64,
@@ -82,29 +83,6 @@ impl Summary {
     }
 }
 
-/// A reason why a component cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
-    /// A stable code for programs.
-    pub(crate) code: &'static str,
-    /// The problem and its place, for a person.
-    pub(crate) message: String,
-    /// A suggestion.
-    pub(crate) help: String,
-}
-
-impl Finding {
-    fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { code, message: message.into(), help: help.into() }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}); {}", self.message, self.code, self.help)
-    }
-}
-
 /// Inspects a component, without validating it: in linear time, and up to the bounds of [`Scan::read`].
 ///
 /// # Errors
@@ -113,33 +91,29 @@ pub(crate) fn outline(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
     read(bytes)?.judge(bytes.len() as u64)
 }
 
-/// Inspects and validates a component. The time depends on the component: a host leaves this to a
-/// [process](crate::wasm::compile::child) with bounds.
-///
-/// # Errors
-/// All findings at once; never empty.
-pub(crate) fn summarise(bytes: &[u8]) -> Result<Summary, Vec<Finding>> {
-    let scan = read(bytes)?;
-    validate(bytes).map_err(|finding| vec![finding])?;
-    scan.judge(bytes.len() as u64)
+/// Returns the imports and exports of a component, also of one that makes no agent; `None` if it cannot be read.
+pub(crate) fn imports_and_exports(bytes: &[u8]) -> Option<(Vec<String>, Vec<String>)> {
+    read(bytes).ok().map(|scan| (scan.imports, scan.exports))
 }
 
 /// Reads the sections of a component.
-fn read(bytes: &[u8]) -> Result<Scan, Vec<Finding>> {
+pub(super) fn read(bytes: &[u8]) -> Result<Scan, Vec<Finding>> {
     let build_again = "build it again, for the target wasm32-wasip2";
     if bytes.is_empty() {
-        return Err(vec![Finding::new("empty", "the file is empty", build_again)]);
+        return Err(vec![Finding::new(&inspection::EMPTY, "the file", "the file is empty", build_again)]);
     }
     if bytes.len() as u64 > MAX_COMPONENT {
         let message = format!("it has {} bytes, more than {MAX_COMPONENT}", bytes.len());
-        return Err(vec![Finding::new("too-large", message, "leave out debug information (`wasm-tools strip`)")]);
+        let help = "leave out debug information (`wasm-tools strip`)";
+        return Err(vec![Finding::new(&inspection::TOO_LARGE, "the file", message, help)]);
     }
     if !bytes.starts_with(b"\0asm") {
-        return Err(vec![Finding::new("not-wasm", "the file is not WebAssembly", build_again)]);
+        return Err(vec![Finding::new(&inspection::NOT_WASM, "byte 0x0", "the file is not WebAssembly", build_again)]);
     }
     if Parser::is_core_wasm(bytes) {
         return Err(vec![Finding::new(
-            "core-module",
+            &inspection::CORE_MODULE,
+            "byte 0x0",
             "the file is a core module, not a component",
             "build for wasm32-wasip2, or wrap it with `wasm-tools component new`",
         )]);
@@ -150,52 +124,16 @@ fn read(bytes: &[u8]) -> Result<Scan, Vec<Finding>> {
         Ok(()) => Ok(scan),
         Err(ScanError::TooMany { what, found, most }) => {
             let message = format!("it has {found} {what}, and a component may have {most}");
-            Err(vec![Finding::new("too-complex", message, "make several components of it")])
+            Err(vec![Finding::new(&inspection::TOO_COMPLEX, what, message, "make several components of it")])
         }
         Err(ScanError::Unreadable(error)) => {
             // wasmparser has no error kinds, so that the message decides.
             let cut = error.message().contains("unexpected end");
-            let code = if cut { "truncated" } else { INVALID };
-            let message = format!("the component is {code}: {} (at byte {:#x})", error.message(), error.offset());
-            Err(vec![Finding::new(code, message, "build or copy it again")])
+            let code = if cut { &inspection::TRUNCATED } else { &inspection::INVALID };
+            let at = format!("byte {:#x}", error.offset());
+            let message = format!("the component is {}: {} (at {at})", code.name, error.message());
+            Err(vec![Finding::new(code, at, message, "build or copy it again")])
         }
-    }
-}
-
-/// Validates a component that was [outlined](outline).
-pub(super) fn validate(bytes: &[u8]) -> Result<(), Finding> {
-    let Err(error) = Validator::new_with_features(features()).validate_all(bytes) else { return Ok(()) };
-    // Validated again with the asynchronous features on, for an error that names the actual cause.
-    if Validator::new_with_features(features().union(ASYNC)).validate_all(bytes).is_ok() {
-        return Err(needs_async());
-    }
-    let message = format!("the component is invalid: {} (at byte {:#x})", error.message(), error.offset());
-    let help = "build it again; threads, GC, exceptions and 64-bit or several memories are not taken";
-    Err(Finding::new(INVALID, message, help))
-}
-
-/// The codes of findings of [`validate`].
-const INVALID: &str = "invalid";
-const NEEDS_ASYNC: &str = "needs-async";
-
-impl Finding {
-    /// Returns the text by which the process that validates reports a finding to the host.
-    pub(in crate::wasm) fn to_line(&self) -> String {
-        // Texts alone are always written.
-        serde_json::to_string(self).unwrap_or_default()
-    }
-
-    /// Parses such a text.
-    pub(in crate::wasm) fn of_line(line: &str) -> Option<Self> {
-        #[derive(serde::Deserialize)]
-        struct Parsed {
-            code: String,
-            message: String,
-            help: String,
-        }
-        let Parsed { code, message, help } = serde_json::from_str(line).ok()?;
-        let code = [INVALID, NEEDS_ASYNC].into_iter().find(|known| *known == code)?;
-        Some(Self { code, message, help })
     }
 }
 
@@ -242,22 +180,24 @@ pub(super) const FEATURES_OFF: WasmFeatures = WasmFeatures::GC
     .union(WasmFeatures::RELAXED_SIMD)
     .union(WasmFeatures::WIDE_ARITHMETIC);
 
-fn features() -> WasmFeatures {
+/// Returns the proposals that a component may use.
+pub(super) fn features() -> WasmFeatures {
     // Several memories in one module are only for the engine's own adapters.
     let refused = FEATURES_OFF.union(WasmFeatures::MULTI_MEMORY).union(WasmFeatures::CM_ASYNC);
     WasmFeatures::default().difference(refused)
 }
 
 /// The asynchronous features of the component model, on which WASI 0.3 is built.
-const ASYNC: WasmFeatures = WasmFeatures::CM_ASYNC
+pub(super) const ASYNC: WasmFeatures = WasmFeatures::CM_ASYNC
     .union(WasmFeatures::CM_ASYNC_STACKFUL)
     .union(WasmFeatures::CM_MORE_ASYNC_BUILTINS)
     .union(WasmFeatures::CM_ERROR_CONTEXT)
     .union(WasmFeatures::CM_THREADING);
 
-fn needs_async() -> Finding {
+pub(super) fn needs_async() -> Finding {
     Finding::new(
-        NEEDS_ASYNC,
+        &inspection::NEEDS_ASYNC,
+        "its functions",
         "it is built with asynchronous functions of the component model (WASI 0.3), which this host does not run",
         "build it for WASI 0.2, where functions wait: in Rust for the target wasm32-wasip2, in JavaScript and Python with \
          handlers that are not async; it has to export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or \
@@ -270,7 +210,8 @@ impl Scan {
         self.exports.iter().any(|export| interface(export).is_some_and(|(n, v)| n == name && v.starts_with(track)))
     }
 
-    fn judge(self, size: u64) -> Result<Summary, Vec<Finding>> {
+    /// Judges imports, exports and sections.
+    pub(super) fn judge(self, size: u64) -> Result<Summary, Vec<Finding>> {
         let mut findings = Vec::new();
         for import in &self.imports {
             if let Some(finding) = judge_import(import) {
@@ -279,7 +220,8 @@ impl Scan {
         }
         if let Some(text) = &self.bad_reuse {
             findings.push(Finding::new(
-                "bad-section",
+                &inspection::BAD_SECTION,
+                format!("section {REUSE_SECTION}"),
                 format!("its custom section `{REUSE_SECTION}` says {text:?}"),
                 "it has to be a whole number from 1 on a line: how often an instance may be used",
             ));
@@ -294,7 +236,8 @@ impl Scan {
             (false, false, true) => Some(Kind::Http),
             (true, _, true) | (false, true, true) => {
                 findings.push(Finding::new(
-                    "two-worlds",
+                    &inspection::TWO_WORLDS,
+                    "its exports",
                     "it exports both an interface of caxton:agent and wasi:http/incoming-handler",
                     "make two components of it: one takes messages, one answers HTTP and sends messages to the first",
                 ));
@@ -317,7 +260,7 @@ impl Scan {
                 reuse: self.reuse,
                 dwarf: self.dwarf,
             }),
-            _ => Err(findings),
+            _ => Err(in_order(findings)),
         }
     }
 
@@ -333,7 +276,8 @@ impl Scan {
         }
         let found = if self.exports.is_empty() { "nothing".to_owned() } else { self.exports.join(", ") };
         Finding::new(
-            "no-world",
+            &inspection::NO_WORLD,
+            "its exports",
             format!("it exports {found}, which makes no agent"),
             "export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
         )
@@ -354,7 +298,8 @@ fn judge_option(export: &str) -> Option<Finding> {
 
 fn other_version(export: &str, name: &str) -> Finding {
     Finding::new(
-        "other-version",
+        &inspection::OTHER_VERSION,
+        format!("export {export}"),
         format!("it exports {export}, another version than this host's {name}@0.1.0"),
         "build it against the contract that `caxton wit` prints",
     )
@@ -363,7 +308,8 @@ fn other_version(export: &str, name: &str) -> Finding {
 fn judge_import(import: &str) -> Option<Finding> {
     let Some((name, version)) = interface(import) else {
         return Some(Finding::new(
-            "import-unknown",
+            &inspection::IMPORT_UNKNOWN,
+            format!("import {import}"),
             format!("it imports `{import}`, which is no interface of a package"),
             "import only what `caxton wit` prints and WASI 0.2",
         ));
@@ -374,7 +320,8 @@ fn judge_import(import: &str) -> Option<Finding> {
     let message = format!("it imports {import}, which this host does not have");
     if !offered {
         return Some(Finding::new(
-            "import-unknown",
+            &inspection::IMPORT_UNKNOWN,
+            format!("import {import}"),
             message,
             "leave that import out, or satisfy it with another component (`wac plug`) before it comes here",
         ));
@@ -400,7 +347,7 @@ fn judge_import(import: &str) -> Option<Finding> {
              wasm32-wasip2"
         ),
     };
-    Some(Finding::new("import-version", message, help))
+    Some(Finding::new(&inspection::IMPORT_VERSION, format!("import {import}"), message, help))
 }
 
 /// The versions of WASI proposals in the contract.

@@ -12,7 +12,7 @@ use wasmtime::{ResourceLimiter, UpdateDeadline};
 use crate::clock;
 
 /// The size of a table entry in bytes: a reference.
-const TABLE_ENTRY_BYTES: usize = 8;
+pub(super) const TABLE_ENTRY_BYTES: usize = 8;
 
 /// Bounds the sum of all linear memories and tables of one instance. wasmtime's own limits bound each one separately.
 #[derive(Debug)]

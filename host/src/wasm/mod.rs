@@ -20,6 +20,7 @@ mod pool;
 mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
+mod validate;
 
 pub(crate) use call::snapshot::NotSaved;
 pub(crate) use call::state::MAX_VALUE;
@@ -35,6 +36,7 @@ pub(crate) use http::over_tls::OverTls;
 pub(crate) use http::read_ahead::AheadBody;
 pub(crate) use http::response::{ResponseBody, ResponseError};
 pub(crate) use http::{HttpCall, HttpFailure, Unanswered};
-pub(crate) use inspect::{Finding, Kind, MAX_COMPONENT, Summary, is_cut, outline, summarise};
+pub(crate) use inspect::{Kind, MAX_COMPONENT, Summary, imports_and_exports, is_cut, outline};
 pub(crate) use pool::Pool;
 pub(crate) use pool::lease::{HeldLease, Lease, NoInstance, restarting};
+pub(crate) use validate::summarise;

@@ -3,6 +3,7 @@
 use wasmparser::{Encoding, Parser, Payload};
 
 use crate::bounds;
+use crate::wasm::limits::TABLE_ENTRY_BYTES;
 
 const PAGE: u64 = 64 << 10;
 
@@ -66,6 +67,7 @@ impl From<wasmparser::BinaryReaderError> for ScanError {
 pub(super) struct Scan {
     pub(super) imports: Vec<String>,
     pub(super) exports: Vec<String>,
+    /// The initial memories and tables.
     pub(super) memory_bytes: u64,
     /// The lowest number in the reuse sections.
     pub(super) reuse: Option<u32>,
@@ -148,6 +150,12 @@ impl Scan {
                     for memory in section {
                         // Saturating, because the sizes are data of the component and not validated yet.
                         self.memory_bytes = self.memory_bytes.saturating_add(memory?.initial.saturating_mul(PAGE));
+                    }
+                }
+                Payload::TableSection(section) => {
+                    for table in section {
+                        let bytes = table?.ty.initial.saturating_mul(TABLE_ENTRY_BYTES as u64);
+                        self.memory_bytes = self.memory_bytes.saturating_add(bytes);
                     }
                 }
                 Payload::CustomSection(section) => match section.name() {

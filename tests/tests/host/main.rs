@@ -57,6 +57,7 @@ mod open_connections;
 mod operator_texts;
 mod output;
 mod poison_messages;
+mod policy;
 mod probes_and_cors;
 mod questions;
 mod readme;

@@ -13,15 +13,22 @@
 //! | `/ask` | what `config.peer` answers to the body |
 //! | `/count-asking` | counts, asks `config.peer`, and answers with the count |
 //! | `/log` | writes the body to the log |
+//! | `/seen` | the time before and after a wait of 5 ms (`from`, `to`, in nanoseconds), and a random number (`random`) |
 //! | `/header` | an answer with a header that HTTP does not have |
 //!
 //! `config.health` is an error that the health check answers with. It migrates by adding the version to `count`, twice in two
 //! steps.
 
-use std::time::Duration;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use caxton_sdk::prelude::*;
 use serde_json::json;
+
+/// Returns the time in nanoseconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
+}
 
 struct WebAgent;
 
@@ -41,6 +48,12 @@ impl HttpAgent for WebAgent {
                 let count = count()?;
                 let code = asked("code").parse().or_reject()?;
                 Ok(Response::text(format!("{count}\n")).status(code).header("x-count", count.to_string()))
+            }
+            "seen" => {
+                let from = now();
+                std::thread::sleep(Duration::from_millis(5));
+                let random = RandomState::new().build_hasher().finish();
+                Response::json(&json!({ "from": from, "to": now(), "random": random }))
             }
             "fail" => {
                 count()?;

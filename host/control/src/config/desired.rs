@@ -12,6 +12,7 @@ use super::defaults::Inheritable;
 use super::error::{ConfigError, Location};
 use super::findings::Findings;
 use super::node::{Entry, Node, Source, Table, Value};
+use super::policy::{self, Operator};
 use super::schema;
 use super::secrets;
 use super::section::Section;
@@ -20,7 +21,7 @@ use crate::access::{JwtSpec, KeySource, RouteAuth, TokenName};
 use crate::cors::Cors;
 use crate::desired::{
     AdminSpec, AgentSpec, BuildSpec, ConversationsSpec, Desired, Durability, ErrorDetails, Grants, HostSpec, HttpSpec,
-    Limits, ProbesSpec, ResponseMode, RouteSpec, SecretsSpec, StoreSpec, TlsSpec,
+    Limits, ProbesSpec, ResponseMode, RouteSpec, SecretsSpec, StoreSpec, Supply, TlsSpec,
 };
 use crate::format::StateFormat;
 use crate::names::{AgentName, Capability};
@@ -31,16 +32,21 @@ use crate::units::print_bytes;
 
 /// Checks the tree and returns its meaning, or all errors in the order of the file.
 pub fn check(root: &Node) -> Result<Desired, Vec<ConfigError>> {
+    check_within(root, &Operator::default())
+}
+
+/// Checks the tree like [`check`], and that nothing in it is looser than the operator's own file.
+pub fn check_within(root: &Node, operator: &Operator) -> Result<Desired, Vec<ConfigError>> {
     // One collection for the whole file, so that a single run shows all errors.
     let mut findings = Findings::default();
-    let desired = desired(root, &mut findings);
+    let desired = desired(root, operator, &mut findings);
     let mut errors = findings.errors;
     // Sections are read in the order of the code, but people go through the file.
     errors.sort_by(|one, other| one.at().source.cmp(&other.at().source));
     desired.filter(|_| errors.is_empty()).ok_or(errors)
 }
 
-fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
+fn desired(root: &Node, operator: &Operator, findings: &mut Findings) -> Option<Desired> {
     let Value::Table(table) = &root.value else {
         let at = Location { key: String::new(), source: root.source.clone() };
         let found = root.value.describe();
@@ -51,6 +57,8 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
     let root = Section::open(schema::root(), table, String::new(), root.source.clone(), findings);
     // The value is not kept, since there is only one format.
     root.get::<u64>("caxton", None, findings);
+    // Read before the agents and their defaults, which they bound.
+    findings.ceilings = policy::read_ceilings(&root, &operator.ceilings, findings);
     // Read before the agents, which refer to them.
     let secrets = secrets::secrets(&root, findings);
     // Read before the agents, each of which starts from it.
@@ -63,6 +71,7 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
         host: host(&root.section("host", findings), findings),
         conversations: conversations(&root.section("conversations", findings), findings),
         agents: agents(&root, &base, &secrets, findings),
+        policy: policy::read_policy(&root, operator, findings).0,
         secrets,
     };
     Some(desired)
@@ -278,7 +287,14 @@ fn format(section: &Section<'_>, findings: &mut Findings) -> StateFormat {
 fn allow(section: &Section<'_>, consistency: &mut Consistency, findings: &mut Findings) -> Grants {
     let Some(section) = section.written("allow", findings) else { return Grants::default() };
     let send: Vec<(Element, Source)> = section.get("send", None, findings).unwrap_or_default();
-    let mut allow = Grants { env: section.get("env", None, findings).unwrap_or_default(), ..Grants::default() };
+    let mut supply = |name: &str| match section.get(name, None, findings) {
+        Some("none") => Supply::None,
+        Some("message") => Supply::Message,
+        _ => Supply::Real,
+    };
+    let (clock, random) = (supply("clock"), supply("random"));
+    let env = section.get("env", None, findings).unwrap_or_default();
+    let mut allow = Grants { env, clock, random, ..Grants::default() };
     for (index, (element, source)) in send.into_iter().enumerate() {
         if let Some(receiver) = element.receiver() {
             let at = Location { key: format!("{}[{index}]", section.key("send")), source };

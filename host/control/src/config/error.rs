@@ -1,7 +1,9 @@
 //! The errors of a configuration.
 
 pub use super::clash::{Clash, Overlap};
+pub use super::node::Location;
 use super::node::Source;
+use super::policy_error::PolicyError;
 use crate::access::{CallerTokenError, RateError};
 use crate::cron::CronError;
 use crate::names::NameError;
@@ -10,15 +12,6 @@ use crate::secret::SecretTextError;
 use crate::snapshot::SaveModeError;
 use crate::template::TemplateError;
 use crate::units::UnitError;
-
-/// The setting that an error is about: its key from the root, and the place of its value.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Location {
-    /// The path of keys, such as `agents.triage.limits.memory`; empty for the file as a whole.
-    pub key: String,
-    /// The place of the value.
-    pub source: Source,
-}
 
 /// An error of a configuration.
 ///
@@ -445,5 +438,13 @@ pub enum ConfigError {
         name: String,
         /// The capability that was probably meant.
         suggestion: Option<String>,
+    },
+    /// A value that a ceiling or the policy does not allow.
+    #[error("{reason}")]
+    Policy {
+        /// The value.
+        at: Location,
+        /// The reason. Boxed: it is larger than the other variants, and every result would grow with it.
+        reason: Box<PolicyError>,
     },
 }

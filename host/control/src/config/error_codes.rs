@@ -2,6 +2,7 @@
 
 use super::error::{ConfigError, Location};
 use super::node::Source;
+use super::policy_error::PolicyError;
 
 // A macro, so that an added variant without a code does not compile.
 /// Implements the methods that need the code and the `at` of every variant.
@@ -9,16 +10,17 @@ macro_rules! by_variant {
     ($($variant:ident $code:literal,)*) => {
         impl ConfigError {
             /// The codes of all errors; each has a file in `host/control/tests/config/bad`.
-            pub const CODES: &[&'static str] = &[$($code,)*];
+            pub const CODES: &[&'static str] =
+                &[$($code,)* PolicyError::CODES[0], PolicyError::CODES[1], PolicyError::CODES[2]];
 
             /// Returns the error's stable name for programs.
             pub fn code(&self) -> &'static str {
-                match self { $(Self::$variant { .. } => $code,)* }
+                match self { $(Self::$variant { .. } => $code,)* Self::Policy { reason, .. } => reason.code() }
             }
 
             /// Returns the setting that the error is about.
             pub fn at(&self) -> &Location {
-                match self { $(Self::$variant { at, .. } => at,)* }
+                match self { $(Self::$variant { at, .. } => at,)* Self::Policy { at, .. } => at }
             }
         }
     };
@@ -80,6 +82,7 @@ impl ConfigError {
             Self::DuplicateKey { first: Some(first), .. } => Some((first, "first set here")),
             Self::Repeated { first, .. } => Some((first, "first listed here")),
             Self::MinAboveMax { other, .. } => Some((other, "against this")),
+            Self::Policy { reason, .. } => reason.other().map(|other| (other, "the bound")),
             Self::RouteClash { clash, .. } => Some((&clash.other, "the other route")),
             _ => None,
         }

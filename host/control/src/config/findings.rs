@@ -1,11 +1,14 @@
 //! The errors of a check as they are found.
 
+use super::ceilings::Ceilings;
 use super::error::ConfigError;
 use super::suggestions::Suggestions;
 
-/// The results of reading beside the values: the errors so far, and the remaining budget for suggestions.
+/// The results of reading beside the values: the errors so far, and the remaining budget for suggestions; with the ceilings
+/// that values are compared with.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) errors: Vec<ConfigError>,
     pub(super) suggest: Suggestions,
+    pub(super) ceilings: Ceilings,
 }

@@ -73,6 +73,7 @@ impl ConfigError {
             Self::MinAboveMax { low, high, .. } => format!("raise {} or lower {}", name(high), name(low)),
             Self::OtherStrategy { at, belongs, .. } => strategy_help(&at.key, belongs),
             Self::RouteClash { clash, .. } => clash_help(&clash.overlap),
+            Self::Policy { reason, .. } => reason.help(),
             Self::UnknownAgent { suggestion: Some(name), .. } => did_you_mean(name),
             Self::UnknownAgent { name, .. } => format!("declare `[agents.{name}]` or remove the grant"),
             Self::UnknownCapability { suggestion: Some(name), .. } => did_you_mean(&format!("cap:{name}")),

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::schema::{DefaultValue, Field, Fields, INHERITABLE, ItemKind, Key, Kind, METHODS, root};
 use crate::format::MAX_VERSION;
+use crate::policy::FEATURES;
 
 /// The rule for names of agents and capabilities (SPEC §7).
 const NAME: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
@@ -164,6 +165,10 @@ fn element(item: ItemKind) -> Value {
         ItemKind::Origin => json!({ "type": "string", "pattern": "^(\\*|[a-z][a-z0-9+.-]*://[^/?#@ ]+)$" }),
         ItemKind::HostName => json!({ "type": "string", "pattern": "^(\\*\\.)?[a-z0-9:._-]+$" }),
         ItemKind::CallerToken => json!({ "type": "string", "pattern": CALLER_TOKEN }),
+        ItemKind::NamePattern => json!({ "type": "string", "pattern": "^[A-Za-z0-9:/@.+*-]{1,200}$" }),
+        ItemKind::AllowedDigest => json!({ "type": "string", "pattern": "^(.+=)?sha256:[0-9a-fA-F]{64}$" }),
+        ItemKind::PublicKey => json!({ "type": "string", "pattern": "^ed25519:[0-9a-fA-F]{64}$" }),
+        ItemKind::Feature => json!({ "enum": FEATURES }),
         ItemKind::Header => json!({ "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" }),
     }
 }

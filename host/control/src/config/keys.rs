@@ -146,8 +146,8 @@ pub static KEYS: &[Key] = &[
         "What the agent can do; others send to `cap:NAME` to reach any agent that can."),
     table("agents.NAME.instances", "How many instances the agent has."),
     integer("agents.NAME.instances.min", 0, 1_000, 0,
-        "Instances kept warm even when idle, as long as no other agent has nowhere to start one (`host.instances`)."),
-    integer("agents.NAME.instances.max", 1, 1_000, 4, "Instances at most; further messages wait."),
+        "Instances kept warm even when idle, as long as no other agent has nowhere to start one (`host.instances`).").capped(),
+    integer("agents.NAME.instances.max", 1, 1_000, 4, "Instances at most; further messages wait.").capped(),
     key("agents.NAME.instances.reuse", Kind::Integer { least: 1, most: 1_000_000_000 }, DefaultValue::Unset("1_000"),
         "Messages or requests that an instance handles before another takes its place; 1 gives each a fresh one. Unset, \
         it is 1 for HTTP agents and 1,000 for agents that take messages, unless the component says how often it may be \
@@ -159,10 +159,10 @@ pub static KEYS: &[Key] = &[
         after so many messages; `every 5s`, so long after a message at the latest; `idle`, not at all."),
     size("agents.NAME.snapshot.commit-max", KIB, 512 * KIB, "64KiB",
         "The largest memory that is part of commits. A larger one is saved every 5 s, which an event, a metric and \
-        `caxton ps` tell."),
+        `caxton ps` tell.").capped(),
     size("agents.NAME.snapshot.max", KIB, GIB, "64MiB",
         "The most that it may save at once. A larger save fails; the instance and what was saved before are kept. \
-        Only for agents that export `caxton:agent/snapshot`, and not above `limits.memory`."),
+        Only for agents that export `caxton:agent/snapshot`, and not above `limits.memory`.").capped(),
     table("agents.NAME.state", "The format of the agent's data: its keys, and its snapshot if it keeps state in memory."),
     integer("agents.NAME.state.version", 0, MAX_VERSION, 0,
         "The version of the format that the component writes. A change keeps the state as it was, for an undo, and runs \
@@ -176,36 +176,42 @@ pub static KEYS: &[Key] = &[
     list("agents.NAME.allow.send", ItemKind::Receiver, "[\"billing\", \"cap:archive\"]",
         "To whom it may send: agents, and capabilities as `cap:NAME`."),
     list("agents.NAME.allow.env", ItemKind::Variable, "[\"LANG\"]", "Environment variables of the host that it sees."),
+    word("agents.NAME.allow.clock", &["real", "none", "message"], &[], "real",
+        "The clocks that it reads: those of the machine; none, so that reading one ends the call; or one that stands at the time \
+        at which the message was accepted, the same in each attempt."),
+    word("agents.NAME.allow.random", &["real", "none", "message"], &[], "real",
+        "The random numbers that it gets: those of the machine; none, so that asking for one ends the call; or such as follow \
+        from the id of the message, the same in each attempt. Everybody who knows the id knows these."),
     unimplemented("agents.NAME.allow.http", "Where it may call over HTTP."),
     unimplemented("agents.NAME.allow.files", "Which folders it sees."),
     table("agents.NAME.limits", "What the agent may use."),
     size("agents.NAME.limits.memory", MIB, 4 * GIB, "64MiB",
-        "Linear memories and tables of one instance, summed. Growth beyond fails in the guest."),
-    time("agents.NAME.limits.cpu", 1, MINUTE, "1s", "Time on a core for one message."),
+        "Linear memories and tables of one instance, summed. Growth beyond fails in the guest.").capped(),
+    time("agents.NAME.limits.cpu", 1, MINUTE, "1s", "Time on a core for one message.").capped(),
     key("agents.NAME.limits.fuel", Kind::Integer { least: 10_000, most: 1_000_000_000_000 }, DefaultValue::Unset("100_000_000"),
-        "Instructions for one message: exact and repeatable, and slower. Off unless set."),
-    time("agents.NAME.limits.time", 10, HOUR, "10s", "Time by the clock for one message, waits included."),
-    size("agents.NAME.limits.message", 1, 10 * MIB, "256KiB", "The content of one message, in and out."),
-    integer("agents.NAME.limits.sends", 0, 100_000, 1_000, "Messages that handling one message may send."),
-    integer("agents.NAME.limits.writes", 0, 100_000, 1_000, "Writes to state that handling one message may make."),
+        "Instructions for one message: exact and repeatable, and slower. Off unless set.").capped(),
+    time("agents.NAME.limits.time", 10, HOUR, "10s", "Time by the clock for one message, waits included.").capped(),
+    size("agents.NAME.limits.message", 1, 10 * MIB, "256KiB", "The content of one message, in and out.").capped(),
+    integer("agents.NAME.limits.sends", 0, 100_000, 1_000, "Messages that handling one message may send.").capped(),
+    integer("agents.NAME.limits.writes", 0, 100_000, 1_000, "Writes to state that handling one message may make.").capped(),
     size("agents.NAME.limits.effects", KIB, GIB, "8MiB",
         "The contents that handling one message may send and the values that it may write, in all. They are one commit, \
-        which other agents' commits wait for."),
-    size("agents.NAME.limits.state", 0, 64 * GIB, "64MiB", "The agent's whole state: keys and values."),
+        which other agents' commits wait for.").capped(),
+    size("agents.NAME.limits.state", 0, 64 * GIB, "64MiB", "The agent's whole state: keys and values.").capped(),
     integer("agents.NAME.limits.timers", 0, 10_000_000, 100_000,
         "Messages that may wait for the agent until a time to come; the sender of one more gets an error. They are on disk \
-        and count for nothing in `mailbox.depth` before they are due."),
-    integer("agents.NAME.limits.hops", 1, 1_000_000, 64, "How long the chain of messages that caused one may be."),
+        and count for nothing in `mailbox.depth` before they are due.").capped(),
+    integer("agents.NAME.limits.hops", 1, 1_000_000, 64, "How long the chain of messages that caused one may be.").capped(),
     integer("agents.NAME.limits.log-lines", 0, 1_000_000, 1_000,
-        "Lines in the agent's log per second; the rest is counted and dropped."),
+        "Lines in the agent's log per second; the rest is counted and dropped.").capped(),
     table("agents.NAME.mailbox", "The order and bound of the messages that wait, and how often they are tried."),
     word("agents.NAME.mailbox.order", &["conversation", "agent", "none"], &[], "conversation",
         "Which messages are handled in order, never two at once: those of a conversation, all of the agent, or none."),
     integer("agents.NAME.mailbox.depth", 1, 1_000_000, 10_000,
-        "How many messages may wait; the sender of one more gets an error."),
-    integer("agents.NAME.mailbox.attempts", 1, 20, 5, "How often a message is tried before it becomes a dead letter."),
+        "How many messages may wait; the sender of one more gets an error.").capped(),
+    integer("agents.NAME.mailbox.attempts", 1, 20, 5, "How often a message is tried before it becomes a dead letter.").capped(),
     key("agents.NAME.mailbox.timeout", Kind::Time { least: SECOND, most: 24 * HOUR }, DefaultValue::Unset("\"1h\""),
-        "How long a message may wait before it becomes a dead letter, `expired`."),
+        "How long a message may wait before it becomes a dead letter, `expired`.").capped(),
     word("agents.NAME.mailbox.on-dead", &["keep", "tell"], &[], "keep",
         "Whether the agent gets a `failure` from `host:dead` when a message that it was sent, or has sent, is given up, \
         and when nobody heard an answer of its own. Dead letters are kept in any case."),
@@ -312,19 +318,40 @@ pub static KEYS: &[Key] = &[
     word("agents.NAME.rollback.sticky", &["idle", "conversation", "none"], &[], "idle",
         "Where conversations are while traffic is split: with the revision that has something of theirs open, with the one they began with, or anywhere."),
     integer("agents.NAME.rollback.rehearse", 0, 10_000, 0,
-        "How many of the last messages a new revision has to handle on a copy before any traffic moves; with 0 none are kept."),
+        "How many of the last messages a new revision has to handle on a copy before any traffic moves; with 0 none are kept.").capped(),
     key("agents.NAME.rollback.match", Kind::Percent { least: 0.0, most: 100.0 }, DefaultValue::Unset("\"90%\""),
         "When fewer of the answers that a rehearsal compares are alike, the new revision is refused, and so is an undo. Off \
         unless set."),
     integer("agents.NAME.rollback.keep", 0, 100, 3,
-        "Old revisions that are kept for an undo, with their bytes, settings and snapshots."),
+        "Old revisions that are kept for an undo, with their bytes, settings and snapshots.").capped(),
 
-    unimplemented("ceilings", "Limits that no agent may exceed."),
-    unimplemented("policy", "Rules for components."),
+    table("ceilings",
+        "What no agent may exceed. A default above a ceiling is lowered to it, and a value that the file sets above it is an \
+        error. [The operator's own file](policy.md) may have this table too: then the lower of two ceilings holds."),
+
+    table("policy",
+        "Rules that a component has to follow, or it is refused before anything of it runs. [The operator's own file](policy.md) \
+        may have this table too: then both hold, and this one may not be looser."),
+    list("policy.imports", ItemKind::NamePattern, "[\"caxton:agent/*\", \"wasi:*\"]",
+        "The interfaces that a component may import, by name with `*` for any text; without `@`, in every version. Left out, all \
+        that the host has."),
+    list("policy.forbidden-exports", ItemKind::NamePattern, "[\"wasi:http/*\"]",
+        "The interfaces that a component may not export, written likewise."),
+    key("policy.max-component", Kind::Size { least: KIB, most: 100 * MIB }, DefaultValue::Unset("\"20MiB\""),
+        "The largest component. Without it, 100 MiB."),
+    list("policy.digests", ItemKind::AllowedDigest, "[\"sha256:HEX\", \"triage=sha256:HEX\"]",
+        "The SHA-256 of the components that may run, of all agents or of the one that is named. An agent that is named runs only \
+        what stands with its name."),
+    word("policy.signatures", &["off", "required"], &[], "off",
+        "Whether a component needs a signature by one of `keys`, in the file beside it that `caxton sign` writes."),
+    list("policy.keys", ItemKind::PublicKey, "[\"ed25519:HEX\"]",
+        "The public keys that are trusted to sign components, as `caxton sign --new-key` prints them."),
+    list("policy.features", ItemKind::Feature, "[\"simd\", \"bulk-memory\"]",
+        "The proposals of WebAssembly that a component may use beyond version 1. Left out, all that the host takes."),
 ];
 
 const fn key(path: &'static str, kind: Kind, default: DefaultValue, doc: &'static str) -> Key {
-    Key { path, kind, default, doc }
+    Key { path, kind, default, doc, is_capped: false }
 }
 
 const fn table(path: &'static str, doc: &'static str) -> Key {

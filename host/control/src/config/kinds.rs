@@ -16,6 +16,16 @@ pub struct Key {
     pub default: DefaultValue,
     /// The meaning, in one line.
     pub doc: &'static str,
+    /// Set if more of it uses more of the host, so that `[ceilings]` has the key too.
+    pub is_capped: bool,
+}
+
+impl Key {
+    /// Returns the key as one that can have a ceiling: a number, a size or a duration of an agent. Without a value it
+    /// counts as more than any ceiling.
+    pub(super) const fn capped(self) -> Self {
+        Self { is_capped: true, ..self }
+    }
 }
 
 /// The kind of a key.
@@ -130,6 +140,14 @@ pub enum ItemKind {
     HostName,
     /// The name of a token, or a name and a digest.
     CallerToken,
+    /// A pattern of names of interfaces.
+    NamePattern,
+    /// The digest of a component, of all agents or of one.
+    AllowedDigest,
+    /// A public key that signs components.
+    PublicKey,
+    /// A proposal of WebAssembly.
+    Feature,
 }
 
 /// The value of a key that is not set.
@@ -241,6 +259,10 @@ impl ItemKind {
             Self::Header => "the name of a header",
             Self::HostName => "a host name",
             Self::CallerToken => "a token",
+            Self::NamePattern => "a pattern of names",
+            Self::AllowedDigest => "a digest",
+            Self::PublicKey => "a public key",
+            Self::Feature => "a feature",
         }
     }
 
@@ -256,6 +278,10 @@ impl ItemKind {
             Self::Header => "names of headers",
             Self::HostName => "host names",
             Self::CallerToken => "tokens",
+            Self::NamePattern => "patterns of names",
+            Self::AllowedDigest => "digests",
+            Self::PublicKey => "public keys",
+            Self::Feature => "features",
         }
     }
 
@@ -271,6 +297,10 @@ impl ItemKind {
             Self::Header => "content-type",
             Self::HostName => "agents.example.com",
             Self::CallerToken => "shop",
+            Self::NamePattern => "wasi:io/*",
+            Self::AllowedDigest => "sha256:HEX",
+            Self::PublicKey => "ed25519:HEX",
+            Self::Feature => "simd",
         }
     }
 }

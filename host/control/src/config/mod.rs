@@ -9,10 +9,12 @@
 //! `keys` has the table of all settings, `kinds` the types of its rows, `schema` their look-up by path. `desired` walks
 //! the tree beside the table (`section`) and reads each value once (`values`; `steps` for those of rollouts, `bounds`
 //! for their limits). `defaults` has the tables of an agent that `[defaults]` has too, `strategies` the settings of
-//! each strategy. `consistency` checks what only the whole file shows. `json_schema` and `reference` print the table.
+//! each strategy. `ceilings` bounds what agents may set, `policy` has the rules for components and the operator's own
+//! file, which bounds this one. `consistency` checks what only the whole file shows. `json_schema` and `reference` print the table.
 //! Syntax, files and the environment belong to the host: a [`Node`] only records where it was written.
 
 mod bounds;
+mod ceilings;
 mod clash;
 mod consistency;
 mod defaults;
@@ -25,6 +27,8 @@ mod json_schema;
 mod keys;
 mod kinds;
 mod node;
+mod policy;
+mod policy_error;
 mod reference;
 pub mod schema;
 mod secrets;
@@ -34,10 +38,12 @@ mod strategies;
 mod suggestions;
 mod values;
 
-pub use desired::check;
+pub use desired::{check, check_within};
 pub use error::{Clash, ConfigError, Location, Overlap};
 pub use json_schema::json_schema;
 pub use node::{Entry, Node, Source, Table, Value};
+pub use policy::{Operator, check_operator};
+pub use policy_error::PolicyError;
 pub use reference::reference;
 
 /// Returns the name in `known` that is nearest to `given`, if it is near enough to have been meant.

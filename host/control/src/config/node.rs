@@ -58,8 +58,19 @@ pub enum Source {
     Variable(Arc<str>),
     /// A flag, such as `--listen`.
     Flag(Arc<str>),
+    /// A place in another file, as text such as `policy.toml:5:8`.
+    Place(Arc<str>),
     /// A default, which has no source.
     Default,
+}
+
+/// The setting that an error is about: its key from the root, and the place of its value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Location {
+    /// The path of keys, such as `agents.triage.limits.memory`; empty for the file as a whole.
+    pub key: String,
+    /// The place of the value.
+    pub source: Source,
 }
 
 impl Value {

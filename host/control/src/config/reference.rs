@@ -56,6 +56,7 @@ pub fn reference() -> String {
         let keys: Vec<&Key> = KEYS.iter().filter(is_below).collect();
         let doc = match table.path {
             "defaults" => format!("{} {}", table.doc, inherited_line()),
+            "ceilings" => format!("{} {}", table.doc, ceilings_line()),
             _ => table.doc.to_owned(),
         };
         write_table(&mut page, &title, &doc, &keys);
@@ -129,6 +130,13 @@ fn inherited_line() -> String {
     let names: Vec<String> =
         INHERITABLE.iter().filter(implemented).map(|name| format!("`[defaults.{name}]`")).collect();
     format!("It has {}, with the keys that an agent has there.", names.join(", "))
+}
+
+/// Returns the line that lists the keys of `[ceilings]`.
+fn ceilings_line() -> String {
+    let keys = KEYS.iter().filter(|key| key.is_capped).filter_map(|key| key.path.strip_prefix("agents.NAME."));
+    let keys: Vec<String> = keys.map(|key| format!("`{key}`")).collect();
+    format!("It has keys of agents, with what they take there: {}.", keys.join(", "))
 }
 
 /// Writes the keys and words that are known and refused.

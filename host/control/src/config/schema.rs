@@ -29,10 +29,37 @@ static ROOT: LazyLock<Fields> = LazyLock::new(|| {
     // Copied from the agents, so that both always have the same keys.
     let agent = root["agents"].fields.clone();
     if let Some(defaults) = root.get_mut("defaults") {
-        defaults.fields = agent.into_iter().filter(|(name, _)| INHERITABLE.contains(name)).collect();
+        defaults.fields = agent.iter().filter(|(name, _)| INHERITABLE.contains(name)).map(pair).collect();
+    }
+    if let Some(ceilings) = root.get_mut("ceilings") {
+        ceilings.fields = capped(&agent);
     }
     root
 });
+
+/// The keys of the operator's own file.
+static OPERATOR: LazyLock<Fields> = LazyLock::new(|| {
+    let kept = |(name, _): &(&&str, &Field)| ["caxton", "ceilings", "policy"].contains(*name);
+    ROOT.iter().filter(kept).map(pair).collect()
+});
+
+fn pair((name, field): (&&'static str, &Field)) -> (&'static str, Field) {
+    (name, field.clone())
+}
+
+/// Returns the keys that can have a ceiling, with the tables that they are in.
+fn capped(fields: &Fields) -> Fields {
+    let keep = |(name, field): (&&'static str, &Field)| {
+        let below = capped(&field.fields);
+        (field.key.is_capped || !below.is_empty()).then(|| (*name, Field { fields: below, ..field.clone() }))
+    };
+    fields.iter().filter_map(keep).collect()
+}
+
+/// Returns the keys of the operator's own file.
+pub fn operator() -> &'static Fields {
+    &OPERATOR
+}
 
 /// Returns the keys of the whole file.
 pub fn root() -> &'static Fields {
@@ -93,6 +120,18 @@ mod tests {
     }
 
     #[test]
+    fn keys_with_ceilings_are_numbers_of_agents() {
+        for key in KEYS.iter().filter(|key| key.is_capped) {
+            assert!(key.path.starts_with("agents.NAME."), "{}", key.path);
+            let is_ordered = matches!(key.kind, Kind::Integer { .. } | Kind::Size { .. } | Kind::Time { .. });
+            assert!(is_ordered, "{}", key.path);
+            // What is inherited was read with the ceilings; a default of the agent's table alone would not be.
+            let table = key.path.split('.').nth(2).unwrap();
+            assert!(INHERITABLE.contains(&table), "{}", key.path);
+        }
+    }
+
+    #[test]
     fn keys_are_found_by_path() {
         for (path, expected) in [
             ("http.listen", Some("http.listen")),
@@ -105,6 +144,9 @@ mod tests {
             ("secrets.openai", None),
             ("agents.triage.nothing", None),
             ("http.listen.x", None),
+            ("ceilings.limits.memory", Some("agents.NAME.limits.memory")),
+            ("ceilings.mailbox.order", None),
+            ("ceilings.config", None),
         ] {
             assert_eq!(find(path.split('.')).map(|key| key.path), expected, "{path}");
         }

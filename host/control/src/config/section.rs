@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::ceilings::Excess;
 use super::error::{ConfigError, Location};
 use super::findings::Findings;
 use super::node::{Entry, Node, Source, Table, Value};
+use super::policy_error::PolicyError;
 use super::schema::{DefaultValue, Field, Fields, Key, Kind};
 use super::values::{Element, TypedValue, example, read, wrong_type};
 use crate::access::{CallerToken, RouteRate};
 use crate::cron::Cron;
 use crate::names::{Capability, Receiver};
+use crate::policy::{AllowedDigest, NamePattern, TrustedKey};
 use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
 use crate::schedule::Timezone;
@@ -75,7 +78,8 @@ impl<'a> Section<'a> {
         written.map_or(Source::Default, |entry| entry.node.source.clone())
     }
 
-    fn field(&self, name: &str) -> &'static Field {
+    /// Returns a key of this table with the keys below it.
+    pub(super) fn field(&self, name: &str) -> &'static Field {
         self.fields.get(name).expect("the schema has every key that is read; a test reads them all")
     }
 
@@ -133,19 +137,29 @@ impl<'a> Section<'a> {
             return inherited;
         }
         if let Some(entry) = self.entry(name) {
-            return read(key, name, &entry.node, &self.key(name), findings).and_then(T::from_value);
+            let value = read(key, name, &entry.node, &self.key(name), findings)?;
+            let excess = value.amount().and_then(|amount| findings.ceilings.excess(key, amount));
+            if let Some(Excess { given, most, ceiling, at: other }) = excess {
+                let at = Location { key: self.key(name), source: entry.node.source.clone() };
+                let reason = Box::new(PolicyError::AboveCeiling { given, most, ceiling, other });
+                findings.errors.push(ConfigError::Policy { at, reason });
+            }
+            return T::from_value(value);
         }
         // Before the default of the schema: `[defaults]` was written, and that was not.
         if inherited.is_some() {
             return inherited;
         }
         match key.default.node() {
-            Some(node) => read(key, name, &node, &self.key(name), findings).and_then(T::from_value),
+            Some(node) => {
+                let default = read(key, name, &node, &self.key(name), findings);
+                lowered(key, default, findings).and_then(T::from_value)
+            }
             None => {
                 if matches!(key.default, DefaultValue::Required(_)) {
                     findings.errors.push(self.missing(key, name, None));
                 }
-                None
+                lowered(key, None, findings).and_then(T::from_value)
             }
         }
     }
@@ -174,12 +188,19 @@ impl<'a> Section<'a> {
     }
 }
 
+/// Returns the default of a key, or the ceiling that is below it.
+fn lowered(key: &Key, default: Option<TypedValue>, findings: &Findings) -> Option<TypedValue> {
+    let amount = default.as_ref().and_then(TypedValue::amount);
+    // Only keys of agents have ceilings, so that another without a value stays without.
+    findings.ceilings.in_place_of(key, amount).map(TypedValue::from).or(default)
+}
+
 impl Element {
     /// Returns the text of a text element.
     pub(super) fn text(self) -> Option<String> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Capability(_) | Self::Receiver(_) | Self::Token(_) => None,
+            _ => None,
         }
     }
 
@@ -187,7 +208,7 @@ impl Element {
     pub(super) fn capability(self) -> Option<Capability> {
         match self {
             Self::Capability(name) => Some(name),
-            Self::Text(_) | Self::Receiver(_) | Self::Token(_) => None,
+            _ => None,
         }
     }
 
@@ -195,7 +216,7 @@ impl Element {
     pub(super) fn receiver(self) -> Option<Receiver> {
         match self {
             Self::Receiver(receiver) => Some(receiver),
-            Self::Text(_) | Self::Capability(_) | Self::Token(_) => None,
+            _ => None,
         }
     }
 
@@ -203,7 +224,39 @@ impl Element {
     pub(super) fn token(self) -> Option<CallerToken> {
         match self {
             Self::Token(token) => Some(token),
-            Self::Text(_) | Self::Capability(_) | Self::Receiver(_) => None,
+            _ => None,
+        }
+    }
+
+    /// Returns the pattern of an element that is one.
+    pub(super) fn pattern(self) -> Option<NamePattern> {
+        match self {
+            Self::Pattern(pattern) => Some(pattern),
+            _ => None,
+        }
+    }
+
+    /// Returns the digest of an element that is one.
+    pub(super) fn digest(self) -> Option<AllowedDigest> {
+        match self {
+            Self::Digest(digest) => Some(digest),
+            _ => None,
+        }
+    }
+
+    /// Returns the key of an element that is one.
+    pub(super) fn key(self) -> Option<TrustedKey> {
+        match self {
+            Self::Key(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Returns the proposal of an element that is one.
+    pub(super) fn feature(self) -> Option<&'static str> {
+        match self {
+            Self::Feature(feature) => Some(feature),
+            _ => None,
         }
     }
 }

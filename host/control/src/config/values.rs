@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::bounds::{bounded, fraction, size_text, time};
+use super::ceilings::Amount;
 use super::error::{ConfigError, Location};
 use super::findings::Findings;
 use super::node::{Node, Source, Value};
+use super::policy_error::PolicyError;
 use super::schema::{ItemKind, KEYS, Key, Kind, METHODS};
 use super::steps;
 use crate::access::{CallerToken, RouteRate};
@@ -14,6 +16,9 @@ use crate::cors;
 use crate::cron::Cron;
 use crate::hosts::is_host_pattern;
 use crate::names::{CAPABILITY_PREFIX, Capability, Receiver};
+use crate::policy::{
+    AllowedDigest, AllowedDigestError, FEATURES, NamePattern, NamePatternError, TrustedKey, TrustedKeyError,
+};
 use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
 use crate::schedule::Timezone;
@@ -43,6 +48,26 @@ pub(super) enum TypedValue {
     Versions(std::collections::BTreeSet<u32>),
 }
 
+impl TypedValue {
+    /// Returns the value for a comparison with a ceiling; `None` for kinds that have no ceilings.
+    pub(super) fn amount(&self) -> Option<Amount> {
+        match self {
+            Self::Number(number) => Some(Amount::Number(*number)),
+            Self::Time(time) => Some(Amount::Time(*time)),
+            _ => None,
+        }
+    }
+}
+
+impl From<Amount> for TypedValue {
+    fn from(amount: Amount) -> Self {
+        match amount {
+            Amount::Number(number) => Self::Number(number),
+            Amount::Time(time) => Self::Time(time),
+        }
+    }
+}
+
 /// An element of a list.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Element {
@@ -50,6 +75,10 @@ pub(super) enum Element {
     Capability(Capability),
     Receiver(Receiver),
     Token(CallerToken),
+    Pattern(NamePattern),
+    Digest(AllowedDigest),
+    Key(TrustedKey),
+    Feature(&'static str),
 }
 
 /// Reads the value of `key`, written at `path`. Returns `None` if it is wrong; `findings` has the error then.
@@ -238,12 +267,35 @@ fn read_item(item: ItemKind, text: &str, at: Location, findings: &mut Findings) 
             Ok(token) => Ok(Element::Token(token)),
             Err(reason) => Err(ConfigError::BadCallerToken { at, given, reason }),
         },
+        ItemKind::NamePattern | ItemKind::AllowedDigest | ItemKind::PublicKey | ItemKind::Feature => {
+            read_policy_item(item, text, at, findings)
+        }
         ItemKind::Method if METHODS.contains(&text) => Ok(Element::Text(given)),
         ItemKind::Method => {
             let suggestion = findings.suggest.nearest(text, METHODS.iter().copied()).map(str::to_owned);
             Err(ConfigError::UnknownMethod { at, given, suggestion })
         }
     }
+}
+
+/// Reads one element of a list of the policy.
+fn read_policy_item(item: ItemKind, text: &str, at: Location, findings: &mut Findings) -> Result<Element, ConfigError> {
+    let (read, reason) = match item {
+        ItemKind::AllowedDigest => (text.parse().map(Element::Digest).ok(), AllowedDigestError.to_string()),
+        ItemKind::PublicKey => (text.parse().map(Element::Key).ok(), TrustedKeyError.to_string()),
+        ItemKind::Feature => match FEATURES.iter().find(|known| **known == text) {
+            Some(feature) => return Ok(Element::Feature(feature)),
+            None => {
+                let suggestion = findings.suggest.nearest(text, FEATURES.iter().copied()).map(str::to_owned);
+                return Err(ConfigError::UnknownWord { at, given: text.to_owned(), known: FEATURES, suggestion });
+            }
+        },
+        _ => (text.parse().map(Element::Pattern).ok(), NamePatternError.to_string()),
+    };
+    read.ok_or_else(|| {
+        let (given, kind, example) = (text.to_owned(), item.describe(), item.example());
+        ConfigError::Policy { at, reason: Box::new(PolicyError::BadItem { given, kind, reason, example }) }
+    })
 }
 
 /// Returns `true` if an environment variable can have this name (POSIX, XBD 8.1).

@@ -26,8 +26,8 @@ use crate::agent::stats::HandlingEnd;
 use crate::agent::{Agent, InFlight, Outcomes, Revision};
 use crate::clock;
 use crate::message::{
-    CallContext, CommitFailure, CommitMode, Committer, Conflict, ConflictHistory, Effects, Fault, Outcome, Outgoing,
-    new_id,
+    CallContext, CallOrigin, CommitFailure, CommitMode, Committer, Conflict, ConflictHistory, Effects, Fault, Outcome,
+    Outgoing, new_id,
 };
 use crate::store::CommitError;
 use crate::telemetry::trace::Trace;
@@ -155,7 +155,7 @@ impl Agent {
     /// is read. While the request is kept whole, the handler runs again after a conflict.
     pub(crate) async fn call_http<B>(
         self: &Arc<Self>,
-        request: http::Request<B>,
+        mut request: http::Request<B>,
         conversation: Option<String>,
         trace: Option<Trace>,
     ) -> Result<HttpAnswer, HttpError>
@@ -169,6 +169,10 @@ impl Agent {
         let conversation = conversation.unwrap_or_else(new_id);
         let (keeps_state, limits) = (flight.revision.pool.program.summary.keeps_state(), &flight.revision.spec.limits);
         let (most, deadline) = (limits.message_bytes, arrived + limits.time);
+        if flight.revision.spec.allow.follows_message() {
+            // The same for each run, and for copies of the call.
+            request.extensions_mut().insert(CallOrigin::now());
+        }
         let call = CallInHand { agent: Arc::clone(self), flight, in_hand, arrived, run_started: arrived, trace };
         if !keeps_state {
             // Nothing that it does is in conflict with others.

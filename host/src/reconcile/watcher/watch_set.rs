@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use caxton_control::Desired;
+use caxton_control::policy::Policy;
 
 use super::pattern::Pattern;
 use super::sources::ExcludedFiles;
 use crate::config::TlsTable;
 use crate::net::TlsFiles;
+use crate::reconcile::signatures::signature_path;
 use crate::secrets;
 
 /// The files to follow.
@@ -53,6 +55,16 @@ impl WatchSet {
             followed.outputs.insert(data.to_owned());
         }
         followed
+    }
+
+    /// Adds the operator's own file, and the signatures of components if `rules` require them.
+    #[must_use]
+    pub(crate) fn with_policy(mut self, file: Option<&Path>, rules: &Policy) -> Self {
+        self.named.extend(file.map(Path::to_owned));
+        if rules.signatures_required {
+            self.named.extend(self.components.iter().map(|component| signature_path(component)));
+        }
+        self
     }
 
     /// Returns the patterns of each build. An invalid pattern is logged and left out.

@@ -14,6 +14,7 @@ use crate::wasm::bindings::types;
 use crate::wasm::call::guest_config::GuestConfig;
 use crate::wasm::call::outbound::{Denials, Outbound};
 use crate::wasm::call::stdio::LineLog;
+use crate::wasm::call::supply::OfMessage;
 use crate::wasm::http::response_progress::ResponseProgress;
 use crate::wasm::limits::{MemoryBound, Meter};
 use crate::wasm::pool::slots::InstanceSlots;
@@ -54,6 +55,8 @@ pub(crate) struct Ctx {
     /// The progress of the response of the current HTTP call.
     pub(in crate::wasm) answered: ResponseProgress,
     pub(in crate::wasm) config: GuestConfig,
+    /// The clocks and random numbers that follow from the message; `None` before the first one.
+    pub(in crate::wasm) of_message: Option<Box<OfMessage>>,
     /// The guest's last lines on stderr, shown with its error.
     pub(in crate::wasm) stderr: LineLog,
 }

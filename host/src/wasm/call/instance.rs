@@ -20,7 +20,8 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use crate::bounds;
 use crate::message::{
-    CallContext, Cause, Diagnostics, Effects, Failure, Fault, InstanceMemory, LogLevel, Message, RefusedMemory, Reply,
+    CallContext, CallOrigin, Cause, Diagnostics, Effects, Failure, Fault, InstanceMemory, LogLevel, Message,
+    RefusedMemory, Reply,
 };
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::ctx::{Ctx, Environment, HttpAnswering};
@@ -198,6 +199,7 @@ impl Instance {
         let Some(handler) = &self.exports.handler else {
             return Err(Fault::Host("the component exports no handler".to_owned()));
         };
+        self.store.data_mut().supply_by(|| (message.id.clone(), message.sent_at));
         let headers = convert::borrow_headers(message);
         let call = handler.call_handle(&mut self.store, convert::borrow(message, &headers));
         let result = bounded(&self.meter, time, pin!(call)).await;
@@ -242,6 +244,11 @@ impl Instance {
         };
         let host = |error: wasmtime::Error| Fault::Host(format!("{error:#}"));
         let head = *request.method() == http::Method::HEAD;
+        let origin = request.extensions().get::<CallOrigin>().cloned();
+        self.store.data_mut().supply_by(|| {
+            let CallOrigin { id, at_ms } = origin.unwrap_or_else(CallOrigin::now);
+            (id, at_ms)
+        });
         let status = Arc::<AtomicU16>::default();
         self.store.data_mut().answer = HttpAnswering { head, status: Arc::clone(&status) };
         let scheme = if request.extensions().get::<OverTls>().is_some() { Scheme::Https } else { Scheme::Http };
@@ -395,6 +402,7 @@ fn context(environment: &Environment, meter: &Arc<Meter>) -> Ctx {
         answer: HttpAnswering::default(),
         answered: ResponseProgress::default(),
         config: GuestConfig::new(secrets.as_ref()),
+        of_message: None,
         stderr,
     }
 }

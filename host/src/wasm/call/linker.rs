@@ -46,7 +46,7 @@ pub(in crate::wasm) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> 
     config::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     logging::logging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     // The last two replace functions defined above.
-    crate::wasm::call::random::add_to_linker(&mut linker)?;
+    crate::wasm::call::supply::add_to_linker(&mut linker)?;
     crate::wasm::call::denials::add_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -22,6 +22,7 @@ mod requests;
 pub(super) mod snapshot;
 pub(super) mod state;
 mod stdio;
+mod supply;
 pub(super) mod symbols;
 mod timer;
 mod wasi;

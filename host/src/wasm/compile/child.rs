@@ -1,7 +1,8 @@
 //! The compilation in a child process with bounds on memory and time: Cranelift does not promise to be safe against a
 //! hostile component, and a component of 15 MB takes many seconds.
 
-use std::ffi::{OsStr, OsString};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,13 +10,14 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use caxton_control::inspection::Finding;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::process::Command;
 use wasmtime::Engine;
 
 use crate::wasm::compile::engine;
 use crate::wasm::compile::program::ProgramError;
-use crate::wasm::inspect::{self, Finding};
+use crate::wasm::validate::validate;
 
 /// The time limit for one component.
 const TIME: Duration = Duration::from_secs(300);
@@ -25,13 +27,39 @@ const MEMORY_BYTES: u64 = 4 << 30;
 /// The beginning of the line by which the child reports a finding.
 const FINDING: &str = "finding: ";
 
-/// Compiles `input` into the new file `output` in a child process with the command line `compiler`.
-pub(in crate::wasm) async fn compile(
-    compiler: &[OsString],
-    input: &Path,
-    output: &Path,
-    fuel: bool,
-) -> Result<(), ProgramError> {
+/// The work of a child process.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::wasm) enum ChildTask<'a> {
+    /// Validates a component and compiles it into a new file.
+    Compile {
+        /// The file.
+        output: &'a Path,
+        /// Set if the code counts fuel.
+        fuel: bool,
+    },
+    /// Validates a component, with the proposals that a policy lists, if it does.
+    Inspect(Option<&'a BTreeSet<&'static str>>),
+}
+
+impl ChildTask<'_> {
+    /// Returns the arguments after the path of the component.
+    fn arguments(self) -> Vec<OsString> {
+        match self {
+            Self::Compile { output, fuel } => vec![output.into(), if fuel { "fuel" } else { "plain" }.into()],
+            Self::Inspect(None) => vec![NO_OUTPUT.into(), "inspect".into()],
+            Self::Inspect(Some(features)) => {
+                let features: Vec<&str> = features.iter().copied().collect();
+                vec![NO_OUTPUT.into(), "inspect".into(), features.join(",").into()]
+            }
+        }
+    }
+}
+
+/// The name in place of the output of a task that has none.
+const NO_OUTPUT: &str = "-";
+
+/// Runs a task for `input` in a child process with the command line `compiler`.
+pub(in crate::wasm) async fn run(compiler: &[OsString], input: &Path, task: ChildTask<'_>) -> Result<(), ProgramError> {
     let failed = |why: String| ProgramError::Compile(why);
     let Some((program, arguments)) = compiler.split_first() else {
         return Err(failed("there is no compiler".to_owned()));
@@ -41,7 +69,8 @@ pub(in crate::wasm) async fn compile(
         .args(arguments)
         // After the given arguments, because a test's harness has some of its own in front.
         .arg("compile-component")
-        .args([input.as_os_str(), output.as_os_str(), OsStr::new(if fuel { "fuel" } else { "plain" })])
+        .arg(input)
+        .args(task.arguments())
         // The last line on stderr becomes the error's text.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
@@ -61,19 +90,22 @@ pub(in crate::wasm) async fn compile(
     }
     let said = String::from_utf8_lossy(&finished.stderr);
     // A panic prints its place on the line before its message, and a note on the line after it.
-    let mut said = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: "));
-    let said = said.next_back().map(str::to_owned);
-    if let Some(finding) = said.as_deref().and_then(|said| said.strip_prefix(FINDING)).and_then(Finding::of_line) {
-        return Err(ProgramError::Findings(vec![finding]));
+    let said = || said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: "));
+    let findings: Vec<Finding> =
+        said().filter_map(|line| line.strip_prefix(FINDING)).filter_map(Finding::of_line).collect();
+    if !findings.is_empty() {
+        return Err(ProgramError::Findings(findings));
     }
-    Err(failed(said.unwrap_or_else(|| format!("the compiler ended with {}", finished.status))))
+    let last = said().next_back().map(str::to_owned);
+    Err(failed(last.unwrap_or_else(|| format!("the compiler ended with {}", finished.status))))
 }
 
-/// The child process: `caxton compile-component INPUT OUTPUT plain|fuel`. Sets its own limits first.
+/// The child process: `caxton compile-component INPUT OUTPUT plain|fuel` or `INPUT - inspect [FEATURES]`. Sets its own
+/// limits first.
 ///
 /// # Errors
 /// A message for the parent to show.
-pub(crate) fn compile_child(input: &Path, output: &Path, fuel: bool) -> Result<(), String> {
+pub(crate) fn compile_child(input: &Path, output: &Path, engine: &str, features: Option<&str>) -> Result<(), String> {
     // Data and not address space: wasmtime reserves far more of the latter than it uses.
     bound(Resource::Data, MEMORY_BYTES)?;
     // In the child as well as in the parent: a parent that is killed cannot end it.
@@ -81,10 +113,19 @@ pub(crate) fn compile_child(input: &Path, output: &Path, fuel: bool) -> Result<(
     // A crash must not write gigabytes of memory to the disk.
     bound(Resource::Core, 0)?;
     let bytes = std::fs::read(input).map_err(|error| error.to_string())?;
+    // An empty list allows no proposal.
+    let features = features.map(|list| list.split(',').filter(|name| !name.is_empty()).collect::<BTreeSet<&str>>());
     // Here and not in the host: a hostile component may make it long.
-    inspect::validate(&bytes).map_err(|finding| format!("{FINDING}{}", finding.to_line()))?;
+    let findings = validate(&bytes, features.as_ref());
+    if !findings.is_empty() {
+        let lines: Vec<String> = findings.iter().map(|finding| format!("{FINDING}{}", finding.to_line())).collect();
+        return Err(lines.join("\n"));
+    }
+    if engine == "inspect" {
+        return Ok(());
+    }
     // A pool of one: artefacts depend on the kind of allocator, not on its size.
-    let engine = Engine::new(&engine::config(fuel, Some(1))).map_err(|error| format!("{error:#}"))?;
+    let engine = Engine::new(&engine::config(engine == "fuel", Some(1))).map_err(|error| format!("{error:#}"))?;
     let compiled = engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"))?;
     // New: a name that is there could be a link to another file.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(output);

@@ -1,9 +1,10 @@
 //! Programs: compiled components ready to be instantiated, shared by all agents with the same bytes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
 use caxton_control::Digest;
+use caxton_control::inspection::Finding;
 use parking_lot::Mutex;
 use wasmtime::component::InstancePre;
 
@@ -11,7 +12,7 @@ use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapsh
 use crate::wasm::call::ctx::Ctx;
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::engine::RuntimeError;
-use crate::wasm::inspect::{Finding, Summary};
+use crate::wasm::inspect::Summary;
 
 /// A compiled component with its exports looked up.
 pub(crate) struct Program {
@@ -58,3 +59,7 @@ fn list(findings: &[Finding]) -> String {
 type Slot = Arc<tokio::sync::Mutex<Weak<Program>>>;
 /// The programs by digest; the second part of the key is `true` if their engine counts fuel.
 pub(in crate::wasm) type Programs = Mutex<HashMap<(Digest, bool), Slot>>;
+
+/// The results of looking at proposals, by digest and list.
+// Agents share components, and each look is a process of its own.
+pub(in crate::wasm) type KnownFeatures = Mutex<HashMap<(Digest, BTreeSet<&'static str>), Vec<Finding>>>;

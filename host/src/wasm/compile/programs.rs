@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::symbols::Symbols;
-use crate::wasm::compile::child;
+use crate::wasm::compile::child::{self, ChildTask};
 use crate::wasm::compile::program::{Program, ProgramError};
 use crate::wasm::compile::runtime::Runtime;
 use crate::wasm::digest;
@@ -86,7 +86,7 @@ impl Runtime {
         let compiled = async {
             // The child reads a copy that no other process can change.
             write_new(&input, bytes).await.map_err(ProgramError::Read)?;
-            child::compile(&self.artefacts.compiler, &input, &output, fuel).await?;
+            child::run(&self.artefacts.compiler, &input, ChildTask::Compile { output: &output, fuel }).await?;
             tokio::task::block_in_place(|| self.artefacts.keep(&output, &path)).map_err(ProgramError::Read)
         }
         .await;
@@ -101,7 +101,7 @@ impl Runtime {
 }
 
 /// Writes a file that is not there yet, for its owner alone.
-async fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(in crate::wasm) async fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     // New: a name that is there could be a link to another file.
     let mut file = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).await?;
     file.write_all(bytes).await?;

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use crate::secrets::Secrets;
 use crate::wasm::compile::artefact::Artefacts;
 use crate::wasm::compile::engine::{Compiled, MIN_INSTANCES, RuntimeError, compiled, machine_instances, max_map_count};
-use crate::wasm::compile::program::Programs;
+use crate::wasm::compile::program::{KnownFeatures, Programs};
 use crate::wasm::pool::evictable::EvictableList;
 use crate::wasm::pool::slots::{Evict, EvictedInstance, InstanceSlot, InstanceSlots, Wakeup};
 
@@ -36,6 +36,7 @@ pub(crate) struct Runtime {
     fuelled: OnceLock<Compiled>,
     pub(in crate::wasm) artefacts: Artefacts,
     pub(in crate::wasm) programs: Programs,
+    pub(in crate::wasm) known_features: KnownFeatures,
     /// Bounds concurrent compilations.
     pub(in crate::wasm) compiling: Semaphore,
     slots: Arc<InstanceSlots>,
@@ -69,6 +70,7 @@ impl Runtime {
             fuelled: OnceLock::new(),
             artefacts,
             programs: Programs::default(),
+            known_features: KnownFeatures::default(),
             compiling: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             slots: InstanceSlots::new(instances),
             secrets: options.secrets,

@@ -161,6 +161,20 @@ async fn fuel_is_exact_and_repeatable() {
         let fault = call(&pool).await.unwrap_err();
         assert_eq!(fault.to_string(), format!("fuel-exceeded: used more than {too_little} units of fuel"));
     }
+    // As exact on an instance for each message, and after a restart of the host.
+    let bench = bench.again();
+    for (fuel, is_enough) in [(enough, true), (too_little, false)] {
+        let once = |spec: &mut caxton_control::AgentSpec| {
+            (spec.limits.fuel, spec.instances.reuse) = (Some(fuel), caxton_control::desired::Reuse::Own(1));
+        };
+        let pool = bench.pool(&guest, once).await;
+        for _ in 0..5 {
+            match call(&pool).await {
+                Ok(count) => assert_eq!((count, is_enough), (vec![1], true), "{fuel}"),
+                Err(fault) => assert_eq!((fault.code(), is_enough), ("fuel-exceeded", false), "{fuel}"),
+            }
+        }
+    }
 }
 
 /// Returns code that traps unless growing by these numbers gives these results.

@@ -2,7 +2,8 @@
 
 use super::guests::{counts, handles, with_module, with_section};
 use super::{Bench, call};
-use crate::wasm::{Finding, Kind, summarise};
+use crate::wasm::{Kind, summarise};
+use caxton_control::inspection::Finding;
 
 /// Returns a component that exports and imports empty instances of these names.
 fn shell(imports: &[&str], exports: &[&str]) -> Vec<u8> {
@@ -46,9 +47,7 @@ fn findings_are_reported() {
         (
             "with rubbish in it",
             [counts(), vec![0x55, 1, 0]].concat(),
-            &[
-                "the component is invalid: @ (invalid); build it again; threads, GC, exceptions and 64-bit or several memories are not taken",
-            ],
+            &["the component is invalid: @ (invalid); build it again, with a toolchain that validates what it makes"],
         ),
         (
             "nothing exported",
@@ -162,12 +161,12 @@ fn findings_are_reported() {
             ))
             .unwrap(),
             &[
-                "the component is invalid: @ (invalid); build it again; threads, GC, exceptions and 64-bit or several memories are not taken",
+                "it uses the proposal memory64 of WebAssembly, which no component may use here (feature-off); build it for the target wasm32-wasip2 without that feature (`-C target-feature=-…` in Rust)",
             ],
         ),
     ];
     for (name, bytes, expected) in table {
-        let findings = summarise(&bytes).expect_err(name);
+        let findings = summarise(&bytes, None).expect_err(name);
         let said: Vec<String> = findings.iter().map(|finding| without_detail(&finding.to_string())).collect();
         assert_eq!(said, expected, "{name}");
     }
@@ -197,7 +196,8 @@ fn kinds_are_determined_by_exports() {
         (&["wasi:http/incoming-handler@0.2.0", "caxton:agent/health@0.1.0"], Kind::Http, true, false),
         (&[MIGRATION, HTTP], Kind::Http, false, true),
     ] {
-        let summary = summarise(&shell(&["wasi:io/poll@0.2.0", "wasi:logging/logging@0.1.0-draft"], exports)).unwrap();
+        let summary =
+            summarise(&shell(&["wasi:io/poll@0.2.0", "wasi:logging/logging@0.1.0-draft"], exports), None).unwrap();
         let found = (summary.kind, summary.health, summary.migrates);
         assert_eq!(found, (kind, health, migrates), "{exports:?}");
         assert_eq!(summary.exports, exports);
@@ -229,7 +229,7 @@ fn reuse_is_set_by_declaration_component_or_kind() {
             7,
         ),
     ] {
-        let summary = summarise(&bytes).expect(name);
+        let summary = summarise(&bytes, None).expect(name);
         assert_eq!((summary.reuse(None), summary.reuse(Some(7))), (unset, said), "{name}");
     }
 }
@@ -328,11 +328,11 @@ fn the_structure_of_a_component_is_bounded() {
         ("aliases", many(1, &aliases), "aliases"),
         ("a name", long_name, "bytes in the name of an import or export"),
     ] {
-        let findings = summarise(&bytes).expect_err(name);
+        let findings = summarise(&bytes, None).expect_err(name);
         assert_eq!(findings[0].code, "too-complex", "{name}: {}", findings[0]);
         assert!(findings[0].message.contains(part), "{name}: {}", findings[0]);
     }
-    assert_eq!(summarise(&nested(20)).expect_err("it makes no agent")[0].code, "no-world");
+    assert_eq!(summarise(&nested(20), None).expect_err("it makes no agent")[0].code, "no-world");
 }
 
 #[test]
@@ -340,8 +340,68 @@ fn a_finding_of_the_compiler_reads_as_one_of_the_host() {
     let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
     // A section of types with one of no kind.
     bytes.extend_from_slice(&[7, 2, 1, 0x3e]);
-    let findings = summarise(&bytes).expect_err("it is invalid");
+    let findings = summarise(&bytes, None).expect_err("it is invalid");
     let [finding] = &findings[..] else { panic!("one finding: {findings:?}") };
     assert_eq!(Finding::of_line(&finding.to_line()).as_ref(), Some(finding));
     assert_eq!(Finding::of_line("thread 'main' panicked"), None);
+}
+
+#[test]
+fn a_component_that_is_too_large_is_not_read() {
+    let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+    bytes.resize(usize::try_from(crate::wasm::MAX_COMPONENT).unwrap() + 1, 0);
+    let findings = summarise(&bytes, None).expect_err("it is too large");
+    assert_eq!(findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["too-large"]);
+}
+
+#[test]
+fn findings_of_all_stages_are_told_at_once_in_their_order() {
+    let text = format!(
+        r#"(component
+            (import "wasi:nn/graph@0.2.0" (instance))
+            (core module (memory i64 1))
+            (instance $i) (export "{HTTP}" (instance $i)) (export "{HANDLER}" (instance $i)))"#
+    );
+    let bytes = with_section(wat::parse_str(text).unwrap(), "caxton:reuse", b"often\n");
+    let findings = summarise(&bytes, None).expect_err("much is wrong");
+    let found: Vec<_> =
+        findings.iter().map(|finding| (finding.stage.number(), finding.code, &finding.at[..])).collect();
+    let expected = [
+        (1, "bad-section", "section caxton:reuse"),
+        (2, "feature-off", "memory64"),
+        (3, "import-unknown", "import wasi:nn/graph@0.2.0"),
+        (4, "two-worlds", "its exports"),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_of_its_own_looks_at_proposals() {
+    let bench = Bench::new();
+    let path = bench.folder.path().join("guest.wasm");
+    let module =
+        r#"(module (memory 1) (func i32.const 0 i32.const 0 i32.const 0 memory.copy i32.const 0 i32.extend8_s drop))"#;
+    let bytes = with_module(handles(""), module);
+    std::fs::write(&path, &bytes).unwrap();
+    let of = crate::wasm::digest(&bytes);
+    for (allowed, expected) in [
+        (&["bulk-memory", "sign-extension"][..], &[][..]),
+        (&["bulk-memory"], &["sign-extension"]),
+        (&[], &["bulk-memory", "sign-extension"]),
+    ] {
+        let allowed = allowed.iter().copied().collect();
+        // Twice: the second answer is the one that is kept.
+        for _ in 0..2 {
+            let findings = bench.runtime.features(&path, of, &allowed).await.unwrap();
+            let found: Vec<&str> = findings.iter().map(|finding| finding.at.as_str()).collect();
+            assert_eq!(found, expected, "{allowed:?}");
+        }
+    }
+    let policy = caxton_control::policy::Policy {
+        imports: vec![vec!["wasi:*".parse().unwrap()]],
+        features: Some(["bulk-memory"].into()),
+        ..Default::default()
+    };
+    let codes: Vec<&str> = bench.runtime.inspect(&path, &policy).await.0.iter().map(|finding| finding.code).collect();
+    assert!(codes.contains(&"feature-not-allowed"), "{codes:?}");
 }

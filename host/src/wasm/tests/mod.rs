@@ -154,7 +154,7 @@ pub(crate) fn this_program() -> Vec<OsString> {
 fn the_compiler() {
     let mut args = std::env::args().skip_while(|arg| arg != "compile-component").skip(1);
     let (Some(input), Some(output), Some(kind)) = (args.next(), args.next(), args.next()) else { return };
-    if let Err(why) = super::compile_child(input.as_ref(), output.as_ref(), kind == "fuel") {
+    if let Err(why) = super::compile_child(input.as_ref(), output.as_ref(), &kind, args.next().as_deref()) {
         // Written directly, because the harness captures `eprintln`.
         std::io::Write::write_all(&mut std::io::stderr(), why.as_bytes()).unwrap();
         std::process::exit(1);

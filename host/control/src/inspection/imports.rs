@@ -1,0 +1,167 @@
+//! The comparison of what a component imports with what its agent is granted.
+//!
+//! Nothing here refuses a component: language runtimes import more than their programs use, so what is not granted is
+//! denied when it is called.
+
+use serde::Serialize;
+
+use crate::grant::{Grants, Supply};
+
+/// The imports of a component as its agent may use them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ImportReport {
+    /// The imports that it may use.
+    pub granted: Vec<ImportUse>,
+    /// The imports that it has and may not use.
+    pub denied: Vec<ImportUse>,
+    /// The grants that it has no import for, such as `allow.env LANG`.
+    pub in_vain: Vec<String>,
+}
+
+/// An import with the reason why it may be used or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImportUse {
+    /// The name, such as `wasi:clocks/wall-clock@0.2.6`.
+    pub import: String,
+    /// The setting that decides, with what it says; empty for what every agent may use.
+    pub by: String,
+}
+
+/// Compares imports with grants. `config` are the keys of the agent's configuration. Interfaces that have only types are in
+/// neither list.
+pub fn import_report<'a>(
+    imports: &[String],
+    allow: &Grants,
+    config: impl IntoIterator<Item = &'a String>,
+) -> ImportReport {
+    let mut report = ImportReport::default();
+    for import in imports {
+        let (list, by) = match verdict(import, allow) {
+            Verdict::Types => continue,
+            Verdict::Granted(by) => (&mut report.granted, by),
+            Verdict::Denied(by) => (&mut report.denied, by),
+        };
+        list.push(ImportUse { import: import.clone(), by });
+    }
+    report.in_vain = in_vain(imports, allow, config);
+    report
+}
+
+enum Verdict {
+    /// There is nothing to call.
+    Types,
+    Granted(String),
+    Denied(String),
+}
+
+fn verdict(import: &str, allow: &Grants) -> Verdict {
+    let name = import.split('@').next().unwrap_or(import);
+    let (package, interface) = name.split_once('/').unwrap_or((name, ""));
+    let by_supply = |key: &str, supply: Supply| match supply {
+        Supply::Real => Verdict::Granted(format!("allow.{key} = real")),
+        Supply::Message => Verdict::Granted(format!("allow.{key} = message")),
+        Supply::None => Verdict::Denied(format!("allow.{key} = none")),
+    };
+    match (package, interface) {
+        ("caxton:agent", "types") => Verdict::Types,
+        ("caxton:agent", "messaging") if allow.send.is_empty() => {
+            Verdict::Granted("allow.send is empty: only timers to itself".to_owned())
+        }
+        ("caxton:agent", "messaging") => {
+            let receivers: Vec<String> = allow.send.iter().map(ToString::to_string).collect();
+            Verdict::Granted(format!("allow.send = {}", receivers.join(", ")))
+        }
+        ("wasi:cli", "environment") if allow.env.is_empty() => Verdict::Denied("allow.env is empty".to_owned()),
+        ("wasi:cli", "environment") => {
+            let names: Vec<&str> = allow.env.iter().map(String::as_str).collect();
+            Verdict::Granted(format!("allow.env = {}", names.join(", ")))
+        }
+        ("wasi:clocks", _) => by_supply("clock", allow.clock),
+        ("wasi:random", _) => by_supply("random", allow.random),
+        ("wasi:filesystem", _) => Verdict::Denied("no folder can be granted".to_owned()),
+        ("wasi:sockets", _) => Verdict::Denied("no socket can be granted".to_owned()),
+        ("wasi:http", "outgoing-handler") => Verdict::Denied("no call over HTTP can be granted".to_owned()),
+        _ => Verdict::Granted(String::new()),
+    }
+}
+
+fn in_vain<'a>(imports: &[String], allow: &Grants, config: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    let imports_any = |prefix: &str| imports.iter().any(|import| import.starts_with(prefix));
+    let mut grants = Vec::new();
+    if !imports_any("caxton:agent/messaging@") {
+        grants.extend(allow.send.iter().map(|receiver| format!("allow.send {receiver}")));
+    }
+    if !imports_any("wasi:cli/environment@") {
+        grants.extend(allow.env.iter().map(|name| format!("allow.env {name}")));
+    }
+    if allow.clock != Supply::Real && !imports_any("wasi:clocks/") {
+        grants.push("allow.clock".to_owned());
+    }
+    if allow.random != Supply::Real && !imports_any("wasi:random/") {
+        grants.push("allow.random".to_owned());
+    }
+    if !imports_any("wasi:config/store@") {
+        grants.extend(config.into_iter().map(|key| format!("config.{key}")));
+    }
+    grants
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn imports_are_granted_denied_or_only_types() {
+        let nothing = Grants::default;
+        let much = || Grants {
+            send: ["desk".parse().unwrap()].into(),
+            env: ["LANG".to_owned()].into(),
+            clock: Supply::Message,
+            random: Supply::None,
+        };
+        // import, grants, granted, by
+        for (import, allow, granted, by) in [
+            ("caxton:agent/state@0.1.0", nothing(), true, ""),
+            ("caxton:agent/messaging@0.1.0", nothing(), true, "allow.send is empty: only timers to itself"),
+            ("caxton:agent/messaging@0.1.0", much(), true, "allow.send = desk"),
+            ("wasi:cli/environment@0.2.6", nothing(), false, "allow.env is empty"),
+            ("wasi:cli/environment@0.2.6", much(), true, "allow.env = LANG"),
+            ("wasi:cli/stdout@0.2.6", nothing(), true, ""),
+            ("wasi:clocks/wall-clock@0.2.6", nothing(), true, "allow.clock = real"),
+            ("wasi:clocks/wall-clock@0.2.6", much(), true, "allow.clock = message"),
+            ("wasi:random/random@0.2.6", much(), false, "allow.random = none"),
+            ("wasi:filesystem/preopens@0.2.6", much(), false, "no folder can be granted"),
+            ("wasi:sockets/tcp@0.2.6", much(), false, "no socket can be granted"),
+            ("wasi:http/outgoing-handler@0.2.6", much(), false, "no call over HTTP can be granted"),
+            ("wasi:http/types@0.2.6", nothing(), true, ""),
+        ] {
+            let report = import_report(&[import.to_owned()], &allow, []);
+            let expected = vec![ImportUse { import: import.to_owned(), by: by.to_owned() }];
+            let (yes, no) = if granted { (expected, Vec::new()) } else { (Vec::new(), expected) };
+            assert_eq!((report.granted, report.denied), (yes, no), "{import}");
+        }
+        let types = import_report(&["caxton:agent/types@0.1.0".to_owned()], &nothing(), []);
+        assert_eq!(types, ImportReport::default());
+    }
+
+    #[test]
+    fn grants_without_an_import_are_in_vain() {
+        let allow = Grants {
+            send: ["desk".parse().unwrap()].into(),
+            env: ["LANG", "TZ"].map(str::to_owned).into(),
+            clock: Supply::None,
+            random: Supply::Message,
+        };
+        let config = ["mood".to_owned()];
+        let all = ["allow.send desk", "allow.env LANG", "allow.env TZ", "allow.clock", "allow.random", "config.mood"];
+        assert_eq!(import_report(&[], &allow, &config).in_vain, all);
+        let imports = [
+            "caxton:agent/messaging@0.1.0",
+            "wasi:cli/environment@0.2.6",
+            "wasi:clocks/monotonic-clock@0.2.6",
+            "wasi:random/insecure-seed@0.2.6",
+            "wasi:config/store@0.2.0-rc.1",
+        ];
+        assert_eq!(import_report(&imports.map(str::to_owned), &allow, &config).in_vain, [""; 0]);
+    }
+}
