@@ -27,6 +27,7 @@ pub mod hosts;
 pub mod lifecycle;
 mod limits;
 pub mod mailbox;
+pub mod memory;
 pub mod names;
 pub mod performative;
 pub mod plan;

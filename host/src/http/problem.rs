@@ -88,6 +88,7 @@ pub(super) fn of_body(error: &BodyError, setting: &str) -> Problem {
         BodyError::TooLarge { limit } => Problem::too_large(*limit, setting),
         BodyError::Stalled { .. } => Problem::of_code("body-stalled").with_detail(error.to_string()),
         BodyError::Broken(_) => Problem::of_code("body-broken"),
+        BodyError::NotHeld(_) => Problem::of_code("host-memory"),
     }
 }
 

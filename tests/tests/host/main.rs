@@ -36,6 +36,7 @@ mod fallback;
 mod file_cleanup;
 mod file_watching;
 mod handoff_kills;
+mod host_memory;
 mod hostile_inputs;
 mod http;
 mod http_agents;

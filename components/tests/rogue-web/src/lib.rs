@@ -15,6 +15,7 @@
 //! | `/endless` | a body that never ends |
 //! | `/status-0` | asks for a status that does not exist |
 //! | `/headers` | as many headers as the host takes |
+//! | `/hoard` | as many sets of fields as the host lets it hold, each as large as it may be; answers with their bytes |
 //! | `/unread` | status 200 without reading the request's body |
 //! | `/length` | a body of 1,234 bytes, of which HEAD is told the length and given nothing |
 //! | `/not-modified`, `/not-modified-late` | status 304 with the length of that body, set before or after the body is taken |
@@ -97,6 +98,19 @@ impl Guest for RogueWeb {
                 let headers: Vec<_> =
                     (0..10_000).map(|number| (format!("x-{number}"), String::from("value"))).collect();
                 respond(out, &headers, write_half);
+            }
+            "/hoard" => {
+                let (mut kept, mut bytes) = (Vec::new(), 0);
+                // The rest of the resources is for the answer.
+                for _ in 0..900 {
+                    let fields = Fields::new();
+                    while fields.append("x", &[b'x'; 400]).is_ok() {
+                        bytes += 400;
+                    }
+                    kept.push(fields);
+                }
+                respond(out, &[], |body| drop(body.blocking_write_and_flush(bytes.to_string().as_bytes())));
+                drop(kept);
             }
             _ => {
                 let response = OutgoingResponse::new(Fields::new());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::memory_budget::MemoryShortage;
 use crate::message::Fault;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -39,6 +40,9 @@ pub(crate) enum BodyError {
     /// The connection broke, or its framing is invalid.
     #[error("the body could not be read")]
     Broken(#[source] hyper::Error),
+    /// The host had no memory to hold more of it.
+    #[error("the body could not be held: {0}")]
+    NotHeld(MemoryShortage),
 }
 
 impl From<BodyError> for WasiHttpError {
@@ -47,6 +51,8 @@ impl From<BodyError> for WasiHttpError {
             BodyError::TooLarge { limit } => Self::HttpRequestBodySize(Some(limit)),
             BodyError::Stalled { .. } => Self::ConnectionReadTimeout,
             BodyError::Broken(error) => Self::Hyper(error),
+            // Not of a body that is passed on in pieces, which holds one at a time.
+            BodyError::NotHeld(shortage) => Self::InternalError(Some(shortage.to_string())),
         }
     }
 }
@@ -142,6 +148,7 @@ impl CallerActivity {
             | Fault::CallerTimeout { .. }
             | Fault::Overloaded
             | Fault::Restarting { .. }
+            | Fault::HostMemory
             | Fault::Host(_) => false,
         }
     }
