@@ -1,9 +1,11 @@
 //! Tests of the budget: what fits, who waits, who is first, and that the books balance.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use caxton_control::memory::MemoryPriority;
 use futures::poll;
 
 use super::*;

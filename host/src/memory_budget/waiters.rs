@@ -7,41 +7,45 @@ use caxton_control::memory::MemoryPriority;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{MemoryKind, PRIORITIES, Reservation};
+use super::kind::MemoryKind;
 
-/// A request that waits.
-struct MemoryWaiter {
+/// The number of priorities, each of which has a queue.
+pub(super) const PRIORITIES: usize = MemoryPriority::ALL.len();
+
+/// A request that waits for a `T`.
+struct MemoryWaiter<T> {
     /// Tells it from others.
     ticket: u64,
     kind: MemoryKind,
     bytes: u64,
-    granted: oneshot::Sender<Reservation>,
+    granted: oneshot::Sender<T>,
 }
 
 /// The queues, one for each priority.
-#[derive(Default)]
-pub(super) struct Waiters {
+pub(super) struct Waiters<T> {
     // A small lock, taken only while memory is short.
-    queues: Mutex<[VecDeque<MemoryWaiter>; PRIORITIES]>,
+    queues: Mutex<[VecDeque<MemoryWaiter<T>>; PRIORITIES]>,
     /// The number of waiters, readable without the lock.
     count: AtomicUsize,
     /// The number of requests that had to wait so far.
     tickets: AtomicU64,
 }
 
-impl Waiters {
+impl<T> Default for Waiters<T> {
+    fn default() -> Self {
+        let queues = Mutex::new(std::array::from_fn(|_| VecDeque::new()));
+        Self { queues, count: AtomicUsize::new(0), tickets: AtomicU64::new(0) }
+    }
+}
+
+impl<T> Waiters<T> {
     /// Returns the number of waiters, those included that have left and were not met since.
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
     /// Queues a request. Returns its ticket, and the receiver of its memory.
-    pub(super) fn queue(
-        &self,
-        kind: MemoryKind,
-        bytes: u64,
-        priority: MemoryPriority,
-    ) -> (u64, oneshot::Receiver<Reservation>) {
+    pub(super) fn queue(&self, kind: MemoryKind, bytes: u64, priority: MemoryPriority) -> (u64, oneshot::Receiver<T>) {
         let (granted, receiver) = oneshot::channel();
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let mut queues = self.queues.lock();
@@ -64,7 +68,7 @@ impl Waiters {
     pub(super) fn next_that(
         &self,
         fits: impl Fn(u64, MemoryPriority) -> bool,
-    ) -> Option<(oneshot::Sender<Reservation>, MemoryKind, u64)> {
+    ) -> Option<(oneshot::Sender<T>, MemoryKind, u64)> {
         let mut queues = self.queues.lock();
         let mut found = None;
         for priority in MemoryPriority::ALL.into_iter().rev() {
@@ -83,7 +87,7 @@ impl Waiters {
         found.map(|MemoryWaiter { kind, bytes, granted, .. }| (granted, kind, bytes))
     }
 
-    fn recount(&self, queues: &[VecDeque<MemoryWaiter>; PRIORITIES]) {
+    fn recount(&self, queues: &[VecDeque<MemoryWaiter<T>>; PRIORITIES]) {
         // SeqCst pairs with the memory that is given back: see `MemoryBudget::give_back`.
         self.count.store(queues.iter().map(VecDeque::len).sum(), Ordering::SeqCst);
     }

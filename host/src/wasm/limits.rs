@@ -19,6 +19,8 @@ const TABLE_ENTRY_BYTES: usize = 8;
 
 /// The bytes of an instance beside its memories and tables: its store, the stack of its calls, its handles.
 pub(super) const INSTANCE_BYTES: u64 = 64 << 10;
+/// The same of an agent that speaks HTTP: the head of a request, and the pieces of a response on their way.
+pub(super) const HTTP_BYTES: u64 = 256 << 10;
 
 /// Bounds the sum of all linear memories and tables of one instance. wasmtime's own limits bound each one separately.
 ///

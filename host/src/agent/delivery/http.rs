@@ -179,7 +179,7 @@ impl Agent {
         }
         // A body of unknown size may exceed what is held, and then its handler cannot run again.
         let yields = request.body().size_hint().upper().is_some_and(|upper| upper <= most);
-        let replayable = ReplayableRequest::new(request, most);
+        let replayable = ReplayableRequest::new(request, most, &self.context.memory);
         let mut next = (call, None);
         loop {
             let (call, again) = next;

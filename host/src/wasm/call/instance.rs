@@ -36,7 +36,8 @@ use crate::wasm::convert;
 use crate::wasm::http::caller::BodyError;
 use crate::wasm::http::over_tls::OverTls;
 use crate::wasm::http::response_progress::ResponseProgress;
-use crate::wasm::limits::{INSTANCE_BYTES, MemoryBound, Meter, Metered};
+use crate::wasm::inspect::Kind;
+use crate::wasm::limits::{HTTP_BYTES, INSTANCE_BYTES, MemoryBound, Meter, Metered};
 
 /// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
 /// 16 bytes there may take 48 bytes here.
@@ -80,7 +81,7 @@ impl Instance {
         deadline: Instant,
     ) -> Result<Self, Fault> {
         let limits = &environment.who.spec.limits;
-        let held = environment.memory(deadline).await?;
+        let held = environment.memory(program.summary.kind, deadline).await?;
         let meter = Meter::new();
         let mut store = Store::new(program.pre.engine(), context(environment, &meter, held));
         store.data_mut().memory.begin(limits.time.min(deadline.saturating_duration_since(Instant::now())));
@@ -379,14 +380,12 @@ pub(in crate::wasm) fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
 impl Environment {
     /// Reserves the memory that an instance takes before its guest has any. The wait for it ends at half of the time, so
     /// that the caller learns of it.
-    async fn memory(&self, deadline: Instant) -> Result<Reservation, Fault> {
+    async fn memory(&self, kind: Kind, deadline: Instant) -> Result<Reservation, Fault> {
+        let bytes = INSTANCE_BYTES + if kind == Kind::Http { HTTP_BYTES } else { 0 };
         let (budget, priority) = &self.memory;
         let now = Instant::now();
         let by = now + deadline.saturating_duration_since(now) / 2;
-        budget
-            .reserve(MemoryKind::Instances, INSTANCE_BYTES, *priority, by)
-            .await
-            .map_err(|MemoryShortage| Fault::HostMemory)
+        budget.reserve(MemoryKind::Instances, bytes, *priority, by).await.map_err(|MemoryShortage| Fault::HostMemory)
     }
 }
 

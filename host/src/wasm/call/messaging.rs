@@ -102,7 +102,7 @@ impl messaging::Host for Ctx {
             self.effects.lock().send(sent);
             id
         });
-        self.check_not_starved()?;
+        self.check_not_starved(&sent)?;
         Ok(sent.map_err(convert::send_error))
     }
 
@@ -117,7 +117,7 @@ impl messaging::Host for Ctx {
     fn broadcast(&mut self, draft: wit::Draft) -> wasmtime::Result<Result<Vec<String>, wit::SendError>> {
         self.check_not_blocked()?;
         let sent = self.send_to_all(&convert::draft(draft));
-        self.check_not_starved()?;
+        self.check_not_starved(&sent)?;
         Ok(sent.map_err(convert::send_error))
     }
 

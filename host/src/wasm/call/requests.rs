@@ -89,12 +89,13 @@ impl Ctx {
         }
     }
 
-    /// Ends a run for whose effects the host has no memory.
+    /// Ends a run whose last effect was refused because the host has no memory for it.
     ///
     /// # Errors
     /// A [`MemoryShortage`] trap, which is no fault of the guest.
-    pub(in crate::wasm) fn check_not_starved(&self) -> wasmtime::Result<()> {
-        if self.effects.lock().is_starved { Err(MemoryShortage.into()) } else { Ok(()) }
+    pub(in crate::wasm) fn check_not_starved<T, E>(&self, effect: &Result<T, E>) -> wasmtime::Result<()> {
+        // Without the lock in the usual case.
+        if effect.is_err() && self.effects.lock().is_starved { Err(MemoryShortage.into()) } else { Ok(()) }
     }
 
     /// Returns the answer of an earlier run to the same request.

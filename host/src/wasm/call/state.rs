@@ -133,7 +133,7 @@ impl state::Host for Ctx {
     fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), StateError>> {
         self.check_not_blocked()?;
         let written = self.write(key, Some(Value::lasting(value.into())));
-        self.check_not_starved()?;
+        self.check_not_starved(&written)?;
         Ok(written)
     }
 
@@ -141,7 +141,7 @@ impl state::Host for Ctx {
         self.check_not_blocked()?;
         let expiry = Some(Expiry::after(clock::now_ms(), ttl_ms));
         let written = self.write(key, Some(Value { bytes: value.into(), expiry }));
-        self.check_not_starved()?;
+        self.check_not_starved(&written)?;
         Ok(written)
     }
 
