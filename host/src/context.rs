@@ -2,23 +2,26 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use caxton_control::RevisionId;
-use crossbeam_utils::CachePadded;
+use caxton_control::memory::MemoryPriority;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::api_types::HostMemory;
 use crate::bounds;
 use crate::clock;
 use crate::conversation::Conversations;
 use crate::events::Events;
 use crate::logs::{Line, Logs};
+use crate::memory_budget::{MemoryBudget, MemoryKind, Reservation};
 use crate::store::Store;
 use crate::tasks::Tasks;
+use crate::telemetry::histogram::Sharded;
 use crate::telemetry::host_stats::StatsRecorder;
 
 /// The handles that all parts of a host share.
@@ -38,35 +41,86 @@ pub(crate) struct HostContext {
     pub(crate) tasks: Arc<Tasks>,
     /// Bounds how often the end of a chain of messages is reported.
     pub(crate) chain_ends: Throttle,
+    /// The host's budget of memory.
+    pub(crate) memory: MemoryBudget,
     /// The memory that waiting messages take.
     pub(crate) resident: Resident,
+    /// The memory of open conversations, as of the last sweep.
+    held_conversations: Mutex<Reservation>,
     /// The agents that the reconciler has to look at: a set, so that it is bounded by the number of agents.
     changed: Mutex<BTreeSet<Arc<str>>>,
     reconcile: Notify,
 }
 
-/// A count of bytes with a bound. Padded, because all threads write to it.
-#[derive(Debug, Default)]
-pub(crate) struct Resident(CachePadded<AtomicUsize>);
+/// The memory that waiting messages take.
+///
+/// Each thread counts for itself and adds to the sum now and then: the sum would pass from core to core with each message
+/// otherwise.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    /// The bytes that a thread has not added to the sum yet; negative if it took more messages than it queued.
+    pending: Sharded<AtomicI64>,
+    sum: AtomicI64,
+    /// The share of the host's budget, in whole [`STEP`]s.
+    held: Mutex<Reservation>,
+}
+
+/// The bytes that a thread counts before it adds them to the sum, and so by how much the sum may be wrong for each.
+const PENDING: i64 = 64 << 10;
+/// The steps in which the share of the host's budget follows the sum.
+const STEP: i64 = 1 << 20;
 
 impl Resident {
+    fn new(budget: &MemoryBudget) -> Self {
+        let held = Mutex::new(budget.empty(MemoryKind::Messages));
+        Self { pending: Sharded::new(AtomicI64::default), sum: AtomicI64::new(0), held }
+    }
+
     /// Adds bytes. Returns `false`, and adds nothing, if the sum would exceed the bound.
     pub(crate) fn try_add(&self, bytes: usize, bound: usize) -> bool {
-        // Relaxed: no other memory is published by this count.
-        // Added before it is compared: two threads cannot both take the last bytes.
-        let within = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= bound;
-        if !within {
-            self.subtract(bytes);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        // Relaxed: no other memory is published by this count, and the bound need not be exact.
+        let within = self.sum.load(Ordering::Relaxed).saturating_add(bytes) <= i64::try_from(bound).unwrap_or(i64::MAX);
+        if within {
+            self.add(bytes);
         }
         within
     }
 
     /// Subtracts bytes that were added.
     pub(crate) fn subtract(&self, bytes: usize) {
-        // Subtracting nothing would still take the cache line from the other threads.
-        if bytes > 0 {
-            self.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.add(-i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    fn add(&self, bytes: i64) {
+        let pending = self.pending.here();
+        let here = pending.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if here.abs() >= PENDING {
+            self.take(pending);
         }
+    }
+
+    /// Adds what a thread has counted to the sum.
+    fn take(&self, pending: &AtomicI64) {
+        let taken = pending.swap(0, Ordering::Relaxed);
+        let before = self.sum.fetch_add(taken, Ordering::Relaxed);
+        // The lock of the share is taken once for many messages.
+        if before.div_euclid(STEP) != (before + taken).div_euclid(STEP) {
+            self.follow();
+        }
+    }
+
+    fn follow(&self) {
+        let mut held = self.held.lock();
+        // Read under the lock, so that the last one to follow has the newest sum.
+        let sum = u64::try_from(self.sum.load(Ordering::Relaxed)).unwrap_or(0);
+        held.hold(sum);
+    }
+
+    /// Adds what all threads have counted, so that the books are exact while nothing changes.
+    pub(crate) fn settle(&self) {
+        self.pending.all().for_each(|pending| self.take(pending));
+        self.follow();
     }
 }
 
@@ -95,11 +149,21 @@ impl Throttle {
 }
 
 impl HostContext {
+    /// Creates the handles of a host with as much memory as it likes.
+    #[cfg(test)]
+    pub(crate) fn new(store: (Arc<Store>, Arc<Conversations>), workers: Handle) -> Arc<Self> {
+        Self::with_memory(store, workers, MemoryBudget::new(u64::MAX))
+    }
+
     /// Creates the handles of a host whose mailboxes are worked on by `workers`.
-    pub(crate) fn new((store, conversations): (Arc<Store>, Arc<Conversations>), workers: Handle) -> Arc<Self> {
+    pub(crate) fn with_memory(
+        (store, conversations): (Arc<Store>, Arc<Conversations>),
+        workers: Handle,
+        memory: MemoryBudget,
+    ) -> Arc<Self> {
         let tasks = Arc::<Tasks>::default();
         Arc::new(Self {
-            logs: Logs::new(store.folder().join("logs"), Arc::clone(&tasks)),
+            logs: Logs::new(store.folder().join("logs"), Arc::clone(&tasks), &memory),
             tasks,
             events: Events::new(Arc::clone(&store)),
             store,
@@ -107,7 +171,9 @@ impl HostContext {
             workers,
             host_stats: Arc::default(),
             chain_ends: Throttle::default(),
-            resident: Resident::default(),
+            resident: Resident::new(&memory),
+            held_conversations: Mutex::new(memory.empty(MemoryKind::Conversations)),
+            memory,
             changed: Mutex::default(),
             reconcile: Notify::new(),
         })
@@ -144,6 +210,26 @@ impl HostContext {
         self.logs.note(line);
     }
 
+    /// Counts the memory of open conversations, which have a bound of their own.
+    pub(crate) fn count_conversations(&self) {
+        self.held_conversations.lock().hold(self.conversations.bytes());
+    }
+
+    /// Returns the memory that the host holds for others.
+    pub(crate) fn memory_status(&self) -> HostMemory {
+        self.resident.settle();
+        let memory = &self.memory;
+        let by_kind = |kind: MemoryKind| (kind.as_str().to_owned(), memory.used_by(kind));
+        let refused = |priority: MemoryPriority| (priority.as_str().to_owned(), memory.refused(priority));
+        HostMemory {
+            limit_bytes: memory.limit(),
+            used_bytes: memory.used(),
+            by_kind: MemoryKind::ALL.into_iter().map(by_kind).collect(),
+            waiting: memory.waiting(),
+            refused: MemoryPriority::ALL.into_iter().map(refused).collect(),
+        }
+    }
+
     /// Emits `revision.state`.
     pub(crate) fn emit_state(&self, agent: &str, revision: u64, from: &str, to: &str, reason: Option<&str>) {
         let data = json!({ "revision": revision, "from": from, "to": to, "reason": reason });
@@ -154,6 +240,23 @@ impl HostContext {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waiting_messages_are_counted_in_steps_and_leave_nothing() {
+        let budget = MemoryBudget::new(u64::MAX);
+        let resident = Resident::new(&budget);
+        let held = || budget.used_by(MemoryKind::Messages);
+        assert!(resident.try_add(1_000, usize::MAX));
+        assert_eq!(held(), 0, "a message alone is not worth an entry");
+        resident.settle();
+        assert_eq!(held(), 1_000);
+        assert!(resident.try_add(4 << 20, usize::MAX));
+        assert_eq!(held(), 1_000 + (4 << 20));
+        assert!(!resident.try_add(1, 4 << 20), "the bound is reached");
+        std::thread::scope(|scope| drop(scope.spawn(|| resident.subtract((4 << 20) + 1_000)).join()));
+        resident.settle();
+        assert_eq!(held(), 0);
+    }
 
     #[test]
     fn a_report_passes_once_in_an_interval_with_the_number_of_those_that_did_not() {

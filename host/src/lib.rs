@@ -15,6 +15,7 @@ mod events;
 mod host;
 mod http;
 mod logs;
+mod memory_budget;
 mod message;
 mod net;
 mod problem;

@@ -6,15 +6,18 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use caxton_control::memory::MemoryPriority;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::clock;
+use crate::memory_budget::{MemoryBudget, MemoryKind, Reservation};
 use crate::tasks::Tasks;
 
 /// Lines of one agent kept in memory.
@@ -28,8 +31,13 @@ const FOLLOW: usize = 4_096;
 /// Lines of the host in one agent's log per second. They have a bound of their own, so that a verbose agent cannot
 /// displace them.
 const HOST_LINES: u32 = 1_000;
-/// Lines queued for the disk. Beyond that, lines are kept in memory only.
+/// The bytes of these lines. A line has up to 32 KiB, and a thousand of them would be much for each agent.
+const BYTES_IN_MEMORY: u64 = 1 << 20;
+/// The approximate size of a line in memory beside its texts.
+const LINE: usize = 128;
+/// Lines queued for the disk, and their bytes. Beyond that, lines are kept in memory only.
 const QUEUE: usize = 65_536;
+const QUEUE_BYTES: u64 = 16 << 20;
 
 /// A line in the log of an agent.
 #[derive(Debug, Clone, Serialize)]
@@ -46,6 +54,13 @@ pub(crate) struct Line {
     pub(crate) text: String,
 }
 
+impl Line {
+    /// Returns the approximate size in memory.
+    fn bytes(&self) -> u64 {
+        (LINE + self.context.len() + self.text.len()) as u64
+    }
+}
+
 /// The logs of all agents.
 pub(crate) struct Logs {
     folder: PathBuf,
@@ -53,11 +68,16 @@ pub(crate) struct Logs {
     follow: broadcast::Sender<Arc<Line>>,
     files: Option<mpsc::SyncSender<Arc<Line>>>,
     thread: Option<JoinHandle<()>>,
+    /// The bytes of the lines that are queued for the disk.
+    queued_bytes: Arc<AtomicU64>,
+    memory: MemoryBudget,
 }
 
 /// The log of one agent.
 struct Log {
     lines: VecDeque<Arc<Line>>,
+    /// The memory of the lines.
+    held: Reservation,
     /// The rate of the agent's own lines.
     agent_rate: LineRate,
     /// The rate of the host's lines about it.
@@ -96,12 +116,13 @@ impl LineRate {
 
 impl Logs {
     /// Creates the logs in `folder`, and starts the thread that writes the files.
-    pub(crate) fn new(folder: PathBuf, tasks: Arc<Tasks>) -> Self {
+    pub(crate) fn new(folder: PathBuf, tasks: Arc<Tasks>, memory: &MemoryBudget) -> Self {
         let (files, queue) = mpsc::sync_channel(QUEUE);
-        let into = folder.clone();
+        let (into, queued_bytes) = (folder.clone(), Arc::<AtomicU64>::default());
+        let written = Arc::clone(&queued_bytes);
         let thread = std::thread::Builder::new()
             .name("caxton-logs".to_owned())
-            .spawn(move || tasks.until_done("agents-logs", || write_files(&into, &queue)))
+            .spawn(move || tasks.until_done("agents-logs", || write_files(&into, &queue, &written)))
             .expect("the system can start a thread");
         Self {
             folder,
@@ -109,6 +130,8 @@ impl Logs {
             follow: broadcast::channel(FOLLOW).0,
             files: Some(files),
             thread: Some(thread),
+            queued_bytes,
+            memory: memory.clone(),
         }
     }
 
@@ -148,21 +171,35 @@ impl Logs {
     }
 
     fn of(&self, agent: &Arc<str>) -> Arc<Mutex<Log>> {
-        let log = || Log { lines: VecDeque::new(), agent_rate: LineRate::new(), host_rate: LineRate::new() };
+        let log = || Log {
+            lines: VecDeque::new(),
+            held: self.memory.empty(MemoryKind::Logs),
+            agent_rate: LineRate::new(),
+            host_rate: LineRate::new(),
+        };
         Arc::clone(self.agents.lock().entry(Arc::clone(agent)).or_insert_with(|| Arc::new(Mutex::new(log()))))
     }
 
     fn keep(&self, log: &mut Log, line: Line) {
         let line = Arc::new(line);
-        if log.lines.len() == LINES_IN_MEMORY {
-            log.lines.pop_front();
+        let mut bytes = log.held.bytes() + line.bytes();
+        // All lines are in the files, so that memory which others wait for is worth more than old ones.
+        let most = if self.memory.is_below(MemoryPriority::Work) { BYTES_IN_MEMORY } else { 0 };
+        while log.lines.len() >= LINES_IN_MEMORY || bytes > most {
+            let Some(oldest) = log.lines.pop_front() else { break };
+            bytes -= oldest.bytes();
         }
+        log.held.hold(bytes);
         log.lines.push_back(Arc::clone(&line));
         // An error only means that there are no followers.
         let _ = self.follow.send(Arc::clone(&line));
         if let Some(files) = &self.files {
             // If the disk cannot keep up, lines are missing in the file; the agent is never slowed down.
-            let _ = files.try_send(line);
+            let bytes = line.bytes();
+            let fits = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) < QUEUE_BYTES;
+            if !fits || files.try_send(line).is_err() {
+                self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            }
         }
     }
 
@@ -221,13 +258,14 @@ impl Drop for Logs {
 }
 
 /// Appends lines to `AGENT.log` until the sender is dropped.
-fn write_files(folder: &std::path::Path, queue: &mpsc::Receiver<Arc<Line>>) {
+fn write_files(folder: &std::path::Path, queue: &mpsc::Receiver<Arc<Line>>, queued_bytes: &AtomicU64) {
     let mut open: HashMap<Arc<str>, (BufWriter<File>, u64)> = HashMap::new();
     while let Ok(first) = queue.recv() {
         crate::test_hooks::point("agents-logs");
         let mut next = Some(first);
         // All that is queued is written before the flush, which is a system call for each file.
         while let Some(line) = next {
+            queued_bytes.fetch_sub(line.bytes(), Ordering::Relaxed);
             if let Err(error) = append(folder, &mut open, &line) {
                 tracing::warn!(agent = &*line.agent, %error, "an agent's log cannot be written to its file");
             }
@@ -278,10 +316,35 @@ mod tests {
         Line { at: 1, agent: "echo".into(), revision: 1, level: "info", context: "stdout".into(), text: text.into() }
     }
 
+    fn logs_in(folder: &std::path::Path) -> Logs {
+        Logs::new(folder.to_owned(), Arc::default(), &MemoryBudget::new(u64::MAX))
+    }
+
+    #[test]
+    fn lines_in_memory_are_bounded_in_bytes_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let budget = MemoryBudget::new(u64::MAX);
+        let logs = Logs::new(folder.path().to_owned(), Arc::default(), &budget);
+        for _ in 0..100 {
+            logs.write(line(&"x".repeat(20_000)), 1_000);
+        }
+        let (kept, held) = (logs.newest(Some("echo"), 1_000).len() as u64, budget.used_by(MemoryKind::Logs));
+        assert!(
+            (50..60).contains(&kept) && held <= BYTES_IN_MEMORY && held > kept * 20_000,
+            "{kept} lines, {held} bytes"
+        );
+        // A line is kept where there is no memory, and it alone.
+        budget.set_limit(1);
+        logs.write(line("last"), 1_000);
+        assert_eq!(logs.newest(Some("echo"), 10).len(), 1);
+        drop(logs);
+        assert_eq!(budget.used(), 0);
+    }
+
     #[test]
     fn floods_are_cut_and_the_rest_is_in_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::new(folder.path().join("logs"), Arc::default());
+        let logs = logs_in(&folder.path().join("logs"));
         for number in 0..50 {
             logs.write(line(&number.to_string()), 10);
         }
@@ -296,7 +359,7 @@ mod tests {
     #[test]
     fn logs_of_removed_agents_expire() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::new(folder.path().to_owned(), Arc::default());
+        let logs = logs_in(folder.path());
         let day = Duration::from_secs(24 * 3_600);
         let now = SystemTime::now();
         for (name, days) in [("gone.log", 8), ("gone.log.1", 9), ("late.log", 6), ("here.log", 400), ("notes", 400)] {
@@ -318,7 +381,7 @@ mod tests {
     #[test]
     fn lines_of_the_host_have_their_own_bound() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = Logs::new(folder.path().join("logs"), Arc::default());
+        let logs = logs_in(&folder.path().join("logs"));
         // An agent that may write nothing and writes much.
         for number in 0..50 {
             logs.write(line(&number.to_string()), 0);

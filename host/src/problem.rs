@@ -309,6 +309,7 @@ mod tests {
             Fault::Abandoned,
             Fault::Overloaded,
             Fault::Restarting { after: time },
+            Fault::HostMemory,
             Fault::Host(String::new()),
         ] {
             assert_eq!(find_meaning(fault.code()).code, fault.code());

@@ -97,6 +97,8 @@ pub struct HostSpec {
     pub drain: Duration,
     /// The most instances alive at once; `None` lets the host decide by the machine.
     pub instances: Option<u32>,
+    /// The most bytes that the host holds for others; `None` lets the host decide by the machine.
+    pub memory_bytes: Option<u64>,
 }
 
 /// The table `[conversations]`: the limits of conversations (SPEC §7).

@@ -29,6 +29,7 @@ pub mod lifecycle;
 mod limits;
 mod listeners;
 pub mod mailbox;
+pub mod memory;
 pub mod names;
 pub mod performative;
 pub mod plan;

@@ -165,6 +165,7 @@ impl<S: Send + Sync> FromRequest<S> for SubmissionDraft {
             sender: caller.to_string(),
             performative,
             content: content.into(),
+            held: None,
             content_type,
             ontology: params.ontology,
             protocol: params.protocol,

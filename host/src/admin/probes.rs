@@ -103,6 +103,15 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
     let Readiness { ready, in_sync, .. } = api.reconciler.readiness();
     let tasks = api.context.tasks.status();
     let agents = agents.as_deref();
-    let sample = Sample { ready, in_sync, agents, agent_metrics: &agent_metrics, tasks: &tasks, data: &api.data };
+    let memory = api.context.memory_status();
+    let sample = Sample {
+        ready,
+        in_sync,
+        agents,
+        agent_metrics: &agent_metrics,
+        tasks: &tasks,
+        memory: &memory,
+        data: &api.data,
+    };
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render(&sample)).into_response()
 }

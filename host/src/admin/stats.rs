@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::api::Api;
 use super::mailboxes;
 use crate::api_types::{
-    ConversationStats, DeadLetterCount, DeliveryStats, FailureCount, MailboxStatus, MessageStats, ProcessStats,
-    Quantiles,
+    ConversationStats, DeadLetterCount, DeliveryStats, FailureCount, HostMemory, MailboxStatus, MessageStats,
+    ProcessStats, Quantiles,
 };
 use crate::conversation::ConversationFigures;
 use crate::problem::Problem;
@@ -35,6 +35,9 @@ pub(crate) struct HostStats {
     pub(crate) store: StoreFigures,
     /// The host's process.
     pub(crate) process: ProcessStats,
+    /// The memory that the host holds for others.
+    #[serde(default)]
+    pub(crate) memory: HostMemory,
 }
 
 /// Figures of the store.
@@ -72,5 +75,6 @@ pub(super) async fn show(State(api): State<Api>) -> Result<Json<HostStats>, Prob
             commits: api.context.store.commits().counted().quantiles(),
         },
         process: figures.process(),
+        memory: api.context.memory_status(),
     }))
 }

@@ -4,6 +4,7 @@ mod conversation;
 mod dead;
 mod diff;
 mod file;
+mod host_memory;
 mod memory;
 mod rollout;
 mod task;
@@ -17,6 +18,7 @@ pub(crate) use conversation::{
 pub(crate) use dead::{AttemptStatus, DeadLetterCount, DeadLetterStatus};
 pub(crate) use diff::{DeclarationDiff, PlannedChange};
 pub(crate) use file::FileError;
+pub(crate) use host_memory::HostMemory;
 pub(crate) use memory::MemoryStatus;
 pub(crate) use rollout::{
     AnswerDifferences, DifferingMessage, PathDifference, RehearsalError, RehearsalFailure, RehearsalRequest,

@@ -42,6 +42,7 @@ pub(super) fn run(doctor: &DoctorArgs, out: &mut Out) -> Result<ExitCode, CliErr
     findings.extend([
         machine::mappings(),
         machine::address_space(),
+        machine::memory(desired.as_ref().and_then(|(desired, _)| desired.host.memory_bytes)),
         machine::open_files(),
         machine::rust(),
         machine::javascript(),

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
+use crate::memory_budget::describe_bound;
 use crate::wasm::machine_instances;
 
 /// The result of a check.
@@ -86,6 +87,21 @@ pub(super) fn address_space() -> MachineFinding {
             "`sysctl -w vm.overcommit_memory=0`: there is room for fewer instances",
         ),
         _ => MachineFinding::ok(WHAT, "not bounded"),
+    }
+}
+
+/// Checks the memory of the machine or control group, and the host's share of it.
+pub(super) fn memory(asked: Option<u64>) -> MachineFinding {
+    const WHAT: &str = "memory";
+    match describe_bound(asked) {
+        None => MachineFinding::warn(WHAT, "unknown on this system", "set `host.memory`"),
+        Some((true, found)) => MachineFinding::ok(WHAT, found),
+        Some((false, found)) => MachineFinding::warn(
+            WHAT,
+            found,
+            "a smaller `host.memory`: the rest is for the program itself and its caches, and without it the kernel may end \
+             the host",
+        ),
     }
 }
 

@@ -10,7 +10,7 @@ use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Out, Table};
 use super::time::{ago, size};
 use crate::admin::HostStats;
-use crate::api_types::Quantiles;
+use crate::api_types::{HostMemory, Quantiles};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -84,6 +84,7 @@ fn show(stats: &HostStats, colours: bool) -> String {
         ("commits", times(store.commits.as_ref())),
         ("store", size(store.bytes)),
         ("memory", memory),
+        ("held", held(&stats.memory)),
         ("cores", format!("{:.2} now, {:.1} s in all", process.cores, process.cpu_seconds)),
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();
@@ -91,6 +92,22 @@ fn show(stats: &HostStats, colours: bool) -> String {
     text.push_str(&failures(stats, colours));
     text.push_str(&dead_letters(stats, colours));
     text.trim_end().to_owned()
+}
+
+/// Renders the memory that the host holds for others, the largest kinds first.
+fn held(memory: &HostMemory) -> String {
+    let mut kinds: Vec<(&String, &u64)> = memory.by_kind.iter().filter(|(_, bytes)| **bytes > 0).collect();
+    kinds.sort_by_key(|(_, bytes)| std::cmp::Reverse(**bytes));
+    let of_kinds: Vec<String> = kinds.into_iter().map(|(kind, bytes)| format!("{kind} {}", size(*bytes))).collect();
+    let refused: u64 = memory.refused.values().sum();
+    let mut text = format!("{} of {} (host.memory)", size(memory.used_bytes), size(memory.limit_bytes));
+    if !of_kinds.is_empty() {
+        text.push_str(&format!(": {}", of_kinds.join(", ")));
+    }
+    if memory.waiting + refused > 0 {
+        text.push_str(&format!("; {} requests wait, {refused} were refused", memory.waiting));
+    }
+    text
 }
 
 /// Renders the deepest mailboxes.
@@ -210,6 +227,15 @@ mod tests {
             dead_letters: vec![dead("echo", 1), dead("triage", 2)],
             store: StoreFigures { bytes: 2_048, commits: None },
             process: ProcessStats { resident_bytes: Some(104_857_600), cpu_seconds: 1.25, cores: 0.5 },
+            memory: HostMemory {
+                limit_bytes: 1 << 30,
+                used_bytes: 3 << 20,
+                by_kind: [("bodies", 1 << 20), ("instances", 2 << 20), ("logs", 0)]
+                    .map(|(kind, bytes)| (kind.to_owned(), bytes))
+                    .into(),
+                waiting: 1,
+                refused: [("calls".to_owned(), 4)].into(),
+            },
         };
         let expected = "\
 messages/s    12.3, at most 99.0
@@ -221,6 +247,7 @@ since start   p50 81.9µs, p90 100.0µs, p99 2.5ms, p99.9 2.5ms, at most 3.1s (4
 commits       -
 store         2.0 KiB
 memory        100 MiB
+held          3.0 MiB of 1.0 GiB (host.memory): instances 2.0 MiB, bodies 1.0 MiB; 1 requests wait, 4 were refused
 cores         0.50 now, 1.2 s in all
 
 MAILBOX  WAITING  TO RETRY  IN FLIGHT

@@ -72,6 +72,7 @@ impl Shard {
     pub(super) fn evict(&mut self, now: u64, written: u64) {
         let quiet = |open: &OpenConversation| open.row != 0 && open.record.last.saturating_add(QUIET) <= now;
         let mut bytes: usize = self.open.iter().map(|open| weight(&open.record)).sum();
+        self.bytes = bytes;
         let full = |bytes, open, evicted| bytes > MAX_BYTES || open + evicted > MAX_OPEN;
         // The usual case, without sorting.
         if !full(bytes, self.open.len(), self.evicted.len()) && !self.open.iter().any(quiet) {
@@ -96,6 +97,7 @@ impl Shard {
                 self.evicted.insert(hash, evicted(&open));
             }
         }
+        self.bytes = bytes;
         self.bound_evicted();
     }
 

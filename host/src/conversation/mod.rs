@@ -93,6 +93,8 @@ struct Shard {
     evicted: AHashMap<u64, Evicted>,
     /// The ones beyond the bound, until they are ended: some in memory, some in the database.
     surplus: (Vec<EndedConversation>, Vec<Evicted>),
+    /// The bytes of the conversations in memory at the last eviction, about.
+    bytes: usize,
 }
 
 struct OpenConversation {
@@ -339,6 +341,11 @@ impl Conversations {
         // After the locks are released: reads of the database must not hold up messages.
         expired.extend(evicted.iter().filter_map(|evicted| self.read(evicted)).map(OpenConversation::end));
         expired
+    }
+
+    /// Returns the bytes of the conversations in memory, as of the last [`expire`](Self::expire).
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().bytes as u64).sum()
     }
 
     /// Adds the rows of what has changed since the last call.

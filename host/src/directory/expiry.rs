@@ -33,6 +33,7 @@ pub(crate) fn expire_conversations(directory: &HostDirectory) {
         commit.ended = Some(Box::new(expired));
         directory.context.store.submit(CommitRequest::new(commit, sends, done));
     }
+    directory.context.count_conversations();
 }
 
 /// Returns the `failure` for an agent whose question was not answered; `None` if it was asked from outside. It comes by

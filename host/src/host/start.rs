@@ -24,7 +24,8 @@ use crate::clock;
 use crate::config::{Loaded, LoadedOperator};
 use crate::context::HostContext;
 use crate::conversation::Conversations;
-use crate::directory::{HostDirectory, idle, schedules, wakeups};
+use crate::directory::{HostDirectory, idle, memory_watch, schedules, wakeups};
+use crate::memory_budget::{MemoryBudget, machine_budget};
 use crate::reconcile::file_stamp::OpenWrites;
 use crate::reconcile::handle::{Readiness, ReconcilerHandle, Wake};
 use crate::reconcile::watcher::{self, SourceBaseline, WatchSet, WatcherSetup};
@@ -143,10 +144,11 @@ pub(super) async fn start(
     // Before anything writes into the folder, which may still belong to another host.
     let (store, sockets) = open_store_and_sockets(&data, &loaded, building).await?;
     let secrets = first_secrets(&loaded).await?;
-    let runtime = open_runtime(&data, desired, &secrets)?;
+    let memory = MemoryBudget::new(desired.host.memory_bytes.unwrap_or_else(machine_budget));
+    let runtime = open_runtime(&data, desired, (&secrets, &memory))?;
     let ports = sockets.ports.clone();
     let (watch_set, sources) = first_builds(options, &source, &loaded, &data, building).await?;
-    let directory = create_directory(store, workers, desired, &data)?;
+    let directory = create_directory((store, memory), workers, desired, &data)?;
     let context = Arc::clone(&directory.context);
     let stops = Stops::default();
     let (request_sender, requests) = mpsc::channel(64);
@@ -194,7 +196,11 @@ pub(super) async fn start(
 }
 
 /// Opens the engine with its cache of compiled components.
-fn open_runtime(data: &Path, desired: &Desired, secrets: &Arc<Secrets>) -> anyhow::Result<Arc<Runtime>> {
+fn open_runtime(
+    data: &Path,
+    desired: &Desired,
+    (secrets, memory): (&Arc<Secrets>, &MemoryBudget),
+) -> anyhow::Result<Arc<Runtime>> {
     let (cache, shared_cache) = cache_folder(data);
     Ok(Runtime::new(RuntimeOptions {
         cache,
@@ -203,6 +209,7 @@ fn open_runtime(data: &Path, desired: &Desired, secrets: &Arc<Secrets>) -> anyho
         compiler: vec!["/proc/self/exe".into()],
         instances: desired.host.instances,
         secrets: Arc::clone(secrets),
+        memory: memory.clone(),
     })?)
 }
 
@@ -290,6 +297,7 @@ fn start_lasting_tasks(
     each("sweep", |directory, stop| Box::pin(idle::run(directory, stop)));
     each("figures", |directory, stop| Box::pin(host_stats::run(Arc::clone(&directory.context.host_stats), stop)));
     each(tasks::TIMERS, |directory, stop| Box::pin(wakeups::run(directory, stop)));
+    each("memory", |directory, stop| Box::pin(memory_watch::run(directory, stop)));
     each("schedules", |directory, stop| Box::pin(schedules::run(directory, stop)));
     let (audit, of_task) = (access.audit.clone(), stop.clone());
     drop(tasks.lasting("audit", stop.clone(), move || audit.clone().log_heads(of_task.clone())));
@@ -300,12 +308,12 @@ fn start_lasting_tasks(
 
 /// Creates the directory of agents, with the messages that waited in the store for them.
 fn create_directory(
-    store: OpenedStore,
+    (store, memory): (OpenedStore, MemoryBudget),
     workers: Handle,
     desired: &Desired,
     data: &Path,
 ) -> anyhow::Result<Arc<HostDirectory>> {
-    let context = HostContext::new(store, workers);
+    let context = HostContext::with_memory(store, workers, memory);
     let directory = HostDirectory::new(Arc::clone(&context)).map_err(|error| {
         anyhow::anyhow!("reading what waits in the store {}: {error}; `caxton store check` says whether it is damaged, and if it is, put a backup in its place or move it away", data.display())
     })?;

@@ -7,12 +7,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use caxton_control::memory::MemoryPriority;
 use http::header::EXPECT;
 use http::{HeaderMap, Version, request};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use crate::memory_budget::{MemoryBudget, MemoryKind, Reservation};
 use crate::net::{BodyClock, LateBody, RequestGuard};
 use crate::wasm::{AheadBody, BodyError, ResponseError};
 
@@ -25,6 +27,12 @@ const LINGER: Duration = Duration::from_secs(10);
 /// taken back, so smaller ones let the stall check see progress, and bound what a client that reads nothing makes the host
 /// hold. As much as a frame of HTTP/2 has.
 const MAX_CHUNK: usize = 16 << 10;
+
+/// The largest body that is not counted by itself.
+const SMALL_BODY: usize = 4 << 10;
+/// The time for which a request waits for memory of the host before it is refused. Short beside the time that a call may
+/// take, so that the client learns why.
+pub(super) const MEMORY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The bounds of a request's body.
 #[derive(Debug, Clone, Copy)]
@@ -121,9 +129,14 @@ impl RequestBody {
     }
 
     /// Makes a body of bytes that were read before.
-    pub(super) fn whole(bytes: Vec<u8>, bounds: BodyLimits) -> Self {
+    pub(super) fn whole(body: CollectedBody, bounds: BodyLimits) -> Self {
+        let bytes = Bytes::from(body.bytes);
+        let whole = match body.held {
+            Some(held) => Bytes::from_owner(CountedBytes { bytes, _held: held }),
+            None => bytes,
+        };
         Self {
-            ahead: HeldBody { first: bytes.into(), ..HeldBody::default() },
+            ahead: HeldBody { first: whole, ..HeldBody::default() },
             inner: None,
             limit: bounds.limit,
             bytes_left: bounds.limit,
@@ -147,14 +160,18 @@ impl RequestBody {
     }
 
     /// Reads the whole body, up to a limit that is not above its own.
-    pub(super) async fn collect_within(mut self, limit: u64) -> Result<Vec<u8>, BodyError> {
+    pub(super) async fn collect_within(
+        mut self,
+        limit: u64,
+        memory: &MemoryBudget,
+    ) -> Result<CollectedBody, BodyError> {
         if limit < self.limit {
             (self.limit, self.bytes_left) = (limit, limit);
         }
         if self.size_hint().lower() > self.limit {
             return Err(BodyError::TooLarge { limit: self.limit });
         }
-        self.collect().await
+        self.collect(memory).await
     }
 
     /// Returns the cell that is set when the body is refused or lost.
@@ -162,21 +179,27 @@ impl RequestBody {
         Arc::clone(&self.broken)
     }
 
-    /// Reads the whole body. A body of a single frame is not copied twice.
-    pub(super) async fn collect(mut self) -> Result<Vec<u8>, BodyError> {
-        let announced = self.size_hint().lower();
-        let Some(first) = self.data().await else { return Ok(Vec::new()) };
+    /// Reads the whole body. It takes memory as it comes, whatever length is announced. A body of a single frame is not
+    /// copied twice.
+    pub(super) async fn collect(mut self, memory: &MemoryBudget) -> Result<CollectedBody, BodyError> {
+        let announced = usize::try_from(self.size_hint().lower()).unwrap_or(usize::MAX);
+        let mut held = None;
+        let Some(first) = self.data().await else { return Ok(CollectedBody { bytes: Vec::new(), held }) };
         let first = first?;
-        let Some(second) = self.data().await else { return Ok(first.into()) };
-        // The announced length was checked against the limit, so a client cannot reserve more than that.
-        let mut all = Vec::with_capacity(usize::try_from(announced).unwrap_or(0).max(first.len()));
-        all.extend_from_slice(&first);
+        let Some(second) = self.data().await else {
+            hold(memory, &mut held, first.len()).await?;
+            return Ok(CollectedBody { bytes: first.into(), held });
+        };
+        let mut bytes = Vec::new();
+        append(memory, &mut held, &mut bytes, &first, announced).await?;
+        // A piece of a buffer that may be larger, which the connection can use again once nothing refers to it.
+        drop(first);
         let mut next = Some(second);
         while let Some(data) = next {
-            all.extend_from_slice(&data?);
+            append(memory, &mut held, &mut bytes, &data?, announced).await?;
             next = self.data().await;
         }
-        Ok(all)
+        Ok(CollectedBody { bytes, held })
     }
 
     async fn data(&mut self) -> Option<Result<Bytes, BodyError>> {
@@ -197,7 +220,8 @@ impl RequestBody {
         let how = match &error {
             BodyError::TooLarge { .. } => Broken::TooLarge,
             BodyError::Late(late) => Broken::Late(*late),
-            BodyError::Broken(_) => Broken::Lost,
+            // The second does not occur while frames are read.
+            BodyError::Broken(_) | BodyError::NotHeld(_) => Broken::Lost,
         };
         // Only the first failure is the cause; later ones follow from it.
         let _ = self.broken.set(how);
@@ -297,6 +321,56 @@ impl Drop for RequestBody {
     }
 }
 
+/// A body that was read as a whole.
+pub(super) struct CollectedBody {
+    pub(super) bytes: Vec<u8>,
+    /// The memory that it takes, unless it is small.
+    pub(super) held: Option<Reservation>,
+}
+
+/// Counts so many bytes of a body. Waits a little if there is no room.
+async fn hold(memory: &MemoryBudget, held: &mut Option<Reservation>, bytes: usize) -> Result<(), BodyError> {
+    // Small ones are part of what each connection is counted with.
+    if bytes <= SMALL_BODY {
+        return Ok(());
+    }
+    let held = held.get_or_insert_with(|| memory.empty(MemoryKind::Bodies));
+    let more = (bytes as u64).saturating_sub(held.bytes());
+    let deadline = std::time::Instant::now() + MEMORY_PATIENCE;
+    held.grow(more, MemoryPriority::Calls, deadline).await.map_err(BodyError::NotHeld)
+}
+
+/// Appends a piece to a body of an announced length.
+async fn append(
+    memory: &MemoryBudget,
+    held: &mut Option<Reservation>,
+    bytes: &mut Vec<u8>,
+    piece: &[u8],
+    announced: usize,
+) -> Result<(), BodyError> {
+    let length = bytes.len() + piece.len();
+    if length > bytes.capacity() {
+        // Doubled, so that a body is copied twice at most, and not beyond what was announced.
+        let capacity = (2 * length).min(announced.max(length));
+        hold(memory, held, capacity).await?;
+        bytes.reserve_exact(capacity - bytes.len());
+    }
+    bytes.extend_from_slice(piece);
+    Ok(())
+}
+
+/// The bytes of a response with the memory that they take.
+struct CountedBytes {
+    bytes: Bytes,
+    _held: Reservation,
+}
+
+impl AsRef<[u8]> for CountedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// The body of a response.
 pub(super) enum ReplyBody {
     Empty,
@@ -309,6 +383,19 @@ pub(super) enum ReplyBody {
 }
 
 impl ReplyBody {
+    /// Counts the memory of a large body until its last byte is sent.
+    pub(super) fn counted(self, memory: &MemoryBudget) -> Self {
+        match self {
+            Self::Whole(bytes) if bytes.len() > SMALL_BODY => {
+                // Beyond the bound if it has to be: what the agent did is committed, and its answer is there.
+                let held = memory.hold(MemoryKind::Bodies, bytes.len() as u64);
+                // With the bytes and not with this body, which is gone while the connection still sends them.
+                Self::Whole(Bytes::from_owner(CountedBytes { bytes, _held: held }))
+            }
+            other => other,
+        }
+    }
+
     /// Returns the length in bytes, if it is known before the body is sent.
     pub(super) fn length(&self) -> Option<u64> {
         match self {

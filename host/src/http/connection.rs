@@ -1,16 +1,19 @@
 //! The context of requests: the parts shared by all connections of the listener, and the connection itself.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use caxton_control::desired::HttpSpec;
+use caxton_control::memory::MemoryPriority;
 use http::StatusCode;
 
+use super::body::MEMORY_PATIENCE;
 use super::rates::RouteRates;
 use crate::access::Access;
 use crate::agent::{Agent, HttpMetrics};
 use crate::directory::HostDirectory;
+use crate::memory_budget::{MemoryBudget, MemoryKind, MemoryShortage, Reservation};
 use crate::net::ConnectionActivity;
 
 /// The parts shared by all connections of the listener.
@@ -34,6 +37,50 @@ pub(super) struct ListenerContext {
 pub(super) struct ConnectionContext {
     pub(super) listener: Arc<ListenerContext>,
     pub(super) activity: Arc<ConnectionActivity>,
+    /// The memory of the connection, once there was room for it.
+    held: OnceLock<Reservation>,
+}
+
+/// The bytes that a connection takes: its task, the buffers for reading and writing, small bodies.
+const CONNECTION_BYTES: u64 = 32 << 10;
+
+impl ConnectionContext {
+    /// Creates the context of a connection that was just accepted.
+    pub(super) fn new(listener: Arc<ListenerContext>, activity: Arc<ConnectionActivity>) -> Self {
+        let context = Self { listener, activity, held: OnceLock::new() };
+        // Without room it is served all the same, as nothing else would tell its client why: its requests are refused.
+        context.is_held();
+        context
+    }
+
+    /// Returns the host's budget of memory.
+    pub(super) fn memory(&self) -> &MemoryBudget {
+        &self.listener.directory.context.memory
+    }
+
+    /// Returns `true` if the connection has its memory.
+    fn is_held(&self) -> bool {
+        if self.held.get().is_some() {
+            return true;
+        }
+        let held = self.memory().try_reserve(MemoryKind::Connections, CONNECTION_BYTES, MemoryPriority::Connections);
+        // Two requests of one connection may both have reserved it, and one gives it back.
+        held.is_some_and(|held| self.held.set(held).is_ok() || self.held.get().is_some())
+    }
+
+    /// Waits a little until the host has memory for another call of an agent. One load while it has.
+    ///
+    /// # Errors
+    /// It had none in that time.
+    pub(super) async fn admit_call(&self) -> Result<(), MemoryShortage> {
+        if !self.is_held() {
+            return Err(MemoryShortage);
+        }
+        if self.memory().has_room(MemoryPriority::Calls) {
+            return Ok(());
+        }
+        self.memory().admit(MemoryPriority::Calls, Instant::now() + MEMORY_PATIENCE).await
+    }
 }
 
 impl ListenerContext {

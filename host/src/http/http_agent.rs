@@ -93,9 +93,9 @@ async fn identify(
     if !caller.needs_body() {
         return Ok((body, caller.identify(connection, &[])?));
     }
-    let whole =
-        body.collect_within(MAX_SIGNED_BODY).await.map_err(|error| problem::of_body(&error, "a signed request"))?;
-    let caller = caller.identify(connection, &whole)?;
+    let whole = body.collect_within(MAX_SIGNED_BODY, connection.memory()).await;
+    let whole = whole.map_err(|error| problem::of_body(&error, "a signed request"))?;
+    let caller = caller.identify(connection, &whole.bytes)?;
     Ok((RequestBody::whole(whole, bounds), caller))
 }
 

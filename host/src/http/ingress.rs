@@ -19,6 +19,7 @@ use super::problem::{self, ProblemContext};
 use super::{cors, http_agent, message_agent, message_status, path, request_head};
 use crate::agent::Agent;
 use crate::directory::routes::{RouteGuard, RouteMatch};
+use crate::memory_budget::MemoryShortage;
 use crate::net::RequestGuard;
 use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
@@ -69,7 +70,7 @@ pub(super) async fn answer(
         remove_body(&mut reply.response, guard.is_multiplexed());
     }
     let HttpReply { response, deadline } = reply;
-    Ok(response.map(|body| GuardedBody::new(body, guard, deadline)))
+    Ok(response.map(|body| GuardedBody::new(body.counted(connection.memory()), guard, deadline)))
 }
 
 /// A reply with the agent that gave it. `shared` is set if the headers of `http.cors` apply.
@@ -128,7 +129,7 @@ async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: I
         Routing::NoRoute => return Answered::host_response(refuse(Problem::of_code("no-route"), None)),
     };
     // Before anything of the agent: who may not call it learns nothing of it.
-    let caller = match RouteCaller::admit(connection, guard, &mut head) {
+    let caller = match admit(connection, guard, &mut head).await {
         Ok(caller) => caller,
         Err(problem) => {
             let reply = refuse(problem, Some(&agent)).into();
@@ -160,6 +161,18 @@ async fn call_agent(connection: &ConnectionContext, call: Call) -> HttpReply {
         // Boxed, because this future is large and would make that of every message call as large.
         Kind::Http => Box::pin(http_agent::call(connection, call)).await,
     }
+}
+
+/// Admits a call by its caller, and by the memory that the host has left.
+async fn admit(
+    connection: &ConnectionContext,
+    guard: Option<Arc<RouteGuard>>,
+    head: &mut request::Parts,
+) -> Result<RouteCaller, Problem> {
+    let caller = RouteCaller::admit(connection, guard, head)?;
+    // Before the body is read: what was not sent takes no memory.
+    connection.admit_call().await.map_err(|MemoryShortage| Problem::of_code("host-memory"))?;
+    Ok(caller)
 }
 
 fn find(connection: &ConnectionContext, head: &request::Parts) -> Routing {

@@ -40,7 +40,7 @@ pub(crate) async fn serve(
         unrouted: HttpMetrics::of("none"),
     });
     let make_service = move |activity: Arc<ConnectionActivity>| {
-        layers(Arc::new(ConnectionContext { listener: Arc::clone(&context), activity }))
+        layers(Arc::new(ConnectionContext::new(Arc::clone(&context), activity)))
     };
     net::serve(listener, limits, make_service, stop).await;
 }

@@ -22,8 +22,7 @@ use crate::problem::{Audience, Problem};
 /// Calls a message agent. In the mode `request` it waits for the reply; in the mode `enqueue` it returns 202 once the
 /// message is accepted.
 pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response<ReplyBody> {
-    let conversation = call.conversation();
-    let named = call.conversation.is_some();
+    let (conversation, named) = (call.conversation(), call.conversation.is_some());
     let Call { head, body, agent, revision, mode, route, params, caller, trace, .. } = call;
     let name = agent.name().as_str();
     let settings = connection.listener.settings.load();
@@ -47,9 +46,9 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
         Ok(read) => read,
         Err(problem) => return problem::respond(problem, &about),
     };
-    let content = body.collect().await.map_err(|error| problem::of_body(&error, "limits.message"));
+    let content = body.collect(connection.memory()).await.map_err(|error| problem::of_body(&error, "limits.message"));
     // After the body, which a signature covers.
-    let (caller, content) = match content.and_then(|body| Ok((caller.identify(connection, &body)?, body))) {
+    let (caller, content) = match content.and_then(|body| Ok((caller.identify(connection, &body.bytes)?, body))) {
         Ok(identified) => identified,
         Err(problem) => return problem::respond(problem, &about),
     };
@@ -58,7 +57,8 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
     let submission = Submission {
         sender: sender(&head, &route),
         performative: fields.performative,
-        content,
+        content: content.bytes,
+        held: content.held,
         content_type: fields.content_type,
         ontology: fields.ontology,
         protocol: fields.protocol,

@@ -89,6 +89,7 @@ pub(super) fn of_body(error: &BodyError, setting: &str) -> Problem {
         BodyError::TooLarge { limit } => Problem::too_large(*limit, setting),
         BodyError::Late(late) => Problem::late_body(late, "limits.time"),
         BodyError::Broken(_) => Problem::of_code("body-broken"),
+        BodyError::NotHeld(_) => Problem::of_code("host-memory"),
     }
 }
 

@@ -6,11 +6,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use caxton_control::memory::MemoryPriority;
+
 use super::conflict::Conflict;
 use super::outgoing::Outgoing;
 use super::requests::RequestLog;
 use super::timer::{TimerCancel, TimerName};
 use super::value::Value;
+use crate::memory_budget::{MemoryBudget, MemoryKind, Reservation};
 
 /// A collected write: the new value, or `None` to remove the key.
 pub(crate) type Write = Option<Value>;
@@ -106,7 +109,14 @@ pub(crate) struct Effects {
     pub(crate) partly_committed: bool,
     /// Set once the effects were taken, so that no more can be added.
     pub(crate) closed: bool,
+    /// The memory of the contents and values, if they are many bytes; until they are committed.
+    pub(crate) held: Option<Reservation>,
+    /// Set once the host had no memory for more. The run ends, and the guest is not at fault.
+    pub(crate) is_starved: bool,
 }
+
+/// The bytes of contents and values of a call that are not counted by themselves.
+const UNCOUNTED_BYTES: u64 = 32 << 10;
 
 impl Effects {
     /// Returns `true` if keys are written.
@@ -135,14 +145,24 @@ impl Effects {
         true
     }
 
-    /// Adds bytes of contents or values. Returns `false`, and adds nothing, if their sum would exceed the limit.
-    pub(crate) fn take_bytes(&mut self, bytes: u64, limit: u64) -> bool {
+    /// Adds bytes of contents or values. Returns `false`, and adds nothing, if their sum would exceed the limit or the
+    /// host has no memory for them.
+    pub(crate) fn take_bytes(&mut self, bytes: u64, limit: u64, memory: &MemoryBudget) -> bool {
         let sum = self.bytes.saturating_add(bytes);
-        let within = sum <= limit;
-        if within {
-            self.bytes = sum;
+        if sum > limit {
+            return false;
         }
-        within
+        // Most calls write little, which is part of what their instance is counted with.
+        if sum > UNCOUNTED_BYTES {
+            let held = self.held.get_or_insert_with(|| memory.empty(MemoryKind::Effects));
+            // Not the sum: a part of it may be committed, and its memory went with it.
+            if held.try_grow(bytes, MemoryPriority::Work).is_err() {
+                self.is_starved = true;
+                return false;
+            }
+        }
+        self.bytes = sum;
+        true
     }
 
     /// Adds a message. A named timer replaces one of the same name from this call.
@@ -171,6 +191,8 @@ impl Effects {
         self.checkpoint = None;
         self.partly_committed = false;
         self.closed = false;
+        self.held = None;
+        self.is_starved = false;
     }
 
     /// Takes the effects so far. The counts stay, so that the limits hold for the call as a whole.

@@ -8,6 +8,7 @@ use super::conflict::ConflictHistory;
 use super::contract::Message;
 use super::outcome::Waiter;
 use crate::clock;
+use crate::memory_budget::Reservation;
 use crate::telemetry::trace::Trace;
 
 /// A message with its delivery record.
@@ -45,6 +46,8 @@ pub(crate) struct Envelope {
     pub(crate) conflicts: Option<Box<ConflictHistory>>,
     /// The tickets of the handlers that wait for its answer and have keys reserved.
     pub(crate) caller_tickets: Vec<u64>,
+    /// The memory of a content that came from outside, until the message is handled.
+    pub(crate) held: Option<Reservation>,
 }
 
 impl Envelope {
@@ -69,6 +72,7 @@ impl Envelope {
             revived: false,
             conflicts: None,
             caller_tickets: Vec::new(),
+            held: None,
         }
     }
 

@@ -85,6 +85,9 @@ pub(crate) enum Fault {
         /// The time until the start.
         after: Duration,
     },
+    /// The host had no memory left for the start or the growth of an instance.
+    #[error("host-memory: the host had no memory left for it within half of its time (host.memory)")]
+    HostMemory,
     /// The host failed.
     #[error("host error: {0}")]
     Host(String),
@@ -132,6 +135,7 @@ impl Fault {
             Self::Abandoned => "abandoned",
             Self::Overloaded => "overloaded",
             Self::Restarting { .. } => "restarting",
+            Self::HostMemory => "host-memory",
             Self::Host(_) => "host-error",
         }
     }
@@ -153,6 +157,7 @@ impl Fault {
             | Self::Abandoned
             | Self::Overloaded
             | Self::Restarting { .. }
+            | Self::HostMemory
             | Self::Host(_) => false,
         }
     }
@@ -174,6 +179,7 @@ impl Fault {
             | Self::Abandoned
             | Self::Overloaded
             | Self::Restarting { .. }
+            | Self::HostMemory
             | Self::Host(_) => None,
         }
     }

@@ -232,8 +232,8 @@ impl Preparation {
         // if none is asked for, to see that it can restore the memory.
         let count = if stateful { u32::from(self.owns_memory) } else { self.instances };
         let stand = async { if count == 0 { pool.check_start().await } else { pool.warm(count).await } };
-        match tokio::time::timeout(START_TIMEOUT, stand).await {
-            Ok(Ok(())) => {
+        match in_time(&pool, stand).await {
+            Some(Ok(())) => {
                 let revision = Revision::new(
                     Arc::clone(&self.id),
                     Arc::clone(&self.spec),
@@ -243,17 +243,30 @@ impl Preparation {
                 );
                 Ok((revision, self.instances))
             }
-            Ok(Err(fault)) => Err(fault.to_string()),
-            Err(_) => Err(format!("its instances did not stand within {} s", START_TIMEOUT.as_secs())),
+            Some(Err(fault)) => Err(fault.to_string()),
+            None => Err(format!("its instances did not stand within {} s", START_TIMEOUT.as_secs())),
+        }
+    }
+}
+
+/// Waits for the start of instances, for [`START_TIMEOUT`] at most. The time in which the host is short of memory does not
+/// count: it says nothing about the revision.
+async fn in_time<T>(pool: &Pool, start: impl Future<Output = T>) -> Option<T> {
+    let mut start = std::pin::pin!(start);
+    loop {
+        match tokio::time::timeout(START_TIMEOUT, &mut start).await {
+            Ok(started) => return Some(started),
+            Err(_) if pool.is_short_of_memory() => {}
+            Err(_) => return None,
         }
     }
 }
 
 /// Starts instances of a revision until it has this number.
 pub(super) async fn start_instances(revision: &Revision, instances: u32) -> Result<(), String> {
-    match tokio::time::timeout(START_TIMEOUT, revision.pool.warm(instances)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(fault)) => Err(fault.to_string()),
-        Err(_) => Err(format!("its instances did not stand within {} s", START_TIMEOUT.as_secs())),
+    match in_time(&revision.pool, revision.pool.warm(instances)).await {
+        Some(Ok(())) => Ok(()),
+        Some(Err(fault)) => Err(fault.to_string()),
+        None => Err(format!("its instances did not stand within {} s", START_TIMEOUT.as_secs())),
     }
 }

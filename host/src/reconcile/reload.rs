@@ -10,6 +10,7 @@ use super::handle::Wake;
 use super::reconciler::Reconciler;
 use crate::api_types::FileError;
 use crate::config::{ConfigErrors, Loaded};
+use crate::memory_budget::machine_budget;
 use crate::wasm::digest;
 
 impl Reconciler {
@@ -91,6 +92,8 @@ impl Reconciler {
                 // The listener reads it at each use, so that it applies without a restart.
                 self.http.store(Arc::new(self.declared.desired.http.clone()));
                 self.context.conversations.configure(self.declared.desired.conversations.clone());
+                let memory = self.declared.desired.host.memory_bytes.unwrap_or_else(machine_budget);
+                self.context.memory.set_limit(memory);
                 self.reload_certificates();
                 // Before the scan: a file that changes after it is read must cause an event.
                 self.publish_watch_set();

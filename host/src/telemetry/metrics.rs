@@ -6,6 +6,7 @@
 //! a recorder. Labels are names of the configuration and constants of this program, never data of messages, so that the
 //! number of series is bounded.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -14,7 +15,7 @@ use caxton_control::rollout::Obstacle;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::api_types::{AgentStatus, MemoryStatus, TaskStatus};
+use crate::api_types::{AgentStatus, HostMemory, MemoryStatus, TaskStatus};
 use crate::telemetry::buckets::{BOUNDS_NS, Distribution};
 use crate::telemetry::host_stats;
 use crate::telemetry::logging;
@@ -91,6 +92,10 @@ const METRICS: &[Metric] = &[
     metric("caxton_store_bytes", MetricKind::Gauge, Unit::Bytes, "Size of the store on disk."),
     metric("caxton_host_lines_dropped_total", MetricKind::ReadCounter, Unit::Count, "Lines of the host itself that stderr could not take: a closed pipe, a full disk, a reader that stopped."),
     metric("caxton_task_restarts_total", MetricKind::ReadCounter, Unit::Count, "Times that a task of the host died and was started again, by task."),
+    metric("caxton_host_memory_bytes", MetricKind::Gauge, Unit::Bytes, "Memory that the host holds for others, by kind."),
+    metric("caxton_host_memory_limit_bytes", MetricKind::Gauge, Unit::Bytes, "The most memory that the host holds for others (host.memory)."),
+    metric("caxton_host_memory_waiting", MetricKind::Gauge, Unit::Count, "Requests that wait for memory of the host."),
+    metric("caxton_host_memory_refused_total", MetricKind::ReadCounter, Unit::Count, "Requests for memory of the host that were refused, by what they were for."),
     metric("process_resident_memory_bytes", MetricKind::Gauge, Unit::Bytes, "Resident memory of the host."),
     metric("process_cpu_seconds_total", MetricKind::ReadCounter, Unit::Seconds, "CPU time of the host on all cores."),
 ];
@@ -123,6 +128,8 @@ pub(crate) struct Sample<'a> {
     /// The counts of the agents by name.
     pub(crate) agent_metrics: &'a [(Arc<str>, AgentMetrics)],
     pub(crate) tasks: &'a [TaskStatus],
+    /// The memory that the host holds for others.
+    pub(crate) memory: &'a HostMemory,
     /// The data folder, for the size of the store.
     pub(crate) data: &'a Path,
 }
@@ -216,6 +223,19 @@ fn write_memory_metrics(text: &mut String, agents: &[AgentStatus]) {
     each("caxton_snapshot_unsaved_messages", |memory| memory.unsaved_messages);
 }
 
+fn write_host_memory(text: &mut String, memory: &HostMemory) {
+    let mut each = |name, label: &str, values: &BTreeMap<String, u64>| {
+        head(text, name);
+        for (of, value) in values {
+            line(text, name, &format!("{{{label}=\"{of}\"}}"), value);
+        }
+    };
+    each("caxton_host_memory_bytes", "kind", &memory.by_kind);
+    each("caxton_host_memory_refused_total", "for", &memory.refused);
+    single(text, "caxton_host_memory_limit_bytes", memory.limit_bytes);
+    single(text, "caxton_host_memory_waiting", memory.waiting);
+}
+
 fn write_sample(text: &mut String, sample: &Sample<'_>) {
     write_agent_metrics(text, sample.agent_metrics);
     if let Some(agents) = sample.agents {
@@ -257,6 +277,7 @@ fn write_sample(text: &mut String, sample: &Sample<'_>) {
     for task in sample.tasks {
         line(text, "caxton_task_restarts_total", &format!("{{task=\"{}\"}}", task.name), task.restarts);
     }
+    write_host_memory(text, sample.memory);
     if let Some(bytes) = host_stats::resident_bytes() {
         single(text, "process_resident_memory_bytes", bytes);
     }
@@ -323,6 +344,8 @@ mod tests {
         let agents = [agent("echo"), refused];
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("caxton.db"), [0; 100]).unwrap();
+        let by_kind = BTreeMap::from([("instances".to_owned(), 70)]);
+        let memory = HostMemory { limit_bytes: 100, used_bytes: 70, by_kind, ..HostMemory::default() };
         let mut text = String::new();
         write_sample(
             &mut text,
@@ -332,6 +355,7 @@ mod tests {
                 agents: Some(&agents),
                 agent_metrics: &[],
                 tasks: &[],
+                memory: &memory,
                 data: folder.path(),
             },
         );
@@ -352,6 +376,8 @@ mod tests {
             "caxton_obstacles{obstacle=\"missing\"} 0\n",
             "caxton_obstacles{obstacle=\"refused\"} 1\n",
             "caxton_store_bytes 100\n",
+            "caxton_host_memory_bytes{kind=\"instances\"} 70\n",
+            "caxton_host_memory_limit_bytes 100\n",
             "# TYPE process_cpu_seconds_total counter\n",
         ] {
             assert!(text.contains(expected), "{expected} is missing in:\n{text}");
@@ -359,7 +385,15 @@ mod tests {
         let mut text = String::new();
         write_sample(
             &mut text,
-            &Sample { ready: false, in_sync: false, agents: None, agent_metrics: &[], tasks: &[], data: folder.path() },
+            &Sample {
+                ready: false,
+                in_sync: false,
+                agents: None,
+                agent_metrics: &[],
+                tasks: &[],
+                memory: &memory,
+                data: folder.path(),
+            },
         );
         assert!(!text.contains("caxton_mailbox_depth"), "nothing is made up");
     }
@@ -386,6 +420,7 @@ mod tests {
             agents: None,
             agent_metrics: &agent_metrics,
             tasks: &[],
+            memory: &HostMemory::default(),
             data: Path::new("/nowhere"),
         });
         for expected in [

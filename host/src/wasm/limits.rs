@@ -1,4 +1,5 @@
-//! The limits of an instance: the sum of its memory, and a budget of CPU time for each call.
+//! The limits of an instance: the sum of its memory, within its own bound and that of the host, and a budget of CPU time
+//! for each call.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,18 +8,34 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use wasmtime::{ResourceLimiter, UpdateDeadline};
+use caxton_control::memory::MemoryPriority;
+use wasmtime::{ResourceLimiterAsync, UpdateDeadline};
 
 use crate::clock;
+use crate::memory_budget::{MemoryShortage, Reservation};
 
 /// The size of a table entry in bytes: a reference.
 pub(super) const TABLE_ENTRY_BYTES: usize = 8;
 
+/// The bytes of an instance beside its memories and tables: its store, the stack of its calls, its handles.
+pub(super) const INSTANCE_BYTES: u64 = 64 << 10;
+/// The same of an agent that speaks HTTP: the head of a request, and the pieces of a response on their way.
+pub(super) const HTTP_BYTES: u64 = 256 << 10;
+
 /// Bounds the sum of all linear memories and tables of one instance. wasmtime's own limits bound each one separately.
+///
+/// Growth within the bound may still have to wait for the host's budget of memory. If that has no room in time, the call
+/// ends with [`MemoryShortage`], which is no fault of the guest: it is not refused memory that its limit grants.
 #[derive(Debug)]
 pub(super) struct MemoryBound {
     limit: usize,
     used: usize,
+    /// The share of the host's budget: [`INSTANCE_BYTES`] and what is used.
+    held: Reservation,
+    /// The longest wait for the host's budget.
+    patience: Duration,
+    /// Set while growth waits for the host's budget, and left set by a call whose time was over then.
+    waits: bool,
     /// The largest use by an instance of the same revision.
     peak: Arc<AtomicU64>,
     /// Set once the guest was refused memory, to explain a trap that follows.
@@ -26,8 +43,9 @@ pub(super) struct MemoryBound {
 }
 
 impl MemoryBound {
-    pub(super) fn new(limit_bytes: u64, peak: Arc<AtomicU64>) -> Self {
-        Self { limit: usize::try_from(limit_bytes).unwrap_or(usize::MAX), used: 0, peak, refused: false }
+    pub(super) fn new(limit_bytes: u64, held: Reservation, peak: Arc<AtomicU64>) -> Self {
+        let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
+        Self { limit, used: 0, held, patience: Duration::ZERO, waits: false, peak, refused: false }
     }
 
     /// Returns the bytes in use.
@@ -35,31 +53,59 @@ impl MemoryBound {
         self.used
     }
 
-    fn grow(&mut self, by: usize) -> bool {
-        match self.used.checked_add(by) {
-            Some(sum) if sum <= self.limit => {
-                // Never lowered: WebAssembly memories cannot shrink.
-                self.used = sum;
-                // Shared with other instances of the revision.
-                self.peak.fetch_max(sum as u64, Ordering::Relaxed);
-                true
-            }
-            _ => {
-                // Never reset: a guest that survives the refusal may fail for it much later.
-                self.refused = true;
-                false
-            }
-        }
+    /// Bounds the waits for the host's budget in a call that has so much time.
+    pub(super) fn begin(&mut self, time: Duration) {
+        // Half of it: the caller should learn why there is no answer before it stops waiting.
+        self.patience = time / 2;
+        self.waits = false;
+    }
+
+    /// Returns `true` if a call whose time is over was waiting for the host's budget.
+    pub(super) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    async fn grow(&mut self, by: usize) -> wasmtime::Result<bool> {
+        let Some(sum) = self.used.checked_add(by).filter(|sum| *sum <= self.limit) else {
+            // Never reset: a guest that survives the refusal may fail for it much later.
+            self.refused = true;
+            return Ok(false);
+        };
+        self.reserve(by as u64).await?;
+        // Never lowered: WebAssembly memories cannot shrink.
+        self.used = sum;
+        // Shared with other instances of the revision.
+        self.peak.fetch_max(sum as u64, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    async fn reserve(&mut self, by: u64) -> Result<(), MemoryShortage> {
+        self.waits = true;
+        let grown = self.held.grow(by, MemoryPriority::Work, Instant::now() + self.patience).await;
+        self.waits = false;
+        grown
     }
 }
 
-impl ResourceLimiter for MemoryBound {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current)))
+// Async, because growth may wait for other guests to end.
+#[wasmtime_wasi::async_trait]
+impl ResourceLimiterAsync for MemoryBound {
+    async fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.grow(desired.saturating_sub(current)).await
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current).saturating_mul(TABLE_ENTRY_BYTES)))
+    async fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.grow(desired.saturating_sub(current).saturating_mul(TABLE_ENTRY_BYTES)).await
     }
 }
 
@@ -219,20 +265,31 @@ impl<F: Future + Unpin> Future for Metered<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory_budget::{MemoryBudget, MemoryKind};
 
-    #[test]
-    fn memory_is_bounded_as_a_sum_of_memories_and_tables() {
+    #[tokio::test]
+    async fn memory_is_bounded_as_a_sum_of_memories_and_tables() {
+        let budget = MemoryBudget::new(1_500);
         let peak = Arc::new(AtomicU64::new(0));
-        let mut bound = MemoryBound::new(1_000, Arc::clone(&peak));
-        assert!(bound.memory_growing(0, 600, None).unwrap());
-        assert!(!bound.memory_growing(0, 600, None).unwrap(), "a second memory counts too");
-        assert!(bound.refused);
-        assert!(bound.table_growing(0, 50, None).unwrap());
-        assert_eq!(bound.used(), 1_000);
-        assert!(!bound.table_growing(50, 51, None).unwrap());
-        let mut another = MemoryBound::new(1_000, Arc::clone(&peak));
-        assert!(another.memory_growing(0, 999, None).unwrap());
+        let bound = || MemoryBound::new(1_000, budget.empty(MemoryKind::Instances), Arc::clone(&peak));
+        let mut first = bound();
+        assert!(first.memory_growing(0, 600, None).await.unwrap());
+        assert!(!first.memory_growing(0, 600, None).await.unwrap(), "a second memory counts too");
+        assert!(first.refused);
+        assert!(first.table_growing(0, 50, None).await.unwrap());
+        assert_eq!((first.used(), budget.used()), (1_000, 1_000));
+        assert!(!first.table_growing(50, 51, None).await.unwrap());
+        let mut another = bound();
+        assert!(another.memory_growing(0, 499, None).await.unwrap());
         assert_eq!(peak.load(Ordering::Relaxed), 1_000, "the most of one, not the last and not the sum");
+        // Within its own bound, and beyond that of the host.
+        another.begin(Duration::from_millis(1));
+        let error = another.memory_growing(499, 501, None).await.unwrap_err();
+        assert!(error.is::<MemoryShortage>() && !another.refused && !another.waits());
+        drop(first);
+        assert!(another.memory_growing(499, 501, None).await.unwrap());
+        drop(another);
+        assert_eq!(budget.used(), 0);
     }
 
     /// Keeps a core busy for this time.

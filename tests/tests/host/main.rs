@@ -38,6 +38,7 @@ mod file_cleanup;
 mod file_watching;
 mod full_disk;
 mod handoff_kills;
+mod host_memory;
 mod hostile_inputs;
 mod http;
 mod http2_bounds;

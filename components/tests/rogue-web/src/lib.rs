@@ -15,6 +15,7 @@
 //! | `/endless` | a body that never ends |
 //! | `/status-0` | asks for a status that does not exist |
 //! | `/headers` | as many headers as the host takes |
+//! | `/hoard?COUNT,BYTES` | so many sets of fields of so many bytes each, all of them held until the answer |
 //! | `/unread` | status 200 without reading the request's body |
 //! | `/length` | a body of 1,234 bytes, of which HEAD is told the length and given nothing |
 //! | `/not-modified`, `/not-modified-late` | status 304 with the length of that body, set before or after the body is taken |
@@ -97,6 +98,19 @@ impl Guest for RogueWeb {
                 let headers: Vec<_> =
                     (0..10_000).map(|number| (format!("x-{number}"), String::from("value"))).collect();
                 respond(out, &headers, write_half);
+            }
+            "/hoard" => {
+                let asked = target.split_once('?').map(|(_, query)| query.split(',')).into_iter().flatten();
+                let asked: Vec<usize> = asked.filter_map(|number| number.parse().ok()).collect();
+                let hold = |_| {
+                    let fields = Fields::new();
+                    for _ in 0..asked[1] / 400 {
+                        fields.append("x", &[b'x'; 400]).expect("a header");
+                    }
+                    fields
+                };
+                let held: Vec<Fields> = (0..asked[0]).map(hold).collect();
+                respond(out, &[], |body| drop(body.blocking_write_and_flush(held.len().to_string().as_bytes())));
             }
             _ => {
                 let response = OutgoingResponse::new(Fields::new());

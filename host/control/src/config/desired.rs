@@ -111,6 +111,7 @@ fn host(section: &Section<'_>, findings: &mut Findings) -> HostSpec {
         // Every key has a default in the schema, so `unwrap_or_default` acts only after a reported error.
         drain: section.get("drain", None, findings).unwrap_or_default(),
         instances: section.get("instances", None, findings),
+        memory_bytes: section.get("memory", None, findings),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::kinds::{DefaultValue, ItemKind, Key, Kind};
 use crate::format::MAX_VERSION;
+use crate::memory::MIN_BUDGET;
 
 // Sizes are in bytes and durations in milliseconds, as `Kind` has its bounds.
 const KIB: u64 = 1 << 10;
@@ -112,6 +113,10 @@ pub static KEYS: &[Key] = &[
     key("host.instances", Kind::Integer { least: 64, most: 16_384 }, DefaultValue::Unset("1_000"),
         "Instances of all agents together that live at once, at most; idle ones make way. Left out, as many as the \
         machine's bound of memory mappings (`vm.max_map_count`) allows."),
+    key("host.memory", Kind::Size { least: MIN_BUDGET, most: 64 * 1024 * GIB }, DefaultValue::Unset("\"2GiB\""),
+        "What the host holds for others at once, at most: memories of instances, messages that wait, bodies, effects, \
+        connections, logs and compilers. Beyond it [requests wait and are then refused](operate.md#memory). Left out, \
+        three quarters of the memory of its control group or of the machine."),
 
     table("conversations", "What conversations may be."),
     time("conversations.timeout", 5 * MINUTE, 24 * HOUR, "30m",

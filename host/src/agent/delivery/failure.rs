@@ -38,7 +38,9 @@ fn next_step(outcome: &Outcome) -> NextStep {
         },
         Outcome::Cancelled(_) => NextStep::Never("expired"),
         Outcome::NotCommitted(_) => NextStep::Later,
-        Outcome::Fault(Fault::Overloaded | Fault::Restarting { .. } | Fault::Host(_)) => NextStep::Later,
+        Outcome::Fault(Fault::Overloaded | Fault::Restarting { .. } | Fault::HostMemory | Fault::Host(_)) => {
+            NextStep::Later
+        }
         Outcome::Fault(_) | Outcome::BadReply(_) | Outcome::Refused(_) | Outcome::Conflict(_) => NextStep::Again,
         // Not failures.
         Outcome::Reply(_) | Outcome::Done => NextStep::Later,

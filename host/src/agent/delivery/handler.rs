@@ -281,6 +281,7 @@ impl Agent {
             let now = handling.started + handling.took;
             return self.finish(handling, envelope, outcome, sends, now);
         }
+        let held = effects.held.take();
         let (mut commit, mut sends) = (Commit::new(self.name.shared()), Vec::new());
         (commit.handled, commit.binding, commit.closes) = (handled, binding, closes.map(Box::new));
         commit.ticket = envelope.conflicts.as_ref().map(|again| again.reservation.ticket);
@@ -292,7 +293,7 @@ impl Agent {
         let agent = self.arc();
         let done = Box::new(move |committed: Committed| {
             // First: the line of a refused commit is broken by now, and whoever waits for it may look at that.
-            drop(counted);
+            drop((counted, held));
             agent.committed(handling, envelope, (outcome, answers), committed);
         });
         self.submit(CommitRequest::new(commit, sends, done).in_line(place));

@@ -183,7 +183,7 @@ impl Agent {
         }
         // A body of unknown size may exceed what is held, and then its handler cannot run again.
         let yields = request.body().size_hint().upper().is_some_and(|upper| upper <= most);
-        let replayable = ReplayableRequest::new(request, most);
+        let replayable = ReplayableRequest::new(request, most, &self.context.memory);
         let mut next = (call, None);
         loop {
             let (call, again) = next;
@@ -338,8 +338,10 @@ impl Agent {
         &self,
         revision: &Revision,
         part: (Option<u64>, bool),
-        effects: Effects,
+        mut effects: Effects,
     ) -> Result<(), Box<RefusedCommit>> {
+        // Until they are committed: they wait in the queue of the store's writer.
+        let _held = effects.held.take();
         let lasts = effects.changes_state() || effects.reads_uncommitted || effects.has_timers();
         if !lasts && (effects.sends.is_empty() || !self.context.store.keeps_messages()) {
             check_sends(&self.context, effects.sends).into_iter().for_each(Outgoing::deliver);

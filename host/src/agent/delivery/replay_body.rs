@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use caxton_control::memory::MemoryPriority;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
+use crate::memory_budget::{MemoryBudget, MemoryKind, Reservation};
 use crate::wasm::BodyError;
 
 /// A request with the part of its body that was read.
@@ -24,6 +26,8 @@ struct SharedBody<B> {
     read: Option<Vec<Piece>>,
     bytes: u64,
     limit: u64,
+    /// The memory of the part that was read.
+    held: Reservation,
 }
 
 #[derive(Clone)]
@@ -42,10 +46,11 @@ impl From<Piece> for Frame<Bytes> {
 }
 
 impl<B> ReplayableRequest<B> {
-    /// Creates a request whose body is kept up to `most` bytes.
-    pub(in crate::agent) fn new(request: http::Request<B>, limit: u64) -> Self {
+    /// Creates a request whose body is kept up to `limit` bytes, as long as the host has memory for it.
+    pub(in crate::agent) fn new(request: http::Request<B>, limit: u64, memory: &MemoryBudget) -> Self {
         let (head, source) = request.into_parts();
-        let body = Arc::new(Mutex::new(SharedBody { source, read: Some(Vec::new()), bytes: 0, limit }));
+        let held = memory.empty(MemoryKind::Bodies);
+        let body = Arc::new(Mutex::new(SharedBody { source, read: Some(Vec::new()), bytes: 0, limit, held }));
         Self { head, body }
     }
 
@@ -90,9 +95,11 @@ where
                 (None, None) => (0, None),
             };
             body.bytes = body.bytes.saturating_add(bytes);
-            if body.bytes > body.limit {
+            let keeps = body.read.is_some() && body.bytes <= body.limit;
+            if !(keeps && body.held.try_grow(bytes, MemoryPriority::Calls).is_ok()) {
                 // Freed at once: the request cannot be repeated any more, and memory is what the bound is for.
                 body.read = None;
+                body.held.hold(0);
             }
             if let (Some(read), Some(piece)) = (&mut body.read, piece) {
                 // Errors are not kept: a body that broke cannot be read again, and its run ends.
@@ -160,13 +167,18 @@ mod tests {
     #[tokio::test]
     async fn each_run_reads_a_held_request_from_its_beginning() {
         let request = || http::Request::new(Pieces(["a", "bb", "c"].into()));
-        let held = ReplayableRequest::new(request(), 4);
+        let memory = MemoryBudget::new(100);
+        let held = ReplayableRequest::new(request(), 4, &memory);
         for (frames, expected) in [(1, "a"), (2, "abb"), (0, ""), (9, "abbc"), (9, "abbc")] {
             assert_eq!(rest(held.request(), frames).await, expected);
         }
-        let held = ReplayableRequest::new(request(), 3);
+        let held = ReplayableRequest::new(request(), 3, &memory);
         assert_eq!(rest(held.request(), 2).await, "abb");
         assert_eq!(rest(held.request(), 9).await, "abbc", "and then it is more than is held");
+        assert!(!held.is_whole());
+        assert_eq!(memory.used(), 4, "of the first request, which is held");
+        let held = ReplayableRequest::new(request(), 4, &MemoryBudget::new(1));
+        assert_eq!(rest(held.request(), 9).await, "abbc", "without memory it is read once");
         assert!(!held.is_whole());
     }
 }

@@ -11,6 +11,7 @@ use crate::agent::delivery::worker::CallerWorker;
 use crate::agent::{AdmitError, Agent, Question, draft};
 use crate::bounds;
 use crate::clock;
+use crate::memory_budget::{MemoryKind, Reservation};
 use crate::message::{Answer, Deliver, Envelope, Fault, Message, Outcome, Outgoing, Waiter, new_id};
 use crate::store::{Commit, CommitError, CommitRequest, Committed, IdempotencyKey};
 use crate::telemetry::trace::Trace;
@@ -23,6 +24,8 @@ pub(crate) struct Submission {
     pub(crate) performative: Performative,
     /// The content.
     pub(crate) content: Vec<u8>,
+    /// The memory of the content, if that is counted by itself.
+    pub(crate) held: Option<Reservation>,
     /// The media type of the content.
     pub(crate) content_type: String,
     /// The vocabulary of the content.
@@ -223,6 +226,7 @@ impl Agent {
             deadline: timeout.map(|timeout| arrived + timeout),
             trace: submission.trace,
             accepted: Some(arrived),
+            held: submission.held.map(|held| held.into_kind(MemoryKind::Messages)),
             ..Envelope::new(message)
         };
         Ok((accepted, Box::new(envelope)))

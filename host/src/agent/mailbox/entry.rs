@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use caxton_control::mailbox::Mailbox as Queue;
+use caxton_control::memory::MemoryPriority;
 
 use crate::clock;
 use crate::context::{HostContext, Resident};
@@ -84,24 +85,32 @@ pub(super) fn prefetch_next(mailbox: &Queue<u64, QueuedMessage>) {
     }
 }
 
-/// Returns the size of an envelope for [`RESIDENT`]; 0 if the store does not have it, because it cannot be evicted
-/// then.
+/// Returns the size of an envelope in memory. A content that came from outside is counted by itself.
 fn weight(envelope: &Envelope) -> usize {
-    if envelope.seq.is_some() { MESSAGE + envelope.message.content.len() } else { 0 }
+    if envelope.held.is_some() { MESSAGE } else { MESSAGE + envelope.message.content.len() }
 }
 
 impl QueuedMessage {
-    /// Queues a message: in memory, or in the store if [`RESIDENT`] is reached and the store has it.
-    pub(in crate::agent) fn new(envelope: Box<Envelope>, resident: &Resident) -> Self {
-        let weight = weight(&envelope);
-        // The history of conflicts is only in memory, so that such a message stays there.
-        let bound = if envelope.conflicts.is_some() { usize::MAX } else { RESIDENT };
-        match envelope.seq {
-            // A caller's waiter is only in memory, so its message stays there.
-            Some(seq) if envelope.waiter.is_none() && !resident.try_add(weight, bound) => {
+    /// Queues a message: in memory, or in the store if [`RESIDENT`] or the host's budget of memory is reached and the
+    /// store has it.
+    pub(in crate::agent) fn new(envelope: Box<Envelope>, context: &HostContext) -> Self {
+        // A caller's waiter and the history of conflicts are only in memory, so that such messages stay there.
+        let seq = envelope.seq.filter(|_| envelope.waiter.is_none() && envelope.conflicts.is_none());
+        let bound = match seq {
+            // Others need the memory more than a message that can be read again.
+            Some(_) if !context.memory.is_below(MemoryPriority::Copies) => 0,
+            Some(_) => RESIDENT,
+            None => usize::MAX,
+        };
+        match seq {
+            Some(seq) if !context.resident.try_add(weight(&envelope), bound) => {
                 Self::Stored(Box::new(StoredRef::of(seq, &envelope)))
             }
-            Some(_) | None => Self::InMemory(envelope),
+            Some(_) => Self::InMemory(envelope),
+            None => {
+                context.resident.try_add(weight(&envelope), bound);
+                Self::InMemory(envelope)
+            }
         }
     }
 
@@ -112,10 +121,7 @@ impl QueuedMessage {
     pub(in crate::agent) fn fetch(self, context: &HostContext) -> Result<Box<Envelope>, (Box<StoredRef>, String)> {
         match self {
             Self::InMemory(envelope) => {
-                // Messages with a waiter were never counted: they stay in memory whatever the bound.
-                if envelope.waiter.is_none() {
-                    context.resident.subtract(weight(&envelope));
-                }
+                context.resident.subtract(weight(&envelope));
                 Ok(envelope)
             }
             Self::Stored(stored) => match context.store.queue().message(stored.seq) {
@@ -145,8 +151,8 @@ impl QueuedMessage {
     /// Subtracts the message from the memory of waiting messages.
     pub(super) fn uncount(&self, resident: &Resident) {
         match self {
-            Self::InMemory(envelope) if envelope.waiter.is_none() => resident.subtract(weight(envelope)),
-            Self::InMemory(_) | Self::Stored(_) => {}
+            Self::InMemory(envelope) => resident.subtract(weight(envelope)),
+            Self::Stored(_) => {}
         }
     }
 

@@ -19,7 +19,7 @@ impl Deliver for Agent {
         let (rank, due) = (envelope.message.priority, envelope.due);
         let is_call = envelope.is_call();
         // Before the lock: it may drop a large content.
-        let entry = QueuedMessage::new(envelope, &self.context.resident);
+        let entry = QueuedMessage::new(envelope, &self.context);
         let expires_at = self.expires_at(&entry);
         let start = {
             let mut state = self.mailbox.lock();

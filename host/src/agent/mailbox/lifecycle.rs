@@ -76,6 +76,8 @@ impl Agent {
         let drained = state.queue.drain();
         // Dropping a message may release its reserved keys, which lets other runs go on and take this lock.
         drop(state);
+        // Those that are put back are counted again.
+        drained.iter().for_each(|entry| entry.uncount(&self.context.resident));
         let calls: Vec<Box<Envelope>> = drained
             .into_iter()
             .filter_map(|entry| match entry {
@@ -94,6 +96,7 @@ impl Agent {
     /// Closes the mailbox because the host stops: messages that are not stored are returned to their senders.
     pub(crate) fn close(&self, why: &'static str) {
         for entry in self.end_queue(why) {
+            entry.uncount(&self.context.resident);
             if let QueuedMessage::InMemory(envelope) = entry
                 && envelope.seq.is_none()
             {

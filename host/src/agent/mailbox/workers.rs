@@ -66,7 +66,7 @@ impl Agent {
     pub(in crate::agent) fn requeue(&self, mut taken: TakenMessage<u64, QueuedMessage>, due: Option<u64>) {
         // Weighed anew: memory may have filled up while it was in hand.
         if let QueuedMessage::InMemory(envelope) = taken.message {
-            taken.message = QueuedMessage::new(envelope, &self.context.resident);
+            taken.message = QueuedMessage::new(envelope, &self.context);
         }
         let expires_at = self.expires_at(&taken.message);
         {

@@ -253,8 +253,8 @@ impl Agent {
     async fn lease_or_fall_back(&self, flight: &mut InFlight, deadline: Instant) -> Result<Lease, Fault> {
         let (untaken, fault) = match flight.revision.pool.lease_at_once(deadline).await {
             Ok(lease) => return Ok(lease),
-            // All its instances are at work, and there is no time left.
-            Err(NoInstance::Fault(Fault::Overloaded)) => return Err(Fault::Overloaded),
+            // All its instances are at work, or the host is short of memory, and there is no time left.
+            Err(NoInstance::Fault(fault @ (Fault::Overloaded | Fault::HostMemory))) => return Err(fault),
             Err(NoInstance::Fault(fault)) => (CandidateUnavailable::NotStarted { its_fault: fault.is_guests() }, fault),
             Err(NoInstance::Pausing(until)) => {
                 let left = deadline.saturating_duration_since(Instant::now());

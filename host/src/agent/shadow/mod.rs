@@ -24,6 +24,8 @@ mod sandbox;
 
 use std::sync::Arc;
 
+use caxton_control::memory::MemoryPriority;
+
 use super::{Agent, Revision};
 use crate::message::GuestHost;
 use comparer::Comparer;
@@ -81,7 +83,8 @@ impl Agent {
         // Without a lock: this is asked for every message, and nearly always answered by no.
         let shadow = self.shadow.load();
         let shadow = shadow.as_ref().filter(|shadow| shadow.copies(revision.id.number))?;
-        let Some(permit) = shadow.recorder_permit() else {
+        let has_room = self.context.memory.is_below(MemoryPriority::Copies);
+        let Some(permit) = shadow.recorder_permit().filter(|_| has_room) else {
             // Counted, so that an operator sees how much of the traffic the comparison covers.
             shadow.set_aside();
             return None;

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
 
+use caxton_control::memory::MemoryPriority;
 use parking_lot::Mutex;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi_http::WasiHttpCtx;
 
+use crate::memory_budget::{MemoryBudget, Reservation};
 use crate::message::{CallContext, Effects, GuestHost, Identity};
 use crate::secrets::AgentSecrets;
 use crate::wasm::bindings::types;
@@ -31,6 +33,8 @@ pub(in crate::wasm) struct Environment {
     pub(in crate::wasm) slots: Arc<InstanceSlots>,
     /// The secrets, if the configuration refers to some.
     pub(in crate::wasm) secrets: Option<Arc<AgentSecrets>>,
+    /// The host's budget of memory, with the share of it that these instances may fill when they start.
+    pub(in crate::wasm) memory: (MemoryBudget, MemoryPriority),
 }
 
 /// The data of a store.
@@ -46,6 +50,10 @@ pub(crate) struct Ctx {
     pub(in crate::wasm) memory: MemoryBound,
     pub(in crate::wasm) meter: Arc<Meter>,
     pub(in crate::wasm) table: ResourceTable,
+    /// The memory that the resources of the current call may take.
+    pub(in crate::wasm) resources: Reservation,
+    /// The host's budget of memory.
+    pub(in crate::wasm) budget: MemoryBudget,
     pub(in crate::wasm) wasi: WasiCtx,
     pub(in crate::wasm) http: WasiHttpCtx,
     pub(in crate::wasm) outbound: Outbound,
@@ -83,6 +91,7 @@ impl Ctx {
                 effects.requests = std::mem::take(&mut work.run.requests);
             }
         }
+        self.release_resources();
         self.work = work;
         self.config.begin();
         self.stderr.begin();

@@ -6,6 +6,7 @@ use wasmtime::Trap;
 use wasmtime::component::ResourceTableError;
 
 use crate::bounds;
+use crate::memory_budget::MemoryShortage;
 use crate::message::{Diagnostics, ExceededBound, Fault};
 use crate::wasm::call::backtrace::backtrace;
 use crate::wasm::call::symbols::Symbols;
@@ -25,6 +26,9 @@ pub(in crate::wasm) fn of_error(error: &wasmtime::Error, bounds: Bounds, symbols
     let Bounds { cpu, fuel, refused } = bounds;
     // Made for all of them: a loop that exceeds its limits is found by its backtrace.
     let diagnostics = Diagnostics::new(backtrace(error, symbols), stderr, refused);
+    if error.is::<MemoryShortage>() {
+        return Fault::HostMemory;
+    }
     if error.is::<CpuExhausted>() {
         return Fault::Cpu { limit: cpu, diagnostics };
     }

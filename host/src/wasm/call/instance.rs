@@ -12,13 +12,13 @@ use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 use wasmtime::Store;
-use wasmtime::component::ResourceTable;
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use crate::bounds;
+use crate::memory_budget::{MemoryKind, MemoryShortage, Reservation};
 use crate::message::{
     CallContext, CallOrigin, Cause, Diagnostics, Effects, Failure, Fault, InstanceMemory, LogLevel, Message,
     RefusedMemory, Reply,
@@ -29,6 +29,7 @@ use crate::wasm::call::fault::{self, Bounds, CpuExhausted};
 use crate::wasm::call::guest_config::GuestConfig;
 use crate::wasm::call::outbound::Outbound;
 use crate::wasm::call::random::MAX_RANDOM;
+use crate::wasm::call::resources::resource_table;
 use crate::wasm::call::stdio::LineLog;
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::program::Program;
@@ -36,15 +37,14 @@ use crate::wasm::convert;
 use crate::wasm::http::caller::BodyError;
 use crate::wasm::http::over_tls::OverTls;
 use crate::wasm::http::response_progress::ResponseProgress;
-use crate::wasm::limits::{MemoryBound, Meter, Metered};
+use crate::wasm::inspect::Kind;
+use crate::wasm::limits::{HTTP_BYTES, INSTANCE_BYTES, MemoryBound, Meter, Metered};
 
 /// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
 /// 16 bytes there may take 48 bytes here.
 const HOSTCALL_BYTES: usize = 4 << 20;
 /// The number of resource handles that a guest may hold.
 const MAX_HANDLES: usize = 4_096;
-/// Entries of the resource table behind those handles.
-const MAX_RESOURCES: usize = 1_024;
 /// Resources that may remain after a call. Guests in Rust, JavaScript and Python leave none but their standard streams.
 /// More is a leak, which ends with the instance.
 const MAX_LEFT: usize = 16;
@@ -75,12 +75,18 @@ pub(in crate::wasm) struct Exports {
 }
 
 impl Instance {
-    /// Instantiates a program, within the limits of one message.
-    pub(in crate::wasm) async fn start(program: &Arc<Program>, environment: &Environment) -> Result<Self, Fault> {
+    /// Instantiates a program, within the limits of one message. Waits for memory of the host until `deadline`.
+    pub(in crate::wasm) async fn start(
+        program: &Arc<Program>,
+        environment: &Environment,
+        deadline: Instant,
+    ) -> Result<Self, Fault> {
         let limits = &environment.who.spec.limits;
+        let held = environment.memory(program.summary.kind, deadline).await?;
         let meter = Meter::new();
-        let mut store = Store::new(program.pre.engine(), context(environment, &meter));
-        store.limiter(|ctx| &mut ctx.memory);
+        let mut store = Store::new(program.pre.engine(), context(environment, &meter, held));
+        store.data_mut().memory.begin(limits.time.min(deadline.saturating_duration_since(Instant::now())));
+        store.limiter_async(|ctx| &mut ctx.memory);
         // Host functions that take a list have bounds of their own with proper errors: for messages, values and
         // snapshots. This limit only stops a guest that passes the same bytes many times over, which no honest guest
         // does.
@@ -99,9 +105,11 @@ impl Instance {
         let instantiated = Box::pin(program.pre.instantiate_async(&mut store));
         let instance = match bounded(&meter, limits.time, instantiated).await {
             Ok(Ok(instance)) => instance,
+            Ok(Err(error)) if error.is::<MemoryShortage>() => return Err(Fault::HostMemory),
             Ok(Err(error)) => {
                 return Err(Fault::Start(start_failed(store.data(), &error, &program.symbols)));
             }
+            Err(_) if store.data().memory.waits() => return Err(Fault::HostMemory),
             Err(_) => {
                 let late = Fault::Time { limit: limits.time, diagnostics: store.data().diagnostics() };
                 return Err(Fault::Start(late.to_string()));
@@ -118,7 +126,10 @@ impl Instance {
 
     /// Returns `true` if the instance should not be reused after a call that ended well.
     pub(crate) fn is_worn(&mut self, reuse: u32, now: Instant) -> bool {
-        let left = self.store.data_mut().table.iter_mut().take(MAX_LEFT + 1).count();
+        let ctx = self.store.data_mut();
+        let left = ctx.table.iter_mut().take(MAX_LEFT + 1).count();
+        // An idle instance holds nothing of its last call.
+        ctx.release_resources();
         self.uses >= reuse || now.saturating_duration_since(self.born) > MAX_AGE || self.has_grown() || left > MAX_LEFT
     }
 
@@ -195,7 +206,7 @@ impl Instance {
         work: CallContext,
         time: Duration,
     ) -> Result<Result<Option<Reply>, Failure>, Fault> {
-        self.begin(Some(work));
+        self.begin(Some(work), time);
         let Some(handler) = &self.exports.handler else {
             return Err(Fault::Host("the component exports no handler".to_owned()));
         };
@@ -220,7 +231,7 @@ impl Instance {
 
     /// Runs the guest's health check. A guest that does not export `health` is healthy.
     pub(crate) async fn check(&mut self, time: Duration) -> Result<Result<(), String>, Fault> {
-        self.begin(None);
+        self.begin(None, time);
         let Some(health) = &self.exports.health else { return Ok(Ok(())) };
         let result = bounded(&self.meter, time, pin!(health.call_check(&mut self.store))).await;
         Ok(self.explain(result, time)?.map_err(|why| self.store.data().config.shortened(&why)))
@@ -238,7 +249,7 @@ impl Instance {
     where
         B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
     {
-        self.begin(Some(work));
+        self.begin(Some(work), time);
         let Some(http) = &self.exports.http else {
             return Err(Fault::Host("the component exports no wasi:http/incoming-handler".to_owned()));
         };
@@ -276,13 +287,16 @@ impl Instance {
         self.explain(result, time)
     }
 
-    pub(in crate::wasm) fn begin(&mut self, work: Option<CallContext>) {
+    /// Prepares a call that has so much time.
+    pub(in crate::wasm) fn begin(&mut self, work: Option<CallContext>, time: Duration) {
         let limits = &self.store.data().who.spec.limits;
         let fuel = limits.fuel;
         self.meter.begin(limits.cpu);
         arm(&mut self.store, fuel);
         self.uses += u32::from(work.is_some());
-        self.store.data_mut().begin(work);
+        let ctx = self.store.data_mut();
+        ctx.memory.begin(time);
+        ctx.begin(work);
     }
 
     pub(in crate::wasm) fn explain<T>(
@@ -308,6 +322,8 @@ impl Instance {
                 let bounds = Bounds { cpu, fuel, ..ctx.bounds() };
                 Err(fault::of_error(&error, bounds, &self.program.symbols, ctx.stderr.last()))
             }
+            // The guest would have had the time, but for the host.
+            Err(_) if self.store.data().memory.waits() => Err(Fault::HostMemory),
             Err(_) => Err(Fault::Time { limit: time, diagnostics: self.diagnostics() }),
         }
     }
@@ -368,8 +384,20 @@ pub(in crate::wasm) fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
     }
 }
 
-fn context(environment: &Environment, meter: &Arc<Meter>) -> Ctx {
-    let Environment { who, host, denials, slots, secrets } = environment;
+impl Environment {
+    /// Reserves the memory that an instance takes before its guest has any. The wait for it ends at half of the time, so
+    /// that the caller learns of it.
+    async fn memory(&self, kind: Kind, deadline: Instant) -> Result<Reservation, Fault> {
+        let bytes = INSTANCE_BYTES + if kind == Kind::Http { HTTP_BYTES } else { 0 };
+        let (budget, priority) = &self.memory;
+        let now = Instant::now();
+        let by = now + deadline.saturating_duration_since(now) / 2;
+        budget.reserve(MemoryKind::Instances, bytes, *priority, by).await.map_err(|MemoryShortage| Fault::HostMemory)
+    }
+}
+
+fn context(environment: &Environment, meter: &Arc<Meter>, held: Reservation) -> Ctx {
+    let Environment { who, host, denials, slots, secrets, memory: (budget, _) } = environment;
     let stderr = LineLog::new(who, host, secrets, LogLevel::Warn, "stderr");
     let mut wasi = WasiCtxBuilder::new();
     wasi.max_random_size(MAX_RANDOM)
@@ -383,21 +411,20 @@ fn context(environment: &Environment, meter: &Arc<Meter>) -> Ctx {
             wasi.env(name, value);
         }
     }
-    let mut table = ResourceTable::new();
-    // wasmtime's default is a million entries.
-    table.set_max_capacity(MAX_RESOURCES);
     Ctx {
         who: Arc::clone(who),
         host: Arc::clone(host),
         slots: Arc::clone(slots),
         work: None,
         effects: Arc::default(),
-        memory: MemoryBound::new(who.spec.limits.memory_bytes, Arc::clone(&who.peak_memory)),
+        memory: MemoryBound::new(who.spec.limits.memory_bytes, held, Arc::clone(&who.peak_memory)),
         meter: Arc::clone(meter),
-        table,
+        table: resource_table(),
+        resources: budget.empty(MemoryKind::Resources),
+        budget: budget.clone(),
         wasi: wasi.build(),
         http: WasiHttpCtx::new(),
-        outbound: Outbound { who: Arc::clone(who), host: Arc::clone(host), denials: Arc::clone(denials) },
+        outbound: Outbound { who: Arc::clone(who), host: Arc::clone(host), denials: Arc::clone(denials), chunk: 0 },
         denials: Arc::clone(denials),
         answer: HttpAnswering::default(),
         answered: ResponseProgress::default(),

@@ -46,7 +46,7 @@ impl Ctx {
             return Err(SendError::TooManySends(limit));
         }
         let (bytes, limit) = ((bytes as u64).saturating_mul(count as u64), self.limits().effects_bytes);
-        if !effects.take_bytes(bytes, limit) {
+        if !effects.take_bytes(bytes, limit, &self.budget) {
             return Err(SendError::TooLarge(limit));
         }
         Ok(work)
@@ -102,6 +102,7 @@ impl messaging::Host for Ctx {
             self.effects.lock().send(sent);
             id
         });
+        self.check_not_starved(&sent)?;
         Ok(sent.map_err(convert::send_error))
     }
 
@@ -115,7 +116,9 @@ impl messaging::Host for Ctx {
 
     fn broadcast(&mut self, draft: wit::Draft) -> wasmtime::Result<Result<Vec<String>, wit::SendError>> {
         self.check_not_blocked()?;
-        Ok(self.send_to_all(&convert::draft(draft)).map_err(convert::send_error))
+        let sent = self.send_to_all(&convert::draft(draft));
+        self.check_not_starved(&sent)?;
+        Ok(sent.map_err(convert::send_error))
     }
 
     async fn request(

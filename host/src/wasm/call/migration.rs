@@ -22,7 +22,7 @@ impl Pool {
     pub(crate) async fn migrate(&self, from: u32, work: CallContext) -> Result<Result<Effects, Failure>, Fault> {
         // The allocator has room for as many instances as there are slots, whatever pool they belong to.
         let _slot = self.runtime.slot().await;
-        let mut instance = Instance::start(&self.program, &self.environment).await?;
+        let mut instance = self.instantiate_patiently().await?;
         let migrated = instance.migrate(from, work).await?;
         Ok(migrated.map(|()| instance.take_effects()))
     }
@@ -32,7 +32,7 @@ impl Instance {
     /// Lets the guest convert its agent's state.
     async fn migrate(&mut self, from: u32, work: CallContext) -> Result<Result<(), Failure>, Fault> {
         let time = self.time();
-        self.begin(Some(work));
+        self.begin(Some(work), time);
         self.meter.begin_step();
         let Some(migration) = &self.exports.migration else {
             return Err(Fault::Host("the component exports no caxton:agent/migration".to_owned()));

@@ -19,6 +19,7 @@ mod migration;
 mod outbound;
 mod random;
 mod requests;
+mod resources;
 pub(super) mod snapshot;
 pub(super) mod state;
 mod stdio;

@@ -48,19 +48,18 @@ pub(super) fn log_once(
     }
 }
 
-/// The largest piece of a body that a guest writes at once. Twice as much may be queued.
-const CHUNK: usize = 64 << 10;
-
 /// The hooks for outgoing HTTP requests of guests, which are all denied in this version.
 pub(in crate::wasm) struct Outbound {
     pub(in crate::wasm) who: Arc<Identity>,
     pub(in crate::wasm) host: Arc<dyn GuestHost>,
     pub(in crate::wasm) denials: Arc<Denials>,
+    /// The largest piece of the next body that the guest writes at once.
+    pub(in crate::wasm) chunk: usize,
 }
 
 impl WasiHttpHooks for Outbound {
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK
+        self.chunk
     }
 
     fn send_request(

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::clock;
+use crate::memory_budget::MemoryShortage;
 use crate::message::{CallContext, Draft, Effects, GuestHost, Identity, Message, NotANumber, RequestError, Value, sum};
 use crate::wasm::bindings::types::StateError;
 use crate::wasm::call::ctx::Ctx;
@@ -86,6 +87,15 @@ impl Ctx {
             None => Ok(()),
             Some(key) => Err(Reserved(key.clone()).into()),
         }
+    }
+
+    /// Ends a run whose last effect was refused because the host has no memory for it.
+    ///
+    /// # Errors
+    /// A [`MemoryShortage`] trap, which is no fault of the guest.
+    pub(in crate::wasm) fn check_not_starved<T, E>(&self, effect: &Result<T, E>) -> wasmtime::Result<()> {
+        // Without the lock in the usual case.
+        if effect.is_err() && self.effects.lock().is_starved { Err(MemoryShortage.into()) } else { Ok(()) }
     }
 
     /// Returns the answer of an earlier run to the same request.

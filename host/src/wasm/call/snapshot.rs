@@ -85,7 +85,9 @@ impl Instance {
         let counts_fuel = self.store.data().who.spec.limits.fuel.is_some();
         self.meter.begin(limits.cpu);
         arm(&mut self.store, counts_fuel.then_some(limits.fuel));
-        self.store.data_mut().begin(None);
+        let ctx = self.store.data_mut();
+        ctx.memory.begin(limits.time);
+        ctx.begin(None);
     }
 }
 

@@ -82,7 +82,7 @@ impl Ctx {
             self.check_quota(&mut effects, &key, &value)?;
         }
         let bytes = value.as_ref().map_or(0, |value| value.bytes.len() as u64);
-        if !effects.take_bytes(bytes, limits.effects_bytes) {
+        if !effects.take_bytes(bytes, limits.effects_bytes, &self.budget) {
             return Err(StateError::TooLarge(limits.effects_bytes));
         }
         effects.write_count += 1;
@@ -132,13 +132,17 @@ impl state::Host for Ctx {
 
     fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), StateError>> {
         self.check_not_blocked()?;
-        Ok(self.write(key, Some(Value::lasting(value.into()))))
+        let written = self.write(key, Some(Value::lasting(value.into())));
+        self.check_not_starved(&written)?;
+        Ok(written)
     }
 
     fn set_for(&mut self, key: String, value: Vec<u8>, ttl_ms: u64) -> wasmtime::Result<Result<(), StateError>> {
         self.check_not_blocked()?;
         let expiry = Some(Expiry::after(clock::now_ms(), ttl_ms));
-        Ok(self.write(key, Some(Value { bytes: value.into(), expiry })))
+        let written = self.write(key, Some(Value { bytes: value.into(), expiry }));
+        self.check_not_starved(&written)?;
+        Ok(written)
     }
 
     fn remove(&mut self, key: String) -> wasmtime::Result<Result<(), StateError>> {

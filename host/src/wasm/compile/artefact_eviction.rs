@@ -76,7 +76,7 @@ impl Runtime {
     /// Returns the compatibility of both engines; `None` for one that cannot be created.
     fn engines(&self) -> [Option<String>; 2] {
         // A pool of one: its size does not affect the compatibility.
-        let fuelled = Engine::new(&engine::config(true, Some(1))).ok();
+        let fuelled = Engine::new(&engine::config(true, Some((1, 1)))).ok();
         let plain = self.compiled(false).ok().map(|compiled| compatibility(&compiled.engine));
         [plain, fuelled.as_ref().map(compatibility)]
     }

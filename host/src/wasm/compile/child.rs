@@ -112,6 +112,9 @@ pub(crate) fn compile_child(input: &Path, output: &Path, engine: &str, features:
     bound(Resource::Cpu, TIME.as_secs())?;
     // A crash must not write gigabytes of memory to the disk.
     bound(Resource::Core, 0)?;
+    // Where memory ends all the same, the kernel ends this process and not the host. A system without this file has no
+    // such order.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let bytes = std::fs::read(input).map_err(|error| error.to_string())?;
     // An empty list allows no proposal.
     let features = features.map(|list| list.split(',').filter(|name| !name.is_empty()).collect::<BTreeSet<&str>>());
@@ -125,7 +128,7 @@ pub(crate) fn compile_child(input: &Path, output: &Path, engine: &str, features:
         return Ok(());
     }
     // A pool of one: artefacts depend on the kind of allocator, not on its size.
-    let engine = Engine::new(&engine::config(engine == "fuel", Some(1))).map_err(|error| format!("{error:#}"))?;
+    let engine = Engine::new(&engine::config(engine == "fuel", Some((1, 1)))).map_err(|error| format!("{error:#}"))?;
     let compiled = engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"))?;
     // New: a name that is there could be a link to another file.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(output);

@@ -40,6 +40,10 @@ const KEPT_MEMORY: usize = 512 << 10;
 /// The same where the kernel cannot tell which pages were written, so that all of them are cleared.
 const KEPT_WITHOUT_SCAN: usize = 64 << 10;
 const KEPT_TABLE: usize = 16 << 10;
+/// The ended instances whose memory is kept, at least and at most, and the share of the host's budget of memory for them.
+const MIN_WARM_SLOTS: u32 = 4;
+const MAX_WARM_SLOTS: u32 = 256;
+const WARM_SHARE: u64 = 16;
 
 /// An engine with its linker.
 pub(in crate::wasm) struct Compiled {
@@ -86,17 +90,24 @@ pub(in crate::wasm) fn max_map_count() -> u64 {
         .unwrap_or(USUAL_MAPPINGS)
 }
 
-pub(in crate::wasm) fn compiled(fuel: bool, instances: u32) -> Result<Compiled, RuntimeError> {
-    let engine =
-        Engine::new(&config(fuel, Some(instances))).map_err(|source| RuntimeError::Engine { instances, source })?;
+/// Returns the number of ended instances whose memory stays resident, for a host with this budget.
+pub(in crate::wasm) fn warm_slots(budget: u64) -> u32 {
+    // A sixteenth of it at most, as this memory is not counted.
+    let slots = budget / WARM_SHARE / KEPT_MEMORY as u64;
+    u32::try_from(slots).unwrap_or(MAX_WARM_SLOTS).clamp(MIN_WARM_SLOTS, MAX_WARM_SLOTS)
+}
+
+pub(in crate::wasm) fn compiled(fuel: bool, instances: u32, warm: u32) -> Result<Compiled, RuntimeError> {
+    let engine = Engine::new(&config(fuel, Some((instances, warm))))
+        .map_err(|source| RuntimeError::Engine { instances, source })?;
     let linker = linker::linker(&engine).map_err(RuntimeError::Link)?;
     start_ticker(&engine);
     Ok(Compiled { engine, linker })
 }
 
-/// Returns the settings that compiling and running share. `instances` is the size of the pool; `None` is for inspection
-/// only.
-pub(in crate::wasm) fn config(fuel: bool, instances: Option<u32>) -> Config {
+/// Returns the settings that compiling and running share. `pool` has the size of the pool, and the number of ended
+/// instances whose memory it keeps; `None` is for inspection only.
+pub(in crate::wasm) fn config(fuel: bool, pool: Option<(u32, u32)>) -> Config {
     let mut config = Config::new();
     config
         // The component model's async support would make a warm call several times slower, and the contract does not
@@ -113,13 +124,13 @@ pub(in crate::wasm) fn config(fuel: bool, instances: Option<u32>) -> Config {
     config
         .module_version(ModuleVersionStrategy::Custom(format!("caxton-{}-{}", env!("CARGO_PKG_VERSION"), ENGINE.1)))
         .expect("the version is short");
-    if let Some(instances) = instances {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(instances)));
+    if let Some((instances, warm)) = pool {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(instances, warm)));
     }
     config
 }
 
-fn pooling(instances: u32) -> PoolingAllocationConfig {
+fn pooling(instances: u32, warm: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         // A number only: a core instance takes no memory before it is used.
@@ -138,7 +149,7 @@ fn pooling(instances: u32) -> PoolingAllocationConfig {
         // Address space only: `limits.memory` bounds the use.
         .max_memory_size(4 << 30)
         .table_keep_resident(KEPT_TABLE)
-        .max_unused_warm_slots(256);
+        .max_unused_warm_slots(warm);
     // The kernel's page scan takes a page that was swapped out for one that was not written.
     if PoolingAllocationConfig::is_pagemap_scan_available() && !has_swap() {
         pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(KEPT_MEMORY);
@@ -177,6 +188,13 @@ fn start_ticker(engine: &Engine) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_that_is_kept_follows_the_budget() {
+        for (budget, slots) in [(0, 4), (64 << 20, 8), (200 << 20, 25), (8 << 30, 256), (u64::MAX, 256)] {
+            assert_eq!(warm_slots(budget), slots, "{budget}");
+        }
+    }
 
     #[test]
     fn the_pool_is_sized_to_the_machine() {

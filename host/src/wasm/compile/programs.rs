@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use caxton_control::Digest;
+use caxton_control::memory::MemoryPriority;
 use tokio::io::AsyncWriteExt;
 
+use crate::memory_budget::{MemoryKind, MemoryShortage, Reservation};
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::child::{self, ChildTask};
@@ -81,6 +84,7 @@ impl Runtime {
         started(bytes.len() as u64);
         // One for each core, because a compiler process uses all cores it can get.
         let _turn = self.compiling.acquire().await.expect("the semaphore is never closed");
+        let _held = self.memory_for_compiler(bytes.len()).await;
         // In the artefacts' folder, so that the rename stays within one file system.
         let (input, output) = (self.artefacts.temporary(), self.artefacts.temporary());
         let compiled = async {
@@ -99,6 +103,29 @@ impl Runtime {
             .map_err(|why| ProgramError::Compile(format!("what was compiled cannot be loaded: {why}")))
     }
 }
+
+impl Runtime {
+    /// Reserves memory for a compiler of so many bytes, by what compilers of real components take. Waits until there is
+    /// some: where memory is short, one compiles after the other.
+    async fn memory_for_compiler(&self, component: usize) -> Reservation {
+        let estimate = COMPILER_BYTES + component as u64 * COMPILER_SHARE;
+        // Never more than the largest part that can be had, or it would wait for ever.
+        let most = MemoryPriority::Copies.ceiling(self.memory.limit());
+        let bytes = estimate.min(most / 2);
+        loop {
+            let by = Instant::now() + Duration::from_secs(60);
+            match self.memory.reserve(MemoryKind::Compilation, bytes, MemoryPriority::Instances, by).await {
+                Ok(held) => return held,
+                Err(MemoryShortage) => tracing::warn!("a compilation waits for memory of the host (host.memory)"),
+            }
+        }
+    }
+}
+
+/// The memory of a compiler: for the smallest component, and for each byte of one. The largest real ones (18 MB) take
+/// about 1 GB.
+const COMPILER_BYTES: u64 = 32 << 20;
+const COMPILER_SHARE: u64 = 56;
 
 /// Writes a file that is not there yet, for its owner alone.
 pub(in crate::wasm) async fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

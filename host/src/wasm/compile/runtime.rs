@@ -6,9 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 
+use crate::memory_budget::MemoryBudget;
 use crate::secrets::Secrets;
 use crate::wasm::compile::artefact::Artefacts;
-use crate::wasm::compile::engine::{Compiled, MIN_INSTANCES, RuntimeError, compiled, machine_instances, max_map_count};
+use crate::wasm::compile::engine::{
+    Compiled, MIN_INSTANCES, RuntimeError, compiled, machine_instances, max_map_count, warm_slots,
+};
 use crate::wasm::compile::program::{KnownFeatures, Programs};
 use crate::wasm::pool::evictable::EvictableList;
 use crate::wasm::pool::slots::{Evict, EvictedInstance, InstanceSlot, InstanceSlots, Wakeup};
@@ -27,6 +30,8 @@ pub(crate) struct RuntimeOptions {
     pub(crate) instances: Option<u32>,
     /// The secrets that agents may be given.
     pub(crate) secrets: Arc<Secrets>,
+    /// The host's budget of memory.
+    pub(crate) memory: MemoryBudget,
 }
 
 /// The engines, the artefact cache and the instance slots.
@@ -41,6 +46,9 @@ pub(crate) struct Runtime {
     pub(in crate::wasm) compiling: Semaphore,
     slots: Arc<InstanceSlots>,
     pub(in crate::wasm) secrets: Arc<Secrets>,
+    pub(in crate::wasm) memory: MemoryBudget,
+    /// The instances whose memory stays resident after their end, for the next ones.
+    warm: u32,
     /// The pools with idle instances that can be evicted.
     pub(in crate::wasm) evictable: EvictableList,
 }
@@ -57,15 +65,16 @@ impl Runtime {
             );
         }
         let mut instances = options.instances.unwrap_or(most).min(most);
+        let warm = warm_slots(options.memory.limit());
         let plain = loop {
-            match compiled(false, instances) {
+            match compiled(false, instances, warm) {
                 Ok(plain) => break plain,
                 // The address space for many instances may be refused; half of it may be granted.
                 Err(RuntimeError::Engine { .. }) if u64::from(instances) / 2 >= MIN_INSTANCES => instances /= 2,
                 Err(error) => return Err(error),
             }
         };
-        Ok(Arc::new(Self {
+        let runtime = Arc::new(Self {
             plain,
             fuelled: OnceLock::new(),
             artefacts,
@@ -74,8 +83,14 @@ impl Runtime {
             compiling: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             slots: InstanceSlots::new(instances),
             secrets: options.secrets,
+            memory: options.memory,
+            warm,
             evictable: EvictableList::default(),
-        }))
+        });
+        // Weak: the budget lives as long as the last that it counts, which may be longer than the engine.
+        let weak = Arc::downgrade(&runtime);
+        runtime.memory.on_shortage(move || weak.upgrade().is_some_and(|runtime| runtime.evict_idle().is_some()));
+        Ok(runtime)
     }
 
     /// Returns the number of instances that may live at once.
@@ -96,7 +111,7 @@ impl Runtime {
             return Ok(fuelled);
         }
         // Two callers may both create one; the second is dropped, and the error of neither is kept for later callers.
-        let made = compiled(true, self.instances())?;
+        let made = compiled(true, self.instances(), self.warm)?;
         Ok(self.fuelled.get_or_init(|| made))
     }
 
@@ -143,14 +158,19 @@ impl Runtime {
         &self.slots
     }
 
-    /// Returns `true` if a caller waits for a slot.
+    /// Returns `true` if a caller waits for a slot, or anyone for memory.
     pub(in crate::wasm) fn has_waiters(&self) -> bool {
-        self.slots.waiting() > 0
+        self.slots.waiting() > 0 || self.memory.has_waiters()
     }
 
-    /// Wakes a waiter after an instance of this pool became idle. For a starved waiter the instance is evicted at once.
+    /// Wakes a waiter after an instance of this pool became idle. For a starved waiter, and while anyone waits for memory,
+    /// the instance is evicted at once.
     pub(in crate::wasm) fn instance_idle(&self, pool: &Arc<impl Evict + 'static>) {
-        if self.has_waiters() && !self.slots.wake_next(Some(&(Arc::clone(pool) as Arc<dyn Evict>))) {
+        if self.memory.has_waiters() {
+            drop(pool.evict().map(EvictedInstance::end));
+            return;
+        }
+        if self.slots.waiting() > 0 && !self.slots.wake_next(Some(&(Arc::clone(pool) as Arc<dyn Evict>))) {
             // The freed slot goes to the starved waiter.
             drop(pool.evict().map(EvictedInstance::end));
         }

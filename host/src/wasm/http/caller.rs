@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::memory_budget::MemoryShortage;
 use crate::message::Fault;
 use crate::net::LateBody;
 use bytes::Bytes;
@@ -37,6 +38,9 @@ pub(crate) enum BodyError {
     /// The connection broke, or its framing is invalid.
     #[error("the body could not be read")]
     Broken(#[source] hyper::Error),
+    /// The host had no memory to hold more of it.
+    #[error("the body could not be held: {0}")]
+    NotHeld(MemoryShortage),
 }
 
 impl From<BodyError> for WasiHttpError {
@@ -45,6 +49,8 @@ impl From<BodyError> for WasiHttpError {
             BodyError::TooLarge { limit } => Self::HttpRequestBodySize(Some(limit)),
             BodyError::Late(_) => Self::ConnectionReadTimeout,
             BodyError::Broken(error) => Self::Hyper(error),
+            // Not of a body that is passed on in pieces, which holds one at a time.
+            BodyError::NotHeld(shortage) => Self::InternalError(Some(shortage.to_string())),
         }
     }
 }
@@ -140,6 +146,7 @@ impl CallerActivity {
             | Fault::CallerTimeout { .. }
             | Fault::Overloaded
             | Fault::Restarting { .. }
+            | Fault::HostMemory
             | Fault::Host(_) => false,
         }
     }

@@ -52,7 +52,7 @@ impl Pool {
                 // Waited for before a slot is taken, so that no slot is held through a pause.
                 self.await_start(deadline, waits).await?;
                 let slot = tokio::time::timeout_at(deadline.into(), self.runtime.slot()).await.map_err(overloaded)?;
-                let started = self.start(Memory::Saved).await;
+                let started = self.start(Memory::Saved, deadline).await;
                 (
                     started
                         .inspect_err(|fault| self.failed(InstanceFailure::Start, fault))
@@ -118,22 +118,34 @@ impl Pool {
         } else {
             match self.lease(Instant::now() + time).await {
                 Ok(lease) => Some(lease),
-                Err(Fault::Overloaded | Fault::Restarting { .. }) => return None,
+                Err(Fault::Overloaded | Fault::Restarting { .. } | Fault::HostMemory) => return None,
                 Err(fault) => return Some(Err(fault.to_string())),
             }
         };
         let asked = async {
             let Some(mut lease) = lease else {
-                return self.check_start().await.map_err(|fault| fault.to_string());
+                return match self.check_start().await {
+                    // The want of memory says nothing about their health either.
+                    Err(Fault::HostMemory) => None,
+                    started => Some(started.map_err(|fault| fault.to_string())),
+                };
             };
-            let answer = lease.instance().check(time).await.map_err(|fault| fault.to_string())?;
-            lease.finish(true);
-            answer
+            Some(match lease.instance().check(time).await {
+                Ok(answer) => {
+                    lease.finish(true);
+                    answer
+                }
+                Err(Fault::HostMemory) => return None,
+                Err(fault) => Err(fault.to_string()),
+            })
         };
-        Some(match tokio::time::timeout(time, asked).await {
+        // A check that waits for memory does not end in time, and is not told as the guest's fault.
+        let is_short = || self.runtime.memory.has_waiters();
+        match tokio::time::timeout(time, asked).await {
             Ok(answer) => answer,
-            Err(_) => Err("it did not answer in time".to_owned()),
-        })
+            Err(_) if is_short() => None,
+            Err(_) => Some(Err("it did not answer in time".to_owned())),
+        }
     }
 }
 

@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use caxton_control::memory::MemoryPriority;
 use caxton_control::supervision::{InstanceFailure, RestartDecision, Supervision};
 use parking_lot::Mutex;
 
 use crate::clock;
+use crate::memory_budget::MemoryBudget;
 use crate::message::{Fault, GuestHost, Identity};
 use crate::secrets::AgentSecrets;
 use crate::wasm::call::ctx::Environment;
@@ -87,6 +89,17 @@ impl Pool {
         // State in memory is in one instance.
         let max = if program.summary.kind == Kind::Stateful { 1 } else { max };
         let reuse = program.summary.reuse(who.spec.instances.reuse.value());
+        let memory = (runtime.memory.clone(), MemoryPriority::Instances);
+        Self::of(runtime, program, who, host, (max, reuse, memory))
+    }
+
+    fn of(
+        runtime: &Arc<Runtime>,
+        program: Arc<Program>,
+        who: Arc<Identity>,
+        host: Arc<dyn GuestHost>,
+        (max, reuse, memory): (u32, u32, (MemoryBudget, MemoryPriority)),
+    ) -> Arc<Self> {
         Arc::new(Self {
             runtime: Arc::clone(runtime),
             program,
@@ -96,6 +109,7 @@ impl Pool {
                 denials: Arc::default(),
                 slots: Arc::clone(runtime.slots()),
                 secrets: AgentSecrets::new(&runtime.secrets, &who.spec.config),
+                memory,
             },
             who,
             idle: Mutex::default(),
@@ -118,10 +132,10 @@ impl Pool {
     /// Creates a pool of one instance of the same revision for calls that are copies. Copies leave nothing in the
     /// memory of other instances, and do not delay other calls.
     pub(crate) fn for_copies(&self, host: Arc<dyn GuestHost>) -> Arc<Self> {
-        let copies = Self::new(&self.runtime, Arc::clone(&self.program), Arc::clone(&self.who), host, 1);
         // The reuse may have been changed by a reload since the revision began.
-        copies.reuse.store(self.reuse.load(Ordering::Relaxed), Ordering::Relaxed);
-        copies
+        let reuse = self.reuse.load(Ordering::Relaxed);
+        let memory = (self.runtime.memory.clone(), MemoryPriority::Copies);
+        Self::of(&self.runtime, Arc::clone(&self.program), Arc::clone(&self.who), host, (1, reuse, memory))
     }
 
     /// Creates a pool of one instance of another program in the same environment.
@@ -238,6 +252,10 @@ impl Pool {
 
     /// Records the failure of an instance, after which the next one is started later or never.
     pub(in crate::wasm) fn failed(&self, kind: InstanceFailure, fault: &Fault) {
+        if let Fault::HostMemory = fault {
+            // The next one may start as soon as the host has memory.
+            return;
+        }
         self.is_troubled.store(true, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
         // A random part spreads the restarts of many agents that failed for one cause.
@@ -257,13 +275,14 @@ impl Pool {
         self.given_up.get().map(String::as_str)
     }
 
-    /// Starts an instance. That of a stateful agent restores `memory`.
-    pub(in crate::wasm) async fn start(&self, memory: Memory<'_>) -> Result<Box<Instance>, Fault> {
+    /// Starts an instance, for which the host has to have memory by `deadline`. That of a stateful agent restores
+    /// `memory`.
+    pub(in crate::wasm) async fn start(&self, memory: Memory<'_>, deadline: Instant) -> Result<Box<Instance>, Fault> {
         if let Some(secrets) = &self.environment.secrets {
             // Before the guest runs: it would take an empty text for its secret.
             secrets.texts().map_err(|name| Fault::Start(format!("its secret `{name}` has no value")))?;
         }
-        let instance = Instance::start(&self.program, &self.environment).await?;
+        let instance = Instance::start(&self.program, &self.environment, deadline).await?;
         let mut instance = Box::new(instance);
         if self.program.summary.kind == Kind::Stateful {
             let restored = match memory {
@@ -276,7 +295,12 @@ impl Pool {
                 Memory::None => Ok(()),
             };
             // An instance without its state must not serve: it would answer as if it remembered nothing.
-            restored.inspect_err(|fault| self.environment.host.not_restored(&self.who.revision, fault))?;
+            restored.inspect_err(|fault| {
+                // Without memory of the host it was not tried.
+                if !matches!(fault, Fault::HostMemory) {
+                    self.environment.host.not_restored(&self.who.revision, fault);
+                }
+            })?;
         }
         // Counted only now: an instance that failed to restore never lived.
         self.live.fetch_add(1, Ordering::Relaxed);
@@ -296,7 +320,7 @@ impl Pool {
         self.trim(0, Duration::ZERO);
     }
 
-    /// Returns `true` if a caller waits for a permit or a slot.
+    /// Returns `true` if a caller waits for a permit or a slot, or anyone for memory.
     pub(in crate::wasm) fn is_wanted(&self) -> bool {
         self.permits.have_waiters() || self.runtime.has_waiters()
     }

@@ -12,13 +12,18 @@ use crate::wasm::call::instance::Instance;
 use crate::wasm::pool::slots::InstanceSlot;
 use crate::wasm::pool::{Memory, Pool};
 
+/// The time in which the host has to find memory for an instance that no caller waits for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause before the next try to start one, while memory is short.
+const MEMORY_PAUSE: Duration = Duration::from_millis(200);
+
 impl Pool {
     /// Starts instances until `count` are warm. Each has restored its state and passed its health check.
     pub(crate) async fn warm(self: &Arc<Self>, count: u32) -> Result<(), Fault> {
         // Checked again for each: an instance that was warm and was evicted meanwhile is not replaced here.
         for _ in 0..self.missing(count) {
             if self.missing(count) > 0 {
-                self.start_idle(self.runtime.slot().await, Memory::Saved).await?;
+                self.start_patiently(|| Memory::Saved).await?;
             }
         }
         Ok(())
@@ -37,7 +42,11 @@ impl Pool {
         while self.missing(count) > 0
             && let Some(slot) = self.runtime.take_free_slot()
         {
-            self.start_idle(slot, Memory::Saved).await?;
+            match self.start_idle(slot, Memory::Saved).await {
+                // A warm instance is not worth a wait; the next sweep tries again.
+                Err(Fault::HostMemory) => break,
+                other => other?,
+            }
             started += 1;
         }
         Ok(started)
@@ -83,17 +92,33 @@ impl Pool {
 
     /// Starts the instance of a stateful agent without a saved state.
     pub(crate) async fn start_without_state(self: &Arc<Self>) -> Result<(), Fault> {
-        self.start_idle(self.runtime.slot().await, Memory::None).await
+        self.start_patiently(|| Memory::None).await
     }
 
     /// Starts the instance of a stateful agent with the state `saved`.
     pub(crate) async fn start_with_state(self: &Arc<Self>, saved: &[u8]) -> Result<(), Fault> {
-        self.start_idle(self.runtime.slot().await, Memory::Given(saved)).await
+        self.start_patiently(|| Memory::Given(saved)).await
+    }
+
+    /// Starts an instance for which no caller waits, once there is memory for it.
+    async fn start_patiently<'a>(self: &Arc<Self>, memory: impl Fn() -> Memory<'a>) -> Result<(), Fault> {
+        loop {
+            match self.start_idle(self.runtime.slot().await, memory()).await {
+                // The revision waits for its turn: the want of memory says nothing of it.
+                Err(Fault::HostMemory) => self.wait_for_memory().await,
+                started => return started,
+            }
+        }
+    }
+
+    /// Returns `true` if starts may be waiting for memory of the host, which is no fault of what is started.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        self.runtime.memory.has_waiters()
     }
 
     /// Starts an instance, runs its health check, and puts it among the idle ones.
     async fn start_idle(self: &Arc<Self>, slot: InstanceSlot, memory: Memory<'_>) -> Result<(), Fault> {
-        let mut instance = self.start(memory).await?;
+        let mut instance = self.start(memory, Instant::now() + PATIENCE).await?;
         if let Err(fault) = check(&mut instance).await {
             self.live.fetch_sub(1, Ordering::Relaxed);
             return Err(fault);
@@ -106,8 +131,29 @@ impl Pool {
     pub(crate) async fn check_start(&self) -> Result<(), Fault> {
         // The trial counts against the host's bound as any instance, and not against `instances.max`.
         let _slot = self.runtime.slot().await;
-        let mut instance = Instance::start(&self.program, &self.environment).await?;
+        let mut instance = self.instantiate_patiently().await?;
         check(&mut instance).await
+    }
+
+    /// Instantiates the program for a purpose of the host's own, once there is memory for it.
+    pub(in crate::wasm) async fn instantiate_patiently(&self) -> Result<Instance, Fault> {
+        loop {
+            match Instance::start(&self.program, &self.environment, Instant::now() + PATIENCE).await {
+                Err(Fault::HostMemory) => self.wait_for_memory().await,
+                started => return started,
+            }
+        }
+    }
+
+    /// Waits until an instance may start. Returns after a while even if none may, as a bound on what is not known: an
+    /// instance may need more than there is room for.
+    async fn wait_for_memory(&self) {
+        let (budget, priority) = &self.environment.memory;
+        tracing::warn!(agent = %self.who.revision, "an instance waits for memory of the host (host.memory)");
+        // Without the memory the caller tries again, and waits here again.
+        let _ = budget.admit(*priority, Instant::now() + PATIENCE).await;
+        // Room for one byte is no room for an instance: others go on before the next try.
+        tokio::time::sleep(MEMORY_PAUSE).await;
     }
 
     /// Ends instances above `min` that were idle for `age`. Not for stateful agents, whose instance has to be saved

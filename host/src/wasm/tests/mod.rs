@@ -5,6 +5,7 @@ mod artefacts;
 mod calls;
 mod findings;
 pub(crate) mod guests;
+mod host_memory;
 mod migrations;
 mod pool;
 mod sends;
@@ -32,6 +33,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::{HeldLease, Pool, Program, Runtime, RuntimeOptions, digest};
+use crate::memory_budget::MemoryBudget;
 use crate::message::{
     CallContext, CommitMode, Deliver, Draft, Envelope, Fault, GuestHost, Identity, LogLevel, Message, Outgoing, Read,
     RequestError, RunContext, Seen, SendError, TimerName,
@@ -58,9 +60,18 @@ impl Bench {
     }
 
     fn with(folder: TempDir, instances: u32, compiler: Vec<OsString>) -> Self {
-        let cache = folder.path().join("cache");
-        let secrets = Arc::default();
-        let options = RuntimeOptions { cache, shared_cache: false, compiler, instances: Some(instances), secrets };
+        Self::with_memory(folder, instances, compiler, u64::MAX)
+    }
+
+    fn with_memory(folder: TempDir, instances: u32, compiler: Vec<OsString>, memory: u64) -> Self {
+        let options = RuntimeOptions {
+            cache: folder.path().join("cache"),
+            shared_cache: false,
+            compiler,
+            instances: Some(instances),
+            secrets: Arc::default(),
+            memory: MemoryBudget::new(memory),
+        };
         let runtime = Runtime::new(options).unwrap();
         Self { folder, runtime, world: Arc::default() }
     }

@@ -41,6 +41,7 @@ impl Bench {
             compiler: this_program(),
             instances: Some(2),
             secrets: Arc::default(),
+            memory: crate::memory_budget::MemoryBudget::new(u64::MAX),
         };
         let runtime = Runtime::new(options).unwrap();
         let (bytes, path) = (guest(migrate), folder.path().join("guest.wasm"));
