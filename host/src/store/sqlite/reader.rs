@@ -6,6 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::store::Store;
+use crate::store::sqlite::whole;
 
 thread_local! {
     /// The connection of this thread, with the store that it belongs to.
@@ -38,6 +39,7 @@ impl Store {
 pub(in crate::store) fn connect(database: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(database, flags)?;
+    whole::register(&connection)?;
     connection.set_prepared_statement_cache_capacity(32);
     // Readers wait only while the log is recovered or emptied.
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
