@@ -23,6 +23,7 @@ use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::histogram::Sharded;
 use crate::telemetry::host_stats::StatsRecorder;
+use crate::wasm::GuestThreads;
 
 /// The handles that all parts of a host share.
 pub(crate) struct HostContext {
@@ -31,6 +32,8 @@ pub(crate) struct HostContext {
     pub(crate) conversations: Arc<Conversations>,
     /// The threads of mailboxes, apart from those of HTTP calls, which therefore never wait behind messages.
     pub(crate) workers: Handle,
+    /// The threads of guests that compute.
+    pub(crate) guests: GuestThreads,
     /// The logs of agents.
     pub(crate) logs: Logs,
     /// The events of the host.
@@ -168,6 +171,7 @@ impl HostContext {
             events: Events::new(Arc::clone(&store)),
             store,
             conversations,
+            guests: GuestThreads::new(workers.clone()),
             workers,
             host_stats: Arc::default(),
             chain_ends: Throttle::default(),

@@ -72,8 +72,15 @@ fn fate(task: &str) -> Option<Fate> {
 
 /// Panics if a test has ordered it for this task.
 pub(crate) fn point(task: &str) {
-    if LISTENS.load(Ordering::Relaxed) && fate(task) == Some(Fate::Panics) {
-        panic!("the {task} was ordered to panic by a test");
+    if !LISTENS.load(Ordering::Relaxed) {
+        return;
+    }
+    match fate(task) {
+        Some(Fate::Panics) => panic!("the {task} was ordered to panic by a test"),
+        Some(Fate::Stalls) => loop {
+            std::thread::park();
+        },
+        None => {}
     }
 }
 

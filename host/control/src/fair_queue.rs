@@ -56,6 +56,12 @@ impl<K: Hash + Eq + Clone, T> FairQueue<K, T> {
         self.len
     }
 
+    /// Returns `true` if an item of the owner would pass none that it has to come after: nothing of the owner waits, and no
+    /// barrier.
+    pub fn is_free(&self, owner: &K) -> bool {
+        self.sections.len() == 1 && self.sections.front().is_none_or(|section| !section.lanes.contains_key(owner))
+    }
+
     /// Adds an item of an owner.
     pub fn push(&mut self, owner: K, cost: u64, item: T) {
         let section = self.sections.back_mut().expect("there is always one");

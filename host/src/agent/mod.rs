@@ -52,7 +52,7 @@ use self::state::unsaved::{MemoryWrites, Unsaved};
 use self::wakeups::Wakeups;
 use crate::context::HostContext;
 use crate::message::{CallContext, Draft, Envelope, GuestHost, Identity};
-use crate::store::AgentTimers;
+use crate::store::{AgentTimers, CommitBacklog};
 use crate::wasm::Kind;
 
 pub(crate) use code::{MEANINGS, Meaning, meaning};
@@ -84,6 +84,8 @@ pub(crate) struct Agent {
     /// The messages that wait for their time.
     timers: Arc<AgentTimers>,
     pending: Pending,
+    /// The commits that wait for the disk.
+    backlog: Arc<CommitBacklog>,
     outstanding: Arc<OutstandingRequests>,
     /// The starts of an HTTP agent's conversations, which have no record.
     conversation_starts: Arc<ConversationStarts>,
@@ -189,6 +191,7 @@ impl Agent {
             state_bytes: Arc::new(AtomicU64::new(state_bytes)),
             timers,
             pending: Pending::default(),
+            backlog: Arc::default(),
             outstanding: Arc::default(),
             conversation_starts: Arc::default(),
             shadow: ArcSwapOption::empty(),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{HostDirectory, expire_conversations};
 use crate::agent::{Agent, Revision};
 use crate::clock;
-use crate::wasm::Kind;
+use crate::wasm::{GuestThreads, Kind};
 
 /// The interval of sweeps; `instances.idle` is kept to within this.
 const EVERY: Duration = Duration::from_secs(1);
@@ -47,6 +47,9 @@ pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) 
         if let Err(error) = directory.context.store.snapshots().tidy().await {
             tracing::warn!(%error, "pieces of memories that are nobody's could not be removed; they take room");
         }
+        if let Err(error) = directory.context.store.remove_unplaced().await {
+            tracing::warn!(%error, "contents that no message has could not be removed; they take room");
+        }
         if let Err(error) = remove_expired(&directory).await {
             tracing::warn!(
                 error,
@@ -56,7 +59,7 @@ pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) 
         // A full reference, since a guard of the snapshot must not be held across an await.
         let routes = directory.routes.load_full();
         for agent in routes.agents() {
-            sweep(agent).await;
+            sweep(agent, &directory.context.guests).await;
         }
     }
 }
@@ -86,32 +89,32 @@ async fn remove_expired(directory: &HostDirectory) -> Result<(), String> {
     Ok(())
 }
 
-async fn sweep(agent: &Arc<Agent>) {
+async fn sweep(agent: &Arc<Agent>, guests: &GuestThreads) {
     for revision in agent.serving() {
-        sweep_revision(agent, &revision).await;
+        sweep_revision(agent, &revision, guests).await;
     }
 }
 
-async fn sweep_revision(agent: &Arc<Agent>, current: &Arc<Revision>) {
+async fn sweep_revision(agent: &Arc<Agent>, current: &Arc<Revision>, guests: &GuestThreads) {
     let spec = agent.spec();
     let (min, idle) = (spec.instances.min, spec.instances.idle);
     if current.kind() == Kind::Stateful {
         // Of an instance at rest as well: what a crash costs is bounded in time by then.
         if current.pool.idle() > 0 && agent.is_save_due(current) {
             let (agent, current) = (Arc::clone(agent), Arc::clone(current));
-            tokio::spawn(async move { agent.save_due(&current).await });
+            tokio::spawn(guests.movable(Box::pin(async move { agent.save_due(&current).await })));
         }
         // Others whose instances have no place do not wait for an idle one; what it remembers is saved.
         let crowded = current.pool.is_crowded();
         if (min == 0 || crowded) && current.pool.idle() > 0 {
             let (agent, current) = (Arc::clone(agent), Arc::clone(current));
             // By itself: a large memory takes longer than others' instances should wait for their turn.
-            tokio::spawn(async move {
+            tokio::spawn(guests.movable(Box::pin(async move {
                 let age = if crowded { Duration::ZERO } else { idle };
                 if let Err(why) = agent.save_idle(&current, age).await {
                     tracing::error!(agent = %agent.name(), "an idle instance goes on: {why}");
                 }
-            });
+            })));
         }
         return;
     }

@@ -134,6 +134,8 @@ async fn up(options: UpOptions, workers: Handle) -> Result<ExitCode, StartError>
             ExitCode::from(INTERRUPTED)
         }
     };
+    // Before the runtimes end, to which timers of guests belong.
+    context.guests.close();
     // The store may have been lost during the drain.
     let end = context.store.lost().map_or(end, EndReason::StoreLost);
     match end {

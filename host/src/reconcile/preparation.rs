@@ -86,12 +86,14 @@ impl Reconciler {
         let reports = self.reports.0.clone();
         // Begun when it is its turn: the future of a preparation takes some kilobytes.
         self.preparations.push(move || {
-            tokio::spawn(async move {
+            let guests = preparation.context.guests.clone();
+            // A guest may compute when it starts and when its health is checked.
+            tokio::spawn(guests.movable(Box::pin(async move {
                 let (agent, number) = (preparation.id.agent.clone(), preparation.id.number);
                 let result = preparation.run(&reports).await;
                 // The reconciler is gone only when the host stops.
                 let _ = reports.send(TaskReport::Prepared { agent, number, result }).await;
-            });
+            })));
         });
     }
 }

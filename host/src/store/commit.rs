@@ -120,6 +120,8 @@ pub(crate) struct Handled {
     pub(crate) revision: u64,
     /// The number of runs of its handler in that attempt: more than one after conflicts.
     pub(crate) runs: u32,
+    /// The bytes of its content.
+    pub(crate) bytes: u64,
 }
 
 /// The change that a handler makes to its agent's state.

@@ -1,9 +1,27 @@
 //! Commits on their way to the writer, with everything that is live.
 
+use std::sync::Arc;
+
 use caxton_control::conversation::ConversationChange;
 
+use super::backlog::{CommitBacklog, WaitingCommit};
 use super::commit::{Commit, CommitError, DeadLetter, StateChange};
+use super::placed::{self, Contents, Piece, PlacedContents};
 use crate::message::{LinePlace, Outgoing, ReservedPlace, Waiter};
+
+/// The cost of a row beside its content, and the rows that are not counted.
+const ROW_BYTES: usize = 128;
+const FEW_ROWS: usize = 16;
+
+/// The way in which a commit that waits is counted.
+enum Waiting {
+    Nowhere,
+    /// The count begins once the commit is given to the store.
+    Later(Arc<CommitBacklog>),
+    Counted {
+        _commit: WaitingCommit,
+    },
+}
 
 /// A commit with what has to outlive its way through the writer and cannot be stored: the places that are reserved for
 /// its messages, and the callback.
@@ -19,6 +37,10 @@ pub(crate) struct CommitRequest {
     pub(crate) taken: Vec<Option<ConversationChange>>,
     /// The place among the commits that build on the memory of one instance.
     line: Option<LinePlace>,
+    /// The count of its agent's commits that wait.
+    waiting: Waiting,
+    /// The contents that are written before it, if it is large.
+    pub(super) placed: Option<Box<PlacedContents>>,
     done: CommitCallback,
 }
 
@@ -51,7 +73,7 @@ impl CommitRequest {
             commit.sends.push(dispatch);
             places.push(place);
         }
-        Self { commit, places, waiters, taken: Vec::new(), line: None, done }
+        Self { commit, places, waiters, taken: Vec::new(), line: None, waiting: Waiting::Nowhere, placed: None, done }
     }
 
     /// Makes it one of the commits that build on the memory of an instance. They have to be given to the store in the
@@ -79,12 +101,47 @@ impl CommitRequest {
         }
     }
 
-    /// Returns the contents, values and memory that it writes, in bytes.
+    /// Returns the contents, values and memory that it writes, in bytes, without those that are written before it.
     pub(super) fn bytes(&self) -> u64 {
-        let sent: usize = self.commit.sends.iter().map(|sent| sent.envelope.message.content.len()).sum();
-        let values = self.commit.state.iter().flat_map(|state| state.writes.values().flatten());
-        let memory = self.commit.memory.as_ref().map_or(0, |memory| memory.data.len());
-        (sent + values.map(|value| value.bytes.len()).sum::<usize>() + memory) as u64
+        let Commit { sends, state, memory, dead, .. } = &self.commit;
+        let dead = dead.as_ref().map_or(0, |dead| dead.envelope.message.content.len());
+        let sent: usize = sends.iter().map(|sent| sent.envelope.message.content.len()).sum();
+        let values = state.iter().flat_map(|state| state.writes.values().flatten()).map(|value| value.bytes.len());
+        let most = if self.placed.is_some() { placed::LEAST } else { usize::MAX };
+        let memory = memory.as_ref().map_or(0, |memory| memory.data.len());
+        // Few rows are part of the cost of any commit.
+        let rows = (sends.len() + state.as_ref().map_or(0, |state| state.writes.len())).saturating_sub(FEW_ROWS);
+        (sent + values.filter(|bytes| *bytes < most).sum::<usize>() + dead + memory + rows * ROW_BYTES) as u64
+    }
+
+    /// Has it counted among the commits of its agent while it waits for the disk.
+    pub(crate) fn counted_in(mut self, backlog: &Arc<CommitBacklog>) -> Self {
+        self.waiting = Waiting::Later(Arc::clone(backlog));
+        self
+    }
+
+    /// Notes that it waits for the disk from now on.
+    pub(super) fn begin_to_wait(&mut self) {
+        // Not before: one that waits for the keys of a run would keep that from its beginning.
+        if let Waiting::Later(backlog) = std::mem::replace(&mut self.waiting, Waiting::Nowhere) {
+            self.waiting = Waiting::Counted { _commit: backlog.count(self.bytes()) };
+        }
+    }
+
+    /// Takes the contents out, to be written before it in these pieces.
+    pub(super) fn place(&mut self, all: &Arc<Contents>, keeps_messages: bool) -> Vec<Piece> {
+        let Some((placed, pieces)) = PlacedContents::take_from(&mut self.commit, all, keeps_messages) else {
+            return Vec::new();
+        };
+        self.placed = Some(Box::new(placed));
+        pieces
+    }
+
+    /// Puts the contents back that were taken out.
+    pub(super) fn put_back(&mut self) {
+        if let Some(placed) = &mut self.placed {
+            placed.put_back(&mut self.commit);
+        }
     }
 
     /// Replaces a message that is sent by the answer that it is refused, if its sender has a mailbox.
@@ -93,6 +150,9 @@ impl CommitRequest {
         if refused {
             // The waiter is of the message, and not of the answer.
             self.waiters.retain(|(of, _)| *of != index);
+            if let Some(placed) = &mut self.placed {
+                placed.forget_sent(index);
+            }
         }
         refused
     }
@@ -103,12 +163,16 @@ impl CommitRequest {
     }
 
     /// Passes the result on: the size of the agent's state, if the commit is kept and changes it.
-    pub(super) fn finish(self, result: Result<Option<u64>, CommitError>) {
+    pub(super) fn finish(mut self, result: Result<Option<u64>, CommitError>) {
         if result.is_err() {
             // Again for those that never reached the writer.
             self.break_line();
         }
-        let Self { commit, places, waiters, taken: _, line: _, done } = self;
+        // Again for those that were not decided on.
+        self.put_back();
+        let Self { commit, places, waiters, taken: _, line: _, waiting, placed: _, done } = self;
+        // Before the callback, which may let the agent go on.
+        drop(waiting);
         let Commit { sends, state, dead, .. } = commit;
         let mut sends: Vec<Outgoing> =
             sends.into_iter().zip(places).map(|(dispatch, place)| Outgoing::join(dispatch, place)).collect();

@@ -9,11 +9,13 @@
 //! One writer makes one commit of all that came while the last fsync ran; a commit never waits for company. The next is
 //! written while the last is synced. A commit is acknowledged only once its data is as safe as `store.durability` asks.
 
+mod backlog;
 mod commit;
 mod commit_request;
 mod error;
 mod gate;
 mod handles;
+mod placed;
 pub(crate) mod prefetch;
 mod record;
 mod sqlite;
@@ -37,6 +39,7 @@ use self::writer::history::History;
 use self::writer::writer_state::WriterState;
 use crate::telemetry::histogram::Histogram;
 
+pub(crate) use backlog::CommitBacklog;
 pub(crate) use commit::{
     Add, ClosedQuestion, Commit, CommitError, DeadLetter, EndedConversation, Failed, Fired, Handled, IdempotencyKey,
     RevisionBinding, StateChange, TOO_MANY_HOPS, beyond,
@@ -71,6 +74,8 @@ pub(crate) struct Store {
     progress: Arc<sync::Progress>,
     /// Memories of agents that are in pieces.
     pieces: Arc<snapshots::Pieces>,
+    /// Contents of large commits that are in pieces.
+    contents: Arc<placed::Contents>,
     /// The judge of what commits say.
     gate: Arc<dyn CommitGate>,
     /// Messages that wait for their time.
@@ -113,6 +118,7 @@ impl Store {
         let writer_state = WriterState::load(&connection, keeps_messages, history, shared).map_err(wrong)?;
         let version = Arc::clone(&writer_state.version);
         let pieces = Arc::new(snapshots::Pieces::load(&connection).map_err(wrong)?);
+        let contents = Arc::new(placed::Contents::load(&connection).map_err(wrong)?);
         let checkpoints = database.writer(settings.durability)?;
         let commits = Arc::new(Histogram::default());
         let log = (settings.durability == Durability::Fsync).then(|| folder.join(format!("{DATABASE}-wal")));
@@ -122,8 +128,8 @@ impl Store {
         }
         let progress = sync::Progress::new(held::Held::new(folder, &lock.file)?);
         let syncing = (log, Arc::clone(&progress));
-        let writer =
-            writer::Writer::start((connection, reader), checkpoints, writer_state, syncing, Arc::clone(&commits));
+        let (own, shared) = ((connection, reader), (Arc::clone(&contents), Arc::clone(&commits)));
+        let writer = writer::Writer::start(own, checkpoints, writer_state, syncing, shared);
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // Relaxed: only uniqueness matters.
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -136,6 +142,7 @@ impl Store {
             keeps_messages,
             progress,
             pieces,
+            contents,
             gate,
             timer_counts: timers,
             commits,

@@ -1,4 +1,5 @@
 mod copies;
+mod placed;
 mod unusable;
 
 use caxton_control::Performative;
@@ -12,11 +13,19 @@ use crate::api_types::StoreCheck;
 use crate::clock;
 use crate::conversation::Conversations;
 use crate::message::{Deliver, Envelope, Expiry, Message, Outgoing, Value};
+use crate::store::writer::job::Turn;
 use rusqlite::Connection;
 
 /// Settings with this durability and the defaults beside.
 pub(crate) fn settings(durability: Durability) -> desired::StoreSpec {
     desired::StoreSpec { path: String::new(), durability, history: 100_000, dead_letters: 100_000 }
+}
+
+/// A database with the tables of the newest format.
+pub(crate) fn database() -> Connection {
+    let connection = Connection::open_in_memory().unwrap();
+    super::schema::MIGRATIONS.iter().for_each(|step| connection.execute_batch(step).unwrap());
+    connection
 }
 
 /// A message of an id, which is also its conversation's.
@@ -93,7 +102,7 @@ pub(crate) async fn conversation_names(store: &Store) -> (Vec<String>, Vec<Strin
 /// Ends conversations as the host does.
 pub(crate) async fn end_conversations(store: &Store, expired: Vec<EndedConversation>) {
     for ended in expired {
-        let write = store.change((ended, false), |(ended, keeps_name), reader, _, record| {
+        let write = store.change(Turn::AfterAll, (ended, false), |(ended, keeps_name), reader, _, record| {
             *keeps_name = tables::conversations::keeps_name(reader, ended)?;
             tables::conversations::push_end(record, ended, *keeps_name, 7);
             Ok(())

@@ -13,6 +13,7 @@ use wasmtime::{ResourceLimiterAsync, UpdateDeadline};
 
 use crate::clock;
 use crate::memory_budget::{MemoryShortage, Reservation};
+use crate::wasm::guest_threads;
 
 /// The size of a table entry in bytes: a reference.
 pub(super) const TABLE_ENTRY_BYTES: usize = 8;
@@ -140,8 +141,8 @@ const UNKNOWN: u64 = u64::MAX;
 /// two checks.
 const FIRST_POLL_NS: u64 = 2_000_000;
 
-/// The time from which a guest computes rather than answers.
-const LONG_NS: u64 = 5_000_000;
+/// The first slice of a guest: one that has used it up computes rather than answers. Moving costs some ten microseconds.
+const FIRST_SLICE_NS: u64 = 1_000_000;
 
 impl Meter {
     pub(super) fn new() -> Arc<Self> {
@@ -225,14 +226,17 @@ impl Meter {
         used > self.budget_ns.load(Ordering::Relaxed)
     }
 
-    /// Lets others run until the next tick, so that one guest does not occupy a worker of the runtime.
+    /// Ends the slice: others run until the next tick, so that one guest does not occupy a thread. One that has used up
+    /// its first slice moves to the threads for guests.
     pub(super) fn give_way(&self) -> UpdateDeadline {
-        if self.used_ns.load(Ordering::Relaxed) < LONG_NS {
+        let used = self.used_ns.load(Ordering::Relaxed).saturating_add(self.spent(self.now()));
+        if used < FIRST_SLICE_NS || guest_threads::is_here() {
             // At once where nothing else is queued: an instance that is nearly done should free its slot soon.
             return UpdateDeadline::Yield(1);
         }
-        // The runtime's own yield has connections polled before the guest goes on. One that wakes itself keeps the
-        // worker's queue full, and connections are polled only after 61 turns then.
+        guest_threads::ask_to_move();
+        // For what cannot move. The runtime's own yield has connections polled before the guest goes on. One that wakes
+        // itself keeps the worker's queue full, and connections are polled only after 61 turns then.
         UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
     }
 

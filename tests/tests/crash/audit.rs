@@ -118,13 +118,20 @@ impl Books {
     }
 
     fn read_messages(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let waiting = "SELECT content FROM message WHERE seq NOT IN (SELECT seq FROM ack)
-                       UNION ALL SELECT content FROM timer";
-        for (sql, into) in [(waiting, &mut self.waiting), ("SELECT content FROM dead", &mut self.dead)] {
+        let waiting = "SELECT content, placed FROM message WHERE seq NOT IN (SELECT seq FROM ack)
+                       UNION ALL SELECT content, placed FROM timer";
+        let mut pieces = connection.prepare("SELECT data FROM content_piece WHERE content = ?1 ORDER BY number")?;
+        for (sql, into) in [(waiting, &mut self.waiting), ("SELECT content, placed FROM dead", &mut self.dead)] {
             let mut rows = connection.prepare(sql)?;
             let mut rows = rows.query([])?;
             while let Some(row) = rows.next()? {
-                into.push(Note::read(row.get_ref(0)?.as_blob()?));
+                let (mut content, placed): (Vec<u8>, Option<i64>) = (row.get(0)?, row.get(1)?);
+                if placed.is_some() {
+                    for piece in pieces.query_map([placed], |row| row.get::<_, Vec<u8>>(0))? {
+                        content.extend(piece?);
+                    }
+                }
+                into.push(Note::read(&content));
             }
         }
         let mut rows = connection.prepare("SELECT receipt FROM message WHERE receipt IS NOT NULL")?;
@@ -148,6 +155,17 @@ impl Books {
                  FROM state WHERE state.agent = s.agent)",
             ),
             ("states are newer than the newest", "SELECT count(*) FROM state WHERE version > (SELECT value FROM meta WHERE key = 'version')"),
+            (
+                "contents are of no row",
+                "SELECT count(DISTINCT content) FROM content_piece WHERE content NOT IN (SELECT content FROM unplaced
+                 UNION SELECT placed FROM message WHERE placed IS NOT NULL UNION SELECT placed FROM timer WHERE placed IS NOT NULL
+                 UNION SELECT placed FROM dead WHERE placed IS NOT NULL)",
+            ),
+            (
+                "contents of messages are not there",
+                "SELECT count(*) FROM (SELECT placed FROM message UNION ALL SELECT placed FROM timer UNION ALL SELECT placed FROM dead)
+                 WHERE placed IS NOT NULL AND placed NOT IN (SELECT content FROM content_piece)",
+            ),
             ("messages are newer than the newest", "SELECT count(*) FROM message WHERE seq > (SELECT value FROM meta WHERE key = 'seq')"),
         ] {
             let found = count(sql)?;

@@ -175,6 +175,8 @@ pub(crate) struct Transfer {
     amount: i64,
     fail: Option<Fail>,
     stops: Vec<Stop>,
+    /// The bytes that its request has beside. A large one is written in pieces before its commit.
+    pad: usize,
 }
 
 impl Transfer {
@@ -193,6 +195,7 @@ impl Transfer {
             amount: chance.random_range(1..100),
             fail: Fail::pick(chance),
             stops: (0..stops).map(|_| Stop::pick(chance)).collect(),
+            pad: if chance.random_bool(0.1) { chance.random_range(50_000..200_000) } else { 0 },
         }
     }
 
@@ -202,7 +205,18 @@ impl Transfer {
         let stop = |bank| Stop { bank, account, after_ms: None, priority: None, fail: None };
         let stops = BANKS.iter().rev().copied().map(stop).collect();
         let (id, bank) = (id.to_owned(), BANKS[0]);
-        Self { id, order: None, conversation: None, key: None, bank, from: account, amount: 1, fail: None, stops }
+        Self {
+            id,
+            order: None,
+            conversation: None,
+            key: None,
+            bank,
+            from: account,
+            amount: 1,
+            fail: None,
+            stops,
+            pad: 0,
+        }
     }
 
     /// Returns whether it has a position in a conversation.
@@ -227,6 +241,7 @@ impl Transfer {
         json!({
             "do": "transfer", "id": self.id, "from": self.from, "amount": self.amount, "path": path,
             "laps": laps, "order": self.order, "fail": self.fail.map(Fail::name), "told": laps > 0,
+            "pad": ".".repeat(self.pad),
         })
         .to_string()
     }

@@ -33,6 +33,7 @@ mod dead_letters;
 mod diagnostics;
 mod durability;
 mod environment;
+mod fairness;
 mod fallback;
 mod file_cleanup;
 mod file_watching;

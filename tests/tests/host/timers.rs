@@ -187,7 +187,7 @@ fn multiply(setup: &Setup, count: u64) {
     let made = store.execute_batch(&format!(
         "BEGIN;
          WITH RECURSIVE n (n) AS (SELECT max(seq) + 1 FROM timer UNION ALL SELECT n + 1 FROM n WHERE n <= {count})
-         INSERT INTO timer SELECT n, agent, due, at, dated, conversation, rank, 'copy-' || n, sender, NULL, head, content
+         INSERT INTO timer SELECT n, agent, due, at, dated, conversation, rank, 'copy-' || n, sender, NULL, head, content, placed
          FROM n, (SELECT * FROM timer WHERE id NOT LIKE 'copy-%' LIMIT 1);
          UPDATE meta SET value = (SELECT max(seq) FROM timer) WHERE key = 'seq';
          COMMIT;"

@@ -263,6 +263,7 @@ impl Handling {
     /// Returns the acknowledgement of the message in hand; `None` if the store does not have it.
     pub(in crate::agent) fn acknowledges(&self, envelope: &Envelope) -> Option<Handled> {
         let runs = envelope.conflicts.as_ref().map_or(1, |again| again.runs + 1);
-        envelope.seq.map(|seq| Handled { seq, revision: self.revision().id.number, runs })
+        let bytes = envelope.message.content.len() as u64;
+        envelope.seq.map(|seq| Handled { seq, revision: self.revision().id.number, runs, bytes })
     }
 }

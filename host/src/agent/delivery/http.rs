@@ -247,6 +247,7 @@ impl Agent {
             time: deadline.saturating_duration_since(in_call.run_started),
             interrupt: revision.interrupt.clone(),
             failure: self.instance_failure(&revision, FaultHistory::First),
+            guests: self.context.guests.clone(),
         };
         // Shared between this function and the end of the body, whichever takes it first.
         let in_call = Arc::new(Mutex::new(Some(in_call)));

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::{Agent, InFlight};
 use crate::message::Deliver;
-use crate::wasm::HeldLease;
+use crate::wasm::{HeldLease, Movable, is_guest_thread};
 
 /// The time for which one worker handles messages before another starts beside it. A shorter one would start workers
 /// for bursts that one worker finishes sooner than a second one starts.
@@ -26,21 +26,25 @@ impl Agent {
     /// is, and so not behind all others.
     pub(crate) fn work_for_caller(self: &Arc<Self>) {
         let agent = Arc::clone(self);
-        tokio::spawn(async move {
+        tokio::spawn(self.context.guests.movable(Box::pin(async move {
             match step(&agent, &mut HeldLease::default()).await {
                 WorkerStep::Handled(_) => agent.end_worker(),
                 WorkerStep::GoOn(next) => next.work(),
                 WorkerStep::Ended => {}
             }
-        });
+        })));
     }
 }
 
+/// Creates the task of a worker. Its instance stays with it as long as it works for one agent.
+pub(in crate::agent) fn start(agent: Arc<Agent>, held_lease: HeldLease) -> Movable<()> {
+    let guests = agent.context.guests.clone();
+    guests.movable(Box::pin(work(agent, held_lease)))
+}
+
 /// Handles messages until none is ready.
-pub(in crate::agent) async fn work(mut agent: Arc<Agent>) {
+async fn work(mut agent: Arc<Agent>, mut held_lease: HeldLease) {
     let mut worked = Duration::ZERO;
-    // Its instance stays with it as long as it works for one agent.
-    let mut held_lease = HeldLease::default();
     loop {
         match step(&agent, &mut held_lease).await {
             WorkerStep::Handled(took) => {
@@ -54,6 +58,12 @@ pub(in crate::agent) async fn work(mut agent: Arc<Agent>) {
             WorkerStep::Ended => return,
             // A chain of messages stays in one task, which saves a wake-up for each.
             WorkerStep::GoOn(next) => (agent, worked, held_lease) = (next, Duration::ZERO, HeldLease::default()),
+        }
+        if is_guest_thread() {
+            // The guest that computed is done: the next message is handled where messages are.
+            let workers = agent.context.workers.clone();
+            workers.spawn(start(agent, held_lease));
+            return;
         }
         // A mailbox that never runs dry must not keep others from this thread.
         tokio::task::coop::consume_budget().await;
@@ -72,6 +82,8 @@ enum WorkerStep {
 
 /// Handles one message.
 async fn step(agent: &Arc<Agent>, held_lease: &mut HeldLease) -> WorkerStep {
+    // Before a message is in hand: what is sent and written meanwhile waits in memory.
+    agent.backlog.until_low().await;
     let Some((flight, taken)) = agent.take() else { return WorkerStep::Ended };
     let (took, next) = handle(agent, flight, taken, held_lease).await;
     let Some(next) = next else { return WorkerStep::Handled(took) };
@@ -144,7 +156,7 @@ pub(in crate::agent) struct CallerWorker {
 /// The state of a caller's worker.
 enum CallerWorkerState {
     /// A message is in hand.
-    Busy(Pin<Box<dyn Future<Output = WorkerStep> + Send>>),
+    Busy(Movable<WorkerStep>),
     /// A message may be taken.
     Free,
     /// The worker has ended.
@@ -181,12 +193,13 @@ impl CallerWorker {
             CallerWorkerState::Busy(step) => step,
             CallerWorkerState::Free => {
                 let agent = Arc::clone(&self.agent);
-                self.state =
-                    CallerWorkerState::Busy(Box::pin(async move { step(&agent, &mut HeldLease::default()).await }));
+                let guests = agent.context.guests.clone();
+                let step = Box::pin(async move { step(&agent, &mut HeldLease::default()).await });
+                self.state = CallerWorkerState::Busy(guests.movable(step));
                 return Poll::Ready(());
             }
         };
-        match step.as_mut().poll(cx) {
+        match Pin::new(step).poll(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(WorkerStep::Handled(_)) => self.state = CallerWorkerState::Free,
             Poll::Ready(WorkerStep::Ended) => self.state = CallerWorkerState::Ended,
@@ -209,8 +222,8 @@ impl Drop for CallerWorker {
                 // Not on the caller's thread, which belongs to HTTP.
                 self.agent.context.workers.spawn(async move {
                     match step.await {
-                        WorkerStep::Handled(_) => work(agent).await,
-                        WorkerStep::GoOn(next) => work(next).await,
+                        WorkerStep::Handled(_) => start(agent, HeldLease::default()).await,
+                        WorkerStep::GoOn(next) => start(next, HeldLease::default()).await,
                         WorkerStep::Ended => {}
                     }
                 });

@@ -11,6 +11,7 @@ use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::{AdmitError, Agent, Outcomes, conversation_hash};
 use crate::clock;
 use crate::message::{Deliver, Envelope};
+use crate::wasm::HeldLease;
 
 impl Deliver for Agent {
     fn put(&self, mut envelope: Box<Envelope>) -> bool {
@@ -41,7 +42,8 @@ impl Deliver for Agent {
     }
 
     fn work(self: Arc<Self>) {
-        self.context.workers.clone().spawn(worker::work(self));
+        let workers = self.context.workers.clone();
+        workers.spawn(worker::start(self, HeldLease::default()));
     }
 
     fn other(&self, agent: &str) -> Option<Arc<dyn Deliver>> {

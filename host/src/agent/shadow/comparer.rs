@@ -139,13 +139,15 @@ impl Comparer {
             Subject::Message(message, hops) => sandbox::handle(pool, message, *hops, outside)
                 .await
                 .map(|(result, effects)| answer(&result, &effects, replay.take_requests())),
-            Subject::Call(call) => http_job::handle(pool, call, outside).await.map(|mut answer| {
-                // As with messages, a failure leaves no effects to compare.
-                if answer.reply.is_ok() {
-                    answer.effects.extend(replay.take_requests());
-                }
-                answer
-            }),
+            Subject::Call(call) => {
+                http_job::handle(pool, call, outside, self.context.guests.clone()).await.map(|mut answer| {
+                    // As with messages, a failure leaves no effects to compare.
+                    if answer.reply.is_ok() {
+                        answer.effects.extend(replay.take_requests());
+                    }
+                    answer
+                })
+            }
         };
         // Checked before the answer: a handler that got an error from the replay may still answer.
         if replay.is_incomplete() {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::handler_answer::effects_of;
 use super::recording::MAX_BYTES;
 use crate::message::{CallContext, CommitMode, Effects, Fault, GuestHost, RunContext};
-use crate::wasm::{BodyError, HttpCall, Pool, Unanswered};
+use crate::wasm::{BodyError, GuestThreads, HttpCall, Pool, Unanswered};
 
 /// A call that was recorded.
 pub(super) struct RecordedCall {
@@ -48,6 +48,7 @@ pub(super) async fn handle(
     pool: &Arc<Pool>,
     call: &RecordedCall,
     outside: Arc<dyn GuestHost>,
+    guests: GuestThreads,
 ) -> Result<Answer, Fault> {
     let time = pool.who.spec.limits.time;
     let deadline = Instant::now() + time;
@@ -75,9 +76,8 @@ pub(super) async fn handle(
     };
     // Never cancelled: the comparer drops this future to stop a copy.
     let interrupt = CancellationToken::new();
-    let ended = HttpCall { request, work, time, interrupt, failure: InstanceFailure::Trap }
-        .run(lease, commit, Box::new(|_| ()))
-        .await;
+    let failure = InstanceFailure::Trap;
+    let ended = HttpCall { request, work, time, interrupt, failure, guests }.run(lease, commit, Box::new(|_| ())).await;
     let response = match ended {
         Ok(response) => response,
         // Checked first: the fault of a guest whose body broke off is not its own.

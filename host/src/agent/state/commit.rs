@@ -47,7 +47,7 @@ impl Agent {
             // Before the values can be read: a shadow must not take them for those of an earlier message.
             self.note_writes(state.written());
         }
-        self.pending.submit(&self.context.store, request);
+        self.pending.submit(&self.context.store, request.counted_in(&self.backlog));
     }
 
     /// Records the result of a commit that changes the state: what it wrote is in the store, or is not kept.

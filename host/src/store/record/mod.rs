@@ -82,6 +82,7 @@ pub(crate) enum RowChange<'a> {
     StateCopy(StateCopyRow<'a>),
     Rollout(RolloutRow<'a>),
     Recent(RecentRow<'a>),
+    Content(ContentRow<'a>),
 }
 
 /// The state of agents.
@@ -358,6 +359,31 @@ pub(crate) enum RecentRow<'a> {
 impl<'a> From<RecentRow<'a>> for RowChange<'a> {
     fn from(row: RecentRow<'a>) -> Self {
         Self::Recent(row)
+    }
+}
+
+/// Contents and values that are written before the commit that has them.
+#[derive(Debug, PartialEq)]
+pub(crate) enum ContentRow<'a> {
+    /// Adds a piece of a content, which no row names yet.
+    Piece { content: u64, number: u64, data: &'a [u8] },
+    /// Makes it the content of a message that waits, whose row is empty.
+    OfMessage { seq: u64, content: u64 },
+    /// Makes it the content of a timer, whose row is empty.
+    OfTimer { seq: u64, content: u64 },
+    /// Makes it the content of a dead letter, whose row is empty.
+    OfDead { seq: u64, content: u64 },
+    /// Makes it the value of a key, whose row is empty.
+    OfKey { agent: &'a str, key: &'a str, content: u64 },
+    /// Removes pieces of a content that no row names, up to this one.
+    PiecesRemoved { content: u64, up_to: u64 },
+    /// Forgets a content of which no piece is left.
+    Forgotten { content: u64 },
+}
+
+impl<'a> From<ContentRow<'a>> for RowChange<'a> {
+    fn from(row: ContentRow<'a>) -> Self {
+        Self::Content(row)
     }
 }
 

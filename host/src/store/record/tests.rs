@@ -19,10 +19,11 @@ use super::wire::tests::{added, sample};
 use super::*;
 use crate::clock;
 use crate::conversation::{Conversations, closed_question};
-use crate::message::{Attempt, Deliver, Envelope, Outgoing, TimerCancel, TimerName};
+use crate::message::{Attempt, Deliver, Envelope, Outgoing, TimerCancel, TimerName, Value};
 use crate::store::sqlite::database_file::DatabaseFile;
 use crate::store::tests::{change, expiring, message, settings};
 use crate::store::writer::apply::Tables;
+use crate::store::writer::job::Turn;
 use crate::store::writer::writer_state::Captured;
 use crate::store::{
     Add, Commit, CommitRequest, Committed, DeadFilter, DeadLetter, Event, Failed, Fired, Handled, IdempotencyKey,
@@ -68,6 +69,8 @@ impl Random {
     }
 }
 
+/// The bytes of contents and values that are written before their commit.
+const LARGE: usize = 70 << 10;
 const AGENTS: &[&str] = &["triage", "desk", "ledger"];
 
 /// A store with a run of random commits.
@@ -108,6 +111,10 @@ impl RandomRun {
         envelope.since = clock::steady_ms();
         let message = &mut envelope.message;
         message.content = vec![7; usize::try_from(self.random.below(50)).unwrap()];
+        if self.random.one_in(40) {
+            // So many that it is written before its commit.
+            message.content = vec![self.count as u8; LARGE];
+        }
         if self.random.one_in(2) {
             message.conversation_id = format!("c-{}", self.random.below(40));
         }
@@ -143,12 +150,16 @@ impl RandomRun {
     fn state(&mut self) -> StateChange {
         let keys = ["a", "b", "c", "d"];
         let key = self.random.pick(&keys);
-        let mut state = match self.random.below(5) {
+        let mut state = match self.random.below(6) {
             0 => change(&[(key, None)], &[]),
             // Mostly a conflict.
             1 => change(&[(key, Some("1"))], &[(key, self.random.below(3))]),
             2 => expiring(&[(key, if self.random.one_in(2) { -1_000 } else { 1_000_000 })], &[]),
             3 => change(&[], &[]),
+            4 if self.random.one_in(10) => {
+                let value = Value::lasting(vec![self.count as u8; LARGE].into());
+                StateChange { writes: BTreeMap::from([(key.to_owned(), Some(value))]), ..change(&[], &[]) }
+            }
             _ => change(&[(key, Some("22")), ("other", Some("text"))], &[]),
         };
         if self.random.one_in(3) {
@@ -211,7 +222,7 @@ impl RandomRun {
                 commit.dead = Some(Box::new(dead));
             }
             2 => {
-                commit.handled = Some(Handled { seq, revision: 3, runs: 2 });
+                commit.handled = Some(Handled { seq, revision: 3, runs: 2, bytes: 9 });
                 commit.closes = self
                     .store
                     .queue()
@@ -221,7 +232,7 @@ impl RandomRun {
                     .and_then(|asked| closed_question(&asked, &[]))
                     .map(Box::new);
             }
-            _ => commit.handled = Some(Handled { seq, revision: 3, runs: 1 }),
+            _ => commit.handled = Some(Handled { seq, revision: 3, runs: 1, bytes: 9 }),
         }
     }
 
@@ -246,7 +257,7 @@ impl RandomRun {
         let store = Arc::clone(&self.store);
         let agent = self.random.pick(AGENTS);
         // In a transaction that fails at times, all of these may.
-        match self.random.below(9) {
+        match self.random.below(10) {
             0 => {
                 let until = clock::steady_ms() + self.random.below(1_000_000);
                 if let Ok(fired) = store.timers().fire(agent.into(), until, 9).await {
@@ -289,6 +300,7 @@ impl RandomRun {
                     self.submit(commit, Vec::new());
                 }
             }
+            8 => drop(store.remove_unplaced().await),
             _ => {
                 let expired = store.state().expired(clock::now_ms(), 9).unwrap();
                 for (agent, keys) in expired {
@@ -358,7 +370,7 @@ async fn random_run(seed: u64, folder: &tempfile::TempDir) -> (Arc<Store>, Vec<V
     // So few that some leave.
     let kept = desired::StoreSpec { history: 1_000, dead_letters: 20, ..settings(Durability::Os) };
     let (store, conversations) = Store::open(folder.path(), &kept, Conversations::load).unwrap();
-    let capture = store.change((), |(), _, writer, _| {
+    let capture = store.change(Turn::AfterAll, (), |(), _, writer, _| {
         writer.captured = Some(Captured::default());
         Ok(())
     });
@@ -376,14 +388,14 @@ async fn random_run(seed: u64, folder: &tempfile::TempDir) -> (Arc<Store>, Vec<V
         }
         if run.random.one_in(200) {
             // Nothing of the transaction is kept, nor of its records.
-            assert!(store.change((), |(), _, _, _| Err(rusqlite::Error::InvalidQuery)).await.is_err());
+            assert!(store.change(Turn::AfterAll, (), |(), _, _, _| Err(rusqlite::Error::InvalidQuery)).await.is_err());
         }
         if run.random.one_in(5) {
             let _ = store.flush().await;
         }
     }
     run.fill().await;
-    let take = store.change(Vec::new(), |records, _, writer, _| {
+    let take = store.change(Turn::AfterAll, Vec::new(), |records, _, writer, _| {
         *records = writer.captured.take().unwrap().kept;
         Ok(())
     });

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use crate::api_types::{Defect, StoreCheck};
 use crate::message::Attempt;
 use crate::store::Store;
-use crate::store::writer::message_row::{self, COLUMNS};
+use crate::store::writer::message_row::{self, columns};
 
 /// The most damages of the database that are reported.
 const DAMAGES: u32 = 20;
@@ -46,7 +46,9 @@ const RULES: &[(&str, &str, &str)] = &[
     (
         "state-size",
         "SELECT count(*) FROM (
-            SELECT agent, sum(length(CAST(key AS BLOB)) + length(value)) AS bytes FROM state GROUP BY agent
+            SELECT agent, sum(length(CAST(key AS BLOB)) + length(value) + coalesce(
+                (SELECT sum(length(data)) FROM content_piece AS p WHERE p.content = placed), 0)) AS bytes
+            FROM state GROUP BY agent
             UNION ALL SELECT agent, 0 FROM state_size WHERE agent NOT IN (SELECT agent FROM state)
          ) AS found LEFT JOIN state_size AS told USING (agent) WHERE told.bytes IS NOT found.bytes",
         "agents' states have another size than is told",
@@ -76,6 +78,15 @@ const RULES: &[(&str, &str, &str)] = &[
             UNION SELECT pieces, bytes FROM handoff WHERE pieces IS NOT NULL
          ) AS m WHERE m.bytes IS NOT (SELECT sum(length(data)) FROM piece WHERE piece.memory = m.pieces)",
         "agents' memories are not whole",
+    ),
+    (
+        "content-missing",
+        "SELECT count(*) FROM (
+            SELECT placed FROM message UNION ALL SELECT placed FROM timer UNION ALL SELECT placed FROM dead
+            UNION ALL SELECT placed FROM state
+         ) AS m WHERE placed IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM content_piece AS p WHERE p.content = m.placed AND p.number = 0)",
+        "contents of messages or values are not there",
     ),
     (
         "state-copy-not-whole",
@@ -152,7 +163,7 @@ fn look(connection: &Connection, defects: &mut Vec<Defect>) -> rusqlite::Result<
 
 /// Counts the messages of a table that cannot be decoded.
 fn unreadable(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
-    let mut statement = connection.prepare(&format!("SELECT {COLUMNS} FROM {table}"))?;
+    let mut statement = connection.prepare(&format!("SELECT {} FROM {table}", columns()))?;
     let mut rows = statement.query([])?;
     let mut count = 0;
     while let Some(found) = rows.next()? {

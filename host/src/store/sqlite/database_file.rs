@@ -11,7 +11,7 @@ use caxton_control::desired::Durability;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::store::error::StoreError;
-use crate::store::sqlite::schema;
+use crate::store::sqlite::{schema, whole};
 
 /// The way in which SQLite uses files with the index of the log in memory.
 const IN_MEMORY: &str = "unix-excl";
@@ -50,6 +50,7 @@ impl DatabaseFile {
     /// Opens a connection that only reads.
     pub(in crate::store) fn reader(&self) -> rusqlite::Result<Connection> {
         let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        whole::register(&connection)?;
         connection.set_prepared_statement_cache_capacity(32);
         // Readers wait only while the log is recovered or emptied.
         connection.busy_timeout(std::time::Duration::from_secs(5))?;

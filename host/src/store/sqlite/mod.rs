@@ -15,3 +15,4 @@ pub(super) mod schema;
 pub(super) mod size;
 pub(super) mod sync;
 pub(super) mod table_reader;
+pub(super) mod whole;

@@ -44,7 +44,7 @@ impl Notifier {
             tracing::error!(%error, "a commit failed; nothing of it is kept");
             CommitError::Store(error.to_string())
         });
-        let Batch { commits, askers, events, restart: _, emptying: _, early: _, probe: _ } = batch;
+        let Batch { commits, askers, events, .. } = batch;
         // An event whose transaction failed has given its id back.
         if failed.is_none() {
             for event in events {

@@ -11,7 +11,7 @@ use crate::store::sqlite::backup::{copy_into, free};
 use crate::store::sqlite::folder_files::DATABASE;
 use crate::store::sqlite::lock::{Lock, lock};
 use crate::store::sqlite::size::{length, with_suffix};
-use crate::store::sqlite::{check, schema, size};
+use crate::store::sqlite::{check, schema, size, whole};
 
 /// The suffixes of the files that make up a database.
 const BESIDE: [&str; 3] = ["", "-wal", "-shm"];
@@ -35,6 +35,7 @@ impl OfflineStore {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection =
             Connection::open_with_flags(&database, flags).map_err(|error| StoreError::of(&database, error))?;
+        whole::register(&connection).map_err(|error| StoreError::of(&database, error))?;
         // The lock keeps others away, so that no memory is shared with them: its file would need room, which a full disk
         // does not have.
         connection

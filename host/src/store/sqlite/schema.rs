@@ -10,6 +10,7 @@ use rusqlite::Connection;
 
 use crate::bounds;
 use crate::store::StoreError;
+use crate::store::sqlite::whole;
 
 /// The steps that bring a database from one format to the next; the format is their count.
 pub(in crate::store) const MIGRATIONS: &[&str] = &[
@@ -194,6 +195,20 @@ pub(in crate::store) const MIGRATIONS: &[&str] = &[
     -- Tells a store from other databases: `Cxtn`.
     PRAGMA application_id = 1131967598;
 ",
+    "
+    -- Contents and values of large commits, written in pieces before the commit. A row that has one names it in placed,
+    -- and its own column is empty; unplaced has those that no row names.
+    CREATE TABLE content_piece (
+        content INTEGER NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (content, number)
+    );
+    CREATE TABLE unplaced (content INTEGER PRIMARY KEY);
+    ALTER TABLE message ADD COLUMN placed INTEGER;
+    ALTER TABLE timer ADD COLUMN placed INTEGER;
+    ALTER TABLE dead ADD COLUMN placed INTEGER;
+    ALTER TABLE state ADD COLUMN placed INTEGER;
+    CREATE INDEX message_placed ON message (seq, placed) WHERE placed IS NOT NULL;
+    CREATE INDEX state_placed ON state (agent, key, placed) WHERE placed IS NOT NULL;
+",
 ];
 
 /// The application id of a store, and the format from which on stores have it.
@@ -260,6 +275,7 @@ pub(in crate::store) fn prepare(
     durability: Durability,
 ) -> Result<Connection, StoreError> {
     let wrong = |source| StoreError::of(path, source);
+    whole::register(&connection).map_err(wrong)?;
     // Messages are for the owner's eyes, whatever the folder lets others see. A file system without modes has none
     // to set.
     let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));

@@ -12,6 +12,7 @@ use crate::store::commit::EndedConversation;
 use crate::store::handles::ConversationTable;
 use crate::store::record::{ConversationRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
+use crate::store::writer::job::Turn;
 
 /// Conversations that have ended and are still listed; the oldest leave first.
 const MAX_ENDED: i64 = 100_000;
@@ -143,7 +144,7 @@ impl ConversationTable<'_> {
             return;
         }
         let (first, last, over) = (clock::to_wall(first), clock::to_wall(last), clock::to_wall(over));
-        self.0.queue_change((agent, conversation), move |(agent, conversation), _, _, record| {
+        self.0.queue_change(Turn::of(&agent), (agent, conversation), move |(agent, conversation), _, _, record| {
             // Old ones leave with each new one, so that no sweep is needed.
             record.push(ConversationRow::BeginningsRemoved { before: over.cast_signed() });
             record.push(ConversationRow::Beginning { agent, conversation, first, last });
@@ -191,7 +192,7 @@ impl ConversationTable<'_> {
     /// Writes conversations that have changed, with the next transaction. Returns before that.
     pub(crate) fn write_changed(self) {
         // Each transaction ends with what has changed, also one of an empty record.
-        self.0.queue_change((), |(), _, _, _| Ok(()));
+        self.0.queue_change(Turn::OfHost, (), |(), _, _, _| Ok(()));
     }
 }
 

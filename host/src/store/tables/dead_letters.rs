@@ -11,11 +11,13 @@ use crate::store::commit::CommitError;
 use crate::store::handles::DeadLetterTable;
 use crate::store::record::{DeadRow, QueueRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
-use crate::store::writer::message_row::{self, COLUMNS};
+use crate::store::sqlite::whole::CONTENT_LENGTH;
+use crate::store::writer::job::Turn;
+use crate::store::writer::message_row::{self, columns};
 use crate::store::writer::writer_state::WriterState;
 
-/// Bytes of contents above which no further dead letter is redelivered in one transaction: they pass through memory.
-const REVIVE_BYTES: usize = 16 << 20;
+/// Bytes of contents above which no further dead letter is redelivered in one transaction: others' commits wait for it.
+const REVIVE_BYTES: usize = 512 << 10;
 /// The dead letters that leave in one transaction, so that others' commits do not wait for long.
 const AT_ONCE: u32 = 1_000;
 
@@ -130,14 +132,17 @@ pub(crate) struct Revived {
     pub(crate) last: u64,
 }
 
-/// The columns of a dead letter without its content.
-const SUMMARY: &str = "seq, agent, conversation, rank, due, head, x'', at, reason, error, attempts, length(content)";
+/// Returns the columns of a dead letter without its content.
+fn summary_columns() -> String {
+    format!("seq, agent, conversation, rank, due, head, x'', at, reason, error, attempts, {CONTENT_LENGTH}")
+}
 
 impl DeadLetterTable<'_> {
     /// Returns dead letters in order of their numbers, at most so many.
     pub(crate) fn list(self, filter: &DeadFilter, limit: u32) -> Result<Vec<Dead>, String> {
         self.0.with_reader(|connection| {
-            let sql = format!("SELECT {SUMMARY} FROM dead WHERE {} ORDER BY seq LIMIT {limit}", filter.sql());
+            let sql =
+                format!("SELECT {} FROM dead WHERE {} ORDER BY seq LIMIT {limit}", summary_columns(), filter.sql());
             connection.prepare_cached(&sql)?.query_map(filter.values(), summary)?.collect()
         })
     }
@@ -145,8 +150,9 @@ impl DeadLetterTable<'_> {
     /// Returns all that is kept of a dead letter.
     pub(crate) fn get(self, number: u64) -> Result<Option<DeadInFull>, String> {
         self.0.with_reader(|connection| {
+            let columns = columns();
             let sql =
-                format!("SELECT {COLUMNS}, at, reason, error, attempts, length(content) FROM dead WHERE seq = ?1");
+                format!("SELECT {columns}, at, reason, error, attempts, {CONTENT_LENGTH} FROM dead WHERE seq = ?1");
             connection.prepare_cached(&sql)?.query_row([number.cast_signed()], in_full).optional()
         })
     }
@@ -155,7 +161,7 @@ impl DeadLetterTable<'_> {
     pub(crate) fn counts(self, filter: &DeadFilter) -> Result<Vec<DeadCount>, String> {
         self.0.with_reader(|connection| {
             let sql = format!(
-                "SELECT agent, reason, count(*), sum(length(content)), min(at) FROM dead WHERE {}
+                "SELECT agent, reason, count(*), sum({CONTENT_LENGTH}), min(at) FROM dead WHERE {}
                  GROUP BY agent, reason ORDER BY agent, reason",
                 filter.sql()
             );
@@ -192,7 +198,9 @@ impl DeadLetterTable<'_> {
     pub(crate) async fn revive(self, filter: DeadFilter) -> Result<Revived, CommitError> {
         let revived = Revived { envelopes: Vec::new(), last: filter.after };
         self.0
-            .change(revived, move |revived, reader, writer, record| revive(reader, writer, (&filter, revived), record))
+            .change(Turn::AfterAll, revived, move |revived, reader, writer, record| {
+                revive(reader, writer, (&filter, revived), record)
+            })
             .await
     }
 
@@ -201,7 +209,7 @@ impl DeadLetterTable<'_> {
         let mut forgotten = 0;
         loop {
             // The subject is the filter, and the number of this portion.
-            let removed = self.0.change((filter, 0), |(filter, count), reader, writer, record| {
+            let removed = self.0.change(Turn::AfterAll, (filter, 0), |(filter, count), reader, writer, record| {
                 let sql = format!("SELECT seq FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE}", filter.sql());
                 for seq in reader.prepare(&sql)?.query_map(filter.values(), |row| row.get::<_, i64>(0))? {
                     record.push(DeadRow::Removed { seq: seq?.cast_unsigned() });
@@ -238,7 +246,7 @@ fn revive<'r>(
     record: &mut Record<'r>,
 ) -> rusqlite::Result<()> {
     let Revived { envelopes, last } = revived;
-    let sql = format!("SELECT {COLUMNS} FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE}", filter.sql());
+    let sql = format!("SELECT {} FROM dead WHERE {} ORDER BY seq LIMIT {AT_ONCE}", columns(), filter.sql());
     let mut statement = reader.prepare(&sql)?;
     let mut rows = statement.query(filter.values())?;
     let mut bytes = 0;
@@ -265,7 +273,7 @@ fn revive<'r>(
         if let Some(seq) = envelope.seq {
             // The message as it was given up may still be there, and two have no place under one id.
             record.push(QueueRow::ReceiptRemoved { receipt: &envelope.message.id });
-            message_row::push_message(record, envelope, seq);
+            message_row::push_message(record, envelope, seq, None);
         }
     }
     Ok(())
@@ -280,7 +288,7 @@ struct Tried<'a> {
     revision: Cow<'a, str>,
 }
 
-/// A dead letter of a row with [`SUMMARY`].
+/// A dead letter of a row with [`summary_columns`].
 fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
     let Envelope { message, .. } = message_row::decode(found)?;
     let attempts = found.get_ref(10)?.as_str()?;

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::store::handles::RolloutTable;
 use crate::store::record::RolloutRow;
+use crate::store::writer::job::Turn;
 
 /// The rollouts of an agent whose differences are kept: as many as its ledger remembers.
 const ROLLOUTS: u64 = caxton_control::rollout::MAX_ROLLOUTS as u64;
@@ -15,7 +16,7 @@ impl RolloutTable<'_> {
     /// Keeps one record of an agent's rollout in place of what has its number. Returns at
     /// once.
     pub(crate) fn keep_difference(self, agent: Arc<str>, rollout: u64, number: u64, record: String) {
-        self.0.queue_change((agent, record), move |(agent, record), _, _, rows| {
+        self.0.queue_change(Turn::of(&agent), (agent, record), move |(agent, record), _, _, rows| {
             // Those of rollouts that the ledger has forgotten leave with the next write.
             let up_to = rollout.saturating_sub(ROLLOUTS).cast_signed();
             rows.push(RolloutRow::DifferencesRemoved { agent, up_to });

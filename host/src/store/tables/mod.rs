@@ -1,5 +1,6 @@
 //! The groups of tables, each with its reads and its changes beside commits.
 
+pub(super) mod contents;
 pub(super) mod conversations;
 pub(super) mod dead_letters;
 pub(super) mod differences;

@@ -12,7 +12,8 @@ use crate::store::commit::CommitError;
 use crate::store::handles::QueueTable;
 use crate::store::record::QueueRow;
 use crate::store::tables::timers;
-use crate::store::writer::message_row::{self, COLUMNS};
+use crate::store::writer::job::Turn;
+use crate::store::writer::message_row::{self, columns};
 
 /// A message that waits, without what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,14 +62,15 @@ pub(crate) struct Threaded {
 /// message of one that came from outside may have its id for its name.
 fn thread_sql() -> String {
     format!(
-        "SELECT {COLUMNS}, (SELECT at FROM ack WHERE ack.seq = m.seq), (SELECT revision FROM ack WHERE ack.seq = m.seq),
+        "SELECT {}, (SELECT at FROM ack WHERE ack.seq = m.seq), (SELECT revision FROM ack WHERE ack.seq = m.seq),
              (SELECT runs FROM ack WHERE ack.seq = m.seq)
          FROM message AS m
          WHERE conversation = ?1 AND seq >= max(
              ?3,
              coalesce((SELECT began FROM conversation WHERE name = ?1), 0),
              coalesce((SELECT seq FROM message WHERE receipt = ?1), 0))
-         ORDER BY seq DESC LIMIT ?2"
+         ORDER BY seq DESC LIMIT ?2",
+        columns()
     )
 }
 
@@ -117,7 +119,7 @@ impl QueueTable<'_> {
     pub(crate) fn message(self, seq: u64) -> Result<Option<Envelope>, String> {
         self.0.with_reader(|connection| {
             let envelope = connection
-                .prepare_cached(&format!("SELECT {COLUMNS}, revived FROM message WHERE seq = ?1"))?
+                .prepare_cached(&format!("SELECT {}, revived FROM message WHERE seq = ?1", columns()))?
                 .query_row([seq.cast_signed()], |row| {
                     Ok(Envelope { revived: row.get(7)?, ..message_row::decode(row)? })
                 })
@@ -139,14 +141,17 @@ impl QueueTable<'_> {
         self.0.with_reader(|connection| {
             let find = |sql: String| connection.prepare_cached(&sql)?.query_row([id], read_kept).optional();
             let message = find(format!(
-                "SELECT {COLUMNS}, (SELECT at FROM ack WHERE ack.seq = m.seq),
+                "SELECT {}, (SELECT at FROM ack WHERE ack.seq = m.seq),
                     (SELECT revision FROM ack WHERE ack.seq = m.seq)
-                 FROM message AS m WHERE receipt = ?1"
+                 FROM message AS m WHERE receipt = ?1",
+                columns()
             ))?;
             match message {
                 Some(kept) => Ok(Some(kept)),
                 // A dead letter may be kept for longer than what was handled at the time.
-                None => find(format!("SELECT {COLUMNS}, at, 0 FROM dead WHERE receipt = ?1 ORDER BY seq DESC LIMIT 1")),
+                None => {
+                    find(format!("SELECT {}, at, 0 FROM dead WHERE receipt = ?1 ORDER BY seq DESC LIMIT 1", columns()))
+                }
             }
         })
     }
@@ -185,7 +190,7 @@ impl QueueTable<'_> {
 
     /// Keeps whether a mailbox is paused.
     pub(crate) async fn set_paused(self, agent: String, paused: bool) -> Result<(), CommitError> {
-        let set = self.0.change(agent, move |agent, _, _, record| {
+        let set = self.0.change(Turn::AfterAll, agent, move |agent, _, _, record| {
             record.push(match paused {
                 true => QueueRow::MailboxPaused { agent },
                 false => QueueRow::MailboxResumed { agent },

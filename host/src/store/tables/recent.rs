@@ -7,7 +7,8 @@ use rusqlite::params;
 use crate::message::Envelope;
 use crate::store::handles::RecentTable;
 use crate::store::record::RecentRow;
-use crate::store::writer::message_row::{self, COLUMNS};
+use crate::store::writer::job::Turn;
+use crate::store::writer::message_row::{self, columns};
 
 /// A message that was handled well.
 #[derive(Debug)]
@@ -18,7 +19,9 @@ pub(crate) struct RecentMessage {
     pub(crate) answer: Option<Vec<u8>>,
 }
 
-/// The place of the answer, after [`COLUMNS`].
+/// The columns of a message that is kept, in the order of [`columns`].
+const KEPT: &str = "seq, agent, conversation, rank, due, head, content";
+/// The place of the answer, after [`KEPT`].
 const ANSWER: usize = 7;
 /// The bytes of messages and answers that are read for one rehearsal.
 const MAX_BYTES: usize = 64 << 20;
@@ -27,7 +30,9 @@ impl RecentTable<'_> {
     /// Keeps a message that was handled well as number `seq` of its agent, and forgets those before `first`. Nobody
     /// waits: whether it is kept changes nothing of what was told.
     pub(crate) fn keep(self, seq: u64, first: u64, envelope: Box<Envelope>, answer: Option<Vec<u8>>) {
-        self.0.queue_change((envelope, answer), move |(envelope, answer), _, _, record| {
+        let bytes = envelope.message.content.len() + answer.as_ref().map_or(0, Vec::len);
+        let turn = Turn::OfAgent(envelope.message.receiver.as_str().into(), bytes as u64);
+        self.0.queue_change(turn, (envelope, answer), move |(envelope, answer), _, _, record| {
             let message = &envelope.message;
             let agent = message.receiver.as_str();
             let head = record.push_head(|heads| message_row::encode(envelope, heads));
@@ -47,7 +52,7 @@ impl RecentTable<'_> {
 
     /// Forgets the messages that are kept of an agent.
     pub(crate) fn forget(self, agent: Arc<str>) {
-        self.0.queue_change(agent, |agent, _, _, record| {
+        self.0.queue_change(Turn::of(&agent), agent, |agent, _, _, record| {
             record.push(RecentRow::Removed { agent, before: i64::MAX });
             Ok(())
         });
@@ -88,10 +93,11 @@ impl RecentTable<'_> {
     /// memory. Blocks; without any that are kept for this it looks through the history, or the last `looks` messages of
     /// all agents in it.
     pub(crate) fn list(self, agent: &str, limit: u32, looks: Option<u32>) -> Result<Vec<RecentMessage>, String> {
-        let kept = format!("SELECT {COLUMNS}, answer FROM recent WHERE agent = ?1 ORDER BY seq DESC LIMIT ?2");
+        let kept = format!("SELECT {KEPT}, answer FROM recent WHERE agent = ?1 ORDER BY seq DESC LIMIT ?2");
         let history = format!(
-            "SELECT {COLUMNS}, NULL FROM message JOIN ack USING (seq)
+            "SELECT {}, NULL FROM message JOIN ack USING (seq)
              WHERE seq > {} AND agent = ?1 AND ack.revision <> 0 ORDER BY seq DESC LIMIT ?2",
+            columns(),
             looks.map_or("0".to_owned(), |looks| format!("(SELECT max(seq) FROM message) - {looks}"))
         );
         self.0.with_reader(|connection| {

@@ -8,6 +8,7 @@ use crate::store::commit::CommitError;
 use crate::store::handles::RolloutTable;
 use crate::store::record::{MemoryRow, RecentRow, RolloutRow, StateCopyRow};
 use crate::store::types::RevisionRecord;
+use crate::store::writer::job::Turn;
 use crate::store::writer::other_rows::push_revision;
 
 impl RolloutTable<'_> {
@@ -25,7 +26,7 @@ impl RolloutTable<'_> {
     /// over and the copies of its state. Returns at once: what is kept later reaches the disk later
     /// too.
     pub(crate) fn keep_ledger(self, agent: Arc<str>, record: Option<String>) {
-        self.0.queue_change((agent, record), |(agent, record), _, _, rows| {
+        self.0.queue_change(Turn::of(&agent), (agent, record), |(agent, record), _, _, rows| {
             match record {
                 Some(record) => rows.push(RolloutRow::Ledger { agent, record }),
                 None => {
@@ -56,7 +57,7 @@ impl RolloutTable<'_> {
 
     /// Keeps a new revision; returns when it is safe.
     pub(crate) async fn keep_revision(self, record: RevisionRecord) -> Result<(), CommitError> {
-        let kept = self.0.change(record, |revision, _, _, record| {
+        let kept = self.0.change(Turn::of(&record.agent), record, |revision, _, _, record| {
             push_revision(record, revision);
             Ok(())
         });

@@ -23,6 +23,7 @@ use crate::store::handles::SnapshotTable;
 use crate::store::record::{MemoryRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::types::Snapshot;
+use crate::store::writer::job::Turn;
 
 /// Bytes of a piece, and the upper bound of `snapshot.commit-max`. Writing one takes a millisecond or two, for which other commits wait.
 const PIECE: usize = 512 << 10;
@@ -48,6 +49,14 @@ struct Placed<'a> {
     pieces: &'a Pieces,
     /// The number of its pieces; none if the row has the bytes.
     number: Option<u64>,
+}
+
+impl Placed<'_> {
+    /// Returns the turn in which the row is written.
+    fn turn(&self, agent: &Arc<str>, snapshot: &Snapshot) -> Turn {
+        let bytes = if self.number.is_none() { snapshot.data.len() as u64 } else { 0 };
+        Turn::OfAgent(Arc::clone(agent), bytes)
+    }
 }
 
 impl Drop for Placed<'_> {
@@ -86,7 +95,7 @@ impl Pieces {
 
 impl Store {
     /// Writes the bytes of a large memory in pieces; those of a small one are for the row.
-    async fn place(&self, data: &Bytes) -> Result<Placed<'_>, CommitError> {
+    async fn place(&self, agent: &Arc<str>, data: &Bytes) -> Result<Placed<'_>, CommitError> {
         // A small memory is one row: a transaction with it holds up the others no longer than a piece.
         if data.len() <= PIECE {
             return Ok(Placed { pieces: &self.pieces, number: None });
@@ -97,8 +106,9 @@ impl Store {
         let placed = Placed { pieces: &self.pieces, number: Some(number) };
         for (index, begin) in (0..).zip((0..data.len()).step_by(PIECE)) {
             let piece = data.slice(begin..data.len().min(begin + PIECE));
+            let turn = Turn::OfAgent(Arc::clone(agent), piece.len() as u64);
             // Not until it is safe: the row that names it is safe only after it.
-            let written = self.change_early(piece, move |piece, _, _, record| {
+            let written = self.change_early(turn, piece, move |piece, _, _, record| {
                 record.push(MemoryRow::Piece { memory: number, number: index, data: piece });
                 Ok(())
             });
@@ -123,36 +133,41 @@ impl SnapshotTable<'_> {
     /// Keeps an agent's memory in place of what was kept before; returns when it is safe. After an error what was kept
     /// before is still there.
     pub(crate) async fn save(self, agent: Arc<str>, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
-        let placed = self.0.place(&snapshot.data).await?;
+        let placed = self.0.place(&agent, &snapshot.data).await?;
         let number = placed.number;
-        let saved = self.0.change((agent, snapshot), move |(agent, snapshot), _, _, record| {
-            let Snapshot { revision, saved_at, ref data } = **snapshot;
-            record.push(match number {
-                None => MemoryRow::Saved { agent, revision, saved_at, data },
-                Some(pieces) => {
-                    MemoryRow::SavedInPieces { agent, revision, saved_at, pieces, bytes: data.len() as u64 }
-                }
+        let saved =
+            self.0.change(placed.turn(&agent, &snapshot), (agent, snapshot), move |(agent, snapshot), _, _, record| {
+                let Snapshot { revision, saved_at, ref data } = **snapshot;
+                record.push(match number {
+                    None => MemoryRow::Saved { agent, revision, saved_at, data },
+                    Some(pieces) => {
+                        MemoryRow::SavedInPieces { agent, revision, saved_at, pieces, bytes: data.len() as u64 }
+                    }
+                });
+                Ok(())
             });
-            Ok(())
-        });
         saved.await.map(drop)
     }
 
     /// Keeps the memory that a revision hands over, as the agent's and as its own; returns when it is written, since a
     /// mailbox waits for it. What the next revision does is safe only after this.
     pub(crate) async fn keep_handoff(self, agent: Arc<str>, snapshot: Arc<Snapshot>) -> Result<(), CommitError> {
-        let placed = self.0.place(&snapshot.data).await?;
+        let placed = self.0.place(&agent, &snapshot.data).await?;
         let pieces = placed.number;
-        let handed = self.0.change_early((agent, snapshot), move |(agent, snapshot), _, _, record| {
-            let Snapshot { revision, saved_at, ref data } = **snapshot;
-            let bytes = data.len() as u64;
-            // The row has the bytes, or names the pieces that have them.
-            let data: &[u8] = if pieces.is_some() { &[] } else { data };
-            record.push(MemoryRow::HandedOver { agent, revision, saved_at, data, pieces, bytes });
-            // Names the handoff, so that the bytes are written once while a mailbox waits.
-            record.push(MemoryRow::HandoffTaken { agent, revision, saved_at });
-            Ok(())
-        });
+        let handed = self.0.change_early(
+            placed.turn(&agent, &snapshot),
+            (agent, snapshot),
+            move |(agent, snapshot), _, _, record| {
+                let Snapshot { revision, saved_at, ref data } = **snapshot;
+                let bytes = data.len() as u64;
+                // The row has the bytes, or names the pieces that have them.
+                let data: &[u8] = if pieces.is_some() { &[] } else { data };
+                record.push(MemoryRow::HandedOver { agent, revision, saved_at, data, pieces, bytes });
+                // Names the handoff, so that the bytes are written once while a mailbox waits.
+                record.push(MemoryRow::HandoffTaken { agent, revision, saved_at });
+                Ok(())
+            },
+        );
         handed.await.map(drop)
     }
 
@@ -185,7 +200,7 @@ impl SnapshotTable<'_> {
         }
         loop {
             let pieces = Arc::clone(&self.0.pieces);
-            let removed = self.0.change_early(0, move |removed, reader, _, record| {
+            let removed = self.0.change_early(Turn::OfHost, 0, move |removed, reader, _, record| {
                 *removed = remove_some(reader, &pieces, record)?;
                 Ok(())
             });
@@ -205,7 +220,7 @@ impl SnapshotTable<'_> {
 impl SnapshotTable<'_> {
     /// Forgets what revisions handed over that are kept no more.
     pub(crate) fn forget_handoffs(self, agent: Arc<str>, revisions: Vec<u64>) {
-        self.0.queue_change(agent, move |agent, _, _, record| {
+        self.0.queue_change(Turn::of(&agent), agent, move |agent, _, _, record| {
             for revision in revisions {
                 record.push(MemoryRow::HandoffsRemoved { agent, revision: Some(revision) });
             }
@@ -217,7 +232,7 @@ impl SnapshotTable<'_> {
     /// Keeps the memory that the agent saved last, if there is any, as what a revision hands over; returns when it is
     /// safe.
     pub(crate) async fn keep_saved_as_handoff(self, agent: Arc<str>, revision: u64) -> Result<(), CommitError> {
-        let kept = self.0.change(agent, move |agent, _, _, record| {
+        let kept = self.0.change(Turn::of(&agent), agent, move |agent, _, _, record| {
             record.push(MemoryRow::SavedHandedOver { agent, revision });
             Ok(())
         });
@@ -226,7 +241,7 @@ impl SnapshotTable<'_> {
 
     /// Drops the memory that the agent saved last; returns when it is safe.
     pub(crate) async fn discard(self, agent: Arc<str>) -> Result<(), CommitError> {
-        let discarded = self.0.change(agent, |agent, _, _, record| {
+        let discarded = self.0.change(Turn::of(&agent), agent, |agent, _, _, record| {
             record.push(MemoryRow::Removed { agent });
             Ok(())
         });
@@ -238,7 +253,7 @@ impl SnapshotTable<'_> {
     /// Makes the memory that a revision handed over the agent's again; without one the agent begins anew. Returns
     /// when it is safe.
     pub(crate) async fn restore_handoff(self, agent: Arc<str>, revision: u64) -> Result<(), CommitError> {
-        let taken = self.0.change(agent, move |agent, reader, _, record| {
+        let taken = self.0.change(Turn::of(&agent), agent, move |agent, reader, _, record| {
             let saved_at: Option<i64> = reader
                 .prepare("SELECT saved_at FROM handoff WHERE agent = ?1 AND revision = ?2")?
                 .query_row(params![&**agent, revision.cast_signed()], |row| row.get(0))
@@ -420,7 +435,7 @@ mod tests {
         let before = bytes(2 * PIECE, 1);
         store.snapshots().save(Arc::clone(&agent), of(1, before.clone())).await.unwrap();
         // As a host leaves it that is killed in the middle of the next save.
-        let placed = store.place(&bytes(2 * PIECE, 2)).await.unwrap();
+        let placed = store.place(&agent, &bytes(2 * PIECE, 2)).await.unwrap();
         store.flush().await.unwrap();
         store.pieces.untidy();
         store.snapshots().tidy().await.unwrap();

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, params};
 use crate::clock;
 use crate::message::Read;
 use crate::store::handles::StateTable;
+use crate::store::sqlite::whole::{value, value_length};
 
 /// A key of an agent's state, as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -29,10 +30,12 @@ impl StateTable<'_> {
     pub(crate) fn read(self, agent: &str, key: &str) -> Result<Option<Read>, String> {
         self.0.with_reader(|connection| {
             connection
-                .prepare_cached(
-                    "SELECT value, version, expires_at FROM state
-                     WHERE agent = ?1 AND key = ?2 AND (expires_at IS NULL OR expires_at > ?3)",
-                )?
+                .prepare_cached(concat!(
+                    "SELECT ",
+                    value!(),
+                    ", version, expires_at FROM state
+                         WHERE agent = ?1 AND key = ?2 AND (expires_at IS NULL OR expires_at > ?3)"
+                ))?
                 .query_row(params![agent, key, clock::now_ms().cast_signed()], |row| {
                     let expires_at = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);
                     Ok(Read { value: row.get(0)?, version: row.get::<_, i64>(1)?.cast_unsigned(), expires_at })
@@ -45,10 +48,11 @@ impl StateTable<'_> {
     pub(crate) fn value_bytes(self, agent: &str, key: &str) -> Result<Option<u64>, String> {
         self.0.with_reader(|connection| {
             connection
-                .prepare_cached(
-                    "SELECT length(value) FROM state
-                     WHERE agent = ?1 AND key = ?2 AND (expires_at IS NULL OR expires_at > ?3)",
-                )?
+                .prepare_cached(concat!(
+                    "SELECT ",
+                    value_length!(),
+                    " FROM state WHERE agent = ?1 AND key = ?2 AND (expires_at IS NULL OR expires_at > ?3)"
+                ))?
                 .query_row(params![agent, key, clock::now_ms().cast_signed()], |row| row.get::<_, i64>(0))
                 .optional()
                 .map(|bytes| bytes.map(i64::cast_unsigned))
@@ -77,11 +81,13 @@ impl StateTable<'_> {
         let from = after.filter(|after| *after >= prefix);
         self.0.with_reader(|connection| {
             // Rows come in order of the key from the first that can match; the first that does not ends it.
-            let mut statement = connection.prepare_cached(
-                "SELECT key, length(value), expires_at FROM state
-                 WHERE agent = ?1 AND key >= ?2 AND key > ?3 AND (expires_at IS NULL OR expires_at > ?5)
-                 ORDER BY key LIMIT ?4",
-            )?;
+            let mut statement = connection.prepare_cached(concat!(
+                "SELECT key, ",
+                value_length!(),
+                ", expires_at FROM state
+                     WHERE agent = ?1 AND key >= ?2 AND key > ?3 AND (expires_at IS NULL OR expires_at > ?5)
+                     ORDER BY key LIMIT ?4"
+            ))?;
             let now = clock::now_ms().cast_signed();
             let rows = statement.query_map(params![agent, prefix, from.unwrap_or(""), limit, now], |row| {
                 let expires_at = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);

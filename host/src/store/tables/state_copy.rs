@@ -14,10 +14,10 @@ use crate::store::commit::CommitError;
 use crate::store::handles::StateTable;
 use crate::store::record::{Record, StateCopyRow};
 use crate::store::sqlite::table_reader::TableReader;
+use crate::store::sqlite::whole::value_length;
+use crate::store::writer::job::Turn;
 use crate::store::writer::writer_state::WriterState;
 
-/// The bytes of a row of `state` or of a copy, as quotas count them.
-const BYTES: &str = "coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0)";
 const COLUMNS: &str = "revision, holds, at, keys, bytes, unfinished, rollout";
 
 /// A copy of an agent's state.
@@ -63,11 +63,15 @@ impl StateTable<'_> {
     /// Keeps a copy of an agent's state, in place of an earlier one of the same revision, with all that was
     /// acknowledged before. Returns when it is written: nothing that is given later is safe before it is.
     pub(crate) async fn copy(self, agent: Arc<str>, copy: KeepState) -> Result<StateCopy, CommitError> {
-        let made = self.0.change_early((agent, NewCopy::of(copy)), |(agent, new), reader, writer, record| {
-            new.read(reader, agent, writer.now)?;
-            new.push(agent, record);
-            Ok(())
-        });
+        let made = self.0.change_early(
+            Turn::of(&agent),
+            (agent, NewCopy::of(copy)),
+            |(agent, new), reader, writer, record| {
+                new.read(reader, agent, writer.now)?;
+                new.push(agent, record);
+                Ok(())
+            },
+        );
         made.await.map(|(_, new)| new.copy)
     }
 
@@ -94,7 +98,7 @@ impl StateTable<'_> {
     /// Notes that the migration which a copy was made for is over. The keys that it changed do not count as [written
     /// since](Self::written_since). Returns when it is written.
     pub(crate) async fn finish_copy(self, agent: Arc<str>, revision: u64) -> Result<(), CommitError> {
-        let finished = self.0.change_early(agent, move |agent, reader, _, record| {
+        let finished = self.0.change_early(Turn::of(&agent), agent, move |agent, reader, _, record| {
             let mark = highest_version(reader, agent)?;
             record.push(StateCopyRow::Finished { agent, revision, mark, migrated: true });
             Ok(())
@@ -147,10 +151,11 @@ impl StateTable<'_> {
         // Taken before it waits for its turn: what is written after it has a greater one.
         let version = self.next_version();
         let subject = (Arc::clone(&agent), keep.map(NewCopy::of), None);
-        let restored = self.0.change(subject, move |(agent, new, restored), reader, writer, record| {
-            *restored = restore(reader, writer, agent, (revision, new.as_mut(), version), record)?;
-            Ok(())
-        });
+        let restored =
+            self.0.change(Turn::of(&subject.0), subject, move |(agent, new, restored), reader, writer, record| {
+                *restored = restore(reader, writer, agent, (revision, new.as_mut(), version), record)?;
+                Ok(())
+            });
         let (_, _, restored) = restored.await?;
         let restored = restored.ok_or_else(missing)?;
         // By way of a commit that changes nothing: in turn with others that tell the size.
@@ -162,7 +167,7 @@ impl StateTable<'_> {
 impl StateTable<'_> {
     /// Forgets the copies of an agent's state that revisions have which are kept no more.
     pub(crate) fn forget_copies(self, agent: Arc<str>, revisions: Vec<u64>) {
-        self.0.queue_change(agent, move |agent, _, _, record| {
+        self.0.queue_change(Turn::of(&agent), agent, move |agent, _, _, record| {
             for revision in revisions {
                 record.push(StateCopyRow::Removed { agent, revision: Some(revision) });
             }
@@ -178,15 +183,15 @@ fn highest_version(reader: TableReader<'_>, agent: &str) -> rusqlite::Result<u64
         .query_row([agent], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))
 }
 
-/// Returns the number and the bytes of the keys that a query of `key` and `value` selects.
+/// Returns the number and the bytes of the keys of a table, as quotas count them. `length` is the length of a value.
 fn keys_and_bytes(
     reader: TableReader<'_>,
-    source: &str,
+    (source, length): (&str, &str),
     parameters: impl rusqlite::Params,
 ) -> rusqlite::Result<(u64, u64)> {
     let unsigned = |row: &Row<'_>, at| row.get::<_, i64>(at).map(i64::cast_unsigned);
     reader
-        .prepare(&format!("SELECT count(*), {BYTES} FROM {source}"))?
+        .prepare(&format!("SELECT count(*), coalesce(sum(length(CAST(key AS BLOB)) + {length}), 0) FROM {source}"))?
         .query_row(parameters, |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))
 }
 
@@ -214,7 +219,8 @@ impl NewCopy {
         // The versions of keys only grow, so later writes are those above the mark.
         self.mark = highest_version(reader, agent)?;
         let source = "state WHERE agent = ?1 AND (expires_at IS NULL OR expires_at > ?2)";
-        (self.copy.keys, self.copy.bytes) = keys_and_bytes(reader, source, params![agent, at.cast_signed()])?;
+        (self.copy.keys, self.copy.bytes) =
+            keys_and_bytes(reader, (source, value_length!()), params![agent, at.cast_signed()])?;
         self.copy.at = at;
         Ok(())
     }
@@ -269,7 +275,7 @@ fn restore<'r>(
     record.push(StateCopyRow::Finished { agent, revision, mark: version, migrated: false });
     record.push(StateCopyRow::Restored { id, agent, version, now });
     let source = "state_copy_key WHERE copy = ?1 AND (expires_at IS NULL OR expires_at > ?2)";
-    let (keys, size) = keys_and_bytes(reader, source, params![id, now.cast_signed()])?;
+    let (keys, size) = keys_and_bytes(reader, (source, "length(value)"), params![id, now.cast_signed()])?;
     writer.sizes.insert(Arc::clone(agent), size.cast_signed());
     // The size on disk is written with the others, at the end of the transaction.
     writer.resized.insert(Arc::clone(agent));

@@ -25,13 +25,15 @@ use crate::store::commit::{ClosedQuestion, Commit, CommitError};
 use crate::store::handles::TimerTable;
 use crate::store::record::{Record, TimerRow};
 use crate::store::sqlite::table_reader::TableReader;
+use crate::store::sqlite::whole::CONTENT;
+use crate::store::writer::job::Turn;
 use crate::store::writer::message_row;
 use crate::store::writer::writer_state::WriterState;
 
 pub(crate) use list::WaitingTimer;
 
-/// Bytes of contents above which no further timer fires in one transaction: they pass through memory.
-const FIRE_BYTES: usize = 16 << 20;
+/// Bytes of contents above which no further timer fires in one transaction: others' commits wait for it.
+const FIRE_BYTES: usize = 512 << 10;
 /// Timers that get another time in one transaction, so that others' commits do not wait for long.
 const AT_ONCE: u32 = 10_000;
 
@@ -262,9 +264,11 @@ fn cancel(
     Ok(true)
 }
 
-/// The columns of a timer as [`message_row::decode`] reads them, and when it is due by the steady clock.
-const COLUMNS: &str = "seq, agent, conversation, rank, at, head, content, due";
-/// The place of the last of [`COLUMNS`].
+/// Returns the columns of a timer as [`message_row::decode`] reads them, and when it is due by the steady clock.
+fn columns() -> String {
+    format!("seq, agent, conversation, rank, at, head, {CONTENT}, due")
+}
+/// The place of the last of [`columns`].
 const DUE: usize = 7;
 
 fn decode(found: &rusqlite::Row<'_>) -> rusqlite::Result<Envelope> {
@@ -280,7 +284,7 @@ fn fire<'r>(
     (now, most): (u64, u32),
     record: &mut Record<'r>,
 ) -> rusqlite::Result<()> {
-    let sql = format!("SELECT {COLUMNS} FROM timer WHERE agent = ?1 AND due <= ?2 ORDER BY due, seq LIMIT ?3");
+    let sql = format!("SELECT {} FROM timer WHERE agent = ?1 AND due <= ?2 ORDER BY due, seq LIMIT ?3", columns());
     let mut statement = reader.prepare(&sql)?;
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let mut rows = statement.query(params![&**agent, now, most])?;
@@ -307,7 +311,7 @@ fn fire<'r>(
     // In a loop of its own, because rows borrow the envelopes, which the loop above changes.
     for envelope in &*fired {
         if let Some(seq) = envelope.seq {
-            message_row::push_message(record, envelope, seq);
+            message_row::push_message(record, envelope, seq, None);
         }
     }
     Ok(())
@@ -329,9 +333,11 @@ impl TimerTable<'_> {
     /// Returns them when that is written: what follows from them is not safe before it is.
     pub(crate) async fn fire(self, agent: Arc<str>, now: u64, most: u32) -> Result<Vec<Envelope>, CommitError> {
         // The agent may be gone by then; the store has them for the next start.
-        let fired = self.0.change_early((agent, Vec::new()), move |(agent, fired), reader, writer, record| {
-            fire(reader, writer, (agent, fired), (now, most), record)
-        });
+        let fired = self.0.change_early(
+            Turn::of(&agent),
+            (agent, Vec::new()),
+            move |(agent, fired), reader, writer, record| fire(reader, writer, (agent, fired), (now, most), record),
+        );
         fired.await.map(|(_, fired)| fired)
     }
 
@@ -351,7 +357,7 @@ impl TimerTable<'_> {
     pub(crate) async fn redate(self) -> Result<(), CommitError> {
         let mut after: i64 = 0;
         loop {
-            let redated = self.0.change_early(None, move |last, reader, writer, record| {
+            let redated = self.0.change_early(Turn::AfterAll, None, move |last, reader, writer, record| {
                 // Last of these, so that the next begins behind it.
                 let sql = "SELECT max(seq) FROM
                                (SELECT seq FROM timer WHERE dated AND seq > ?1 ORDER BY seq LIMIT ?2)";
@@ -382,7 +388,8 @@ pub(in crate::store) fn of_conversation(
     first_seq: i64,
     most: u32,
 ) -> rusqlite::Result<Vec<Envelope>> {
-    let sql = format!("SELECT {COLUMNS} FROM timer WHERE conversation = ?1 AND seq >= ?2 ORDER BY seq DESC LIMIT ?3");
+    let sql =
+        format!("SELECT {} FROM timer WHERE conversation = ?1 AND seq >= ?2 ORDER BY seq DESC LIMIT ?3", columns());
     connection.prepare_cached(&sql)?.query_map(params![name, first_seq, most], decode)?.collect()
 }
 

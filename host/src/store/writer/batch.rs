@@ -1,9 +1,14 @@
 //! A transaction of the writer: all jobs that waited when it began.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::store::commit::CommitError;
 use crate::store::commit_request::CommitRequest;
+use crate::store::placed::Piece;
+use crate::store::record::ContentRow;
 use crate::store::sqlite::schema;
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::types::Event;
@@ -33,6 +38,8 @@ pub(in crate::store) struct Batch {
     pub(in crate::store) probe: bool,
     /// The callers that wait for an empty log.
     pub(in crate::store) emptying: Vec<ResultSender>,
+    /// Marks the commits that follow pieces of their contents as lost, if nothing of this is kept.
+    pub(in crate::store) pieces: Vec<Arc<AtomicBool>>,
 }
 
 impl Batch {
@@ -60,6 +67,7 @@ impl Batch {
         match &written {
             Ok(()) => writer.written(),
             Err(_) => {
+                self.lose_pieces();
                 // The last first, as each was taken in on top of those before.
                 self.commits.iter_mut().rev().for_each(|(request, _)| {
                     // Here and not where they are told: the next transaction is decided on before that.
@@ -114,14 +122,21 @@ impl Batch {
     /// Takes in jobs none of which is written, so that their callers are answered.
     pub(in crate::store) fn refuse(&mut self, jobs: impl Iterator<Item = Job>) {
         jobs.for_each(|job| self.set_aside(job));
+        self.lose_pieces();
+    }
+
+    /// Has the commits refused of whose contents a piece is not kept.
+    fn lose_pieces(&mut self) {
+        self.pieces.drain(..).for_each(|lost| lost.store(true, Ordering::SeqCst));
     }
 
     /// Takes in a job that is not written, so that its caller is answered.
     fn set_aside(&mut self, job: Job) {
         match job {
             Job::Commit(commit) => self.commits.push((commit, Ok(None))),
-            Job::Change(_, asker) | Job::Flush(asker) | Job::Probe(asker) => self.askers.push((asker, Ok(()))),
-            Job::EarlyChange(_, asker) => self.early.push(asker),
+            Job::Piece(_, piece) => self.pieces.push(piece.lost),
+            Job::Change(_, _, asker) | Job::Flush(asker) | Job::Probe(asker) => self.askers.push((asker, Ok(()))),
+            Job::EarlyChange(_, _, asker) => self.early.push(asker),
             Job::Event(_) => {}
             Job::Restart => self.restart = true,
             Job::Empty(asker) => self.emptying.push(asker),
@@ -140,12 +155,18 @@ impl Batch {
                 self.commits.push((request, result));
                 error.map_or(Ok(()), Err)
             }
-            Job::Change(change, asker) => {
+            Job::Piece(_, Piece { content, number, data, lost }) => {
+                self.pieces.push(lost);
+                let mut record = writer.new_record();
+                record.push(ContentRow::Piece { content, number, data: &data });
+                writer.apply(&mut writing.tables, record)
+            }
+            Job::Change(_, change, asker) => {
                 // Before the write, so that the caller is answered whether it fails or not.
                 self.askers.push((asker, Ok(())));
                 change(writer, writing.reader, &mut writing.tables)
             }
-            Job::EarlyChange(change, asker) => {
+            Job::EarlyChange(_, change, asker) => {
                 self.early.push(asker);
                 change(writer, writing.reader, &mut writing.tables)
             }
@@ -195,6 +216,8 @@ impl<'t> Writing<'t> {
         writer: &mut WriterState,
         request: &mut CommitRequest,
     ) -> rusqlite::Result<Result<Option<u64>, CommitError>> {
+        // A refused message is quoted in the answer.
+        request.put_back();
         let decision = match self.decider.decide(writer, request)? {
             Ok(decision) => decision,
             Err(error) => {
@@ -202,7 +225,7 @@ impl<'t> Writing<'t> {
                 return Ok(Err(error));
             }
         };
-        let record = decide::record(writer, &request.commit, &decision);
+        let record = decide::record(writer, request, &decision);
         writer.apply(&mut self.tables, record)?;
         Ok(Ok(decision.state_bytes()))
     }

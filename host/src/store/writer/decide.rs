@@ -8,10 +8,12 @@ use rusqlite::{CachedStatement, OptionalExtension, params};
 
 use crate::clock;
 use crate::message::{Expiry, Value, is_as_seen, sum};
-use crate::store::commit::{Add, Commit, CommitError, StateChange, TOO_MANY_HOPS, Writes, beyond};
+use crate::store::commit::{Add, Commit, CommitError, Handled, StateChange, TOO_MANY_HOPS, Writes, beyond};
 use crate::store::commit_request::CommitRequest;
-use crate::store::record::{MemoryRow, OtherRow, QueueRow, Record, StateRow};
+use crate::store::placed::PlacedContents;
+use crate::store::record::{ContentRow, MemoryRow, OtherRow, QueueRow, Record, StateRow};
 use crate::store::sqlite::table_reader::TableReader;
+use crate::store::sqlite::whole::{value, value_length};
 use crate::store::tables::conversations::{keeps_name, push_end};
 use crate::store::tables::timers::{self, FoundTimer, TimerChange};
 use crate::store::types::Snapshot;
@@ -19,6 +21,12 @@ use crate::store::writer::keys::Known;
 use crate::store::writer::message_row::{push_dead, push_message, push_timer};
 use crate::store::writer::other_rows::{KEY_LIFE, find_key};
 use crate::store::writer::writer_state::WriterState;
+
+/// Finds the version, length and expiry of a key.
+const FIND_KEY: &str =
+    concat!("SELECT version, ", value_length!(), ", expires_at FROM state WHERE agent = ?1 AND key = ?2");
+/// Finds the value and expiry of a key.
+const FIND_VALUE: &str = concat!("SELECT ", value!(), ", expires_at FROM state WHERE agent = ?1 AND key = ?2");
 
 /// The decision on a commit that is made.
 pub(in crate::store) struct CommitDecision {
@@ -70,6 +78,9 @@ impl<'t> Decider<'t> {
     ) -> rusqlite::Result<Result<CommitDecision, CommitError>> {
         if request.is_ahead() {
             return Ok(Err(CommitError::Ahead));
+        }
+        if request.placed.as_ref().is_some_and(|placed| placed.is_lost()) {
+            return Ok(Err(CommitError::Store("its contents could not be written".to_owned())));
         }
         let commit = &request.commit;
         // First: a repeated request gets its first message's id, whatever would refuse it now.
@@ -162,7 +173,7 @@ impl<'t> Decider<'t> {
         if state.adds.is_empty() {
             return Ok(Ok((sums, version)));
         }
-        let mut value = self.reader.prepare("SELECT value, expires_at FROM state WHERE agent = ?1 AND key = ?2")?;
+        let mut value = self.reader.prepare(FIND_VALUE)?;
         for (key, Add { by, sum: foretold }) in &state.adds {
             let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<i64>>(1)?));
             let before = value.query_row(params![&**agent, key], row).optional()?;
@@ -196,10 +207,7 @@ impl<'t> Decider<'t> {
         // Prepared at its first use: the cache mostly has the answer.
         let find = match &mut self.find {
             Some(find) => find,
-            find => find.insert(
-                self.reader
-                    .prepare("SELECT version, length(value), expires_at FROM state WHERE agent = ?1 AND key = ?2")?,
-            ),
+            find => find.insert(self.reader.prepare(FIND_KEY)?),
         };
         let known = find.query_row(params![&**agent, key], row).optional()?.unwrap_or_default();
         writer.keys.set(agent, key, known);
@@ -228,12 +236,13 @@ fn number(writer: &mut WriterState, commit: &mut Commit) -> Option<u64> {
 /// Makes the record of a commit that was decided on, and counts what it changes.
 pub(in crate::store) fn record<'a>(
     writer: &mut WriterState,
-    commit: &'a Commit,
+    request: &'a CommitRequest,
     decision: &'a CommitDecision,
 ) -> Record<'a> {
     let mut record = writer.new_record();
+    let (commit, placed) = (&request.commit, request.placed.as_deref());
     if let (Some(change), Some(decided)) = (&commit.state, &decision.state) {
-        push_state(writer, &mut record, &commit.agent, (change, decided));
+        push_state(writer, &mut record, &commit.agent, (change, decided), placed);
     }
     if let Some(key) = &commit.key {
         // Old keys leave with each new one, so that no sweep has to look for them.
@@ -249,7 +258,7 @@ pub(in crate::store) fn record<'a>(
     }
     if writer.keeps_messages {
         if let Some(handled) = commit.handled {
-            push_handled(writer, &mut record, (handled.seq, handled.revision, handled.runs));
+            push_handled(writer, &mut record, handled);
         }
         if let Some(failed) = &commit.failed {
             let attempt = serde_json::to_string(&failed.attempt).expect("an attempt is numbers and text");
@@ -265,13 +274,15 @@ pub(in crate::store) fn record<'a>(
     for found in &decision.cancelled {
         timers::push_removed(writer, &mut record, found);
     }
-    push_sends(writer, &mut record, commit);
+    push_sends(writer, &mut record, commit, placed);
     if let (Some(dead), Some(seq)) = (&commit.dead, decision.dead) {
         if writer.keeps_messages && dead.envelope.seq.is_some() {
             // Revision 0 marks a message that no revision has handled.
-            push_handled(writer, &mut record, (seq, 0, 0));
+            let bytes = dead.envelope.message.content.len() as u64;
+            push_handled(writer, &mut record, Handled { seq, revision: 0, runs: 0, bytes });
         }
-        push_dead(&mut record, &dead.envelope, seq, (dead.reason, Cow::Borrowed(&dead.error)), dead.at);
+        let place = (seq, placed.and_then(PlacedContents::of_dead));
+        push_dead(&mut record, &dead.envelope, place, (dead.reason, Cow::Borrowed(&dead.error)), dead.at);
         writer.history.buried();
     }
     if let Some(fired) = &commit.fired {
@@ -292,13 +303,20 @@ fn push_state<'a>(
     record: &mut Record<'a>,
     agent: &'a Arc<str>,
     (change, decided): (&'a StateChange, &'a StateDecision),
+    placed: Option<&PlacedContents>,
 ) {
     let version = decided.version;
     for (key, value) in change.writes.iter().chain(&decided.sums) {
         let known = match value {
             Some(value) => {
                 let expires_at = value.expires_at();
-                record.push(StateRow::Set { agent, key, value: &value.bytes, version, expires_at });
+                // A number that was added to is no value of the commit.
+                let content = placed.filter(|_| change.writes.contains_key(key)).and_then(|placed| placed.of_key(key));
+                let bytes: &[u8] = if content.is_some() { &[] } else { &value.bytes };
+                record.push(StateRow::Set { agent, key, value: bytes, version, expires_at });
+                if let Some(content) = content {
+                    record.push(ContentRow::OfKey { agent, key, content });
+                }
                 let length = Some(i64::try_from(value.bytes.len()).unwrap_or(i64::MAX));
                 Known { version, length, expires_at }
             }
@@ -319,13 +337,20 @@ fn push_state<'a>(
     writer.resized.insert(Arc::clone(agent));
 }
 
-fn push_handled(writer: &mut WriterState, record: &mut Record<'_>, (seq, revision, runs): (u64, u64, u32)) {
+fn push_handled(writer: &mut WriterState, record: &mut Record<'_>, handled: Handled) {
+    let Handled { seq, revision, runs, bytes } = handled;
     record.push(QueueRow::Handled { seq, at: writer.now, revision, runs });
-    writer.history.handled(seq);
+    writer.history.handled(seq, bytes);
 }
 
 /// Adds the messages that are sent: for their mailboxes, for their time, or as dead letters.
-fn push_sends<'a>(writer: &mut WriterState, record: &mut Record<'a>, commit: &'a Commit) {
+fn push_sends<'a>(
+    writer: &mut WriterState,
+    record: &mut Record<'a>,
+    commit: &'a Commit,
+    placed: Option<&PlacedContents>,
+) {
+    let content = |index| placed.and_then(|placed| placed.of_sent(index));
     for (index, sent) in commit.sends.iter().enumerate().filter(|(_, sent)| sent.exceeded_limit.is_none()) {
         let envelope = &*sent.envelope;
         if let Some(found) = timers::replaced_within(&commit.sends[..index], envelope) {
@@ -336,18 +361,20 @@ fn push_sends<'a>(writer: &mut WriterState, record: &mut Record<'a>, commit: &'a
         let Some(seq) = sent.seq else { continue };
         match envelope.due.filter(|_| envelope.waits) {
             Some(due) => {
-                push_timer(record, envelope, seq, due);
+                push_timer(record, envelope, (seq, due), content(index));
                 writer.timer_changes.push(TimerChange::Kept(envelope.message.receiver.as_str().into(), due));
             }
-            None => push_message(record, envelope, seq),
+            None => push_message(record, envelope, seq, content(index)),
         }
     }
-    for sent in &commit.sends {
+    for (index, sent) in commit.sends.iter().enumerate() {
         let (Some(limit), Some(seq)) = (sent.exceeded_limit, sent.seq) else { continue };
         if writer.keeps_messages && sent.envelope.seq.is_some() {
-            push_handled(writer, record, (seq, 0, 0));
+            let bytes = sent.envelope.message.content.len() as u64;
+            push_handled(writer, record, Handled { seq, revision: 0, runs: 0, bytes });
         }
-        push_dead(record, &sent.envelope, seq, (TOO_MANY_HOPS, Cow::Owned(beyond(limit))), writer.now);
+        let reason = (TOO_MANY_HOPS, Cow::Owned(beyond(limit)));
+        push_dead(record, &sent.envelope, (seq, content(index)), reason, writer.now);
         writer.history.buried();
     }
 }

@@ -9,6 +9,9 @@ use crate::store::sqlite::table_reader::TableReader;
 
 /// The handled messages between two marks, and the most that leave in one transaction beside its own work.
 const STEP: u64 = 1_000;
+/// The bytes of contents for which the same holds: each page of a row that leaves is read and written to the list of
+/// free ones.
+const STEP_BYTES: u64 = 1 << 20;
 
 /// The counts of handled messages and dead letters, and their bounds.
 #[derive(Debug)]
@@ -21,12 +24,27 @@ pub(in crate::store) struct History {
     handled: u64,
     /// The highest sequence number among them.
     highest: u64,
-    /// The marks, one after every [`STEP`]: the number handled by then, and the highest sequence number among them.
-    marks: VecDeque<(u64, u64)>,
+    /// The marks, one after every [`STEP`] or [`STEP_BYTES`].
+    marks: VecDeque<Mark>,
+    /// The messages, and the bytes of their contents, since the last mark.
+    since: (u64, u64),
     dead: u64,
     /// The dead letters that the transaction in progress added.
     buried: u64,
     before: Before,
+}
+
+/// A place in the line of handled messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    /// The number of messages handled by then.
+    handled: u64,
+    /// The highest sequence number among them.
+    highest: u64,
+    /// The messages since the mark before.
+    count: u64,
+    /// The bytes of their contents; 0 for those of an earlier run of the host, which did not count them.
+    bytes: u64,
 }
 
 /// The counts before a transaction.
@@ -35,8 +53,9 @@ struct Before {
     handled: u64,
     highest: u64,
     marks: usize,
-    /// The mark up to which handled messages leave in it.
-    left: Option<(u64, u64)>,
+    since: (u64, u64),
+    /// The marks up to which handled messages leave in it.
+    left: Vec<Mark>,
     dead: u64,
 }
 
@@ -46,48 +65,50 @@ impl History {
         let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
         let (handled, dead) = (count("SELECT count(*) FROM ack")?, count("SELECT count(*) FROM dead")?);
         let (marks, before) = (VecDeque::new(), Before::default());
-        let mut history = Self { keep, keep_dead, handled: 0, highest: 0, marks, dead, buried: 0, before };
+        let mut history =
+            Self { keep, keep_dead, handled: 0, highest: 0, marks, since: (0, 0), dead, buried: 0, before };
         // Marks as they would have been set.
         let sql = format!("SELECT seq FROM ack WHERE seq > ?1 ORDER BY seq LIMIT 1 OFFSET {}", STEP - 1);
         let mut statement = connection.prepare(&sql)?;
         let (mut at, mut last) = (0, i64::MIN);
         while let Some(seq) = statement.query_row([last], |row| row.get::<_, i64>(0)).optional()? {
             (at, last) = (at + STEP, seq);
-            history.marks.push_back((at, seq.cast_unsigned()));
+            history.marks.push_back(Mark { handled: at, highest: seq.cast_unsigned(), count: STEP, bytes: 0 });
         }
         history.handled = handled;
-        history.highest = history.marks.back().map_or(0, |(_, seq)| *seq);
+        history.since = (handled - at, 0);
+        history.highest = history.marks.back().map_or(0, |mark| mark.highest);
         Ok(history)
     }
 
     /// Notes the counts at the beginning of a transaction.
     pub(in crate::store) fn begin(&mut self) {
-        let Self { handled, highest, dead, .. } = *self;
+        let Self { handled, highest, since, dead, .. } = *self;
         self.buried = 0;
-        self.before = Before { handled, highest, marks: self.marks.len(), left: None, dead };
+        self.before = Before { handled, highest, marks: self.marks.len(), since, left: Vec::new(), dead };
     }
 
     /// Forgets what a transaction has not kept.
     pub(in crate::store) fn undo(&mut self) {
-        let Before { handled, highest, marks, left, dead } = std::mem::take(&mut self.before);
-        (self.handled, self.highest, self.dead) = (handled, highest, dead);
-        if let Some(left) = left {
-            self.marks.push_front(left);
-        }
+        let Before { handled, highest, marks, since, left, dead } = std::mem::take(&mut self.before);
+        (self.handled, self.highest, self.since, self.dead) = (handled, highest, since, dead);
+        left.into_iter().rev().for_each(|mark| self.marks.push_front(mark));
         // After the removed mark is back in front, since the length counts it.
         self.marks.truncate(marks);
     }
 
-    /// Counts a message that is handled.
-    pub(in crate::store) fn handled(&mut self, seq: u64) {
+    /// Counts a message that is handled, with the bytes of its content.
+    pub(in crate::store) fn handled(&mut self, seq: u64, bytes: u64) {
         self.handled += 1;
         self.highest = self.highest.max(seq);
-        if self.handled.is_multiple_of(STEP) {
-            self.marks.push_back((self.handled, self.highest));
+        self.since = (self.since.0 + 1, self.since.1 + bytes);
+        if self.since.0 >= STEP || self.since.1 >= STEP_BYTES {
+            let (count, bytes) = std::mem::take(&mut self.since);
+            self.marks.push_back(Mark { handled: self.handled, highest: self.highest, count, bytes });
         }
     }
 
-    /// Adds to a record what leaves at the end of a transaction: handled messages up to one mark, and as many of the
+    /// Adds to a record what leaves at the end of a transaction: handled messages up to a mark, and as many of the
     /// oldest dead letters as were added beyond the bound.
     pub(in crate::store) fn prune(&mut self, reader: TableReader<'_>, record: &mut Record<'_>) -> rusqlite::Result<()> {
         // No more than were added: after the bound was lowered one transaction must not remove thousands.
@@ -100,11 +121,18 @@ impl History {
                 metrics::counter!("caxton_dead_letters_forgotten_total").increment(1);
             }
         }
-        let surplus = |mark: &(u64, u64)| self.handled - mark.0 >= self.keep;
-        // One mark at most, so that no transaction removes more than about a thousand rows.
-        if self.marks.front().is_some_and(surplus) {
-            self.before.left = self.marks.pop_front();
-            record.push(QueueRow::HandledRemoved { up_to: self.before.left.map_or(0, |(_, up_to)| up_to) });
+        let (mut count, mut bytes) = (0, 0);
+        // One mark at least, and no more than about a thousand rows or a mebibyte in one transaction.
+        while let Some(mark) = self.marks.front().copied().filter(|mark| self.handled - mark.handled >= self.keep) {
+            (count, bytes) = (count + mark.count, bytes + mark.bytes);
+            if !self.before.left.is_empty() && (count > STEP || bytes > STEP_BYTES) {
+                break;
+            }
+            self.marks.pop_front();
+            self.before.left.push(mark);
+        }
+        if let Some(mark) = self.before.left.last() {
+            record.push(QueueRow::HandledRemoved { up_to: mark.highest });
         }
         Ok(())
     }
@@ -133,6 +161,7 @@ mod tests {
         connection
             .execute_batch(
                 "CREATE TABLE message (seq INTEGER PRIMARY KEY); CREATE TABLE attempt (seq INTEGER);
+                 CREATE TABLE content_piece (content INTEGER);
                  CREATE TABLE ack (seq INTEGER PRIMARY KEY); CREATE TABLE dead (seq INTEGER PRIMARY KEY);",
             )
             .unwrap();
@@ -148,7 +177,7 @@ mod tests {
         history.begin();
         for seq in seqs {
             transaction.execute("INSERT INTO ack VALUES (?1)", [seq.cast_signed()]).unwrap();
-            history.handled(seq);
+            history.handled(seq, 10);
         }
         let mut record = Record::default();
         history.prune(TableReader::new(transaction), &mut record).unwrap();
@@ -166,7 +195,8 @@ mod tests {
             assert_eq!(rows(&connection, "ack"), 1_000 * i64::try_from(thousand.min(1) + 1).unwrap());
         }
         let mut again = History::load(&connection, 2_000, 10).unwrap();
-        assert_eq!((again.handled, &again.marks), (2_000, &VecDeque::from([(1_000, 8_999), (2_000, 9_999)])));
+        let marks: Vec<_> = again.marks.iter().map(|mark| (mark.handled, mark.highest)).collect();
+        assert_eq!((again.handled, marks), (2_000, vec![(1_000, 8_999), (2_000, 9_999)]));
         let transaction = connection.transaction().unwrap();
         handle(&mut again, &transaction, 10_000..11_000);
         transaction.commit().unwrap();
@@ -188,7 +218,26 @@ mod tests {
             transaction.rollback().unwrap();
             history.undo();
             assert_eq!((history.handled, history.highest, history.dead), (1_500, 1_499, 0));
-            assert_eq!(history.marks, [(1_000, 999)]);
+            assert_eq!(history.marks, [Mark { handled: 1_000, highest: 999, count: 1_000, bytes: 10_000 }]);
         }
+    }
+
+    #[test]
+    fn large_messages_leave_a_mebibyte_at_a_time() {
+        let mut history = History::load(&database(), 100, 10).unwrap();
+        let mut removed = Vec::new();
+        for transaction in 0..40 {
+            history.begin();
+            (0..10).for_each(|at| history.handled(transaction * 10 + at, 200 << 10));
+            let mut record = Record::default();
+            history.prune(TableReader::new(&database()), &mut record).unwrap();
+            removed.extend(record.rows.iter().map(|row| match row {
+                crate::store::record::RowChange::Queue(QueueRow::HandledRemoved { up_to }) => *up_to,
+                other => panic!("{other:?}"),
+            }));
+        }
+        let steps: Vec<u64> = removed.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(steps.iter().all(|step| *step <= 6), "{steps:?}");
+        assert!(*removed.last().unwrap() > 150, "it keeps pace: {removed:?}");
     }
 }

@@ -1,9 +1,12 @@
 //! Jobs of the writer.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use crate::store::commit::CommitError;
 use crate::store::commit_request::CommitRequest;
+use crate::store::placed::Piece;
 use crate::store::record::Record;
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::types::Event;
@@ -13,16 +16,35 @@ use crate::store::writer::writer_state::WriterState;
 /// The sender of an answer to a caller that waits.
 pub(in crate::store) type ResultSender = oneshot::Sender<Result<(), CommitError>>;
 
+/// The place of a change among the jobs that wait.
+pub(in crate::store) enum Turn {
+    /// A turn after all that was given before, and before all that is given later.
+    AfterAll,
+    /// A turn among the commits of an agent, in their order. The bytes are those that the change writes.
+    OfAgent(Arc<str>, u64),
+    /// The host's own turn: the change relies on nothing that was given before.
+    OfHost,
+}
+
+impl Turn {
+    /// Returns the turn of an agent for a change of few bytes.
+    pub(in crate::store) fn of(agent: &Arc<str>) -> Self {
+        Self::OfAgent(Arc::clone(agent), 0)
+    }
+}
+
 /// A job for the next transaction.
 pub(in crate::store) enum Job {
     /// A commit.
     Commit(Box<CommitRequest>),
+    /// A piece of a content of the commit that follows among those of the agent.
+    Piece(Arc<str>, Piece),
     /// An event. No caller waits.
     Event(Event),
     /// A change of another kind, which is seldom.
-    Change(Change, ResultSender),
+    Change(Turn, Change, ResultSender),
     /// The same, answered once it is written: before it is durable, but not before readers see it.
-    EarlyChange(Change, ResultSender),
+    EarlyChange(Turn, Change, ResultSender),
     /// Writes nothing: it is answered once all jobs before it are safe.
     Flush(ResultSender),
     /// Writes what is there already: it is answered once that is safe.
@@ -38,8 +60,15 @@ impl Job {
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Self::Commit(request) => request.bytes(),
-            // The other kinds keep their place whatever they cost, and large memories come in pieces that are awaited.
-            _ => 0,
+            Self::Piece(_, piece) => piece.data.len() as u64,
+            Self::Change(Turn::OfAgent(_, bytes), ..) | Self::EarlyChange(Turn::OfAgent(_, bytes), ..) => *bytes,
+            Self::Change(..)
+            | Self::EarlyChange(..)
+            | Self::Event(_)
+            | Self::Flush(_)
+            | Self::Probe(_)
+            | Self::Restart
+            | Self::Empty(_) => 0,
         }
     }
 }

@@ -6,12 +6,13 @@ use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::store::sqlite::whole::CONTENT;
 use crate::telemetry::trace::Trace;
 use caxton_control::Performative;
 use caxton_control::mailbox::Priority;
 
 use crate::message::{Envelope, Message};
-use crate::store::record::{DeadRow, QueueRow, Record, TimerRow};
+use crate::store::record::{ContentRow, DeadRow, QueueRow, Record, TimerRow};
 
 /// The part of a message that has no column of its own.
 #[derive(Serialize, Deserialize)]
@@ -83,7 +84,14 @@ pub(in crate::store) fn receipt(message: &Message) -> Option<&str> {
 }
 
 /// Adds the row of a message that waits in its mailbox.
-pub(in crate::store) fn push_message<'a>(record: &mut Record<'a>, envelope: &'a Envelope, seq: u64) {
+///
+/// `placed` is its content, if that is in pieces; here and below.
+pub(in crate::store) fn push_message<'a>(
+    record: &mut Record<'a>,
+    envelope: &'a Envelope,
+    seq: u64,
+    placed: Option<u64>,
+) {
     let message = &envelope.message;
     let head = record.push_head(|heads| encode(envelope, heads));
     // A wait is kept as a time of the wall clock, so that it goes on after a restart.
@@ -96,13 +104,26 @@ pub(in crate::store) fn push_message<'a>(record: &mut Record<'a>, envelope: &'a 
         due,
         receipt: receipt(message),
         head,
-        content: &message.content,
+        content: own_content(message, placed),
         revived: envelope.revived,
     });
+    if let Some(content) = placed {
+        record.push(ContentRow::OfMessage { seq, content });
+    }
+}
+
+/// Returns the content that the row of a message has itself.
+fn own_content(message: &Message, placed: Option<u64>) -> &[u8] {
+    if placed.is_some() { &[] } else { &message.content }
 }
 
 /// Adds the row of a message that waits for its time.
-pub(in crate::store) fn push_timer<'a>(record: &mut Record<'a>, envelope: &'a Envelope, seq: u64, due: u64) {
+pub(in crate::store) fn push_timer<'a>(
+    record: &mut Record<'a>,
+    envelope: &'a Envelope,
+    (seq, due): (u64, u64),
+    placed: Option<u64>,
+) {
     let message = &envelope.message;
     let head = record.push_head(|heads| encode(envelope, heads));
     record.push(TimerRow::Set {
@@ -117,15 +138,18 @@ pub(in crate::store) fn push_timer<'a>(record: &mut Record<'a>, envelope: &'a En
         sender: &message.sender,
         name: envelope.timer.as_deref(),
         head,
-        content: &message.content,
+        content: own_content(message, placed),
     });
+    if let Some(content) = placed {
+        record.push(ContentRow::OfTimer { seq, content });
+    }
 }
 
 /// Adds the row of a message that is given up, for a reason that has a stable code and a text.
 pub(in crate::store) fn push_dead<'a>(
     record: &mut Record<'a>,
     envelope: &'a Envelope,
-    seq: u64,
+    (seq, placed): (u64, Option<u64>),
     (reason, error): (&'a str, Cow<'a, str>),
     at: u64,
 ) {
@@ -137,23 +161,28 @@ pub(in crate::store) fn push_dead<'a>(
         conversation: &message.conversation_id,
         rank: message.priority as u8,
         head,
-        content: &message.content,
+        content: own_content(message, placed),
         at,
         reason,
         error,
         attempts: Cow::Owned(serde_json::to_string(&envelope.failed).expect("attempts are numbers and text")),
         receipt: receipt(message),
     });
+    if let Some(content) = placed {
+        record.push(ContentRow::OfDead { seq, content });
+    }
     // The dead letter has them now; most messages have none, and need no delete.
     if !envelope.failed.is_empty() {
         record.push(QueueRow::AttemptsRemoved { seq });
     }
 }
 
-/// The columns that [`decode`] reads, in its order.
-pub(in crate::store) const COLUMNS: &str = "seq, agent, conversation, rank, due, head, content";
+/// Returns the columns of `message` or `dead` that [`decode`] reads, in its order.
+pub(in crate::store) fn columns() -> String {
+    format!("seq, agent, conversation, rank, due, head, {CONTENT}")
+}
 
-/// A message of a row with [`COLUMNS`].
+/// A message of a row with [`columns`].
 pub(in crate::store) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
     let bytes = row.get_ref(5)?.as_blob()?;
     let head: EncodedHead<'_> = postcard::from_bytes(bytes)

@@ -23,13 +23,14 @@ use tokio::sync::{broadcast, oneshot};
 use crate::store::Store;
 use crate::store::commit::CommitError;
 use crate::store::commit_request::CommitRequest;
+use crate::store::placed::Contents;
 use crate::store::sqlite::checkpoint::Checkpointer;
 use crate::store::sqlite::notify::Notifier;
 use crate::store::sqlite::sync::{Progress, Syncer, WrittenBatch};
 use crate::store::tables::conversations::ConversationReader;
 use crate::store::types::Event;
 use crate::store::writer::batch::Batch;
-use crate::store::writer::job::{Decide, Job, ResultSender, change_of};
+use crate::store::writer::job::{Decide, Job, ResultSender, Turn, change_of};
 use crate::store::writer::jobs::JobQueue;
 use crate::store::writer::writer_state::WriterState;
 use crate::telemetry::histogram::Histogram;
@@ -51,13 +52,13 @@ impl Writer {
     /// Starts the thread. The reader of conversations is closed before its connection is. `checkpoints` is the connection
     /// of the thread that copies the log into the database; `commits` records the duration of each commit. `log` is the
     /// database's log, if commits are to reach the disk: it is synced beside the `connection`, which therefore must not
-    /// do so itself.
+    /// do so itself. `contents` counts the contents of large commits.
     pub(in crate::store) fn start(
         (connection, reader): (Connection, ConversationReader),
         checkpoints: Connection,
         writer: WriterState,
         (log, progress): (Option<PathBuf>, Arc<Progress>),
-        commits: Arc<Histogram>,
+        (contents, commits): (Arc<Contents>, Arc<Histogram>),
     ) -> Self {
         // Without a bound: `submit` is called from async tasks, which must not block.
         let (jobs, queue) = mpsc::channel();
@@ -70,13 +71,15 @@ impl Writer {
         let thread = {
             let notifier = Notifier::new(follow.clone(), commits, &progress);
             let syncer = Syncer::start(log, notifier, Arc::clone(&progress));
+            let jobs = JobQueue::new(queue, (contents, writer.keeps_messages));
             let mut thread = Thread { connection, writer, progress, syncer, written: checkpointer.written() };
             std::thread::Builder::new()
                 .name("caxton-store".to_owned())
                 .spawn(move || {
                     // Cloned, because the closure that may panic borrows the thread mutably.
                     let progress = Arc::clone(&thread.progress);
-                    progress.run("writer", || thread.run(&mut JobQueue::new(queue)));
+                    let mut jobs = jobs;
+                    progress.run("writer", || thread.run(&mut jobs));
                     // The last connection to close empties the log, which one that only reads cannot do.
                     reader.close();
                 })
@@ -120,18 +123,20 @@ impl Store {
 
     /// Commits after everything that was submitted before. The result is passed to the request's callback once it is
     /// durable.
-    pub(crate) fn submit(&self, request: CommitRequest) {
+    pub(crate) fn submit(&self, mut request: CommitRequest) {
+        request.begin_to_wait();
         self.writer.send(Job::Commit(Box::new(request)));
     }
 
     /// Makes any other change; returns the subject of the decision when it is safe.
     pub(in crate::store) async fn change<T: Send + 'static>(
         &self,
+        turn: Turn,
         subject: T,
         decide: impl Decide<T>,
     ) -> Result<T, CommitError> {
         let (back, returned) = oneshot::channel();
-        self.ask(|asker| Job::Change(change_of(subject, decide, back), asker)).await?;
+        self.ask(|asker| Job::Change(turn, change_of(subject, decide, back), asker)).await?;
         returned.await.map_err(|_| writer_ended())
     }
 
@@ -139,11 +144,12 @@ impl Store {
     /// `kill -9`, and no later job is durable before it is.
     pub(in crate::store) async fn change_early<T: Send + 'static>(
         &self,
+        turn: Turn,
         subject: T,
         decide: impl Decide<T>,
     ) -> Result<T, CommitError> {
         let (back, returned) = oneshot::channel();
-        self.ask(|asker| Job::EarlyChange(change_of(subject, decide, back), asker)).await?;
+        self.ask(|asker| Job::EarlyChange(turn, change_of(subject, decide, back), asker)).await?;
         returned.await.map_err(|_| writer_ended())
     }
 
@@ -181,10 +187,10 @@ impl Store {
     }
 
     /// Makes any other change without waiting for it.
-    pub(in crate::store) fn queue_change<T: Send + 'static>(&self, subject: T, decide: impl Decide<T>) {
+    pub(in crate::store) fn queue_change<T: Send + 'static>(&self, turn: Turn, subject: T, decide: impl Decide<T>) {
         let change = change_of(subject, decide, oneshot::channel().0);
         // The receiver is dropped, so the answer goes nowhere; an error is logged with the transaction.
-        self.writer.send(Job::Change(change, oneshot::channel().0));
+        self.writer.send(Job::Change(turn, change, oneshot::channel().0));
     }
 }
 

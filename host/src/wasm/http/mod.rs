@@ -32,6 +32,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::bounds;
 use crate::message::{CallContext, Diagnostics, Effects, Fault};
+use crate::wasm::guest_threads::GuestThreads;
 use crate::wasm::http::bodyless::is_bodyless;
 use crate::wasm::http::caller::{BodyError, CallerActivity, CallerBody};
 use crate::wasm::http::end::{EndListener, Ended, HttpEnd, Running};
@@ -86,6 +87,8 @@ pub(crate) struct HttpCall<B> {
     pub(crate) interrupt: CancellationToken,
     /// The meaning of a fault for further instances.
     pub(crate) failure: InstanceFailure,
+    /// The threads to which the guest moves when it computes.
+    pub(crate) guests: GuestThreads,
 }
 
 /// The head that the guest has set, with the effects until then.
@@ -113,14 +116,14 @@ where
         let caller = Arc::<CallerActivity>::default();
         let request = self.request.map(|body| CallerBody::new(body, &caller));
         let serving = Arc::clone(&caller);
-        let running: Running = Box::pin(async move {
+        let running: Running = Box::pin(self.guests.movable(Box::pin(async move {
             tokio::select! {
                 // Biased: a response that is ready counts even if the revision stops at the same moment.
                 biased;
                 end = lease.serve(request, self.work, time, (sender, self.failure), &serving) => end,
                 () = self.interrupt.cancelled() => Fault::Interrupted.into(),
             }
-        });
+        })));
         let Begun { mut progress, head } = begin(running, receiver).await;
         let (mut response, effects) = match check_head(&progress, head, &method) {
             Ok(response) => response,

@@ -152,6 +152,44 @@ async fn errors_of_the_compiler_are_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_component_is_validated_by_the_process_that_compiles_it() {
+    let guest = Guest { more: "(func (result i32))", ..Guest::default() }.build();
+    let compiler = ["/bin/sh", "-c", "exit 3"].map(OsString::from).to_vec();
+    let bench = Bench::with(tempfile::tempdir().unwrap(), 2, compiler);
+    let error = bench.load(&guest, false).await.err().expect("it is not compiled");
+    assert_eq!(error.to_string(), "compiling the component: the compiler ended with exit status: 3");
+    let error = Bench::new().load(&guest, false).await.err().expect("a function does not give what it says");
+    assert!(matches!(error, ProgramError::Findings(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compilation_that_is_not_wanted_any_more_ends_its_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let note = folder.path().join("compiler");
+    let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec tail -f /dev/null", note.display());
+    let compiler = ["/bin/sh".into(), "-c".into(), script.into()].to_vec();
+    let bench = Bench::with(folder, 2, compiler);
+    let number = async {
+        loop {
+            if let Ok(number) = fs::read_to_string(&note) {
+                return number.trim().to_owned();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let guest = counts();
+    // As where an agent is removed while it is prepared.
+    let number = tokio::select! {
+        number = number => number,
+        _ = bench.load(&guest, false) => panic!("it never ends by itself"),
+    };
+    let runs = || fs::read_to_string(format!("/proc/{number}/cmdline")).is_ok_and(|line| line.contains("tail"));
+    while runs() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn components_too_large_for_the_pool_are_refused() {
     let bench = Bench::new();
     let guest = Guest { more: "(table 70000 funcref)", ..Guest::default() }.build();

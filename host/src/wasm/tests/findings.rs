@@ -315,9 +315,11 @@ fn the_structure_of_a_component_is_bounded() {
         (0..count).for_each(|_| bytes.extend_from_slice(one));
         bytes
     };
-    // A section with an empty component, and one that says that it has 2^28 aliases.
+    // A section with an empty component or module, and sections that say that they have 2^28 of a part.
     let component = [&[4, 8][..], b"\0asm\x0d\0\x01\0"].concat();
-    let aliases = [6, 5, 0xff, 0xff, 0xff, 0x7f, 0];
+    let module = [&[1, 8][..], b"\0asm\x01\0\0\0"].concat();
+    let says = |section: u8| [section, 5, 0xff, 0xff, 0xff, 0x7f, 0];
+    let functions = [&[1, 15][..], b"\0asm\x01\0\0\0", &says(3)].concat();
     let mut long_name = b"\0asm\x0d\0\x01\0".to_vec();
     long_name.extend_from_slice(&[11, 0xd8, 0x04, 1, 0, 0xd0, 0x04]);
     long_name.extend_from_slice(&[b'a'; 592]);
@@ -325,7 +327,16 @@ fn the_structure_of_a_component_is_bounded() {
     for (name, bytes, part) in [
         ("nesting", nested(100), "levels of components in components"),
         ("components", many(2_000, &component), "components in it"),
-        ("aliases", many(1, &aliases), "aliases"),
+        ("modules", many(2_000, &module), "core modules"),
+        ("functions", many(1, &functions), "functions"),
+        ("core instances", many(1, &says(2)), "instances"),
+        ("core types", many(1, &says(3)), "types"),
+        ("instances", many(1, &says(5)), "instances"),
+        ("aliases", many(1, &says(6)), "aliases"),
+        ("types", many(1, &says(7)), "types"),
+        ("functions of the host", many(1, &says(8)), "functions"),
+        ("imports", many(1, &says(10)), "imports"),
+        ("exports", many(1, &says(11)), "exports"),
         ("a name", long_name, "bytes in the name of an import or export"),
     ] {
         let findings = summarise(&bytes, None).expect_err(name);

@@ -4,7 +4,7 @@ use super::*;
 
 /// The sizes of a memory that is kept whole, and of one in pieces.
 const SMALL: u64 = 50;
-const LARGE: u64 = 600 << 10;
+const LARGE_MEMORY: u64 = 600 << 10;
 
 /// Changes of an agent's memory and of the copies of its state.
 impl RandomRun {
@@ -16,7 +16,7 @@ impl RandomRun {
 
     /// A memory, seldom a large one.
     pub(super) fn any_snapshot(&mut self) -> Arc<Snapshot> {
-        let bytes = if self.random.one_in(6) { LARGE } else { self.random.below(SMALL) };
+        let bytes = if self.random.one_in(6) { LARGE_MEMORY } else { self.random.below(SMALL) };
         self.snapshot(bytes)
     }
 
@@ -82,13 +82,20 @@ impl RandomRun {
     pub(super) async fn fill(&mut self) {
         let store = Arc::clone(&self.store);
         let agent: Arc<str> = AGENTS[0].into();
-        let large = self.snapshot(LARGE);
+        let large = self.snapshot(LARGE_MEMORY);
         store.snapshots().keep_handoff(Arc::clone(&agent), large).await.unwrap();
         let small = self.snapshot(SMALL);
         store.snapshots().save(Arc::clone(&agent), small).await.unwrap();
         let mut commit = Commit::new(Arc::clone(&agent));
         commit.state = Some(change(&[("a", Some("1"))], &[]));
         self.submit(commit, Vec::new());
+        // Two values in pieces, of which one is replaced.
+        for (key, bytes) in [("b", LARGE), ("c", LARGE), ("b", 1)] {
+            let mut commit = Commit::new(Arc::clone(&agent));
+            let writes = BTreeMap::from([(key.to_owned(), Some(Value::lasting(vec![1; bytes].into())))]);
+            commit.state = Some(StateChange { writes, ..change(&[], &[]) });
+            self.submit(commit, Vec::new());
+        }
         let keep = self.state_to_keep(1);
         store.state().copy(Arc::clone(&agent), keep).await.unwrap();
         store.rollouts().keep_ledger(Arc::clone(&agent), Some("{}".to_owned()));

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::super::{
-    ConversationRow, DeadRow, MemoryRow, OtherRow, QueueRow, RecentRow, Record, RolloutRow, StateCopyRow, StateRow,
-    TimerRow,
+    ContentRow, ConversationRow, DeadRow, MemoryRow, OtherRow, QueueRow, RecentRow, Record, RolloutRow, StateCopyRow,
+    StateRow, TimerRow,
 };
 use super::{RecordError, VERSION, decode, encode};
 
@@ -172,6 +172,13 @@ pub(crate) fn added() -> Record<'static> {
         answer: Some(b"answer-50"),
     });
     record.push(RecentRow::Removed { agent, before: -51 });
+    record.push(ContentRow::Piece { content: 52, number: 53, data: b"data-54" });
+    record.push(ContentRow::OfMessage { seq: 55000, content: 56 });
+    record.push(ContentRow::OfTimer { seq: 57000, content: 58 });
+    record.push(ContentRow::OfDead { seq: 59000, content: 60 });
+    record.push(ContentRow::OfKey { agent, key: "key-61", content: 62 });
+    record.push(ContentRow::PiecesRemoved { content: 63, up_to: 64 });
+    record.push(ContentRow::Forgotten { content: 65 });
     record
 }
 

@@ -7,6 +7,7 @@ use crate::clock;
 use crate::message::TimerName;
 use crate::store::CommitError;
 use crate::store::handles::TimerTable;
+use crate::store::writer::job::Turn;
 
 const COLUMNS: &str = "id, name, sender, due, conversation, seq";
 
@@ -52,11 +53,12 @@ impl TimerTable<'_> {
 
     /// Cancels a timer as its sender would; returns when that is safe. False if it is not there any more.
     pub(crate) async fn cancel(self, sender: String, id: String) -> Result<bool, CommitError> {
-        let cancelled = self.0.change((sender, TimerName::Id(id), false), |subject, reader, writer, record| {
-            let (sender, timer, is_there) = subject;
-            *is_there = super::cancel(reader, writer, sender, timer, record)?;
-            Ok(())
-        });
+        let cancelled =
+            self.0.change(Turn::AfterAll, (sender, TimerName::Id(id), false), |subject, reader, writer, record| {
+                let (sender, timer, is_there) = subject;
+                *is_there = super::cancel(reader, writer, sender, timer, record)?;
+                Ok(())
+            });
         cancelled.await.map(|(_, _, is_there)| is_there)
     }
 }

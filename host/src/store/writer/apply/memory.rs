@@ -2,8 +2,10 @@
 
 use rusqlite::params;
 
+use super::content::UNPLACE_STATE;
 use super::{Tables, prepared};
 use crate::store::record::{MemoryRow, StateCopyRow};
+use crate::store::sqlite::whole::value;
 
 /// A stateful agent's memory changes with each of its messages.
 const SET_MEMORY: &str = "REPLACE INTO snapshot (agent, revision, saved_at, data, pieces, bytes, handed)
@@ -84,9 +86,13 @@ impl Tables<'_> {
                     params![id, agent, revision, holds, at, keys, bytes, mark, unfinished, migrated, rollout],
                 )?;
                 self.execute(
-                    "INSERT INTO state_copy_key (copy, key, value, version, expires_at)
-                     SELECT ?1, key, value, version, expires_at FROM state
-                     WHERE agent = ?2 AND (expires_at IS NULL OR expires_at > ?3) ORDER BY key",
+                    concat!(
+                        "INSERT INTO state_copy_key (copy, key, value, version, expires_at) SELECT ?1, key, ",
+                        // Whole: a content in pieces has one owner.
+                        value!(),
+                        ", version, expires_at FROM state
+                         WHERE agent = ?2 AND (expires_at IS NULL OR expires_at > ?3) ORDER BY key"
+                    ),
                     params![id, agent, at],
                 )
             }
@@ -109,6 +115,7 @@ impl Tables<'_> {
                 params![agent, revision.cast_signed()],
             ),
             StateCopyRow::Restored { id, agent, version, now } => {
+                self.unplace(UNPLACE_STATE, [agent])?;
                 self.execute("DELETE FROM state WHERE agent = ?1", [agent])?;
                 self.execute(
                     "INSERT INTO state (agent, key, value, version, expires_at)

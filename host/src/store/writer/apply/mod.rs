@@ -1,9 +1,12 @@
 //! Applies records to the tables of SQLite. Nothing else changes them while the host runs.
 
+mod content;
 mod memory;
 mod rollouts;
 
 use rusqlite::{CachedStatement, Transaction, params};
+
+use self::content::{UNPLACE_DEAD, UNPLACE_HANDLED, UNPLACE_TIMER};
 
 use crate::store::record::{ConversationRow, DeadRow, OtherRow, QueueRow, Record, RowChange, StateRow, TimerRow};
 
@@ -26,6 +29,8 @@ pub(in crate::store) struct Tables<'t> {
     set_state: Option<CachedStatement<'t>>,
     set_activity: Option<CachedStatement<'t>>,
     set_memory: Option<CachedStatement<'t>>,
+    /// Set if there are contents in pieces; `None` until that is looked up.
+    has_pieces: Option<bool>,
 }
 
 /// Prepares a statement at its first use.
@@ -49,6 +54,7 @@ impl<'t> Tables<'t> {
             set_state: None,
             set_activity: None,
             set_memory: None,
+            has_pieces: None,
         }
     }
 
@@ -65,6 +71,7 @@ impl<'t> Tables<'t> {
             RowChange::StateCopy(row) => self.state_copy(row),
             RowChange::Rollout(row) => self.rollout(row),
             RowChange::Recent(row) => self.recent(row, record),
+            RowChange::Content(row) => self.content(row),
         })
     }
 
@@ -75,10 +82,12 @@ impl<'t> Tables<'t> {
     fn state(&mut self, row: &StateRow<'_>) -> rusqlite::Result<()> {
         match *row {
             StateRow::Set { agent, key, value, version, expires_at } => {
+                self.unplace_key(agent, key)?;
                 let values = params![agent, key, value, version.cast_signed(), expires_at.map(u64::cast_signed)];
                 prepared(&mut self.set_state, self.transaction, SET_STATE)?.execute(values).map(|_| ())
             }
             StateRow::Removed { agent, key } => {
+                self.unplace_key(agent, key)?;
                 self.execute("DELETE FROM state WHERE agent = ?1 AND key = ?2", [agent, key])
             }
             StateRow::Size { agent, bytes } => self.execute(
@@ -125,6 +134,7 @@ impl<'t> Tables<'t> {
             }
             QueueRow::HandledRemoved { up_to } => {
                 let up_to = [up_to.cast_signed()];
+                self.unplace(UNPLACE_HANDLED, up_to)?;
                 // By the rows of `ack`: messages that still wait have none and stay.
                 self.execute("DELETE FROM message WHERE seq IN (SELECT seq FROM ack WHERE seq <= ?1)", up_to)?;
                 self.execute(
@@ -152,7 +162,10 @@ impl<'t> Tables<'t> {
                     params![seq, agent, due, at, dated, conversation, rank, id, sender, name, head, content],
                 )
             }
-            TimerRow::Removed { seq } => self.execute("DELETE FROM timer WHERE seq = ?1", [seq.cast_signed()]),
+            TimerRow::Removed { seq } => {
+                self.unplace(UNPLACE_TIMER, [seq.cast_signed()])?;
+                self.execute("DELETE FROM timer WHERE seq = ?1", [seq.cast_signed()])
+            }
             TimerRow::Redated { after, last, ahead, now } => self.execute(
                 "UPDATE timer SET due = max(at - ?3, ?4) WHERE dated AND seq > ?1 AND seq <= ?2",
                 params![after.cast_signed(), last.cast_signed(), ahead, now.cast_signed()],
@@ -171,7 +184,10 @@ impl<'t> Tables<'t> {
                     params![seq, agent, conversation, rank, head, content, at, reason, error, attempts, receipt],
                 )
             }
-            DeadRow::Removed { seq } => self.execute("DELETE FROM dead WHERE seq = ?1", [seq.cast_signed()]),
+            DeadRow::Removed { seq } => {
+                self.unplace(UNPLACE_DEAD, [seq.cast_signed()])?;
+                self.execute("DELETE FROM dead WHERE seq = ?1", [seq.cast_signed()])
+            }
         }
     }
 

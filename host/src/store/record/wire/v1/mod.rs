@@ -1,5 +1,6 @@
 //! The encoded form, version 1.
 
+mod content;
 mod memory;
 mod other;
 mod rollouts;
@@ -8,6 +9,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use self::content::ContentRowV1;
 use self::memory::{MemoryRowV1, StateCopyRowV1};
 use self::other::{ConversationRowV1, OtherRowV1};
 use self::rollouts::{RecentRowV1, RolloutRowV1};
@@ -26,6 +28,7 @@ pub(super) enum RowV1<'a> {
     StateCopy(#[serde(borrow)] StateCopyRowV1<'a>),
     Rollout(#[serde(borrow)] RolloutRowV1<'a>),
     Recent(#[serde(borrow)] RecentRowV1<'a>),
+    Content(#[serde(borrow)] ContentRowV1<'a>),
 }
 
 impl<'a> RowV1<'a> {
@@ -41,6 +44,7 @@ impl<'a> RowV1<'a> {
             RowChange::StateCopy(row) => Self::StateCopy(StateCopyRowV1::of(row)),
             RowChange::Rollout(row) => Self::Rollout(RolloutRowV1::of(row)),
             RowChange::Recent(row) => Self::Recent(RecentRowV1::of(row, record)),
+            RowChange::Content(row) => Self::Content(ContentRowV1::of(row)),
         }
     }
 
@@ -56,6 +60,7 @@ impl<'a> RowV1<'a> {
             Self::StateCopy(row) => row.into_row().into(),
             Self::Rollout(row) => row.into_row().into(),
             Self::Recent(row) => row.into_row(record).into(),
+            Self::Content(row) => row.into_row().into(),
         }
     }
 }
