@@ -3,8 +3,8 @@
 #
 #   components/build.sh                 all of them
 #   components/build.sh echo counter    these
-#   components/build.sh demo            a group: demo (components/*), tests (components/tests/*) or
-#                                       benches (components/benches/*)
+#   components/build.sh demo            a group: demo (components/*), tests (components/tests/*),
+#                                       hostile (components/hostile/*) or benches (components/benches/*)
 #   components/build.sh --list          name, language and folder of each
 #
 # A folder with Cargo.toml is a guest in Rust, one with agent.js in JavaScript, one with app.py in Python.
@@ -45,6 +45,7 @@ list_folder() { # GROUP FOLDER: lines of NAME LANGUAGE GROUP FOLDER
 list_guests() {
   list_folder demo "$here"
   list_folder tests "$here/tests"
+  list_folder hostile "$here/hostile"
   list_folder benches "$here/benches"
 }
 
@@ -187,7 +188,7 @@ by_name=" "
 for argument in "${@:-all}"; do
   case $argument in
     all) found=$guests ;;
-    demo | tests | benches) found=$(echo "$guests" | awk -v group="$argument" '$3 == group') ;;
+    demo | tests | hostile | benches) found=$(echo "$guests" | awk -v group="$argument" '$3 == group') ;;
     *)
       found=$(echo "$guests" | awk -v name="$argument" '$1 == name')
       by_name="$by_name$argument " ;;

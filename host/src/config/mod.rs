@@ -12,6 +12,8 @@
 //! the meaning of settings are in `caxton-control`; this folder only reads the sources and renders errors. The
 //! environment is an argument, so that tests need not change that of the process.
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod examine;
 mod layers;
 mod named_files;
 mod operator;
@@ -31,6 +33,8 @@ use sha2::Digest as _;
 
 use self::named_files::Places;
 use self::variables::Variables;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use examine::examine;
 pub(crate) use named_files::TlsTable;
 pub(crate) use operator::{LoadedOperator, load_operator};
 pub(crate) use render::ConfigErrors;

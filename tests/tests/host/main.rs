@@ -43,6 +43,11 @@ mod host_memory;
 mod hostile_inputs;
 mod http;
 mod http2_bounds;
+mod hostile_guests;
+mod hostile_inputs;
+mod http;
+mod http1_conformance;
+mod http2_conformance;
 mod http_agents;
 mod http_clients;
 mod http_mapping;
@@ -51,6 +56,7 @@ mod isolation;
 mod key_expiry;
 mod limit_independence;
 mod limits;
+mod malformed_inputs;
 mod memory_commits;
 mod message_chains;
 mod messages;
@@ -90,6 +96,10 @@ mod wasi_http;
 /// The pages of the documentation.
 #[path = "../../../host/tests/pages/mod.rs"]
 mod pages;
+
+/// The generator of malformed inputs.
+#[path = "../../../host/tests/mutation/mod.rs"]
+mod mutation;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

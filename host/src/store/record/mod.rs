@@ -9,10 +9,26 @@
 //! borrows from the commit, so that nothing is copied on the way to the tables; its [encoded form](wire) has structs of
 //! its own, so that a change here is not one of the format.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "records leave the process once there are replicas"))]
+#[cfg_attr(
+    not(any(test, feature = "fuzzing")),
+    expect(dead_code, reason = "records leave the process once there are replicas")
+)]
 pub(super) mod wire;
 
 use std::borrow::Cow;
+
+/// Reads a record in its encoded form, and writes what was read again.
+///
+/// # Panics
+/// What is written is read as another record.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn examine_record(bytes: &[u8]) {
+    if let Ok(record) = wire::decode(bytes) {
+        let written = wire::encode(&record);
+        // Compared as they are read: numbers have longer forms too, and those come shorter out of it.
+        assert_eq!(wire::decode(&written).as_ref().map(wire::encode).as_ref(), Ok(&written));
+    }
+}
 
 /// The rows of one commit, or of another change of the tables, in the order in which they are applied.
 #[derive(Debug, Default, PartialEq)]

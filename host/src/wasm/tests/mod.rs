@@ -6,6 +6,7 @@ mod calls;
 mod findings;
 pub(crate) mod guests;
 mod host_memory;
+mod malformed;
 mod migrations;
 mod pool;
 mod sends;
