@@ -40,7 +40,7 @@ pub fn component(bytes: &[u8]) {
     if let Err(findings) = wasm::outline(bytes) {
         assert!(!findings.is_empty(), "refused without a finding");
     }
-    let _ = wasm::summarise(bytes);
+    let _ = wasm::summarise(bytes, None);
 }
 
 /// Reads a configuration.

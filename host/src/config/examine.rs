@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use caxton_control::config::Operator;
+
 use super::{ConfigErrors, parse};
 
 /// Parses a text and renders all that is said of it.
@@ -9,7 +11,7 @@ use super::{ConfigErrors, parse};
 /// # Panics
 /// It is refused without a reason, with a place outside of it, or with a character that controls a terminal.
 pub(crate) fn examine(text: &str) {
-    let errors = match parse(text, std::iter::empty(), &[]) {
+    let errors = match parse(text, std::iter::empty(), &[], &Operator::default()) {
         Ok(parsed) => return drop(parsed.desired.warnings()),
         Err(errors) => errors,
     };

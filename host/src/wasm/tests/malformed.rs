@@ -5,7 +5,8 @@ use wasm_smith::{Component, Config, Module};
 
 use super::guests::{COUNT, Guest, handles, with_module, with_section};
 use crate::mutation::{Case, Chance, INPUTS, mutate};
-use crate::wasm::inspect::{is_cut, outline, summarise};
+use crate::wasm::inspect::{is_cut, outline};
+use crate::wasm::validate::summarise;
 
 /// Names and bytes that mean something in a component.
 const WORDS: [&[u8]; 16] = [
@@ -91,7 +92,7 @@ fn malformed_components_are_inspected() {
         if let Err(findings) = outline(&bytes) {
             assert!(!findings.is_empty(), "refused without a finding");
         }
-        if let Err(findings) = summarise(&bytes) {
+        if let Err(findings) = summarise(&bytes, None) {
             refused += 1;
             assert!(findings.iter().all(|finding| finding.to_string().len() < 100_000), "a finding of any length");
         }

@@ -61,7 +61,7 @@ fn draft() -> Value {
 /// A call of an agent, with headers and a content of any kind. Returns the path, the headers and the body.
 fn call(chance: &mut Chance, number: u64) -> (&'static str, Vec<(&'static str, String)>, Vec<u8>) {
     let headers: Vec<_> = (0..chance.below(5)).map(|_| (*chance.pick(&HEADERS), header_text(chance))).collect();
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         let count = chance.below(200);
         let body = chance.bytes(count);
         return (*chance.pick(&["/echo", "/later", "/rogue"]), headers, body);
