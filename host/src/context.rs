@@ -228,6 +228,7 @@ impl HostContext {
         HostMemory {
             limit_bytes: memory.limit(),
             used_bytes: memory.used(),
+            is_short: memory.is_short(),
             by_kind: MemoryKind::ALL.into_iter().map(by_kind).collect(),
             waiting: memory.waiting(),
             refused: MemoryPriority::ALL.into_iter().map(refused).collect(),

@@ -11,6 +11,8 @@ pub(crate) struct HostMemory {
     pub(crate) limit_bytes: u64,
     /// The bytes in use.
     pub(crate) used_bytes: u64,
+    /// Set while requests for memory wait or are refused, and for 10 s after.
+    pub(crate) is_short: bool,
     /// The bytes in use by kind, such as `instances`, `messages` and `bodies`.
     pub(crate) by_kind: BTreeMap<String, u64>,
     /// The requests for memory that wait.

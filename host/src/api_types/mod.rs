@@ -53,6 +53,9 @@ pub(crate) struct HostStatus {
     pub(crate) max_instances: u32,
     /// Set once the host is stopping.
     pub(crate) stopping: bool,
+    /// The memory that the host holds for others.
+    #[serde(default)]
+    pub(crate) memory: HostMemory,
 }
 
 /// An agent that is not as declared yet.

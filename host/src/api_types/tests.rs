@@ -64,5 +64,6 @@ pub(crate) fn host() -> HostStatus {
         instances: 3,
         max_instances: 5_000,
         stopping: false,
+        memory: HostMemory { limit_bytes: 1 << 30, ..HostMemory::default() },
     }
 }

@@ -122,6 +122,13 @@ fn sync_report(host: &HostStatus) -> Vec<String> {
         let own = host.waiting.iter().filter(|waiting| waiting.agent.is_empty());
         lines.extend(own.map(|waiting| format!("  {}", waiting.why)));
     }
+    if host.memory.is_short {
+        let (used, limit) = (size(host.memory.used_bytes), size(host.memory.limit_bytes));
+        lines.push(format!(
+            "the host is short of memory: it holds {used} of {limit} (host.memory), and requests wait or are refused; \
+             `caxton stats` says what holds most"
+        ));
+    }
     if host.stopping {
         lines.push("the host is stopping".to_owned());
     }
@@ -387,6 +394,11 @@ triage  failed   -         -              3/8          1        2        9      
     fn differences_between_file_and_host_are_reported() {
         let mut status = host();
         assert!(sync_report(&status).is_empty());
+        status.memory.is_short = true;
+        assert!(
+            sync_report(&status)[0].starts_with("the host is short of memory: it holds 0 B of 1.0 GiB (host.memory)")
+        );
+        status.memory.is_short = false;
         status.in_sync = false;
         status.waiting = vec![
             WaitingAgent { agent: "echo".to_owned(), why: "echo@2 is being compiled".to_owned(), obstacle: None },

@@ -230,6 +230,7 @@ mod tests {
             memory: HostMemory {
                 limit_bytes: 1 << 30,
                 used_bytes: 3 << 20,
+                is_short: true,
                 by_kind: [("bodies", 1 << 20), ("instances", 2 << 20), ("logs", 0)]
                     .map(|(kind, bytes)| (kind.to_owned(), bytes))
                     .into(),

@@ -337,7 +337,8 @@ async fn hold(memory: &MemoryBudget, held: &mut Option<Reservation>, bytes: usiz
     let held = held.get_or_insert_with(|| memory.empty(MemoryKind::Bodies));
     let more = (bytes as u64).saturating_sub(held.bytes());
     let deadline = std::time::Instant::now() + MEMORY_PATIENCE;
-    held.grow(more, MemoryPriority::Calls, deadline).await.map_err(BodyError::NotHeld)
+    // Boxed, as the future would be part of that of every call, and most bodies are small.
+    Box::pin(held.grow(more, MemoryPriority::Calls, deadline)).await.map_err(BodyError::NotHeld)
 }
 
 /// Appends a piece to a body of an announced length.

@@ -48,8 +48,15 @@ impl ConnectionContext {
     /// Creates the context of a connection that was just accepted.
     pub(super) fn new(listener: Arc<ListenerContext>, activity: Arc<ConnectionActivity>) -> Self {
         let context = Self { listener, activity, held: OnceLock::new() };
-        // Without room it is served all the same, as nothing else would tell its client why: its requests are refused.
-        context.is_held();
+        let memory = context.memory();
+        // Without room it is served all the same, as nothing else would tell its client why: its requests wait for it.
+        if memory.has_room(MemoryPriority::Connections)
+            && let Some(held) =
+                memory.try_reserve(MemoryKind::Connections, CONNECTION_BYTES, MemoryPriority::Connections)
+        {
+            // Nothing else has set it yet.
+            let _ = context.held.set(held);
+        }
         context
     }
 
@@ -58,28 +65,26 @@ impl ConnectionContext {
         &self.listener.directory.context.memory
     }
 
-    /// Returns `true` if the connection has its memory.
-    fn is_held(&self) -> bool {
-        if self.held.get().is_some() {
-            return true;
-        }
-        let held = self.memory().try_reserve(MemoryKind::Connections, CONNECTION_BYTES, MemoryPriority::Connections);
-        // Two requests of one connection may both have reserved it, and one gives it back.
-        held.is_some_and(|held| self.held.set(held).is_ok() || self.held.get().is_some())
-    }
-
-    /// Waits a little until the host has memory for another call of an agent. One load while it has.
+    /// Waits a little until the host has memory for another call of an agent. Two loads while it has.
     ///
     /// # Errors
     /// It had none in that time.
     pub(super) async fn admit_call(&self) -> Result<(), MemoryShortage> {
-        if !self.is_held() {
-            return Err(MemoryShortage);
-        }
-        if self.memory().has_room(MemoryPriority::Calls) {
+        if self.held.get().is_some() && self.memory().has_room(MemoryPriority::Calls) {
             return Ok(());
         }
-        self.memory().admit(MemoryPriority::Calls, Instant::now() + MEMORY_PATIENCE).await
+        // Boxed: the wait is rare, and would make the future of every call larger.
+        Box::pin(self.wait_for_memory(Instant::now() + MEMORY_PATIENCE)).await
+    }
+
+    async fn wait_for_memory(&self, deadline: Instant) -> Result<(), MemoryShortage> {
+        if self.held.get().is_none() {
+            let (kind, priority) = (MemoryKind::Connections, MemoryPriority::Connections);
+            let held = self.memory().reserve(kind, CONNECTION_BYTES, priority, deadline).await?;
+            // Two requests of one connection may both have waited for it: one gives it back.
+            let _ = self.held.set(held);
+        }
+        self.memory().admit(MemoryPriority::Calls, deadline).await
     }
 }
 

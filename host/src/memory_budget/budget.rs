@@ -223,9 +223,14 @@ impl MemoryBudget {
         }
     }
 
+    /// Returns `true` during a shortage.
+    pub(crate) fn is_short(&self) -> bool {
+        self.0.is_short.load(Ordering::SeqCst)
+    }
+
     /// Waits for the next shortage.
     pub(crate) async fn until_short(&self) {
-        while !self.0.is_short.load(Ordering::SeqCst) {
+        while !self.is_short() {
             self.0.shortage.notified().await;
         }
     }

@@ -53,6 +53,7 @@ impl Reconciler {
             instances: self.runtime.live(),
             max_instances: self.runtime.instances(),
             stopping: self.facts.stopping,
+            memory: self.context.memory_status(),
         }
     }
 

@@ -101,6 +101,8 @@ fn a_shortage_is_told_and_ends() {
     host.until("the event", |host| events(host).contains("host.memory-short").then_some(()));
     let (_, stats, _) = host.caxton(&["stats"]);
     assert!(stats.contains("(host.memory): instances") && stats.contains("were refused"), "{stats}");
+    let (_, listed, hints) = host.caxton(&["ps"]);
+    assert!(format!("{listed}{hints}").contains("the host is short of memory"), "{listed}{hints}");
     let reply = large.join().expect("it is answered");
     assert_eq!(reply.status.as_u16(), 200, "{}", reply.text());
     assert_eq!(host.client().post("/small", r#"{"do":"reply","text":"fine"}"#).text(), "fine");

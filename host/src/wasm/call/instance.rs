@@ -392,7 +392,9 @@ impl Environment {
         let (budget, priority) = &self.memory;
         let now = Instant::now();
         let by = now + deadline.saturating_duration_since(now) / 2;
-        budget.reserve(MemoryKind::Instances, bytes, *priority, by).await.map_err(|MemoryShortage| Fault::HostMemory)
+        // Boxed, as the future would be part of that of every call.
+        let held = Box::pin(budget.reserve(MemoryKind::Instances, bytes, *priority, by)).await;
+        held.map_err(|MemoryShortage| Fault::HostMemory)
     }
 }
 

@@ -166,8 +166,11 @@ impl Runtime {
     /// Wakes a waiter after an instance of this pool became idle. For a starved waiter, and while anyone waits for memory,
     /// the instance is evicted at once.
     pub(in crate::wasm) fn instance_idle(&self, pool: &Arc<impl Evict + 'static>) {
-        if self.memory.has_waiters() {
-            drop(pool.evict().map(EvictedInstance::end));
+        if self.memory.has_waiters()
+            && let Some(evicted) = pool.evict()
+        {
+            // Its slot wakes a waiter as well.
+            drop(evicted.end());
             return;
         }
         if self.slots.waiting() > 0 && !self.slots.wake_next(Some(&(Arc::clone(pool) as Arc<dyn Evict>))) {
