@@ -17,7 +17,9 @@ use tower::Service;
 use super::api::Api;
 use super::guard::Peer;
 use super::router::{probes_router, router};
-use crate::net::{self, BoundListener, ConnectionActivity, ConnectionLimits, FileReserve, TimedBody, track_requests};
+use crate::net::{
+    self, BoundListener, ConnectionActivity, ConnectionLimits, FileReserve, TimedBody, Upload, track_requests,
+};
 
 /// The settings `[http]`, of which both listeners take their times and sizes; a reload may change them at any time.
 type Settings = Arc<ArcSwap<HttpSpec>>;
@@ -82,5 +84,7 @@ fn limits(settings: &HttpSpec) -> ConnectionLimits {
 
 async fn answer(mut router: Router, request: Request<Incoming>, stall: Duration) -> Result<Response, Infallible> {
     // No `ready` call is needed: an axum router is always ready.
-    router.call(request.map(|body| Body::new(TimedBody::new(body, stall, stall * BODY_PAUSES)))).await
+    let (head, body) = request.into_parts();
+    let body = TimedBody::new(Upload::new(body, &head), stall, stall * BODY_PAUSES);
+    router.call(Request::from_parts(head, Body::new(body))).await
 }

@@ -8,21 +8,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use caxton_control::memory::MemoryPriority;
-use http::header::EXPECT;
-use http::{HeaderMap, Version, request};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use crate::memory_budget::{MemoryBudget, MemoryKind, Reservation};
-use crate::net::{BodyClock, LateBody, RequestGuard};
+use crate::net::{BodyClock, LateBody, RequestGuard, Upload};
 use crate::wasm::{AheadBody, BodyError, ResponseError};
 
-/// The bounds up to which the rest of a refused body is read and dropped before the connection is closed.
-/// Closing a socket with unread bytes makes the kernel send a reset, and the client would lose the response. The same
-/// bound as for bodies of the management API.
-const LINGER_BYTES: usize = 64 << 20;
-const LINGER: Duration = Duration::from_secs(10);
 /// The largest chunk handed to hyper at once when the connection is multiplexed. A chunk that was handed over cannot be
 /// taken back, so smaller ones let the stall check see progress, and bound what a client that reads nothing makes the host
 /// hold. As much as a frame of HTTP/2 has.
@@ -50,15 +43,10 @@ pub(super) struct RequestBody {
     /// The part that was read before, to be read once more.
     ahead: HeldBody,
     /// `None` after its end, or after it was refused.
-    inner: Option<Incoming>,
+    inner: Option<Upload>,
     limit: u64,
     bytes_left: u64,
     clock: BodyClock,
-    /// Set for HTTP/1, where refusing a body ends the connection. HTTP/2 resets the one stream and goes on with the
-    /// others.
-    drains_when_refused: bool,
-    /// Set while the client waits for `100 Continue` before it sends the body.
-    awaits_continue: bool,
     broken: Arc<OnceLock<Broken>>,
 }
 
@@ -70,6 +58,8 @@ struct HeldBody {
     /// The rest of the data. Copied, because a frame of a few bytes may keep a whole buffer of its connection.
     more: BytesMut,
     trailers: Option<HeaderMap>,
+    /// The memory that it takes, unless it is small.
+    memory: Option<Reservation>,
 }
 
 impl HeldBody {
@@ -87,6 +77,9 @@ impl HeldBody {
 
     fn pop(&mut self) -> Option<Frame<Bytes>> {
         let data = if self.first.is_empty() { self.more.split().freeze() } else { std::mem::take(&mut self.first) };
+        if self.length() == 0 {
+            self.memory = None;
+        }
         if data.is_empty() { self.trailers.take().map(Frame::trailers) } else { Some(Frame::data(data)) }
     }
 
@@ -107,11 +100,11 @@ pub(super) enum Broken {
 }
 
 impl RequestBody {
-    /// Wraps the body of the request with this head, whose time begins now.
+    /// Wraps a body whose time begins now.
     ///
     /// # Errors
     /// `TooLarge` if the announced length exceeds the limit; the rest is then drained as for any refused body.
-    pub(super) fn new(inner: Incoming, head: &request::Parts, bounds: BodyLimits) -> Result<Self, BodyError> {
+    pub(super) fn new(inner: Upload, bounds: BodyLimits) -> Result<Self, BodyError> {
         let announced = inner.size_hint().lower();
         let inner = (!inner.is_end_stream()).then_some(inner);
         let body = Self {
@@ -120,8 +113,6 @@ impl RequestBody {
             limit: bounds.limit,
             bytes_left: bounds.limit,
             clock: BodyClock::start(bounds.stall, bounds.whole),
-            drains_when_refused: head.version < Version::HTTP_2,
-            awaits_continue: head.headers.contains_key(EXPECT),
             broken: Arc::default(),
         };
         // Built before the check, so that dropping it drains what the client still sends.
@@ -141,20 +132,20 @@ impl RequestBody {
             limit: bounds.limit,
             bytes_left: bounds.limit,
             clock: BodyClock::start(bounds.stall, bounds.whole),
-            drains_when_refused: false,
-            awaits_continue: false,
             broken: Arc::default(),
         }
     }
 
     /// Reads until the body has ended or this many bytes are held, so that a client that sends slowly is waited for here
     /// and not by an instance.
-    pub(super) async fn read_ahead(&mut self, most: u64) -> Result<(), BodyError> {
+    pub(super) async fn read_ahead(&mut self, most: u64, memory: &MemoryBudget) -> Result<(), BodyError> {
         while self.inner.is_some() && self.ahead.length() < most {
             match std::future::poll_fn(|cx| self.poll_client(cx)).await {
                 Some(frame) => self.ahead.push(frame?),
                 None => break,
             }
+            let length = self.ahead.length();
+            hold(memory, &mut self.ahead.memory, length as usize).await?;
         }
         Ok(())
     }
@@ -225,39 +216,18 @@ impl RequestBody {
         };
         // Only the first failure is the cause; later ones follow from it.
         let _ = self.broken.set(how);
-        if how == Broken::TooLarge {
-            self.linger();
+        // The rest of a body that is too large is drained; there is none to wait for of one that is late.
+        let rest = self.inner.take();
+        if let (Broken::Late(_), Some(rest)) = (how, rest) {
+            rest.abandon();
         }
-        self.inner = None;
         Poll::Ready(Some(Err(error)))
-    }
-
-    /// Drains the rest in the background, so that the client can read the response before the connection closes.
-    fn linger(&mut self) {
-        let Some(mut inner) = self.inner.take() else { return };
-        // A client that waits for `100 Continue` has sent nothing that could be drained.
-        if !self.drains_when_refused || self.awaits_continue || inner.is_end_stream() {
-            return;
-        }
-        // Dropped after the runtime has ended: no response is left to protect.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(tokio::time::timeout(LINGER, async move {
-            let mut left = LINGER_BYTES;
-            while let Some(Ok(frame)) = inner.frame().await {
-                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-                if left == 0 {
-                    return;
-                }
-            }
-        }));
     }
 }
 
 impl RequestBody {
     /// Reads the next frame of the client.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // The first poll makes hyper send `100 Continue`.
-        self.awaits_continue = false;
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -311,13 +281,6 @@ impl Body for RequestBody {
         }
         hint.set_lower(rest.lower().saturating_add(ahead));
         hint
-    }
-}
-
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        // An agent may answer without reading the body to its end.
-        self.linger();
     }
 }
 
@@ -384,14 +347,23 @@ pub(super) enum ReplyBody {
 }
 
 impl ReplyBody {
-    /// Counts the memory of a large body until its last byte is sent.
-    pub(super) fn counted(self, memory: &MemoryBudget) -> Self {
+    /// Counts the memory of a large body until its last byte is sent; `ahead` is what may be held of a response that
+    /// is still written.
+    pub(super) fn counted(self, memory: &MemoryBudget, ahead: u64) -> Self {
         match self {
             Self::Whole(bytes) if bytes.len() > SMALL_BODY => {
                 // Beyond the bound if it has to be: what the agent did is committed, and its answer is there.
                 let held = memory.hold(MemoryKind::Bodies, bytes.len() as u64);
                 // With the bytes and not with this body, which is gone while the connection still sends them.
                 Self::Whole(Bytes::from_owner(CountedBytes { bytes, _held: held }))
+            }
+            Self::Agent(mut body) => {
+                // As much as may be held of a response whose guest still runs.
+                let bytes = body.length().unwrap_or(ahead);
+                if bytes > SMALL_BODY as u64 {
+                    body.count(memory.hold(MemoryKind::Bodies, bytes));
+                }
+                Self::Agent(body)
             }
             other => other,
         }

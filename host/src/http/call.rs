@@ -6,18 +6,18 @@ use std::time::Instant;
 use caxton_control::desired::ResponseMode;
 use caxton_control::template::Template;
 use http::{Response, request};
-use hyper::body::Incoming;
 
 use super::body::ReplyBody;
 use super::callers::RouteCaller;
 use crate::agent::{Agent, Revision};
+use crate::net::Upload;
 use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
 
 /// A request whose route and agent have been found.
 pub(super) struct Call {
     pub(super) head: request::Parts,
-    pub(super) body: Incoming,
+    pub(super) body: Upload,
     pub(super) agent: Arc<Agent>,
     pub(super) revision: Arc<Revision>,
     pub(super) mode: ResponseMode,

@@ -34,7 +34,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpRepl
     let bounds = BodyLimits { limit: settings.max_body_bytes, stall, whole: revision.spec.limits.time };
     // Not held during the call, which may take as long as a stream.
     drop(settings);
-    let body = match RequestBody::new(body, &head, bounds) {
+    let body = match RequestBody::new(body, bounds) {
         Ok(body) => body,
         Err(error) => return problem::respond(problem::of_body(&error, "http.max-body"), &about).into(),
     };
@@ -43,7 +43,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpRepl
         Err(problem) => return problem::respond(problem, &about).into(),
     };
     // Before the agent is asked: from then on an instance waits for the client.
-    if !streams && let Err(error) = body.read_ahead(held).await {
+    if !streams && let Err(error) = body.read_ahead(held, connection.memory()).await {
         return problem::respond(problem::of_body(&error, "http.max-body"), &about).into();
     }
     head.headers.extend(caller_header(caller.as_ref()));

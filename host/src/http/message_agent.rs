@@ -32,7 +32,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
     let bounds = BodyLimits { limit: limits.message_bytes, stall: settings.stall_timeout, whole: limits.time };
     // The guard is not held across the waits below: arc-swap has few fast slots.
     drop(settings);
-    let body = match RequestBody::new(body, &head, bounds) {
+    let body = match RequestBody::new(body, bounds) {
         Ok(body) => body,
         Err(error) => return problem::respond(problem::of_body(&error, "limits.message"), &about),
     };

@@ -21,6 +21,7 @@ mod listener;
 mod socket;
 mod tls;
 mod tracking;
+mod upload;
 
 pub(crate) use activity::{ConnectionActivity, RequestGuard};
 pub(crate) use bind::{BoundListener, bind};
@@ -30,3 +31,4 @@ pub(crate) use limits::ConnectionLimits;
 pub(crate) use listener::serve;
 pub(crate) use tls::{ListenerTls, TlsError, TlsFiles, TlsMaterial, fingerprint};
 pub(crate) use tracking::track_requests;
+pub(crate) use upload::Upload;

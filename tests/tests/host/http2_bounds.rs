@@ -190,3 +190,23 @@ fn a_flood_of_resets_ends_the_connection() {
     assert!(matches!(ended, None | Some(ENHANCE_YOUR_CALM)), "{ended:?}");
     assert_eq!(host.client().get("/ok").text(), "ok");
 }
+
+#[test]
+fn a_response_before_the_body_has_come_resets_no_stream() {
+    let host = rogue("");
+    let mut connection = Connection::open(&host);
+    // No route has this path, which is known before the body comes.
+    connection.send(&request(1, "POST", "/-/caxton/none", 0));
+    let mut seen = Vec::new();
+    while !seen.iter().any(|frame: &Frame| frame.stream == 1 && frame.flags & END_STREAM != 0) {
+        seen.push(connection.next().expect("it answers"));
+    }
+    seen.extend(connection.until_pong());
+    connection.send(&frame(DATA, 0, 1, &[b'x'; FRAME]));
+    connection.send(&frame(DATA, END_STREAM, 1, b"end"));
+    seen.extend(connection.until_pong());
+    let resets = seen.iter().filter(|frame| frame.kind == RST_STREAM).count();
+    assert_eq!(resets, 0, "some clients take a reset for the failure of the response");
+    // What was drained makes room for other requests.
+    assert!(allowed(&seen) + FIRST_WINDOW >= 1 << 20);
+}

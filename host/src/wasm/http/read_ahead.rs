@@ -17,6 +17,8 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::memory_budget::Reservation;
+
 use super::response::{OpenBody, ResponseBody, ResponseError};
 
 /// Bytes that a part counts for in addition to its data: a guest may write its response byte by byte.
@@ -30,6 +32,8 @@ pub(crate) struct AheadBody {
     /// The parts that were there at once.
     held: VecDeque<Frame<Bytes>>,
     rest: AheadRest,
+    /// The memory that it takes of the host, if it is counted.
+    memory: Option<Reservation>,
 }
 
 /// The part of a body that follows the held one.
@@ -80,12 +84,17 @@ impl AheadBody {
             Some(rest) => rest,
             None => AheadRest::Coming(ComingBody::start(open, size.min(most), most)),
         };
-        Self { held, rest }
+        Self { held, rest, memory: None }
     }
 
     /// Makes a body that is in memory as a whole; `None` for one without content.
     pub(crate) fn whole(data: Option<Bytes>) -> Self {
-        Self { held: data.into_iter().map(Frame::data).collect(), rest: AheadRest::Ended }
+        Self { held: data.into_iter().map(Frame::data).collect(), rest: AheadRest::Ended, memory: None }
+    }
+
+    /// Keeps the memory that is counted for it until it is dropped.
+    pub(crate) fn count(&mut self, memory: Reservation) {
+        self.memory = Some(memory);
     }
 
     /// Returns `true` if the guest still runs, as far as is known here.
@@ -189,7 +198,7 @@ impl Body for AheadBody {
     type Error = ResponseError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        let Self { held, rest } = &mut *self;
+        let Self { held, rest, .. } = &mut *self;
         if let Some(frame) = held.pop_front() {
             if let AheadRest::Coming(coming) = rest {
                 coming.free(&frame);
