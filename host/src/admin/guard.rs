@@ -17,7 +17,6 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 
 use super::api::{Api, RATE};
 use super::problem;
-use super::router::COMPACT_PATH;
 use crate::access::{AccessRefusal, AuditLog, Identity, bearer_token};
 use crate::bounds;
 use crate::problem::Problem;
@@ -153,6 +152,9 @@ fn refused(refusal: &AccessRefusal) -> Problem {
     }
 }
 
+/// The path of the compaction, which makes the room that the audit log may lack.
+const MAKES_ROOM: &str = "/v1/store/compact";
+
 /// Passes requests whose token has the role that the route needs, and records those that may change something. A layer of
 /// each route, so that it runs only for methods that the path takes: others are answered with 405, whatever the role.
 ///
@@ -175,7 +177,7 @@ pub(super) async fn require_role(
         return Ok(next.run(request).await);
     }
     let entry = AuditEntry::Asked { by: identity.name, role: identity.role, request: describe(&request) };
-    let (audit, makes_room) = (&api.access.audit, path.as_str() == COMPACT_PATH);
+    let (audit, makes_room) = (&api.access.audit, path.as_str() == MAKES_ROOM);
     let of = match audit.record(entry.clone()).await {
         Ok(number) => Some(number),
         // It changes nothing that the store says, and without it a full disk would stay full, for the audit log as well.

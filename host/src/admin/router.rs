@@ -13,9 +13,6 @@ use super::{
     schedules, state, stats, store, timers, tokens,
 };
 
-/// The path of the compaction, which frees the room that the audit log may need.
-pub(super) const COMPACT_PATH: &str = "/v1/store/compact";
-
 /// Returns the routes that need a token. Their roles are in [`caxton_control::access::admin_routes`].
 pub(super) fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
     vec![
@@ -46,7 +43,7 @@ pub(super) fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/store", get(store::show)),
         ("/v1/store/check", get(store::check)),
         ("/v1/store/backup", post(store::backup)),
-        (COMPACT_PATH, post(store::compact)),
+        ("/v1/store/compact", post(store::compact)),
         ("/v1/config/diff", get(config::diff)),
         ("/v1/config/apply", post(config::apply)),
         ("/v1/conversations", get(conversations::list)),

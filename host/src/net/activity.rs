@@ -20,6 +20,10 @@ const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 /// The time that a finishing connection without requests gets to close. HTTP/2 needs it to exchange its last frames.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// The time without a request after which a connection may be closed for another: the request of one that was just opened
+/// or used may be on its way.
+const MIN_IDLE: Duration = Duration::from_millis(500);
+
 /// The value of a timestamp that is not set.
 const UNSET: u64 = 0;
 
@@ -187,12 +191,14 @@ impl ConnectionActivity {
         !self.has_requests() && self.blocked_since.load(Ordering::Relaxed) == UNSET
     }
 
-    /// Returns the order in which connections without a request make way for others: those that never had one first,
-    /// then those that have waited for longest. `None` if a request is under way or the connection is about to close.
-    pub(super) fn idle_order(&self) -> Option<(bool, u64)> {
+    /// Returns the order in which connections without a request make way for others at the time `now`: those that never
+    /// had one first, then those that have waited for longest. `None` if a request is under way or may be on its way, or
+    /// the connection is about to close.
+    pub(super) fn idle_order(&self, now: Instant) -> Option<(bool, u64)> {
         let is_closing = self.shutdown.load(Ordering::Acquire) != Shutdown::None as u8;
-        let order = (self.had_request.load(Ordering::Relaxed), self.idle_since.load(Ordering::Relaxed));
-        (!is_closing && self.is_idle()).then_some(order)
+        let since = self.idle_since.load(Ordering::Relaxed);
+        let is_old = self.at(now).saturating_sub(since) >= millis(MIN_IDLE);
+        (is_old && !is_closing && self.is_idle()).then(|| (self.had_request.load(Ordering::Relaxed), since))
     }
 
     /// Asks an idle connection to close, so that another one has its place.
@@ -355,15 +361,17 @@ mod tests {
         let [silent, served, busy] = [(); 3].map(|()| ConnectionActivity::new(origin, None));
         drop(served.begin_request(false));
         let request = busy.begin_request(false);
-        assert_eq!(busy.idle_order(), None);
-        assert!(silent.idle_order() < served.idle_order());
+        let order = |activity: &ConnectionActivity| activity.idle_order(Instant::now() + MIN_IDLE);
+        assert_eq!(silent.idle_order(Instant::now()), None, "its request may be on its way");
+        assert_eq!(order(&busy), None);
+        assert!(order(&silent).is_some() && order(&silent) < order(&served));
         for (activity, expected) in [(&silent, Shutdown::Immediate), (&served, Shutdown::Graceful)] {
             activity.make_way();
             assert_eq!(shutdown_after(activity, 0), expected);
-            assert_eq!(activity.idle_order(), None, "it is asked once");
+            assert_eq!(order(activity), None, "it is asked once");
         }
         drop(request);
-        assert!(busy.idle_order().is_some());
+        assert!(order(&busy).is_some());
     }
 
     #[test]

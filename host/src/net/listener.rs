@@ -122,13 +122,11 @@ where
 
     async fn accept(self: &Arc<Self>, socket: &TcpListener) {
         let mut shortage = Shortage::default();
-        // Set while the last connection may have taken one of the files that are kept back.
-        let mut is_tight = false;
         loop {
-            self.wait_for_room(socket, is_tight, &mut shortage).await;
             match socket.accept().await {
                 Ok((stream, _)) => {
-                    is_tight = (self.limits)().reserve.keeps(&stream);
+                    // After it was accepted: without a client that waits, idle connections may stay.
+                    self.wait_for_room(&stream, &mut shortage).await;
                     self.serve(stream);
                 }
                 // The client has closed the connection before it was accepted.
@@ -137,17 +135,17 @@ where
                     shortage.warn(&format!("no connection can be accepted ({error}); trying again as others end"));
                     self.close_idle();
                     self.wait_for_close(ROOM_CHECK).await;
-                    is_tight = true;
                 }
             }
         }
     }
 
-    /// Waits until one more connection may be open. Idle connections are closed meanwhile.
-    async fn wait_for_room(&self, socket: &TcpListener, mut is_tight: bool, shortage: &mut Shortage) {
+    /// Waits until there is room for a connection that was accepted. Idle ones are closed meanwhile.
+    async fn wait_for_room(&self, accepted: &TcpStream, shortage: &mut Shortage) {
         loop {
             let (limits, open) = ((self.limits)(), self.connections.lock().open.len());
-            is_tight = is_tight && limits.reserve.is_reached(socket);
+            // Its own number stays, so that the next one tells whether others have ended.
+            let is_tight = limits.reserve.keeps(accepted) && limits.reserve.is_reached(accepted);
             // One connection is always served: the files may be those of other parts of the host.
             if open == 0 || (open < limits.max_connections as usize && !is_tight) {
                 return;
@@ -164,14 +162,15 @@ where
 
     /// Closes connections that have waited for longest without a request. Returns their number.
     fn close_idle(&self) -> usize {
-        let connections = self.connections.lock();
-        let idle = connections.open.values().filter_map(|activity| Some((activity.idle_order()?, activity)));
+        let (connections, now) = (self.connections.lock(), Instant::now());
+        let open = connections.open.iter();
+        let idle = open.filter_map(|(number, activity)| Some((activity.idle_order(now)?, number, activity)));
         let mut idle: Vec<_> = idle.collect();
-        // Unstable: no order is promised among connections of one moment.
-        idle.sort_unstable_by_key(|(order, _)| *order);
-        let silent = idle.iter().take_while(|((had_request, _), _)| !had_request).count();
+        // By number among those of one moment, so that the newest is closed last.
+        idle.sort_unstable_by_key(|(order, number, _)| (*order, **number));
+        let silent = idle.iter().take_while(|((had_request, _), ..)| !had_request).count();
         let count = silent.div_ceil(SILENT_SHARE).max(1).min(idle.len());
-        for (_, activity) in &idle[..count] {
+        for (.., activity) in &idle[..count] {
             activity.make_way();
         }
         count

@@ -99,7 +99,7 @@ pub(crate) enum StoreError {
         cause: rusqlite::Error,
     },
     /// The operation would fill the disk.
-    #[error("this needs {} MiB beside the store {}, where {} MiB are free: make room first", needed >> 20, path.display(), free >> 20)]
+    #[error("this needs {} KiB beside the store {}, where {} KiB are free: make room first", needed.div_ceil(1 << 10), path.display(), free >> 10)]
     NoRoom {
         /// The database.
         path: PathBuf,

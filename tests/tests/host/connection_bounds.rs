@@ -270,7 +270,7 @@ fn the_management_api_answers_when_requests_take_all_files() {
 #[test]
 fn the_limit_of_open_files_is_raised() {
     let text = file(&agent("echo", "echo", ""));
-    let host = Setup::new(crate::BINARY, &text).within("ulimit -Hn 4096 && ulimit -Sn 256").start();
+    let host = Setup::new(crate::BINARY, &text).within("ulimit -Sn 256 && ulimit -Hn 4096").start();
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", host.pid().as_raw_nonzero())).expect("it runs");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("Linux tells");
     assert_eq!(line.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["4096", "4096"], "{line}");

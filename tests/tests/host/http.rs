@@ -210,7 +210,9 @@ fn connections_above_the_bound_wait_until_one_ends() {
         .map(|_| {
             let mut stream = TcpStream::connect(&host.http).expect("the host listens");
             stream.set_read_timeout(Some(PATIENCE)).expect("a TCP socket");
-            stream.write_all(b"GET /echo HTTP/1.1\r\nhost: a\r\n\r\n").expect("it reads");
+            // A request that goes on: an idle connection would make way.
+            let head = b"POST /echo HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+            stream.write_all(head).expect("it reads");
             stream.read_exact(&mut [0; 12]).expect("it answers");
             stream
         })

@@ -43,13 +43,23 @@ impl Frame {
 struct Connection(TcpStream);
 
 impl Connection {
-    fn open(host: &Host) -> Self {
+    /// Opens a connection and takes the host's settings. Returns it with the frames by which the host allows something.
+    fn open(host: &Host) -> (Self, Vec<Frame>) {
         let mut stream = TcpStream::connect(&host.http).expect("the host listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a TCP socket");
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("it reads");
         let mut connection = Self(stream);
         connection.send(&frame(SETTINGS, 0, 0, &[]));
-        connection
+        let mut frames = Vec::new();
+        // The settings of the host hold for it once they are acknowledged.
+        while !frames.iter().any(|frame: &Frame| (frame.kind, frame.stream) == (WINDOW_UPDATE, 0)) {
+            let next = connection.next().expect("it says what it allows");
+            if next.kind == SETTINGS && next.flags & ACK == 0 {
+                connection.send(&frame(SETTINGS, ACK, 0, &[]));
+            }
+            frames.push(next);
+        }
+        (connection, frames)
     }
 
     fn send(&mut self, bytes: &[u8]) {
@@ -126,8 +136,7 @@ fn rogue(http: &str) -> Host {
 #[test]
 fn the_host_says_what_a_connection_may_send() {
     let host = rogue("[http]\nmax-head = \"16KiB\"\n");
-    let mut connection = Connection::open(&host);
-    let frames = connection.until_pong();
+    let (_connection, frames) = Connection::open(&host);
     let settings = frames.iter().find(|frame| frame.kind == SETTINGS && frame.flags & ACK == 0).expect("it has some");
     let setting = |id: u16| {
         let mut all = settings.payload.chunks(6).filter(|one| one[..2] == id.to_be_bytes());
@@ -143,15 +152,15 @@ fn the_host_says_what_a_connection_may_send() {
 fn what_is_sent_is_bounded_over_all_streams() {
     let mut host = rogue("[http]\nbuffer = \"4KiB\"\nstall-timeout = \"5m\"\n");
     // The only instance is busy, so that nobody reads the bodies below to their end.
-    let mut busy = Connection::open(&host);
+    let (mut busy, _) = Connection::open(&host);
     busy.send(&request(1, "GET", "/sleep", END_STREAM));
     host.until_agent("rogue", "its instance is busy", |status| status["in_flight"] == 1);
-    let mut connection = Connection::open(&host);
+    let (mut connection, frames) = Connection::open(&host);
     let streams: Vec<u32> = (0..16).map(|number| 2 * number + 1).collect();
     for stream in &streams {
         connection.send(&request(*stream, "POST", "/upload", 0));
     }
-    let (mut window, mut sent) = (FIRST_WINDOW + allowed(&connection.until_pong()), 0);
+    let (mut window, mut sent) = (FIRST_WINDOW + allowed(&frames) + allowed(&connection.until_pong()), 0);
     // Sixteen streams have windows for 4 MiB. Until the host allows no more, three times in turn: it may read a little
     // of each body after it has answered a ping.
     let (mut turn, mut silent) = (0, 0);
@@ -177,7 +186,7 @@ fn what_is_sent_is_bounded_over_all_streams() {
 #[test]
 fn a_flood_of_resets_ends_the_connection() {
     let host = rogue("");
-    let mut connection = Connection::open(&host);
+    let (mut connection, _) = Connection::open(&host);
     let flood: Vec<u8> = (0..5_000_u32)
         .flat_map(|number| {
             let stream = 2 * number + 1;

@@ -9,17 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use caxton_control::desired::Durability;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 use tokio::sync::RwLock;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::api_types::Compaction;
 use crate::store::Store;
 use crate::store::commit::CommitError;
-use crate::store::error::StoreError;
-use crate::store::sqlite::offline;
 use crate::store::sqlite::sync::Progress;
 
 /// The pause between two copies. The writer copies what came in this time before the log begins anew, and commits wait
@@ -65,24 +61,6 @@ impl Store {
             drop(resting);
         });
         rest
-    }
-}
-
-impl Store {
-    /// Compacts the store of a host that runs. Commits are refused meanwhile, so that it is for a host that cannot commit
-    /// anyway.
-    pub(crate) async fn compact(&self) -> Result<Compaction, StoreError> {
-        // SQLite refuses to empty a log that is copied, however long one would wait.
-        let resting = self.writer.rest().read_owned().await;
-        let database = self.database.clone();
-        let compacted = tokio::task::spawn_blocking(move || {
-            let connection = database.writer(Durability::Os)?;
-            let compacted = offline::compact(&connection, &database);
-            drop((connection, resting));
-            compacted
-        });
-        // The task is never cancelled, and a panic of it goes on here.
-        compacted.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 }
 

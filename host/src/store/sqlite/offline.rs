@@ -1,11 +1,13 @@
-//! A store that no host runs on, as commands open it themselves.
+//! A store that no host runs on, as commands open it themselves; and the compaction, of a store that a host has as well.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use caxton_control::desired::Durability;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::api_types::{Compaction, StoreCheck, StoreStatus};
+use crate::store::Store;
 use crate::store::error::{CopyError, StoreError};
 use crate::store::sqlite::backup::{copy_into, free};
 use crate::store::sqlite::folder_files::DATABASE;
@@ -89,6 +91,24 @@ impl OfflineStore {
     pub(crate) fn compact(&self) -> Result<Compaction, StoreError> {
         self.known()?;
         compact(&self.connection, &self.database)
+    }
+}
+
+impl Store {
+    /// Compacts the store of a host that runs. Commits are refused meanwhile, so that it is for a host that cannot commit
+    /// anyway.
+    pub(crate) async fn compact(&self) -> Result<Compaction, StoreError> {
+        // SQLite refuses to empty a log that is copied, however long one would wait.
+        let resting = self.writer.rest().read_owned().await;
+        let database = self.database.clone();
+        let compacted = tokio::task::spawn_blocking(move || {
+            let connection = database.writer(Durability::Os)?;
+            let compacted = compact(&connection, &database);
+            drop((connection, resting));
+            compacted
+        });
+        // The task is never cancelled, and a panic of it goes on here.
+        compacted.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 }
 
