@@ -12,7 +12,6 @@ use crate::access::{RouteAuth, RouteRate};
 use crate::backoff::Backoff;
 use crate::format::StateFormat;
 use crate::names::{AgentName, Capability};
-use crate::policy::Policy;
 use crate::revision_settings::RevisionSettings;
 use crate::rollout::RolloutSpec;
 use crate::route::RoutePattern;
@@ -44,8 +43,8 @@ pub struct Desired {
     /// The agents by name.
     pub agents: BTreeMap<AgentName, Arc<AgentSpec>>,
     /// The rules for components: those of the file and of the operator's own one.
-    #[serde(skip_serializing_if = "Policy::is_empty")]
-    pub policy: Policy,
+    #[serde(skip_serializing_if = "crate::policy::Policy::is_empty")]
+    pub policy: crate::policy::Policy,
 }
 
 impl Desired {

@@ -36,7 +36,7 @@ struct Checked {
     /// The size of the component in bytes.
     size: Option<u64>,
     routes: Vec<String>,
-    /// The imports and what is granted of them; `None` if the component cannot be read.
+    /// The imports and what is granted of them; `None` if the component cannot be used.
     #[serde(flatten)]
     imports: Option<ImportReport>,
     findings: Vec<CheckProblem>,
@@ -260,9 +260,7 @@ fn checked(spec: &AgentSpec, found: Option<&ReadComponent>) -> Checked {
         component: spec.component.clone(),
         size: summary.map(|summary| summary.size),
         routes: spec.http.iter().map(route_text).collect(),
-        imports: found
-            .and_then(|found| found.imports.as_ref())
-            .map(|imports| import_report(imports, &spec.allow, spec.config.keys())),
+        imports: summary.map(|summary| import_report(&summary.imports, &spec.allow, spec.config.keys())),
         findings,
         notes: summary.and_then(|summary| unsaved(spec, summary)).into_iter().collect(),
     }
@@ -286,8 +284,6 @@ fn unsaved(spec: &AgentSpec, summary: &Summary) -> Option<String> {
 struct ReadComponent {
     /// The properties; `None` if it cannot be used.
     summary: Option<Summary>,
-    /// The imports; `None` if it cannot be read as a component.
-    imports: Option<Vec<String>>,
     digest: Option<Digest>,
     problems: Vec<CheckProblem>,
 }
@@ -327,13 +323,11 @@ fn read(path: &Path, shown: &str, policy: &Policy) -> ReadComponent {
         Ok(summary) => (Some(summary), Vec::new()),
         Err(findings) => (None, findings),
     };
-    let names = imports_and_exports(&bytes);
-    if let Some((imports, exports)) = &names {
+    if let Some((imports, exports)) = &imports_and_exports(&bytes) {
         findings.extend(policy.judge_component(ComponentFacts { imports, exports, size: bytes.len() as u64 }));
     }
     ReadComponent {
         summary,
-        imports: names.map(|(imports, _)| imports),
         digest: Some(digest(&bytes)),
         problems: in_order(findings).into_iter().map(CheckProblem::from).collect(),
     }

@@ -1,11 +1,11 @@
 //! The rehearsal of a component on request, beside what runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use caxton_control::RevisionId;
 use caxton_control::policy::{ComponentFacts, Policy};
 use caxton_control::rollout::MemoryHandover;
+use caxton_control::{AgentSpec, RevisionId};
 use tokio::sync::oneshot;
 
 use super::reconciler::Reconciler;
@@ -14,7 +14,7 @@ use super::signatures::{check_signatures, signature_path};
 use crate::agent::{Agent, InitialMemory, RehearsalJob, Revision};
 use crate::api_types::{RehearsalError, RehearsalFailure, RehearsalRequest, RehearsalResult};
 use crate::message::Identity;
-use crate::wasm::{Kind, ProgramError, Runtime, digest};
+use crate::wasm::{Kind, Program, ProgramError, Runtime, Summary, digest};
 
 /// The number in the id of a component that never becomes a revision.
 const NO_REVISION: u64 = 0;
@@ -72,35 +72,52 @@ struct ManualRehearsal {
     request: RehearsalRequest,
 }
 
+/// The rules that a component has to follow before it is rehearsed.
+struct RehearsalRules<'a> {
+    policy: &'a Policy,
+    /// The file with the signatures of the agent's component.
+    signatures: &'a Path,
+}
+
+impl RehearsalRules<'_> {
+    /// Compiles a component, if the rules allow it. `folder` has the bytes meanwhile.
+    async fn load(
+        &self,
+        runtime: &Runtime,
+        folder: &Path,
+        spec: &AgentSpec,
+        component: &[u8],
+    ) -> Result<Arc<Program>, RehearsalError> {
+        let host = |error: std::io::Error| RehearsalError::Host(format!("the component cannot be kept: {error}"));
+        let unusable = |error: ProgramError| RehearsalError::Component(error.to_string());
+        let digest = digest(component);
+        let signed = check_signatures(self.signatures, digest);
+        let refused = self.policy.judge_origin(&spec.name, &spec.component, digest, &signed);
+        if !refused.is_empty() {
+            return Err(unusable(ProgramError::Findings(refused)));
+        }
+        // A file, because the child process that compiles reads from a path.
+        let file = tempfile::Builder::new().prefix("rehearse-").suffix(".tmp").tempfile_in(folder).map_err(host)?;
+        tokio::fs::write(file.path(), component).await.map_err(host)?;
+        let program = runtime.program(file.path(), digest, spec.limits.fuel.is_some(), |_| ()).await;
+        let program = program.map_err(unusable)?;
+        let Summary { imports, exports, size, .. } = &program.summary;
+        let mut refused = self.policy.judge_component(ComponentFacts { imports, exports, size: *size });
+        if let Some(features) = &self.policy.features {
+            refused.extend(runtime.features(file.path(), digest, features).await.map_err(unusable)?);
+        }
+        if refused.is_empty() { Ok(program) } else { Err(unusable(ProgramError::Findings(refused))) }
+    }
+}
+
 impl ManualRehearsal {
     async fn rehearse(self) -> Result<RehearsalResult, RehearsalError> {
         let Self { runtime, agent, stable, folder, version, policy, signatures, request } = self;
-        let host = |error: std::io::Error| RehearsalError::Host(format!("the component cannot be kept: {error}"));
         let unusable = |why: String| RehearsalError::Component(why);
         let spec = agent.spec();
         let digest = digest(&request.component);
-        let signed = check_signatures(&signatures, digest);
-        let refused = policy.judge_origin(agent.name(), &spec.component, digest, &signed);
-        if !refused.is_empty() {
-            return Err(unusable(ProgramError::Findings(refused).to_string()));
-        }
-        let program = {
-            // A file, because the child process that compiles reads from a path.
-            let file = tempfile::Builder::new().prefix("rehearse-").suffix(".tmp").tempfile_in(folder).map_err(host)?;
-            tokio::fs::write(file.path(), &request.component).await.map_err(host)?;
-            let program = runtime.program(file.path(), digest, spec.limits.fuel.is_some(), |_| ()).await;
-            let program = program.map_err(|error| unusable(error.to_string()))?;
-            let (imports, exports) = (&program.summary.imports, &program.summary.exports);
-            let mut refused = policy.judge_component(ComponentFacts { imports, exports, size: program.summary.size });
-            if let Some(features) = &policy.features {
-                let found = runtime.features(file.path(), digest, features).await;
-                refused.extend(found.map_err(|error| unusable(error.to_string()))?);
-            }
-            if !refused.is_empty() {
-                return Err(unusable(ProgramError::Findings(refused).to_string()));
-            }
-            program
-        };
+        let rules = RehearsalRules { policy: &policy, signatures: &signatures };
+        let program = rules.load(&runtime, &folder, &spec, &request.component).await?;
         // Checked before the settings, whose errors would miss the point.
         if program.summary.kind == Kind::Http {
             let why = "it is an HTTP agent, whose calls are not kept: there is nothing to rehearse with";

@@ -8,14 +8,15 @@ use crate::units::guess_bytes;
 const SAVE_MODES: &str =
     "\"commit\", \"idle\", \"every N\" with 1 to 1000000 messages, or \"every TIME\" with 1s to 1h";
 
+/// The remedy for a file that is not there.
+const OTHER_FILE: &str = "name another file with `-f FILE`, or start from the `caxton.toml` of Caxton's repository";
+
 // Apart from the errors: these texts are for the authors of the file, and change for other reasons.
 impl ConfigError {
     /// Returns the remedy.
     pub fn help(&self) -> String {
         match self {
-            Self::MissingFile { .. } => {
-                "name another file with `-f FILE`, or start from the `caxton.toml` of Caxton's repository".to_owned()
-            }
+            Self::MissingFile { .. } => OTHER_FILE.to_owned(),
             Self::UnreadableFile { .. } => "the file must be UTF-8 text that this user may read".to_owned(),
             Self::Syntax { .. } => "see https://toml.io for the syntax".to_owned(),
             Self::DuplicateKey { .. } => "keep one of the two".to_owned(),

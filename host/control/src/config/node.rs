@@ -89,6 +89,14 @@ impl Value {
 }
 
 impl Node {
+    /// Returns the elements of a list; none if this is no list.
+    pub(super) fn elements(&self) -> &[Self] {
+        match &self.value {
+            Value::Array(nodes) => nodes,
+            _ => &[],
+        }
+    }
+
     /// Returns the entry of `key` if this is a table that has it.
     pub fn get(&self, key: &str) -> Option<&Entry> {
         match &self.value {

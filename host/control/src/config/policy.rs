@@ -183,18 +183,23 @@ impl Rules<'_> {
     ) -> Option<Vec<T>> {
         let entry = self.section.entry(name)?;
         let elements: Vec<(Element, Source)> = self.section.get(name, None, findings)?;
-        if matches!(&entry.node.value, Value::Array(nodes) if nodes.is_empty()) {
+        if entry.node.elements().is_empty() {
             // Read as no rule it would allow everything, and as a rule nothing at all.
             let at = Location { key: self.section.key(name), source: entry.node.source.clone() };
             findings.errors.push(ConfigError::Empty { at, example: example(self.section.schema(name), name) });
         }
         let mut list = Vec::with_capacity(elements.len());
+        let mut at = 0;
         for (element, source) in elements {
+            // Elements that cannot be read are missing, so that the place is looked up.
+            at += entry.node.elements().iter().skip(at).take_while(|node| node.source != source).count();
             let Some(element) = of(element) else { continue };
             if !is_within(&element) {
-                self.looser(name, source, format!("`{}`", element.to_string()), findings);
+                let key = format!("{name}[{at}]");
+                self.looser((name, &key), source, format!("`{}`", element.to_string()), findings);
             }
             list.push(element);
+            at += 1;
         }
         Some(list)
     }
@@ -202,7 +207,12 @@ impl Rules<'_> {
     fn max_component(&self, findings: &mut Findings) -> Option<u64> {
         let given: u64 = self.section.get("max-component", None, findings)?;
         if self.operator.policy.max_component_bytes.is_some_and(|most| given > most) {
-            self.looser("max-component", self.section.source_of("max-component"), print_bytes(given), findings);
+            self.looser(
+                ("max-component", "max-component"),
+                self.section.source_of("max-component"),
+                print_bytes(given),
+                findings,
+            );
         }
         Some(given)
     }
@@ -211,19 +221,25 @@ impl Rules<'_> {
         let is_required = self.section.get("signatures", None, findings) == Some("required");
         // Left out it is no word of this file.
         if self.operator.policy.signatures_required && !is_required && self.section.entry("signatures").is_some() {
-            self.looser("signatures", self.section.source_of("signatures"), "`off`".to_owned(), findings);
+            self.looser(
+                ("signatures", "signatures"),
+                self.section.source_of("signatures"),
+                "`off`".to_owned(),
+                findings,
+            );
         }
         is_required
     }
 
-    fn looser(&self, name: &'static str, source: Source, given: String, findings: &mut Findings) {
+    /// Reports a value of a key, or of an element of its list, that is looser than the rule of the operator.
+    fn looser(&self, (name, written): (&'static str, &str), source: Source, given: String, findings: &mut Findings) {
         let policy = &self.operator.policy;
         let allowed = match name {
             "max-component" => policy.max_component_bytes.map(print_bytes).unwrap_or_default(),
             "signatures" => "`required`".to_owned(),
             _ => "a list without it".to_owned(),
         };
-        let at = Location { key: self.section.key(name), source };
+        let at = Location { key: self.section.key(written), source };
         let other = self.operator.places.get(name).cloned().unwrap_or(Source::Default);
         let reason = Box::new(PolicyError::Looser { given, allowed, other });
         findings.errors.push(ConfigError::Policy { at, reason });

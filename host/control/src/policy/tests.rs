@@ -105,7 +105,7 @@ fn of_two_policies_both_hold() {
         ..Policy::default()
     };
     let both = one.stricter(&two);
-    assert_eq!(both, Policy { imports: [&two.imports[..], &one.imports].concat(), ..two.stricter(&one) });
+    assert_eq!(both, Policy { imports: [&one.imports[..], &two.imports].concat(), ..two.stricter(&one) });
     assert_eq!((both.max_component_bytes, both.signatures_required), (Some(5), true));
     assert_eq!((both.keys, both.features), ([theirs].into(), Some(["simd"].into())));
     assert_eq!(one.stricter(&one), one);

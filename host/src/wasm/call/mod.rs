@@ -16,6 +16,7 @@ pub(super) mod instance;
 pub(super) mod linker;
 mod messaging;
 mod migration;
+mod of_message;
 mod outbound;
 mod random;
 mod requests;
