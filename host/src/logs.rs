@@ -31,7 +31,7 @@ const FOLLOW: usize = 4_096;
 /// Lines of the host in one agent's log per second. They have a bound of their own, so that a verbose agent cannot
 /// displace them.
 const HOST_LINES: u32 = 1_000;
-/// The bytes of these lines: room for a thousand lines of the longest that are plain. A line has up to 32 KiB.
+/// The bytes of one agent's lines in memory: room for a thousand of the longest plain ones. A line has up to 32 KiB.
 const BYTES_IN_MEMORY: u64 = 8 << 20;
 /// The approximate size of a line in memory beside its texts.
 const LINE: usize = 128;
