@@ -31,8 +31,8 @@ const FOLLOW: usize = 4_096;
 /// Lines of the host in one agent's log per second. They have a bound of their own, so that a verbose agent cannot
 /// displace them.
 const HOST_LINES: u32 = 1_000;
-/// The bytes of these lines. A line has up to 32 KiB, and a thousand of them would be much for each agent.
-const BYTES_IN_MEMORY: u64 = 1 << 20;
+/// The bytes of one agent's lines in memory: room for a thousand of the longest plain ones. A line has up to 32 KiB.
+const BYTES_IN_MEMORY: u64 = 8 << 20;
 /// The approximate size of a line in memory beside its texts.
 const LINE: usize = 128;
 /// Lines queued for the disk, and their bytes. Beyond that, lines are kept in memory only.
@@ -325,7 +325,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let budget = MemoryBudget::new(u64::MAX);
         let logs = Logs::new(folder.path().to_owned(), Arc::default(), &budget);
-        for _ in 0..100 {
+        for _ in 0..600 {
             logs.write(line(&"x".repeat(20_000)), 1_000);
         }
         let (kept, held) = (logs.newest(Some("echo"), 1_000).len() as u64, budget.used_by(MemoryKind::Logs));
