@@ -97,6 +97,12 @@ impl OfflineStore {
         if let Some(free) = free(folder).filter(|free| *free < 2 * before) {
             return Err(StoreError::NoRoom { path: self.database.clone(), needed: 2 * before, free });
         }
+        if schema::format(&self.connection, &self.database)? == schema::known() {
+            // A running host removes them a few at a time.
+            let unplaced =
+                "DELETE FROM content_piece WHERE content IN (SELECT content FROM unplaced); DELETE FROM unplaced";
+            self.connection.execute_batch(unplaced).map_err(self.wrong())?;
+        }
         self.connection.execute_batch("VACUUM").map_err(self.wrong())?;
         self.empty_log()?;
         Ok((before, bytes()))

@@ -21,8 +21,8 @@ use crate::store::commit::CommitError;
 use crate::store::handles::SnapshotTable;
 use crate::store::record::{MemoryRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
+use crate::store::turn::Turn;
 use crate::store::types::Snapshot;
-use crate::store::writer::job::Turn;
 
 /// Bytes of a piece, and the upper bound of `snapshot.commit-max`. Writing one takes a millisecond or two, for which other commits wait.
 const PIECE: usize = 512 << 10;
