@@ -56,6 +56,11 @@ impl<K: Hash + Eq + Clone, T> FairQueue<K, T> {
         self.len
     }
 
+    /// Returns the number of owners that have items before the first barrier.
+    pub fn owners(&self) -> usize {
+        self.sections.front().map_or(0, |section| section.lanes.len())
+    }
+
     /// Returns `true` if an item of the owner would pass none that it has to come after: nothing of the owner waits, and no
     /// barrier.
     pub fn is_free(&self, owner: &K) -> bool {
@@ -137,7 +142,8 @@ mod tests {
         }
         queue.push("other", 60, 100);
         queue.push("other", 60, 101);
-        assert_eq!(queue.len(), 52);
+        assert_eq!((queue.len(), queue.owners()), (52, 2));
+        assert!(!queue.is_free(&"hog") && queue.is_free(&"third"));
         let order = drain(&mut queue);
         let at = |item| order.iter().position(|other| *other == item).unwrap();
         assert!(at(100) <= 2 && at(101) <= 5, "{order:?}");
@@ -163,6 +169,7 @@ mod tests {
         queue.push("a", 100, 1);
         queue.push("b", 1, 2);
         queue.push_barrier(3);
+        assert_eq!((queue.owners(), queue.is_free(&"c")), (2, false), "behind the barrier it would pass it");
         queue.push("c", 1, 4);
         queue.push_barrier(5);
         queue.push_barrier(6);

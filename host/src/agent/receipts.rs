@@ -252,7 +252,7 @@ mod tests {
         later.dead = Some(Box::new(DeadLetter { envelope, reason: "invalid", error: String::new(), at: 8 }));
         store.submit(CommitRequest::new(later, Vec::new(), Box::new(|_| ())));
         let copies = "INSERT INTO dead WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
-             SELECT seq + i, agent, conversation, rank, due, head, content, at, reason, error, attempts, NULL
+             SELECT seq + i, agent, conversation, rank, due, head, content, at, reason, error, attempts, NULL, NULL
              FROM dead, n WHERE reason = 'invalid'";
         plant(&store, copies).await;
         let ReceiptState::Failed { at, code, reason, .. } = receipts.find(&store, "m-1").unwrap().state else {

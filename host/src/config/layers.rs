@@ -3,7 +3,7 @@
 //! figment merges the layers. Each merged value carries the tag of its provider, which leads back to the original node
 //! with its place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use caxton_control::config::{Entry, Node, Source, Table, Value};
@@ -22,20 +22,37 @@ pub(super) fn merge(file: Node, variables: Vec<Setting>, flags: &[(&str, String)
         let flag = FLAGS.iter().find(|(of, _)| of == key).map_or(*key, |(_, flag)| flag);
         setting(key.split('.').map(str::to_owned).collect(), text, Source::Flag(Arc::from(flag)))
     });
-    let layers: Vec<Layer> = std::iter::once(Layer { name: "file".to_owned(), node: file })
-        .chain(variables.into_iter().chain(from_flags).map(Layer::of_setting))
-        .collect();
-    if layers.len() == 1 {
-        // The usual case: nothing to merge, and figment would copy every value.
-        return layers.into_iter().next().map(|layer| layer.node).expect("the file is there");
+    let settings: Vec<Setting> = variables.into_iter().chain(from_flags).collect();
+    if settings.is_empty() {
+        return file;
     }
+    // Only what another layer sets as well: figment copies every value, and a file may declare 100,000 agents.
+    let of_others: BTreeSet<String> = settings.iter().filter_map(|setting| setting.path.first().cloned()).collect();
+    let (shared, alone) = split(file, |key| of_others.contains(key));
+    let layers: Vec<Layer> = std::iter::once(Layer { name: "file".to_owned(), node: shared })
+        .chain(settings.into_iter().map(Layer::of_setting))
+        .collect();
     let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
     let merged = figment.data().ok().and_then(|mut data| data.remove(&Profile::Default)).unwrap_or_default();
     // A tag of figment leads to the name of its provider only.
     let by_name: HashMap<&str, &Layer> = layers.iter().map(|layer| (layer.name.as_str(), layer)).collect();
     let owner = |tag: Tag| figment.get_metadata(tag).and_then(|metadata| by_name.get(metadata.name.as_ref()).copied());
     let merged_layers = MergedLayers { file: &layers[0], owner: &owner };
-    Node { value: Value::Table(merged_layers.table(&merged, &mut Vec::new())), source: layers[0].node.source.clone() }
+    let mut table = merged_layers.table(&merged, &mut Vec::new());
+    table.extend(alone);
+    Node { value: Value::Table(table), source: layers[0].node.source.clone() }
+}
+
+/// Splits a file into the tables that are merged, and the others.
+fn split(file: Node, is_merged: impl Fn(&String) -> bool) -> (Node, Table) {
+    let Node { value, source } = file;
+    match value {
+        Value::Table(table) => {
+            let (merged, others) = table.into_iter().partition(|(key, _)| is_merged(key));
+            (Node { value: Value::Table(merged), source }, others)
+        }
+        other => (Node { value: other, source }, Table::new()),
+    }
 }
 
 /// A provider of settings.

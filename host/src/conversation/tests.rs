@@ -247,7 +247,7 @@ async fn messages_of_a_commit_that_fails_were_never_said() {
     tests::kept(&store, asks("m-1", "triage", "desk", Performative::Request, None)).await;
     let before = all.get("c-1").unwrap();
     // Its place is taken, so that the database refuses the next message.
-    tests::plant(&store, "INSERT INTO message VALUES (3, 'x', 'x', 1, NULL, NULL, x'00', x'00', 0)").await;
+    tests::plant(&store, "INSERT INTO message VALUES (3, 'x', 'x', 1, NULL, NULL, x'00', x'00', 0, NULL)").await;
     let answer = || asks("m-2", "desk", "triage", Performative::Inform, Some("m-1"));
     for _ in 0..2 {
         let (told, result) = tokio::sync::oneshot::channel();

@@ -6,7 +6,7 @@ use caxton_control::conversation::ConversationChange;
 
 use super::backlog::{CommitBacklog, WaitingCommit};
 use super::commit::{Commit, CommitError, DeadLetter, StateChange};
-use super::placed::{self, Contents, Piece, PlacedContents};
+use super::placed::{self, ContentPiece, Contents, PlacedContents};
 use crate::message::{LinePlace, Outgoing, ReservedPlace, Waiter};
 
 /// The cost of a row beside its content, and the rows that are not counted.
@@ -14,7 +14,7 @@ const ROW_BYTES: usize = 128;
 const FEW_ROWS: usize = 16;
 
 /// The way in which a commit that waits is counted.
-enum Waiting {
+enum CommitCount {
     Nowhere,
     /// The count begins once the commit is given to the store.
     Later(Arc<CommitBacklog>),
@@ -38,7 +38,7 @@ pub(crate) struct CommitRequest {
     /// The place among the commits that build on the memory of one instance.
     line: Option<LinePlace>,
     /// The count of its agent's commits that wait.
-    waiting: Waiting,
+    waiting: CommitCount,
     /// The contents that are written before it, if it is large.
     pub(super) placed: Option<Box<PlacedContents>>,
     done: CommitCallback,
@@ -73,7 +73,16 @@ impl CommitRequest {
             commit.sends.push(dispatch);
             places.push(place);
         }
-        Self { commit, places, waiters, taken: Vec::new(), line: None, waiting: Waiting::Nowhere, placed: None, done }
+        Self {
+            commit,
+            places,
+            waiters,
+            taken: Vec::new(),
+            line: None,
+            waiting: CommitCount::Nowhere,
+            placed: None,
+            done,
+        }
     }
 
     /// Makes it one of the commits that build on the memory of an instance. They have to be given to the store in the
@@ -116,20 +125,20 @@ impl CommitRequest {
 
     /// Has it counted among the commits of its agent while it waits for the disk.
     pub(crate) fn counted_in(mut self, backlog: &Arc<CommitBacklog>) -> Self {
-        self.waiting = Waiting::Later(Arc::clone(backlog));
+        self.waiting = CommitCount::Later(Arc::clone(backlog));
         self
     }
 
     /// Notes that it waits for the disk from now on.
     pub(super) fn begin_to_wait(&mut self) {
         // Not before: one that waits for the keys of a run would keep that from its beginning.
-        if let Waiting::Later(backlog) = std::mem::replace(&mut self.waiting, Waiting::Nowhere) {
-            self.waiting = Waiting::Counted { _commit: backlog.count(self.bytes()) };
+        if let CommitCount::Later(backlog) = std::mem::replace(&mut self.waiting, CommitCount::Nowhere) {
+            self.waiting = CommitCount::Counted { _commit: backlog.count(self.bytes()) };
         }
     }
 
     /// Takes the contents out, to be written before it in these pieces.
-    pub(super) fn place(&mut self, all: &Arc<Contents>, keeps_messages: bool) -> Vec<Piece> {
+    pub(super) fn place(&mut self, all: &Arc<Contents>, keeps_messages: bool) -> Vec<ContentPiece> {
         let Some((placed, pieces)) = PlacedContents::take_from(&mut self.commit, all, keeps_messages) else {
             return Vec::new();
         };

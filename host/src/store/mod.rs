@@ -20,6 +20,7 @@ pub(crate) mod prefetch;
 mod record;
 mod sqlite;
 mod tables;
+mod turn;
 mod types;
 mod writer;
 

@@ -64,7 +64,7 @@ impl Contents {
 }
 
 /// A piece of a content.
-pub(super) struct Piece {
+pub(super) struct ContentPiece {
     pub(super) content: u64,
     pub(super) number: u64,
     pub(super) data: Bytes,
@@ -101,7 +101,7 @@ impl PlacedContents {
         commit: &mut Commit,
         all: &Arc<Contents>,
         keeps_messages: bool,
-    ) -> Option<(Self, Vec<Piece>)> {
+    ) -> Option<(Self, Vec<ContentPiece>)> {
         let (mut sent, mut values) = (Vec::new(), Vec::new());
         for (index, dispatch) in commit.sends.iter_mut().enumerate() {
             let is_kept = keeps_messages || dispatch.envelope.waits;
@@ -119,7 +119,8 @@ impl PlacedContents {
             }
         }
         let placed = Self { sent, dead, values, lost: Arc::default(), all: Arc::clone(all) };
-        let pieces: Vec<Piece> = placed.contents().flat_map(|(content, bytes)| placed.pieces(content, bytes)).collect();
+        let pieces: Vec<ContentPiece> =
+            placed.contents().flat_map(|(content, bytes)| placed.pieces(content, bytes)).collect();
         (!pieces.is_empty()).then_some((placed, pieces))
     }
 
@@ -129,8 +130,8 @@ impl PlacedContents {
         sent.chain(dead).chain(self.values.iter().map(|(_, content, bytes)| (*content, bytes)))
     }
 
-    fn pieces(&self, content: u64, bytes: &Bytes) -> impl Iterator<Item = Piece> {
-        (0..).zip((0..bytes.len()).step_by(PIECE)).map(move |(number, begin)| Piece {
+    fn pieces(&self, content: u64, bytes: &Bytes) -> impl Iterator<Item = ContentPiece> {
+        (0..).zip((0..bytes.len()).step_by(PIECE)).map(move |(number, begin)| ContentPiece {
             content,
             number,
             data: bytes.slice(begin..bytes.len().min(begin + PIECE)),

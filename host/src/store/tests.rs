@@ -13,7 +13,7 @@ use crate::api_types::StoreCheck;
 use crate::clock;
 use crate::conversation::Conversations;
 use crate::message::{Deliver, Envelope, Expiry, Message, Outgoing, Value};
-use crate::store::writer::job::Turn;
+use crate::store::turn::Turn;
 use rusqlite::Connection;
 
 /// Settings with this durability and the defaults beside.

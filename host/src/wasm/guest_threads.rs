@@ -42,22 +42,22 @@ pub(in crate::wasm) fn ask_to_move() {
 
 /// The threads for guests. They start with the first guest, and end when the last handle is dropped.
 #[derive(Clone)]
-pub(crate) struct GuestThreads(Arc<Owner>);
+pub(crate) struct GuestThreads(Arc<ThreadOwner>);
 
-struct Owner {
-    shared: Arc<Shared>,
+struct ThreadOwner {
+    shared: Arc<GuestQueue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Shared {
-    queue: Mutex<Queue>,
+struct GuestQueue {
+    queue: Mutex<ReadyGuests>,
     woken: Condvar,
     /// The runtime of what guests start and wait for.
     runtime: Handle,
 }
 
 #[derive(Default)]
-struct Queue {
+struct ReadyGuests {
     /// The guests that are to run, each for one slice.
     ready: VecDeque<Runnable>,
     is_closed: bool,
@@ -66,13 +66,13 @@ struct Queue {
 impl GuestThreads {
     /// Creates the handle. What guests start there runs on `runtime`.
     pub(crate) fn new(runtime: Handle) -> Self {
-        let shared = Arc::new(Shared { queue: Mutex::default(), woken: Condvar::new(), runtime });
-        Self(Arc::new(Owner { shared, threads: Mutex::default() }))
+        let shared = Arc::new(GuestQueue { queue: Mutex::default(), woken: Condvar::new(), runtime });
+        Self(Arc::new(ThreadOwner { shared, threads: Mutex::default() }))
     }
 
     /// Makes a future movable.
     pub(crate) fn movable<T>(&self, future: Pin<Box<dyn Future<Output = T> + Send>>) -> Movable<T> {
-        Movable { threads: self.clone(), run: Run::Where(future) }
+        Movable { threads: self.clone(), run: Whereabouts::Here(future) }
     }
 
     /// Ends the threads once their slices are over. What runs there is dropped.
@@ -91,7 +91,7 @@ impl GuestThreads {
     }
 }
 
-impl Owner {
+impl ThreadOwner {
     fn start(&self) {
         let mut threads = self.threads.lock();
         if !threads.is_empty() {
@@ -126,13 +126,13 @@ impl Owner {
     }
 }
 
-impl Drop for Owner {
+impl Drop for ThreadOwner {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-impl Shared {
+impl GuestQueue {
     fn put(&self, runnable: Runnable) {
         let refused = {
             let mut queue = self.queue.lock();
@@ -182,12 +182,12 @@ impl Shared {
 #[must_use = "a future does nothing unless it is polled"]
 pub(crate) struct Movable<T> {
     threads: GuestThreads,
-    run: Run<T>,
+    run: Whereabouts<T>,
 }
 
-enum Run<T> {
+enum Whereabouts<T> {
     /// The future is polled by its owner.
-    Where(Pin<Box<dyn Future<Output = T> + Send>>),
+    Here(Pin<Box<dyn Future<Output = T> + Send>>),
     /// The future is polled by the threads for guests.
     Apart(Task<T>),
     /// The future is about to move.
@@ -199,20 +199,20 @@ impl<T: Send + 'static> Future for Movable<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let this = &mut *self;
-        if let Run::Where(future) = &mut this.run {
+        if let Whereabouts::Here(future) = &mut this.run {
             // Left over from something that cannot move.
             IS_ASKED.set(false);
             let polled = future.as_mut().poll(cx);
             if polled.is_ready() || !IS_ASKED.take() {
                 return polled;
             }
-            if let Run::Where(future) = std::mem::replace(&mut this.run, Run::Between) {
-                this.run = Run::Apart(this.threads.spawn(future));
+            if let Whereabouts::Here(future) = std::mem::replace(&mut this.run, Whereabouts::Between) {
+                this.run = Whereabouts::Apart(this.threads.spawn(future));
             }
         }
         match &mut this.run {
-            Run::Apart(task) => Pin::new(task).poll(cx),
-            Run::Where(_) | Run::Between => unreachable!("it was moved above"),
+            Whereabouts::Apart(task) => Pin::new(task).poll(cx),
+            Whereabouts::Here(_) | Whereabouts::Between => unreachable!("it was moved above"),
         }
     }
 }
@@ -254,7 +254,8 @@ mod tests {
         let threads = GuestThreads::new(Handle::current());
         let moved = threads.movable(Box::pin(async {
             assert!(moves(true).await);
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            let timer = std::time::Duration::from_millis(1);
+            tokio::time::timeout(timer, std::future::pending::<()>()).await.unwrap_err();
             let elsewhere = tokio::spawn(async { is_here() }).await.unwrap();
             (elsewhere, is_here())
         }));
@@ -283,7 +284,7 @@ mod tests {
             Poll::Ready(())
         })
         .await;
-        assert!(matches!(moved.run, Run::Apart(_)));
+        assert!(matches!(moved.run, Whereabouts::Apart(_)));
         drop(moved);
         told.notified().await;
         assert!(dropped.load(Ordering::SeqCst));

@@ -22,8 +22,8 @@ use crate::conversation::{Conversations, closed_question};
 use crate::message::{Attempt, Deliver, Envelope, Outgoing, TimerCancel, TimerName, Value};
 use crate::store::sqlite::database_file::DatabaseFile;
 use crate::store::tests::{change, expiring, message, settings};
+use crate::store::turn::Turn;
 use crate::store::writer::apply::Tables;
-use crate::store::writer::job::Turn;
 use crate::store::writer::writer_state::Captured;
 use crate::store::{
     Add, Commit, CommitRequest, Committed, DeadFilter, DeadLetter, Event, Failed, Fired, Handled, IdempotencyKey,

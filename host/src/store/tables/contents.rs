@@ -8,7 +8,7 @@ use crate::store::commit::CommitError;
 use crate::store::placed::Contents;
 use crate::store::record::{ContentRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
-use crate::store::writer::job::Turn;
+use crate::store::turn::Turn;
 
 /// Contents of which pieces are removed in one transaction, and the pieces of them: others' commits wait for it.
 const CONTENTS_AT_ONCE: u32 = 256;

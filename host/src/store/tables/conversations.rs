@@ -12,7 +12,7 @@ use crate::store::commit::EndedConversation;
 use crate::store::handles::ConversationTable;
 use crate::store::record::{ConversationRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
-use crate::store::writer::job::Turn;
+use crate::store::turn::Turn;
 
 /// Conversations that have ended and are still listed; the oldest leave first.
 const MAX_ENDED: i64 = 100_000;

@@ -12,7 +12,7 @@ use crate::store::handles::DeadLetterTable;
 use crate::store::record::{DeadRow, QueueRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::sqlite::whole::CONTENT_LENGTH;
-use crate::store::writer::job::Turn;
+use crate::store::turn::Turn;
 use crate::store::writer::message_row::{self, columns};
 use crate::store::writer::writer_state::WriterState;
 

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::store::handles::RolloutTable;
 use crate::store::record::RolloutRow;
-use crate::store::writer::job::Turn;
+use crate::store::turn::Turn;
 
 /// The rollouts of an agent whose differences are kept: as many as its ledger remembers.
 const ROLLOUTS: u64 = caxton_control::rollout::MAX_ROLLOUTS as u64;

@@ -12,7 +12,7 @@ use crate::store::commit::CommitError;
 use crate::store::handles::QueueTable;
 use crate::store::record::QueueRow;
 use crate::store::tables::timers;
-use crate::store::writer::job::Turn;
+use crate::store::turn::Turn;
 use crate::store::writer::message_row::{self, columns};
 
 /// A message that waits, without what it says.

@@ -7,7 +7,7 @@ use rusqlite::params;
 use crate::message::Envelope;
 use crate::store::handles::RecentTable;
 use crate::store::record::RecentRow;
-use crate::store::writer::job::Turn;
+use crate::store::turn::Turn;
 use crate::store::writer::message_row::{self, columns};
 
 /// A message that was handled well.

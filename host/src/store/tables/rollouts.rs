@@ -7,8 +7,8 @@ use rusqlite::OptionalExtension;
 use crate::store::commit::CommitError;
 use crate::store::handles::RolloutTable;
 use crate::store::record::{MemoryRow, RecentRow, RolloutRow, StateCopyRow};
+use crate::store::turn::Turn;
 use crate::store::types::RevisionRecord;
-use crate::store::writer::job::Turn;
 use crate::store::writer::other_rows::push_revision;
 
 impl RolloutTable<'_> {

@@ -22,8 +22,8 @@ use crate::store::error::is_out_of_room;
 use crate::store::handles::SnapshotTable;
 use crate::store::record::{MemoryRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
+use crate::store::turn::Turn;
 use crate::store::types::Snapshot;
-use crate::store::writer::job::Turn;
 
 /// Bytes of a piece, and the upper bound of `snapshot.commit-max`. Writing one takes a millisecond or two, for which other commits wait.
 const PIECE: usize = 512 << 10;

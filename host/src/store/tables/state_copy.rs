@@ -15,7 +15,7 @@ use crate::store::handles::StateTable;
 use crate::store::record::{Record, StateCopyRow};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::sqlite::whole::value_length;
-use crate::store::writer::job::Turn;
+use crate::store::turn::Turn;
 use crate::store::writer::writer_state::WriterState;
 
 const COLUMNS: &str = "revision, holds, at, keys, bytes, unfinished, rollout";

@@ -26,7 +26,7 @@ use crate::store::handles::TimerTable;
 use crate::store::record::{Record, TimerRow};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::sqlite::whole::CONTENT;
-use crate::store::writer::job::Turn;
+use crate::store::turn::Turn;
 use crate::store::writer::message_row;
 use crate::store::writer::writer_state::WriterState;
 

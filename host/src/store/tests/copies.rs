@@ -34,10 +34,11 @@ async fn a_check_finds_what_does_not_agree() {
         ("UPDATE state_copy_key SET value = x'3131'", "state-copy-not-whole", 1),
         ("UPDATE state_copy SET holds = 'one'", "unreadable-state-copy", 1),
         ("DELETE FROM state_copy", "state-copy-of-none", 1),
+        ("UPDATE state SET placed = 7", "content-missing", 1),
         (
             "DELETE FROM ack; DELETE FROM attempt; DELETE FROM snapshot; DELETE FROM state_copy_key;
-          UPDATE state SET value = x'31', version = 1;
-          INSERT INTO message VALUES (20, 'counter', 'c', 1, NULL, NULL, x'ff', x'00', 0)",
+          UPDATE state SET value = x'31', version = 1, placed = NULL;
+          INSERT INTO message VALUES (20, 'counter', 'c', 1, NULL, NULL, x'ff', x'00', 0, NULL)",
             "unreadable-message",
             1,
         ),
@@ -99,6 +100,7 @@ async fn compacting_gives_back_what_is_free() {
     let large = "x".repeat(500_000);
     commit(&store, change(&[("a", Some(&large)), ("b", Some("1"))], &[])).await.unwrap();
     commit(&store, change(&[("a", None)], &[])).await.unwrap();
+    store.remove_unplaced().await.unwrap();
     assert!(store.size().unwrap().free_bytes > 400_000);
     assert_eq!(store.size().unwrap().agents[0].state_bytes, 2);
     assert!(store.size().unwrap().commits.unwrap().count >= 2);

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::store::commit::CommitError;
 use crate::store::commit_request::CommitRequest;
-use crate::store::placed::Piece;
+use crate::store::placed::ContentPiece;
 use crate::store::record::ContentRow;
 use crate::store::sqlite::schema;
 use crate::store::sqlite::table_reader::TableReader;
@@ -155,7 +155,7 @@ impl Batch {
                 self.commits.push((request, result));
                 error.map_or(Ok(()), Err)
             }
-            Job::Piece(_, Piece { content, number, data, lost }) => {
+            Job::Piece(_, ContentPiece { content, number, data, lost }) => {
                 self.pieces.push(lost);
                 let mut record = writer.new_record();
                 record.push(ContentRow::Piece { content, number, data: &data });

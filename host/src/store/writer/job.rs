@@ -6,9 +6,10 @@ use tokio::sync::oneshot;
 
 use crate::store::commit::CommitError;
 use crate::store::commit_request::CommitRequest;
-use crate::store::placed::Piece;
+use crate::store::placed::ContentPiece;
 use crate::store::record::Record;
 use crate::store::sqlite::table_reader::TableReader;
+use crate::store::turn::Turn;
 use crate::store::types::Event;
 use crate::store::writer::apply::Tables;
 use crate::store::writer::writer_state::WriterState;
@@ -16,29 +17,12 @@ use crate::store::writer::writer_state::WriterState;
 /// The sender of an answer to a caller that waits.
 pub(in crate::store) type ResultSender = oneshot::Sender<Result<(), CommitError>>;
 
-/// The place of a change among the jobs that wait.
-pub(in crate::store) enum Turn {
-    /// A turn after all that was given before, and before all that is given later.
-    AfterAll,
-    /// A turn among the commits of an agent, in their order. The bytes are those that the change writes.
-    OfAgent(Arc<str>, u64),
-    /// The host's own turn: the change relies on nothing that was given before.
-    OfHost,
-}
-
-impl Turn {
-    /// Returns the turn of an agent for a change of few bytes.
-    pub(in crate::store) fn of(agent: &Arc<str>) -> Self {
-        Self::OfAgent(Arc::clone(agent), 0)
-    }
-}
-
 /// A job for the next transaction.
 pub(in crate::store) enum Job {
     /// A commit.
     Commit(Box<CommitRequest>),
     /// A piece of a content of the commit that follows among those of the agent.
-    Piece(Arc<str>, Piece),
+    Piece(Arc<str>, ContentPiece),
     /// An event. No caller waits.
     Event(Event),
     /// A change of another kind, which is seldom.

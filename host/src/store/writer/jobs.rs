@@ -7,18 +7,19 @@ use std::time::Duration;
 use caxton_control::fair_queue::FairQueue;
 
 use crate::store::placed::{Contents, LARGE, PIECE};
-use crate::store::writer::job::{Job, Turn};
+use crate::store::turn::Turn;
+use crate::store::writer::job::Job;
 
 /// The most jobs of one transaction, so that its answers are not held back for too long.
 const MAX_JOBS: usize = 4_096;
 /// The bytes after which a transaction takes no further job.
 const MAX_BYTES: u64 = 2 << 20;
-/// The bytes of large jobs after which it takes no further one of them. A commit that comes while one transaction is
-/// written and another is synced waits for both, so that it is about as much as a disk takes in the time of a bare sync.
+/// The bytes of large jobs after which it takes no further one of them, however many agents have some.
 const MAX_LARGE: u64 = 256 << 10;
 /// The cost of a job beside its contents: the rows of a small commit.
 const JOB_BYTES: u64 = 512;
-/// The bytes that an agent may write in its turn while others wait.
+/// The bytes of large jobs of one agent in a transaction. A commit that comes while one transaction is written and another
+/// is synced waits for both: with a piece in each of them a sync takes little longer than a bare one.
 const QUANTUM: u64 = PIECE as u64 + JOB_BYTES;
 /// The cost up to which a job does not wait behind the large ones of other agents.
 const SMALL: u64 = 4 << 10;
@@ -47,7 +48,7 @@ struct Collected<'a> {
 impl Collected<'_> {
     fn fits(&self, cost: u64) -> bool {
         let large = if cost > SMALL { self.large + cost } else { 0 };
-        self.jobs.len() < MAX_JOBS && (self.jobs.is_empty() || (self.bytes + cost <= MAX_BYTES && large <= MAX_LARGE))
+        self.jobs.len() < MAX_JOBS && (self.jobs.is_empty() || (self.bytes + cost <= MAX_BYTES && large <= QUANTUM))
     }
 
     fn push(&mut self, job: Job, cost: u64) {
@@ -91,7 +92,8 @@ impl JobQueue {
         }
         // The small ones are in already: what is large shares the rest, and has a turn whatever there is of the others.
         let most = MAX_BYTES.max(collected.bytes + QUANTUM);
-        while collected.jobs.len() <= MAX_JOBS && collected.bytes < most && collected.large < MAX_LARGE {
+        let large = MAX_LARGE.min(QUANTUM * waiting.owners() as u64);
+        while collected.jobs.len() <= MAX_JOBS && collected.bytes < most && collected.large < large {
             let Some((cost, job)) = waiting.pop() else { return };
             collected.push(job, cost);
         }
@@ -209,14 +211,26 @@ mod tests {
         while queue.has_more() {
             let jobs = taken(&mut queue);
             let pieces = jobs.iter().filter(|job| *job == "hog.").count();
-            assert!(pieces as u64 * QUANTUM <= MAX_LARGE + QUANTUM, "{jobs:?}");
+            assert!(pieces <= 1, "{jobs:?}");
             // In the first transaction, though the large one was there before.
             assert_eq!(jobs.contains(&"other".to_owned()), transactions == 0, "{jobs:?}");
             transactions += 1;
             all.extend(jobs.into_iter().filter(|job| job.starts_with("hog")));
         }
         assert_eq!(all, [vec!["hog."; 10], vec!["hog"; 2]].concat());
-        assert!(transactions >= 3, "{transactions}");
+        assert!(transactions >= 10, "{transactions}");
+    }
+
+    #[test]
+    fn agents_with_large_commits_share_a_transaction() {
+        let (sender, mut queue) = queue();
+        for agent in ["a", "b", "c", "d", "e", "f"] {
+            sender.send(commit(agent, 10 * PIECE)).unwrap();
+        }
+        let first = taken(&mut queue);
+        assert!((4..=5).contains(&first.len()), "{first:?}");
+        let agents: std::collections::BTreeSet<&String> = first.iter().collect();
+        assert!(agents.len() >= 4, "{first:?}");
     }
 
     #[test]

@@ -153,7 +153,11 @@ async fn errors_of_the_compiler_are_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_component_is_validated_by_the_process_that_compiles_it() {
-    let guest = Guest { more: "(func (result i32))", ..Guest::default() }.build();
+    let mut guest = Guest { more: "(func (result i32) i32.const 77)", ..Guest::default() }.build();
+    let constant = [0x41, 0xcd, 0x00];
+    let at = guest.windows(3).position(|bytes| bytes == constant).expect("the constant is there");
+    // Three instructions that do nothing: what would be the result is missing.
+    guest[at..at + 3].fill(0x01);
     let compiler = ["/bin/sh", "-c", "exit 3"].map(OsString::from).to_vec();
     let bench = Bench::with(tempfile::tempdir().unwrap(), 2, compiler);
     let error = bench.load(&guest, false).await.err().expect("it is not compiled");

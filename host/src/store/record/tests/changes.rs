@@ -89,6 +89,10 @@ impl RandomRun {
         let mut commit = Commit::new(Arc::clone(&agent));
         commit.state = Some(change(&[("a", Some("1"))], &[]));
         self.submit(commit, Vec::new());
+        let mut commit = Commit::new(Arc::clone(&agent));
+        let (envelope, error) = (Box::new(message("dead", "http:POST /", &agent)), "it is given up".to_owned());
+        commit.dead = Some(Box::new(DeadLetter { envelope, reason: "expired", error, at: 1 }));
+        self.submit(commit, Vec::new());
         // Two values in pieces, of which one is replaced.
         for (key, bytes) in [("b", LARGE), ("c", LARGE), ("b", 1)] {
             let mut commit = Commit::new(Arc::clone(&agent));

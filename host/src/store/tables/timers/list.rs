@@ -7,7 +7,7 @@ use crate::clock;
 use crate::message::TimerName;
 use crate::store::CommitError;
 use crate::store::handles::TimerTable;
-use crate::store::writer::job::Turn;
+use crate::store::turn::Turn;
 
 const COLUMNS: &str = "id, name, sender, due, conversation, seq";
 

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::content::UNPLACE_STATE;
+use super::unplace::UNPLACE_STATE;
 use super::{Tables, prepared};
 use crate::store::record::{MemoryRow, StateCopyRow};
 use crate::store::sqlite::whole::value;

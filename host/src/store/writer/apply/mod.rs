@@ -3,10 +3,11 @@
 mod content;
 mod memory;
 mod rollouts;
+mod unplace;
 
 use rusqlite::{CachedStatement, Transaction, params};
 
-use self::content::{UNPLACE_DEAD, UNPLACE_HANDLED, UNPLACE_TIMER};
+use self::unplace::{UNPLACE_DEAD, UNPLACE_HANDLED, UNPLACE_TIMER};
 
 use crate::store::record::{ConversationRow, DeadRow, OtherRow, QueueRow, Record, RowChange, StateRow, TimerRow};
 
