@@ -234,7 +234,10 @@ impl ConfigErrors {
 /// are, and replaces all other control characters.
 fn without_controls(text: &str) -> String {
     // One character for each, so that marks stay below what they mark.
-    text.replace(|c| matches!(c, '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'), "\u{fffd}")
+    text.replace(
+        |c: char| matches!(c, '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'),
+        "\u{fffd}",
+    )
 }
 
 /// Returns the mark of the related place.
