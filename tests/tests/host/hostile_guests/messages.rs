@@ -85,7 +85,7 @@ fn hoards_and_floods_end_as_the_attackers_own() {
         ("find 1000000000 100000", 500, "cpu-exceeded"),
         ("log 1000000000 8000", 500, "cpu-exceeded"),
         ("drafts 1000000000 100000", 500, "cpu-exceeded"),
-        ("drafts 200 100000", 200, "refused: TooLarge"),
+        ("drafts 200 100000", 200, "refused: SendError::TooLarge"),
         ("cancel 1000000000", 200, "TooManySends"),
     ] {
         let (found, answer) = street.post("/zoo", attack);
