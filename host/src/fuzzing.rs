@@ -45,7 +45,7 @@ pub fn component(bytes: &[u8]) {
 
 /// Reads a configuration.
 pub fn config_text(bytes: &[u8]) {
-    config::examine(&String::from_utf8_lossy(bytes));
+    config::examine::examine(&String::from_utf8_lossy(bytes));
 }
 
 /// Reads the credentials of a request.
@@ -132,7 +132,7 @@ mod tests {
     use crate::mutation::{Case, mutate};
 
     /// Inputs that are made of each corpus: the kinds with tests of their own have more.
-    const MUTATIONS: u64 = 3_000;
+    const MUTATIONS: u64 = 1_000;
 
     #[test]
     fn corpora_of_the_fuzz_targets_and_what_is_made_of_them_pass() {

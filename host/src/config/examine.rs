@@ -24,6 +24,7 @@ pub(crate) fn examine(text: &str) {
         assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
     }
     let plain = report.plain();
-    let controls = |c: char| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c);
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let controls = |c: char| (c.is_control() && c != '\n') || turns(c);
     assert!(!plain.contains(controls), "{plain:?} controls a terminal");
 }

@@ -13,7 +13,7 @@
 //! environment is an argument, so that tests need not change that of the process.
 
 #[cfg(any(test, feature = "fuzzing"))]
-mod examine;
+pub(crate) mod examine;
 mod layers;
 mod named_files;
 mod operator;
@@ -33,8 +33,6 @@ use sha2::Digest as _;
 
 use self::named_files::Places;
 use self::variables::Variables;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use examine::examine;
 pub(crate) use named_files::TlsTable;
 pub(crate) use operator::{LoadedOperator, load_operator};
 pub(crate) use render::ConfigErrors;

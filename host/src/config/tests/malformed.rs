@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::*;
+use crate::config::examine::examine;
 use crate::mutation::{Case, INPUTS, mutate};
 
 /// Words that mean something in a file, or are the beginning of something that never ends.
@@ -50,8 +51,11 @@ fn malformed_files_are_read_or_refused_with_a_place() {
     let texts: Vec<Vec<u8>> = paths.map(|path| fs::read(path).unwrap()).collect();
     for number in 0..INPUTS {
         let (_case, mut chance) = Case::begin("configuration", number);
-        let text = chance.pick(&texts);
-        let changed = mutate(&mut chance, text, &WORDS);
+        let lines: Vec<&[u8]> = chance.pick(&texts).split_inclusive(|byte| *byte == b'\n').collect();
+        // A part of a file: what is said of the whole of a large one takes many times as long, and is of the same kinds.
+        let first = chance.below(lines.len());
+        let part = lines[first..].iter().take(1 + chance.below(30)).copied().collect::<Vec<_>>().concat();
+        let changed = mutate(&mut chance, &part, &WORDS);
         examine(&String::from_utf8_lossy(&changed));
     }
 }
@@ -72,6 +76,7 @@ fn files_that_are_deep_or_wide_are_read_or_refused() {
         format!("[[{}a]]", "a.".repeat(MANY)),
         "[[agents.a.http]]\n".repeat(MANY),
         "\"".repeat(MANY),
+        "a = \u{9b}31m\u{202e}\u{2066}\u{1b}[2J\n\"\u{9b}\u{202e}\" = 1".to_owned(),
         "\\".repeat(MANY),
         format!("a = \"{}\"", "\\u0000".repeat(MANY)),
         wide,

@@ -17,19 +17,6 @@ pub(super) mod wire;
 
 use std::borrow::Cow;
 
-/// Reads a record in its encoded form, and writes what was read again.
-///
-/// # Panics
-/// What is written is read as another record.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn examine_record(bytes: &[u8]) {
-    if let Ok(record) = wire::decode(bytes) {
-        let written = wire::encode(&record);
-        // Compared as they are read: numbers have longer forms too, and those come shorter out of it.
-        assert_eq!(wire::decode(&written).as_ref().map(wire::encode).as_ref(), Ok(&written));
-    }
-}
-
 /// The rows of one commit, or of another change of the tables, in the order in which they are applied.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Record<'a> {

@@ -57,7 +57,7 @@ fn attacks_by_messages_end_as_the_attackers_own() {
     }
     let (status, code) = street.post("/brief", r#"{"do":"sleep","ms":600000}"#);
     assert_eq!((status, code.as_str()), (504, "deadline-exceeded"));
-    for arguments in [&["logs", "rogue", "--tail", "1000"][..], &["state", "list", "rogue"], &["events"], &["ps"]] {
+    for arguments in [&["logs", "rogue", "--tail", "1000"][..], &["state", "ls", "rogue"], &["events"], &["ps"]] {
         let (code, told, error) = street.host.caxton(arguments);
         assert_eq!(code, 0, "{arguments:?}: {error}");
         check_plain(&told);
@@ -80,12 +80,12 @@ fn hoards_and_floods_end_as_the_attackers_own() {
         ("read-others 10 5000", 200, "InvalidKey"),
         ("rewrite 1000000 200000", 200, "TooLarge"),
         ("rewrite 1000000 10", 200, "TooManyWrites"),
-        ("rewrite 1 2000000", 200, "Quota"),
+        ("rewrite 1 1048576", 200, "Quota"),
         ("list 1000000000 100000", 500, "cpu-exceeded"),
         ("find 1000000000 100000", 500, "cpu-exceeded"),
         ("log 1000000000 8000", 500, "cpu-exceeded"),
         ("drafts 1000000000 100000", 500, "cpu-exceeded"),
-        ("drafts 2000 100000", 200, "refused: TooLarge"),
+        ("drafts 200 100000", 200, "refused: SendError::TooLarge"),
         ("cancel 1000000000", 200, "TooManySends"),
     ] {
         let (found, answer) = street.post("/zoo", attack);
@@ -105,19 +105,22 @@ fn messages_that_multiply_end_and_are_accounted_for() {
     street.until_at_rest();
     let zoo = street.host.agent("zoo");
     let count = |key: &str| zoo[key].as_u64().expect("a number");
-    // Twice as many with each hop: those beyond the bound of hops are dead letters.
+    // Twice as many with each hop. Those beyond the bound of hops are dead letters, and so are the answers to all that the
+    // zoo sent to itself, which name no attack.
     let messages: u64 = (0..=7).map(|hop| 1 << hop).sum();
     assert_eq!(count("handled"), messages, "{zoo}");
-    assert_eq!(count("dead_letters"), 1 << 8, "{zoo}");
+    assert_eq!(count("dead_letters"), (1 << 8) + (messages - 1), "{zoo}");
+    assert_eq!(count("accepted"), count("handled") + count("dead_letters"), "{zoo}");
 }
 
 #[test]
 fn nobody_speaks_for_another() {
     let limits = "time = \"30s\"";
-    let grants = |text: String| text.replace("\"neighbour\"]", "\"neighbour\", \"victim\", \"zoo\", \"other\"]");
-    let agents = grants(attacker("zoo", "zoo", limits))
-        + &grants(attacker("other", "zoo", limits))
-        + &grants(attacker("victim", "rogue", limits));
+    let of = |name: &str, guest: &str| {
+        let own = format!("[\"{name}\", \"neighbour\"]");
+        attacker(name, guest, limits).replace(&own, "[\"neighbour\", \"victim\", \"zoo\", \"other\"]")
+    };
+    let agents = of("zoo", "zoo") + &of("other", "zoo") + &of("victim", "rogue");
     let mut street = Street::start(&agents);
     // No receiver but an agent.
     assert_eq!(street.post("/zoo", "forge"), (200, "accepted: []".to_owned()));
@@ -125,6 +128,7 @@ fn nobody_speaks_for_another() {
     let (_, posed) = street.post("/zoo", "pose victim");
     let posed: Value = serde_json::from_str(&posed).expect("the message as the victim got it");
     assert_eq!(posed["sender"], "zoo", "{posed}");
+    assert_eq!(posed["headers"], json!([["sender", "host:admin"]]), "`caxton-caller` is the host's own");
     // No answer but that of the agent that was asked: the forged one is there first, with the right id.
     let ask = json!({ "do": "request", "to": "zoo", "content": "betray victim other", "timeout-ms": 20_000 });
     let betrayed = street.during(|host| host.client().post("/victim", ask.to_string()).json());

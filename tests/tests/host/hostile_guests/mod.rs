@@ -14,7 +14,8 @@
 //! | files that are cut or changed | `malformed_inputs::components::changed_components_are_refused_or_run` |
 //! | headers, lengths, bodies and trailers that lie; hoards of fields, bodies and requests; bodies that never end or are never read | `web::attacks_by_responses_end_as_the_attackers_own` |
 //! | clients that leave in the middle of an attack | `web::a_caller_that_leaves_an_attacker_leaves_nothing_behind` |
-//! | `save` and `restore` that loop, trap, hoard, rant or give too much | `memory::memories_that_attack_harm_their_own_agent_only` |
+//! | `save` that loops, traps, hoards, rants or gives too much | `memory::memories_that_attack_harm_their_own_agent_only` |
+//! | `restore` that does | `memory::a_restore_that_attacks_ends_as_the_attackers_own` |
 //! | `save` that sends and writes | `memory_commits::a_save_neither_sends_nor_writes` |
 
 mod components;
@@ -109,9 +110,10 @@ impl Street {
         let mut last = None;
         self.host.until("the figures to come back", |host| {
             let now = figures(host);
-            if last.as_ref() != Some(&now) {
+            let in_hand = (now.instances, now.in_hand);
+            if last != Some(in_hand) {
                 println!("{now:?}, before the attacks {before:?}");
-                last = Some(now.clone());
+                last = Some(in_hand);
             }
             // Fewer sockets than before are as good: one of the test's own was open then.
             let is_back = (now.instances, now.in_hand) == (before.instances, before.in_hand);

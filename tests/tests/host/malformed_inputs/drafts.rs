@@ -1,5 +1,7 @@
 //! Drafts that are malformed: the headers and contents of calls, and what a guest sends.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use caxton_tests::Host;
 use http::Method;
 use serde_json::{Value, json};
@@ -75,17 +77,20 @@ fn call(chance: &mut Chance, number: u64) -> (&'static str, Vec<(&'static str, S
 
 #[test]
 fn malformed_drafts_are_answered() {
-    let more = "allow = { send = [\"rogue\", \"echo\", \"cap:any\"] }\nbreaker = { faults = 100 }\n\
+    let more = "allow = { send = [\"rogue\", \"echo\"] }\nbreaker = { faults = 100 }\n\
                 mailbox = { attempts = 1 }\nlimits = { time = \"20s\", timers = 100 }\n";
     let later = "[[agents.echo.http]]\nroute = \"/later\"\nmode = \"enqueue\"\n";
     let siege = Siege::start(&(later.to_owned() + &agent("rogue", "rogue", more)));
+    let answered = AtomicU64::new(0);
     siege.make(INPUTS, |host: &Host, numbers| {
         let client = host.client();
         for number in numbers {
             let (_case, mut chance) = Case::begin("draft", number);
             let (path, headers, body) = call(&mut chance, number);
             let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            let reply = client.send(Method::POST, path, &headers, body);
+            // A refusal before the body was read ends the connection, which the client may learn while it writes.
+            let Ok(reply) = client.try_send(Method::POST, path, &headers, body) else { continue };
+            answered.fetch_add(1, Ordering::Relaxed);
             let status = reply.status.as_u16();
             // What an agent fails at is its own; nothing may be the host's.
             if reply.header("content-type") == "application/problem+json" {
@@ -96,5 +101,7 @@ fn malformed_drafts_are_answered() {
             }
         }
     });
+    let answered = answered.into_inner();
+    assert!(answered > INPUTS * 9 / 10, "{answered} of {INPUTS} were answered");
     siege.check();
 }

