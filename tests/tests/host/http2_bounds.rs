@@ -203,10 +203,9 @@ fn a_flood_of_resets_ends_the_connection() {
 #[test]
 fn a_response_before_the_body_has_come_resets_no_stream() {
     let host = rogue("");
-    let mut connection = Connection::open(&host);
+    let (mut connection, mut seen) = Connection::open(&host);
     // A path of the host that it does not have, which is known before the body comes.
     connection.send(&request(1, "POST", "/.caxton/none", 0));
-    let mut seen = Vec::new();
     while !seen.iter().any(|frame: &Frame| frame.stream == 1 && frame.flags & END_STREAM != 0) {
         seen.push(connection.next().expect("it answers"));
     }
