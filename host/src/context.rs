@@ -17,6 +17,7 @@ use crate::clock;
 use crate::conversation::Conversations;
 use crate::events::Events;
 use crate::logs::{Line, Logs};
+use crate::outgoing::OutgoingClient;
 use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::host_stats::StatsRecorder;
@@ -38,6 +39,10 @@ pub(crate) struct HostContext {
     pub(crate) tasks: Arc<Tasks>,
     /// Bounds how often the end of a chain of messages is reported.
     pub(crate) chain_ends: Throttle,
+    /// The client for calls over HTTP of all agents.
+    pub(crate) outgoing: OutgoingClient,
+    /// Bounds how often an event tells of a call that was refused or failed: by agent, place and code.
+    pub(crate) call_problems: Throttle,
     /// The memory that waiting messages take.
     pub(crate) resident: Resident,
     /// The agents that the reconciler has to look at: a set, so that it is bounded by the number of agents.
@@ -107,6 +112,8 @@ impl HostContext {
             workers,
             host_stats: Arc::default(),
             chain_ends: Throttle::default(),
+            outgoing: OutgoingClient::default(),
+            call_problems: Throttle::default(),
             resident: Resident::default(),
             changed: Mutex::default(),
             reconcile: Notify::new(),

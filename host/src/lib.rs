@@ -17,6 +17,7 @@ mod http;
 mod logs;
 mod message;
 mod net;
+mod outgoing;
 mod problem;
 mod reconcile;
 mod secrets;

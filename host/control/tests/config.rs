@@ -62,6 +62,7 @@ fn base() -> Node {
         "admin": { "tls": { "cert": "cert.pem", "key": "key.pem" } },
         "agents": { "triage": {
             "component": "triage.wasm", "build": { "command": "make" }, "capabilities": ["other"],
+            "allow": { "http": [{ "url": "https://a.example" }] },
             "http": [{ "route": "/a", "auth": { "jwt": { "jwks": "k", "issuer": "i", "audience": "a" } } }], "schedule": [{ "cron": "0 0 * * *" }],
         } },
     }))
@@ -93,6 +94,9 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::List(_) => json!(["another"]),
         _ if key.path == "agents.NAME.http.auth.hmac" => json!({ "shop": "env:SHOP_KEY" }),
         Kind::Rate => json!("7/m"),
+        Kind::Places => json!(["https://another.example", { "url": "https://a.example/b/*" }]),
+        Kind::PlaceUrl => json!("https://another.example"),
+        Kind::Proxy => json!("http://another.example:3128"),
         Kind::TextMap => json!({ "a": "b" }),
         Kind::Percent { least, .. } => json!(format!("{least}%")),
         Kind::Batch => json!("33%"),

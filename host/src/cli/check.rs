@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use caxton_control::AgentSpec;
 use caxton_control::config::json_schema;
+use caxton_control::place::CallPlace;
 use caxton_control::rollout::check_memory;
 use caxton_control::units::print_bytes;
 use serde::Serialize;
@@ -34,9 +35,20 @@ struct Checked {
     /// The size of the component in bytes.
     size: Option<u64>,
     routes: Vec<String>,
+    /// The calls over HTTP.
+    calls: CheckedCalls,
     findings: Vec<CheckProblem>,
     /// Settings that work and may not be intended.
     notes: Vec<String>,
+}
+
+/// The calls over HTTP of an agent.
+#[derive(Debug, Default, Serialize)]
+struct CheckedCalls {
+    /// Set if the component imports `wasi:http/outgoing-handler`; `None` if that is not known.
+    imported: Option<bool>,
+    /// The places that are granted.
+    granted: Vec<String>,
 }
 
 /// An error of an agent.
@@ -118,7 +130,8 @@ fn unusable(file: &Path) -> Vec<Checked> {
             .entry(dir.join(&component))
             .or_insert_with_key(|path| read(path, &component).err().unwrap_or_default());
         let findings = found.clone();
-        Checked { agent, kind: None, component, size: None, routes: Vec::new(), findings, notes: Vec::new() }
+        let (routes, calls, notes) = (Vec::new(), CheckedCalls::default(), Vec::new());
+        Checked { agent, kind: None, component, size: None, routes, calls, findings, notes }
     });
     agents.filter(|agent| !agent.findings.is_empty()).collect()
 }
@@ -212,8 +225,34 @@ fn checked(spec: &AgentSpec, found: Option<&Result<Summary, Vec<CheckProblem>>>)
         component: spec.component.clone(),
         size: summary.map(|summary| summary.size),
         routes: spec.http.iter().map(route_text).collect(),
+        calls: CheckedCalls {
+            imported: summary.map(Summary::calls_over_http),
+            granted: spec.allow.http.iter().map(CallPlace::url).collect(),
+        },
         findings,
-        notes: summary.and_then(|summary| unsaved(spec, summary)).into_iter().collect(),
+        notes: summary
+            .map(|summary| [unsaved(spec, summary), calls(spec, summary)])
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect(),
+    }
+}
+
+/// Returns a note on the calls over HTTP that the component imports, and those that are granted.
+fn calls(spec: &AgentSpec, summary: &Summary) -> Option<String> {
+    let granted: Vec<String> = spec.allow.http.iter().map(CallPlace::url).collect();
+    match (summary.calls_over_http(), granted.is_empty()) {
+        (false, true) => None,
+        (true, false) => Some(format!("it may call over HTTP: {}", granted.join(", "))),
+        (true, true) => Some(
+            "it imports wasi:http/outgoing-handler, and `allow.http` grants no place: its calls over HTTP are denied"
+                .to_owned(),
+        ),
+        (false, false) => Some(format!(
+            "`allow.http` grants {}, and the component does not import wasi:http/outgoing-handler: it never calls",
+            granted.join(", ")
+        )),
     }
 }
 

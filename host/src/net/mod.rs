@@ -22,5 +22,7 @@ pub(crate) use activity::{ConnectionActivity, RequestGuard};
 pub(crate) use bind::{BoundListener, bind};
 pub(crate) use limits::ConnectionLimits;
 pub(crate) use listener::serve;
-pub(crate) use tls::{ListenerTls, TlsError, TlsFiles, TlsMaterial, fingerprint};
+pub(crate) use tls::{
+    CaError, ListenerTls, TlsError, TlsFiles, TlsMaterial, ca_errors, ca_files, calls_config, fingerprint, read_ca,
+};
 pub(crate) use tracking::track_requests;

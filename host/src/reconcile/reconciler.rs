@@ -31,6 +31,7 @@ use crate::config::Loaded;
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
 use crate::directory::routes::Routes;
+use crate::net::CaError;
 use crate::secrets::{SecretError, Secrets};
 use crate::wasm::Runtime;
 
@@ -68,6 +69,8 @@ pub(crate) struct Reconciler {
     pub(super) secrets: Arc<Secrets>,
     /// The secrets that could not be read at the last look.
     pub(super) refused_secrets: Vec<SecretError>,
+    /// The files of `outgoing.ca` that could not be used at the last look.
+    pub(super) refused_issuers: Vec<CaError>,
     pub(super) file_errors: Vec<FileError>,
     pub(super) files: ComponentFiles,
     pub(super) declaration: DeclarationFile,
@@ -155,6 +158,7 @@ impl Reconciler {
             certificates: setup.certificates,
             secrets: setup.secrets,
             refused_secrets: Vec::new(),
+            refused_issuers: Vec::new(),
             file_errors: Vec::new(),
             files: ComponentFiles::new(setup.writing),
             declaration: DeclarationFile::default(),

@@ -52,6 +52,7 @@ mod messages;
 mod migrations;
 mod open_connections;
 mod operator_texts;
+mod outgoing;
 mod output;
 mod poison_messages;
 mod probes_and_cors;

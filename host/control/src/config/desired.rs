@@ -12,6 +12,7 @@ use super::defaults::Inheritable;
 use super::error::{ConfigError, Location};
 use super::findings::Findings;
 use super::node::{Entry, Node, Source, Table, Value};
+use super::outgoing::{outgoing, places};
 use super::schema;
 use super::secrets;
 use super::section::Section;
@@ -62,6 +63,7 @@ fn desired(root: &Node, findings: &mut Findings) -> Option<Desired> {
         store: store(&root.section("store", findings), findings),
         host: host(&root.section("host", findings), findings),
         conversations: conversations(&root.section("conversations", findings), findings),
+        outgoing: outgoing(&root.section("outgoing", findings), findings),
         agents: agents(&root, &base, &secrets, findings),
         secrets,
     };
@@ -200,7 +202,7 @@ fn agents(
         secrets::references(&section, secrets, findings);
         // After a bad name the settings are still checked, under a name that is never shown.
         let agent = parsed.clone().unwrap_or_else(|()| "nobody".parse().expect("follows the rule for names"));
-        let spec = agent_spec(&section, name, agent, base, &mut consistency, findings);
+        let spec = agent_spec(&section, name, agent, base, secrets, &mut consistency, findings);
         if let Ok(agent) = parsed {
             agents.insert(agent, Arc::new(spec));
         }
@@ -227,6 +229,7 @@ fn agent_spec(
     written: &str,
     name: AgentName,
     base: &Inheritable,
+    secrets: &SecretsSpec,
     consistency: &mut Consistency,
     findings: &mut Findings,
 ) -> AgentSpec {
@@ -251,7 +254,7 @@ fn agent_spec(
         snapshot,
         state: format(section, findings),
         config: section.get("config", None, findings).unwrap_or_default(),
-        allow: allow(section, consistency, findings),
+        allow: allow(section, secrets, consistency, findings),
         schedules: schedules(section, &limits, findings),
         limits,
         mailbox,
@@ -273,10 +276,19 @@ fn format(section: &Section<'_>, findings: &mut Findings) -> StateFormat {
     StateFormat { version, reads }
 }
 
-fn allow(section: &Section<'_>, consistency: &mut Consistency, findings: &mut Findings) -> Grants {
+fn allow(
+    section: &Section<'_>,
+    secrets: &SecretsSpec,
+    consistency: &mut Consistency,
+    findings: &mut Findings,
+) -> Grants {
     let Some(section) = section.written("allow", findings) else { return Grants::default() };
     let send: Vec<(Element, Source)> = section.get("send", None, findings).unwrap_or_default();
-    let mut allow = Grants { env: section.get("env", None, findings).unwrap_or_default(), ..Grants::default() };
+    let mut allow = Grants {
+        send: BTreeSet::new(),
+        env: section.get("env", None, findings).unwrap_or_default(),
+        http: places(&section, secrets, findings),
+    };
     for (index, (element, source)) in send.into_iter().enumerate() {
         if let Some(receiver) = element.receiver() {
             let at = Location { key: format!("{}[{index}]", section.key("send")), source };

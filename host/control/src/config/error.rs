@@ -1,7 +1,9 @@
 //! The errors of a configuration.
 
 pub use super::clash::{Clash, Overlap};
+pub use super::node::Location;
 use super::node::Source;
+pub use super::place_problem::PlaceProblem;
 use crate::access::{CallerTokenError, RateError};
 use crate::cron::CronError;
 use crate::names::NameError;
@@ -10,15 +12,6 @@ use crate::secret::SecretTextError;
 use crate::snapshot::SaveModeError;
 use crate::template::TemplateError;
 use crate::units::UnitError;
-
-/// The setting that an error is about: its key from the root, and the place of its value.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Location {
-    /// The path of keys, such as `agents.triage.limits.memory`; empty for the file as a whole.
-    pub key: String,
-    /// The place of the value.
-    pub source: Source,
-}
 
 /// An error of a configuration.
 ///
@@ -230,6 +223,14 @@ pub enum ConfigError {
         given: String,
         /// The reason.
         reason: CallerTokenError,
+    },
+    /// A place that cannot be called, or a proxy that leads to none.
+    #[error("{problem}")]
+    BadPlace {
+        /// The value.
+        at: Location,
+        /// The problem.
+        problem: Box<PlaceProblem>,
     },
     /// A text that does not name the place of a key.
     #[error("`{given}` does not say where the key is")]

@@ -25,6 +25,8 @@ mod json_schema;
 mod keys;
 mod kinds;
 mod node;
+mod outgoing;
+mod place_problem;
 mod reference;
 pub mod schema;
 mod secrets;
@@ -35,7 +37,7 @@ mod suggestions;
 mod values;
 
 pub use desired::check;
-pub use error::{Clash, ConfigError, Location, Overlap};
+pub use error::{Clash, ConfigError, Location, Overlap, PlaceProblem};
 pub use json_schema::json_schema;
 pub use node::{Entry, Node, Source, Table, Value};
 pub use reference::reference;

@@ -62,6 +62,15 @@ pub enum Source {
     Default,
 }
 
+/// The setting that an error is about: its key from the root, and the place of its value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Location {
+    /// The path of keys, such as `agents.triage.limits.memory`; empty for the file as a whole.
+    pub key: String,
+    /// The place of the value.
+    pub source: Source,
+}
+
 impl Value {
     /// Returns the type for a sentence such as "expected a size, found a list".
     pub fn describe(&self) -> &'static str {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::bounds::{bounded, fraction, size_text, time};
-use super::error::{ConfigError, Location};
+use super::error::{ConfigError, Location, PlaceProblem};
 use super::findings::Findings;
 use super::node::{Node, Source, Value};
 use super::schema::{ItemKind, KEYS, Key, Kind, METHODS};
@@ -14,6 +14,8 @@ use crate::cors;
 use crate::cron::Cron;
 use crate::hosts::is_host_pattern;
 use crate::names::{CAPABILITY_PREFIX, Capability, Receiver};
+use crate::outgoing::ProxySpec;
+use crate::place::PlaceUrl;
 use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
 use crate::schedule::Timezone;
@@ -32,6 +34,8 @@ pub(super) enum TypedValue {
     Address(SocketAddr),
     Route(RoutePattern),
     Rate(RouteRate),
+    PlaceUrl(PlaceUrl),
+    Proxy(ProxySpec),
     Cron(Cron),
     Timezone(Timezone),
     List(Vec<(Element, Source)>),
@@ -133,6 +137,14 @@ fn read_one(
             Ok(route) => TypedValue::Route(route),
             Err(reason) => return Err(ConfigError::BadRoute { at, given: text.clone(), reason }),
         },
+        (Kind::PlaceUrl, Value::String(text)) => match PlaceUrl::parse(text) {
+            Ok(url) => TypedValue::PlaceUrl(url),
+            Err(reason) => return Err(bad_place(at, PlaceProblem::Unusable { given: text.clone(), reason })),
+        },
+        (Kind::Proxy, Value::String(text)) => match ProxySpec::parse(text) {
+            Some(proxy) => TypedValue::Proxy(proxy),
+            None => return Err(bad_place(at, PlaceProblem::Proxy(text.clone()))),
+        },
         (Kind::Rate, Value::String(text)) => match text.parse() {
             Ok(rate) => TypedValue::Rate(rate),
             Err(reason) => return Err(ConfigError::BadRate { at, given: text.clone(), reason }),
@@ -140,6 +152,11 @@ fn read_one(
         _ => return Ok(None),
     };
     Ok(Some(scalar))
+}
+
+/// Returns the error for a place or a proxy.
+pub(super) fn bad_place(at: Location, problem: PlaceProblem) -> ConfigError {
+    ConfigError::BadPlace { at, problem: Box::new(problem) }
 }
 
 /// Checks that a text can be the content type of a message (SPEC §7).

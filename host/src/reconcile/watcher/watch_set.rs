@@ -8,7 +8,7 @@ use caxton_control::Desired;
 use super::pattern::Pattern;
 use super::sources::ExcludedFiles;
 use crate::config::TlsTable;
-use crate::net::TlsFiles;
+use crate::net::{TlsFiles, ca_files};
 use crate::secrets;
 
 /// The files to follow.
@@ -37,6 +37,7 @@ impl WatchSet {
             followed.named.extend(TlsFiles::new(spec, dir).paths());
         }
         followed.named.extend(secrets::files(&desired.secrets, dir));
+        followed.named.extend(ca_files(&desired.outgoing, dir));
         for spec in desired.agents.values() {
             let component = dir.join(&spec.component);
             // Several agents may share a component.

@@ -44,10 +44,11 @@ pub(crate) struct Ctx {
     pub(in crate::wasm) effects: Arc<Mutex<Effects>>,
     pub(in crate::wasm) memory: MemoryBound,
     pub(in crate::wasm) meter: Arc<Meter>,
+    /// The requests of the guest. Dropped before the resources, which are their bodies.
+    pub(in crate::wasm) outbound: Outbound,
     pub(in crate::wasm) table: ResourceTable,
     pub(in crate::wasm) wasi: WasiCtx,
     pub(in crate::wasm) http: WasiHttpCtx,
-    pub(in crate::wasm) outbound: Outbound,
     /// The denials that were logged already.
     pub(in crate::wasm) denials: Arc<Denials>,
     pub(in crate::wasm) answer: HttpAnswering,
@@ -81,6 +82,7 @@ impl Ctx {
             }
         }
         self.work = work;
+        self.outbound.begin();
         self.config.begin();
         self.stderr.begin();
         // Replaced and not reset: the old one may still be shared with the previous response.

@@ -11,6 +11,8 @@ pub(super) mod body_recorder;
 pub(super) mod bodyless;
 pub(super) mod caller;
 pub(super) mod end;
+pub(super) mod outgoing;
+pub(super) mod outgoing_linker;
 pub(super) mod over_tls;
 pub(super) mod response;
 pub(super) mod response_progress;
