@@ -73,9 +73,13 @@ fn property(field: &Field) -> Value {
             "additionalProperties": { "$ref": "#/$defs/agent" },
         }),
         Kind::Secrets => secrets(&field.fields),
-        Kind::Places => json!({ "type": "array", "items": { "oneOf": [
-            { "type": "string", "pattern": PLACE }, table(&field.fields),
-        ] } }),
+        Kind::Places => {
+            // Each keyword holds for values of its own type: the pattern for texts, the rest for tables.
+            let mut place = table(&field.fields);
+            place.insert("type".into(), json!(["string", "object"]));
+            place.insert("pattern".into(), json!(PLACE));
+            json!({ "type": "array", "items": place })
+        }
         _ => scalar(key),
     };
     if let Value::Object(schema) = &mut schema {
