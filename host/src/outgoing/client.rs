@@ -299,6 +299,8 @@ async fn within(
         tokio::select! {
             biased;
             response = &mut response => return done(response),
+            // The clock of the server runs again.
+            () = upload.resumed(), if due.is_none() => continue,
             () = sleep_until(by) => {}
         }
         let now = Instant::now();

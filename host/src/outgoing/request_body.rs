@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::message::{CallBody, CallScope, HttpCallError};
@@ -25,7 +26,11 @@ enum UploadProgress {
 
 /// The progress of a request, shared by its body and the call that waits for the response.
 #[derive(Debug)]
-pub(super) struct Upload(Mutex<UploadState>);
+pub(super) struct Upload {
+    state: Mutex<UploadState>,
+    /// A notification that the guest has given more, after the server had to wait for it.
+    resumed: Notify,
+}
 
 // A few words that are written for each part, and never locked across a wait.
 #[derive(Debug)]
@@ -39,7 +44,7 @@ struct UploadState {
 impl Upload {
     /// Starts the clock of the server, to which there is a connection now.
     pub(super) fn begin(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let now = Instant::now();
         state.progress = match state.progress {
             UploadProgress::AwaitsGuest => UploadProgress::AwaitsGuest,
@@ -51,22 +56,27 @@ impl Upload {
     /// Returns the time at which the server is too late: to take the next part, or to begin its response. `None` while the
     /// guest has to give more.
     pub(super) fn due(&self, first_byte: Duration, stall: Duration) -> Option<(Instant, HttpCallError)> {
-        match self.0.lock().progress {
+        match self.state.lock().progress {
             UploadProgress::AwaitsGuest => None,
             UploadProgress::Taken(at) => Some((at + stall, HttpCallError::WriteTimeout)),
             UploadProgress::Complete(at) => Some((at + first_byte, HttpCallError::ReadTimeout)),
         }
     }
 
+    /// Waits until the guest has given more, after [`due`](Self::due) has returned `None`.
+    pub(super) async fn resumed(&self) {
+        self.resumed.notified().await;
+    }
+
     /// Returns the bytes that were sent.
     pub(super) fn sent(&self) -> u64 {
-        self.0.lock().sent
+        self.state.lock().sent
     }
 
     /// Returns the error with which the body ended. The client's own error need not name it: with HTTP/2 it is that of the
     /// stream.
     pub(super) fn failure(&self) -> Option<HttpCallError> {
-        self.0.lock().failure.clone()
+        self.state.lock().failure.clone()
     }
 }
 
@@ -83,19 +93,25 @@ impl UploadBody {
     pub(super) fn new(body: CallBody, most: u64, scope: &Arc<CallScope>) -> (Self, Arc<Upload>) {
         let now = Instant::now();
         let progress = if body.is_end_stream() { UploadProgress::Complete(now) } else { UploadProgress::Taken(now) };
-        let upload = Arc::new(Upload(Mutex::new(UploadState { progress, sent: 0, failure: None })));
+        let upload = Arc::new(Upload {
+            state: Mutex::new(UploadState { progress, sent: 0, failure: None }),
+            resumed: Notify::new(),
+        });
         (Self { body, upload: Arc::clone(&upload), scope: Arc::clone(scope), most }, upload)
     }
 
     fn note(&self, progress: UploadProgress, bytes: u64) -> u64 {
-        let mut state = self.upload.0.lock();
-        state.progress = progress;
+        let mut state = self.upload.state.lock();
+        let before = std::mem::replace(&mut state.progress, progress);
         state.sent += bytes;
+        if before == UploadProgress::AwaitsGuest && progress != UploadProgress::AwaitsGuest {
+            self.upload.resumed.notify_one();
+        }
         state.sent
     }
 
     fn fail(&self, error: HttpCallError) -> Poll<Option<Result<Frame<Bytes>, HttpCallError>>> {
-        self.upload.0.lock().failure = Some(error.clone());
+        self.upload.state.lock().failure = Some(error.clone());
         Poll::Ready(Some(Err(error)))
     }
 }

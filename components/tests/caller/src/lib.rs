@@ -57,6 +57,8 @@ enum Action {
     Leave { call: Call, count: usize },
     /// Calls, reads the first byte, and traps.
     Trap { call: Call },
+    /// Sends the beginning of a body, and traps.
+    TrapUpload { call: Call },
     /// Calls, and writes the answer to its log.
     Log { call: Call },
     /// Calls so often, one after the other, and answers with the nanoseconds of each.
@@ -188,6 +190,12 @@ impl Agent for Caller {
                 let mut first = [0];
                 let _ = response.read(&mut first);
                 panic!("after the first byte");
+            }
+            Action::TrapUpload { call } => {
+                let mut stream = call.request().stream()?;
+                // More than is buffered on the way, so that the server has the head by then.
+                let _ = stream.write_all(&vec![b'.'; 16 << 20]);
+                panic!("in the middle of a request");
             }
             Action::Log { call } => {
                 let answer = outcome(call.request().send(), whole);

@@ -286,6 +286,7 @@ pub struct CallError {
 }
 
 impl CallError {
+    #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only a component calls"))]
     fn new(code: &'static str) -> Self {
         Self { code, detail: None }
     }

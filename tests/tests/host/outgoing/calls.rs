@@ -46,7 +46,7 @@ fn what_no_place_covers_is_refused() {
         ("PUT", server.url("/v1/a"), "HTTP-request-denied"),
         ("GET", format!("http://localhost:{}/v1/a", server.port()), "HTTP-request-denied"),
         ("GET", format!("https://{}/v1/a", server.address), "HTTP-request-denied"),
-        ("GET", format!("http://user:word@{}/v1/a", server.address), "HTTP-request-URI-invalid"),
+        ("GET", format!("http://user:hunter2@{}/v1/a", server.address), "HTTP-request-URI-invalid"),
         ("TRACE", server.url("/v1/a"), "HTTP-request-method-invalid"),
         ("CONNECT", server.url("/v1/a"), "HTTP-request-method-invalid"),
     ] {
@@ -71,7 +71,7 @@ fn what_no_place_covers_is_refused() {
         until_logged(&mut host, &line);
     }
     let told = log(&host);
-    assert!(!told.contains("word") && !told.contains("v2"), "neither a password nor a path: {told}");
+    assert!(!told.contains("hunter2") && !told.contains("v2"), "neither a password nor a path: {told}");
     let refused = "caxton_outgoing_calls_total{agent=\"caller\",place=\"none\",result=\"HTTP-request-denied\"}";
     assert_eq!(metric(&host, refused), 5);
     host.until("the event", |host| {
@@ -185,6 +185,21 @@ fn a_handler_that_is_tried_again_calls_again() {
     host.until("the second attempt", |_| (server.requests().len() == 2).then_some(()));
     host.until("the connections of the traps end", |_| (server.open() == 0).then_some(()));
     host.until_agent("caller", "it is given up", |status| status["dead_letters"] == 1);
+}
+
+#[test]
+fn a_request_that_breaks_off_is_not_taken_for_whole() {
+    let server = Server::start();
+    let more = "mailbox = { attempts = 1 }\nlimits = { memory = \"256MiB\", cpu = \"30s\", time = \"1m\" }";
+    let mut host = host(&server.place(), "", more);
+    let action = json!({ "do": "trap-upload", "call": { "method": "POST", "url": server.url("/echo") } });
+    for _ in 0..5 {
+        let reply = host.client().post("/caller", action.to_string());
+        assert!(reply.status.is_server_error(), "{}", reply.text());
+    }
+    host.until("the end of all of them", |_| (server.uploads().len() == 5).then_some(()));
+    assert!(!server.uploads().contains(&true), "{:?}", server.uploads());
+    host.until("their connections end", |_| (server.open() == 0).then_some(()));
 }
 
 #[test]

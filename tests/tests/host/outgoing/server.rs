@@ -46,6 +46,20 @@ struct Seen {
     open: AtomicU64,
     /// Requests that wait at the gate.
     waiting: AtomicU64,
+    /// The bodies of requests: set if one came as a whole.
+    uploads: Mutex<Vec<bool>>,
+}
+
+/// The body of a request, noted when its connection ends at the latest.
+struct Upload<'a> {
+    seen: &'a Seen,
+    is_whole: bool,
+}
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        self.seen.uploads.lock().expect("no test panics with it").push(self.is_whole);
+    }
 }
 
 /// Subtracts one from a count when it is dropped.
@@ -130,6 +144,11 @@ impl Server {
         self.seen.requests.lock().expect("no test panics with it").clone()
     }
 
+    /// Returns for each request with a body that has ended if it came as a whole.
+    pub(super) fn uploads(&self) -> Vec<bool> {
+        self.seen.uploads.lock().expect("no test panics with it").clone()
+    }
+
     pub(super) fn connections(&self) -> u64 {
         self.seen.connections.load(Ordering::SeqCst)
     }
@@ -205,9 +224,18 @@ async fn answer(request: Request<Incoming>, seen: &Seen, mut opened: watch::Rece
                 .expect("a response")
         }
         _ => {
+            let mut upload = Upload { seen, is_whole: false };
             let (mut bytes, mut trailers, mut body) = (0, None, request.into_body());
             let mut text = Vec::new();
-            while let Some(Ok(frame)) = body.frame().await {
+            loop {
+                let frame = match body.frame().await {
+                    Some(Ok(frame)) => frame,
+                    Some(Err(_)) => break,
+                    None => {
+                        upload.is_whole = true;
+                        break;
+                    }
+                };
                 match frame.into_data() {
                     Ok(data) => {
                         bytes += data.len();
