@@ -1,7 +1,7 @@
 //! The whole program under load: `cargo bench -p caxton-benches --bench load [-- NAME...]`.
 //!
 //! Every figure is a ratio of two measurements of this run, taken in turn, or a time printed beside its goal. Names:
-//! `http`, `peers`, `fresh`, `contended`, `messages`, `first`, `many`.
+//! `http`, `peers`, `fresh`, `contended`, `messages`, `first`, `many`, `outgoing`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use caxton_benches::{
-    Load, Request, Server, agent, bare_hyper, build_guests, chains, drive, exchange, guest, host, median, relays,
-    wasmtime_serve,
+    Load, Request, Server, agent, bare_client, bare_hyper, build_guests, chains, drive, exchange, guest,
+    guests_calling, host, median, relays, wasmtime_serve,
 };
 use http_body_util::{BodyExt, Full};
 
@@ -48,6 +48,9 @@ fn main() {
     }
     if wanted("many") {
         many_agents();
+    }
+    if wanted("outgoing") {
+        outgoing_calls();
     }
 }
 
@@ -208,6 +211,36 @@ fn many_agents() {
     println!("10000 agents: a change of one runs after {:.2} s (goal 1)", began.elapsed().as_secs_f64());
     let request = |server: &Server| echo(&server.address, "/a00007");
     compare("a call among 10000 agents / among 10", &request(&many), &request(&few), "goal 1.00");
+}
+
+/// Compares calls of agents over the host with those of a bare client to the same server, in turn.
+fn outgoing_calls() {
+    let bare = bare_hyper();
+    let settings = format!(
+        "allow.http = [\"http://{}\"]\ninstances = {{ max = 64 }}\nlimits = {{ time = \"5m\", cpu = \"1m\" }}",
+        bare.address
+    );
+    let toml = format!("caxton = 1\n[outgoing]\ncalls-per-message = 100000\n{}", agent("caller", "caller", &settings));
+    let (caxton, _) = host(HOST, &toml);
+    let url = format!("http://{}/", bare.address);
+    for (callers, calls) in [(1, 5_000), (16, 1_000), (64, 500)] {
+        let (mut ratios, mut own) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let ours = guests_calling(&caxton, &url, callers, calls);
+            let theirs = bare_client(&url, callers, calls);
+            ratios.push(ours.rate / theirs.rate);
+            own.push(ours.p50_us - theirs.p50_us);
+            println!(
+                "  {callers:>2} at once: ours {:>6.0}/s p50 {:>5.0} us p99 {:>6.0} us | bare {:>6.0}/s p50 {:>5.0} us p99 {:>6.0} us",
+                ours.rate, ours.p50_us, ours.p99_us, theirs.rate, theirs.p50_us, theirs.p99_us
+            );
+        }
+        println!(
+            "calls over HTTP / a bare hyper client, {callers:>2} at once: {:.2} x (goal 0.50), own cost {:.0} us (goal 60)",
+            median(&mut ratios),
+            median(&mut own)
+        );
+    }
 }
 
 /// Sends one request on a kept connection and reads the response.

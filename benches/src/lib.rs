@@ -3,6 +3,7 @@
 mod client;
 mod load;
 mod nats;
+mod outgoing;
 mod plain;
 mod relay;
 mod server;
@@ -10,6 +11,7 @@ mod server;
 pub use client::{agent, call, command, delivery_p99, exchange, get_json, handled, pause, response};
 pub use load::{Load, Request, drive};
 pub use nats::jetstream;
+pub use outgoing::{bare_client, guests_calling};
 pub use plain::{plain_batches, plain_single};
 pub use relay::{chains, order, pairs, relays};
 pub use server::{Server, bare_hyper, build_guests, guest, host, host_with, wasmtime_serve};

@@ -19,6 +19,7 @@ use crate::conversation::Conversations;
 use crate::events::Events;
 use crate::logs::{Line, Logs};
 use crate::memory_budget::{MemoryBudget, MemoryKind, Reservation};
+use crate::outgoing::OutgoingClient;
 use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::histogram::Sharded;
@@ -46,6 +47,10 @@ pub(crate) struct HostContext {
     pub(crate) chain_ends: Throttle,
     /// The host's budget of memory.
     pub(crate) memory: MemoryBudget,
+    /// The client for calls over HTTP of all agents.
+    pub(crate) outgoing: OutgoingClient,
+    /// Bounds how often an event tells of a call that was refused or failed: by agent, place and code.
+    pub(crate) call_problems: Throttle,
     /// The memory that waiting messages take.
     pub(crate) resident: Resident,
     /// The memory of open conversations, as of the last sweep.
@@ -175,6 +180,8 @@ impl HostContext {
             workers,
             host_stats: Arc::default(),
             chain_ends: Throttle::default(),
+            outgoing: OutgoingClient::default(),
+            call_problems: Throttle::default(),
             resident: Resident::new(&memory),
             held_conversations: Mutex::new(memory.empty(MemoryKind::Conversations)),
             memory,

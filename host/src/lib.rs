@@ -20,6 +20,7 @@ mod logs;
 mod memory_budget;
 mod message;
 mod net;
+mod outgoing;
 mod problem;
 mod reconcile;
 mod secrets;

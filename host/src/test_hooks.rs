@@ -1,12 +1,14 @@
-//! A test interface of a running host: tests set its clock, and make one of its tasks panic or stall.
+//! A test interface of a running host: tests set its clock, make one of its tasks panic or stall, and say which addresses
+//! a name has.
 //!
 //! Nothing of this can be reached unless the program was started by [`main_under_test`](crate::main_under_test), which
 //! the program `caxton` never calls. Without it, each point costs one relaxed load of a flag that is false.
 //!
 //! A test connects to the socket named by the variable [`SOCKET`] and writes a line (`clock SECONDS`, `panic TASK`,
-//! `stall TASK`). The reply `ok` says that the order is in force.
+//! `stall TASK`, `resolve NAME ADDRESS,ADDRESS`). The reply `ok` says that the order is in force.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::IpAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -50,8 +52,30 @@ fn take(stream: UnixStream) {
     }
 }
 
+/// The addresses of names, in place of those that the system knows.
+static NAMES: Mutex<Vec<(String, Vec<IpAddr>)>> = Mutex::new(Vec::new());
+
+/// Returns the addresses that a test has given a name.
+pub(crate) fn addresses(name: &str) -> Option<Vec<IpAddr>> {
+    if !LISTENS.load(Ordering::Relaxed) {
+        return None;
+    }
+    NAMES.lock().iter().find(|(of, _)| of == name).map(|(_, addresses)| addresses.clone())
+}
+
+fn set_addresses(order: &str) -> bool {
+    let Some((name, addresses)) = order.split_once(' ') else { return false };
+    let parsed: Result<Vec<IpAddr>, _> = addresses.split(',').map(str::parse).collect();
+    let Ok(parsed) = parsed else { return false };
+    let mut names = NAMES.lock();
+    names.retain(|(of, _)| of != name);
+    names.push((name.to_owned(), parsed));
+    true
+}
+
 fn order(line: &str) -> bool {
     let (fate, task) = match line.split_once(' ') {
+        Some(("resolve", order)) => return set_addresses(order),
         Some(("clock", seconds)) => return seconds.parse().map(clock::set_ahead).is_ok(),
         Some(("panic", task)) => (Fate::Panics, task),
         Some(("stall", task)) => (Fate::Stalls, task),

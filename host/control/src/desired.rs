@@ -38,6 +38,8 @@ pub struct Desired {
     pub host: HostSpec,
     /// The limits of conversations.
     pub conversations: ConversationsSpec,
+    /// The bounds and the way of calls over HTTP.
+    pub outgoing: crate::outgoing::OutgoingSpec,
     /// The sources of secrets.
     pub secrets: SecretsSpec,
     /// The agents by name.

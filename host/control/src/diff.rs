@@ -99,6 +99,7 @@ fn host(old: &Desired, new: &Desired) -> Vec<DeclarationChange> {
         ("store", settings(&old.store, &new.store)),
         ("host", settings(&old.host, &new.host)),
         ("conversations", settings(&old.conversations, &new.conversations)),
+        ("outgoing", settings(&old.outgoing, &new.outgoing)),
         ("secrets", settings(&old.secrets, &new.secrets)),
         ("policy", settings(&old.policy, &new.policy)),
     ];

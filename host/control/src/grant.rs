@@ -1,4 +1,5 @@
-//! The grants of an agent: the receivers that it may send to, and the environment variables that it sees.
+//! The grants of an agent: the receivers that it may send to, the places that it may call over HTTP, and the environment
+//! variables that it sees.
 //!
 //! An agent may send to what its `allow.send` lists, and nowhere else. A name grants one agent. `cap:NAME` grants a
 //! capability, and with it every agent that declares it, also one that is addressed by name: a reply to an agent that
@@ -9,7 +10,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::call_target::{CallTarget, TargetError};
 use crate::names::{AgentName, CAPABILITY_PREFIX, Capability, Receiver};
+use crate::place::{CallPlace, is_forbidden_method};
 
 /// The table `allow`: the grants of the agent. Empty lists grant nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +27,10 @@ pub struct Grants {
     /// The random numbers that it gets.
     #[serde(default)]
     pub random: Supply,
+    /// The places that it may call over HTTP.
+    // Left out if empty, as in what was stored before there were any.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub http: BTreeSet<CallPlace>,
 }
 
 /// The source of an agent's clocks, or of its random numbers.
@@ -37,6 +44,26 @@ pub enum Supply {
     None,
     /// The message: the same values in each attempt.
     Message,
+}
+
+/// The reason why a call over HTTP is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceRefusal {
+    /// A target that no call can have.
+    #[error("{0}")]
+    Target(#[from] TargetError),
+    /// A method that no call may have.
+    #[error("no call may have the method `{0}`")]
+    Method(String),
+    /// A target of which a place has the host, and not the path.
+    #[error("`allow.http` has `{0}`, which does not cover the path")]
+    OtherPath(String),
+    /// A target that a place has for other methods.
+    #[error("`allow.http` has `{0}` for other methods")]
+    OtherMethod(String),
+    /// A target of which no place has the host.
+    #[error("no place of `allow.http` has this host; it needs one such as \"{0}\"")]
+    NotGranted(String),
 }
 
 /// The receiver of a message as its sender wrote it, which need not follow the rule for names.
@@ -72,6 +99,34 @@ impl Grants {
         self.send.iter().any(names)
     }
 
+    /// Returns the place by which the agent may make this call. Of several, the one with the more exact host decides, then
+    /// the one with the longer path.
+    ///
+    /// # Errors
+    /// No place covers the call, or no call may have the method.
+    pub fn place(&self, method: &str, target: &CallTarget) -> Result<&CallPlace, PlaceRefusal> {
+        if is_forbidden_method(method) {
+            return Err(PlaceRefusal::Method(method.to_owned()));
+        }
+        let covering = self.http.iter().filter(|place| place.has(target) && place.takes(method));
+        if let Some(place) = covering.max_by_key(|place| place.exactness()) {
+            return Ok(place);
+        }
+        // What is nearest to a grant is most likely to be what its author meant.
+        if let Some(place) = self.http.iter().find(|place| place.has(target)) {
+            return Err(PlaceRefusal::OtherMethod(place.url()));
+        }
+        Err(match self.http.iter().find(|place| place.is_at_origin(target)) {
+            Some(place) => PlaceRefusal::OtherPath(place.url()),
+            None => PlaceRefusal::NotGranted(format!("{}/*", target.origin())),
+        })
+    }
+
+    /// Returns the names of the secrets that the host adds to calls.
+    pub fn secrets(&self) -> BTreeSet<String> {
+        self.http.iter().flat_map(CallPlace::secrets).collect()
+    }
+
     /// Returns `true` if the agent may send to the agent `name`. `capabilities` are those that the receiver declares;
     /// `None` for a receiver that does not exist.
     pub fn covers_agent(&self, name: &str, capabilities: Option<&BTreeSet<Capability>>) -> bool {
@@ -101,7 +156,10 @@ impl Grantable {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::place::PlaceUrl;
 
     #[test]
     fn receivers_are_parsed_as_written() {
@@ -115,6 +173,98 @@ mod tests {
         ] {
             assert_eq!(Address::of(receiver, "desk"), expected, "{receiver:?}");
         }
+    }
+
+    #[test]
+    fn the_most_exact_place_decides_over_a_call() {
+        let place = |url: &str, methods: &[&str]| {
+            let methods = methods.iter().map(|method| (*method).to_owned()).collect();
+            CallPlace::new(PlaceUrl::parse(url).unwrap(), methods, BTreeMap::new(), false).unwrap()
+        };
+        let grants = Grants {
+            http: BTreeSet::from([
+                place("https://api.example.com/v1/*", &["GET", "POST"]),
+                place("https://api.example.com/v1/keys", &["GET"]),
+                place("https://api.example.com/v1/files/*", &["PUT"]),
+                place("https://*.example.com", &[]),
+                place("https://*.eu.example.com/v1/*", &[]),
+                place("http://127.0.0.1:8080", &[]),
+                place("http://[::1]:8080/a", &[]),
+            ]),
+            ..Grants::default()
+        };
+        let api = Ok("https://api.example.com/v1/*");
+        let all = Ok("https://*.example.com/*");
+        let ours = Ok("http://127.0.0.1:8080/*");
+        for (method, url, expected) in [
+            ("GET", "https://api.example.com/v1/a?b=c#d", api),
+            ("POST", "https://API.example.com:443/v1/", api),
+            ("POST", "https://api.example.com./v1/keys", api),
+            ("GET", "https://api.example.com/v1/keys", Ok("https://api.example.com/v1/keys")),
+            ("PUT", "https://api.example.com/v1/files/a", Ok("https://api.example.com/v1/files/*")),
+            ("PUT", "https://api.example.com/v1/a", all),
+            ("get", "https://api.example.com/v1/a", all),
+            ("GET", "https://api.example.com/v1/../v2/a", all),
+            ("GET", "https://api.example.com/v1/..%2fv2", all),
+            ("GET", "https://a.b.example.com/", all),
+            ("GET", "https://a.eu.example.com/v1/x", Ok("https://*.eu.example.com/v1/*")),
+            ("GET", "https://a.eu.example.com/v2/x", all),
+            ("GET", "http://127.0.0.1:8080/x", ours),
+            ("GET", "http://127.1:8080/x", ours),
+            ("GET", "http://0x7f.0.0.1:8080/x", ours),
+            ("GET", "http://[::ffff:127.0.0.1]:8080/x", ours),
+            ("GET", "http://[0::1]:8080/a", Ok("http://[::1]:8080/a")),
+            (
+                "GET",
+                "http://[::1]:8080/b",
+                Err("`allow.http` has `http://[::1]:8080/a`, which does not cover the path"),
+            ),
+            (
+                "GET",
+                "http://127.0.0.1/x",
+                Err("no place of `allow.http` has this host; it needs one such as \"http://127.0.0.1/*\""),
+            ),
+            (
+                "GET",
+                "https://127.0.0.1:8080/",
+                Err("no place of `allow.http` has this host; it needs one such as \"https://127.0.0.1:8080/*\""),
+            ),
+            (
+                "GET",
+                "http://localhost:8080/",
+                Err("no place of `allow.http` has this host; it needs one such as \"http://localhost:8080/*\""),
+            ),
+            (
+                "GET",
+                "https://example.com/",
+                Err("no place of `allow.http` has this host; it needs one such as \"https://example.com/*\""),
+            ),
+            (
+                "GET",
+                "https://evilexample.com/",
+                Err("no place of `allow.http` has this host; it needs one such as \"https://evilexample.com/*\""),
+            ),
+            (
+                "GET",
+                "https://api.example.com.evil.com/",
+                Err(
+                    "no place of `allow.http` has this host; it needs one such as \"https://api.example.com.evil.com/*\"",
+                ),
+            ),
+            ("GET", "https://api.example.com@evil.com/v1/a", Err("it has a user or a password in front of its host")),
+            ("CONNECT", "https://api.example.com/v1/a", Err("no call may have the method `CONNECT`")),
+            ("trace", "https://api.example.com/v1/a", Err("no call may have the method `trace`")),
+        ] {
+            let decided = CallTarget::parse(url)
+                .map_err(PlaceRefusal::from)
+                .and_then(|target| grants.place(method, &target).map(CallPlace::url));
+            let decided = decided.as_deref().map_err(ToString::to_string);
+            assert_eq!(decided, expected.map_err(str::to_owned), "{method} {url}");
+        }
+        let narrow = Grants { http: BTreeSet::from([place("https://a.example/v1/*", &["GET"])]), ..Grants::default() };
+        let target = CallTarget::parse("https://a.example/v1/x").unwrap();
+        let refused = narrow.place("POST", &target).unwrap_err().to_string();
+        assert_eq!(refused, "`allow.http` has `https://a.example/v1/*` for other methods");
     }
 
     #[test]

@@ -70,6 +70,7 @@ fn base() -> Node {
         "policy": { "keys": [public_key(1)] },
         "agents": { "triage": {
             "component": "triage.wasm", "build": { "command": "make" }, "capabilities": ["other"],
+            "allow": { "http": [{ "url": "https://a.example" }] },
             "http": [{ "route": "/a", "auth": { "jwt": { "jwks": "k", "issuer": "i", "audience": "a" } } }], "schedule": [{ "cron": "0 0 * * *" }],
         } },
     }))
@@ -104,6 +105,9 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::List(_) => json!(["another"]),
         _ if key.path == "agents.NAME.http.auth.hmac" => json!({ "shop": "env:SHOP_KEY" }),
         Kind::Rate => json!("7/m"),
+        Kind::Places => json!(["https://another.example", { "url": "https://a.example/b/*" }]),
+        Kind::PlaceUrl => json!("https://another.example"),
+        Kind::Proxy => json!("http://another.example:3128"),
         Kind::TextMap => json!({ "a": "b" }),
         Kind::Percent { least, .. } => json!(format!("{least}%")),
         Kind::Batch => json!("33%"),

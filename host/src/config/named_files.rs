@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use caxton_control::Desired;
-use caxton_control::config::{ConfigError, Location, Node, Source};
+use caxton_control::config::{ConfigError, Location, Node, Source, Value};
 use caxton_control::desired::{SecretSource, TlsSpec};
 
 use super::render::{ConfigErrors, Place};
-use crate::net::{TlsError, TlsFiles};
+use crate::net::{TlsError, TlsFiles, ca_errors};
 use crate::secrets;
 
 /// A table with the TLS of a listener.
@@ -71,6 +71,13 @@ pub(super) fn check(desired: &Desired, root: &Node, dir: &Path) -> (Vec<ConfigEr
             ));
         }
     }
+    for error in ca_errors(&desired.outgoing, dir) {
+        let key = format!("{CA}[{}]", error.index);
+        let at = Location { source: element(root, error.index), key };
+        let help =
+            "it has to have certificates in PEM form; relative paths start from the folder of this file".to_owned();
+        errors.push(ConfigError::UnusableFile { at, file: error.file, reason: error.reason, help });
+    }
     for error in secrets::read(desired, dir).errors {
         let at = Location { source: source(root, &error.path), key: error.path.join(".") };
         let (reason, help) = (error.reason, error.help.to_owned());
@@ -105,8 +112,23 @@ pub(super) fn places(desired: &Desired, root: &Node, text: &ConfigErrors) -> Pla
         let refers = spec.config.iter().filter(|(_, text)| text.contains("${"));
         refers.map(|(key, _)| ["agents", spec.name.as_str(), "config", key].map(str::to_owned).to_vec())
     });
-    let paths = of_tls.chain(of_secrets).chain(of_folder).chain(of_agents);
+    let of_calls = desired.agents.values().filter(|spec| !spec.allow.http.is_empty());
+    let of_calls = of_calls.map(|spec| ["agents", spec.name.as_str(), "allow", "http"].map(str::to_owned).to_vec());
+    let of_issuers = std::iter::once(CA.split('.').map(str::to_owned).collect());
+    let paths = of_tls.chain(of_secrets).chain(of_folder).chain(of_agents).chain(of_calls).chain(of_issuers);
     paths.map(|path: Vec<String>| (path.join("."), text.place(&source(root, &path)))).collect()
+}
+
+/// The key of the files with issuers that calls trust.
+const CA: &str = "outgoing.ca";
+
+/// Returns the place of an element of `outgoing.ca`.
+fn element(root: &Node, index: usize) -> Source {
+    let list = CA.split('.').try_fold(root, |node, key| Some(&node.get(key)?.node));
+    match list.map(|list| &list.value) {
+        Some(Value::Array(nodes)) => nodes.get(index).map_or(Source::Default, |node| node.source.clone()),
+        _ => Source::Default,
+    }
 }
 
 /// Returns the place of the value at a path of keys.

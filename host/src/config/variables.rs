@@ -157,10 +157,11 @@ fn takes_text(kind: Kind) -> bool {
     match kind {
         Kind::Text | Kind::Time { .. } | Kind::Word { .. } | Kind::Address | Kind::Route => true,
         Kind::AnyText | Kind::ContentType | Kind::Cron | Kind::Timezone | Kind::SaveMode | Kind::Rate => true,
+        Kind::PlaceUrl | Kind::Proxy => true,
         // Meant for the map's entries. For the map itself no text is valid either way.
         Kind::TextMap => true,
         // These allow both, and a percentage does not parse as another type of TOML.
-        Kind::Percent { .. } | Kind::Batch | Kind::CanarySteps | Kind::Weights | Kind::Versions => false,
+        Kind::Percent { .. } | Kind::Batch | Kind::CanarySteps | Kind::Weights | Kind::Versions | Kind::Places => false,
         Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Integer { .. } | Kind::Size { .. } => false,
         Kind::Number { .. } | Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Unimplemented => false,
     }

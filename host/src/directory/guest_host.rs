@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,8 @@ use crate::bounds;
 use crate::clock;
 use crate::logs::Line;
 use crate::message::{
-    CallContext, Draft, Fault, GuestHost, Identity, LogLevel, Message, Outgoing, Read, RequestError, Seen, SendError,
-    TimerName,
+    CallBody, CallContext, Draft, Fault, GuestHost, GuestHttpCall, HttpCallError, Identity, LogLevel, Message,
+    Outgoing, Read, RequestError, Seen, SendError, TimerName,
 };
 
 impl GuestHost for HostDirectory {
@@ -100,6 +101,15 @@ impl GuestHost for HostDirectory {
         }
         // Without the value, which may be as large as the quota.
         Ok(self.context.store.state().value_bytes(agent, key)?.map_or(0, bytes))
+    }
+
+    fn call_http(
+        &self,
+        who: &Arc<Identity>,
+        work: &CallContext,
+        call: GuestHttpCall,
+    ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
+        self.call_over_http(who, work, call)
     }
 
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {

@@ -11,6 +11,7 @@
 mod deadlock;
 mod expiry;
 mod guest_host;
+mod http_calls;
 pub(crate) mod idle;
 pub(crate) mod memory_watch;
 mod orphans;

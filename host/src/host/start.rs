@@ -149,6 +149,7 @@ pub(super) async fn start(
     let ports = sockets.ports.clone();
     let (watch_set, sources) = first_builds(options, &source, &loaded, &data, building).await?;
     let directory = create_directory((store, memory), workers, desired, &data)?;
+    configure_calls(&directory, &loaded, &secrets);
     let context = Arc::clone(&directory.context);
     let stops = Stops::default();
     let (request_sender, requests) = mpsc::channel(64);
@@ -320,6 +321,15 @@ fn create_directory(
     context.conversations.configure(desired.conversations.clone());
     forget_unwanted(&context.store, desired);
     Ok(directory)
+}
+
+/// Gives the client for calls of agents its settings.
+fn configure_calls(directory: &HostDirectory, loaded: &Loaded, secrets: &Arc<Secrets>) {
+    let configured = directory.context.outgoing.configure(&loaded.desired.outgoing, &loaded.dir, secrets);
+    for error in configured.err().into_iter().flatten() {
+        // The files were checked with the declaration, and have changed since.
+        tracing::error!("outgoing.ca: {error}; its issuers are not trusted until it can be read");
+    }
 }
 
 /// Returns the folder of compiled components, and `true` if several hosts may share it.

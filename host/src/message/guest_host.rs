@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use super::contract::{Draft, Message, RequestError, SendError};
 use super::effects::CommitMode;
 use super::fault::Fault;
+use super::http_call::{CallBody, GuestHttpCall, HttpCallError};
 use super::id::new_id;
 use super::outgoing::Outgoing;
 use super::reservation::RunContext;
@@ -151,6 +152,16 @@ pub(crate) trait GuestHost: Send + Sync {
     }
     /// Writes a line to the agent's log.
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str);
+    /// Makes a call over HTTP, at once: it cannot be undone. The call ends with its scope.
+    fn call_http(
+        &self,
+        _who: &Arc<Identity>,
+        _work: &CallContext,
+        _call: GuestHttpCall,
+    ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
+        // Of a host that lets nothing leave it.
+        Box::pin(std::future::ready(Err(HttpCallError::Denied)))
+    }
     /// Reports that a request was not sent because an earlier run has its answer.
     fn request_replayed(&self, _draft: &Draft, _answer: &Result<Message, RequestError>) {}
 }

@@ -29,6 +29,8 @@ pub(crate) use body_clock::{BodyClock, LateBody, TimedBody};
 pub(crate) use files::{FileReserve, raise_limit, restore_limit};
 pub(crate) use limits::ConnectionLimits;
 pub(crate) use listener::serve;
-pub(crate) use tls::{ListenerTls, TlsError, TlsFiles, TlsMaterial, fingerprint};
+pub(crate) use tls::{
+    CaError, ListenerTls, TlsError, TlsFiles, TlsMaterial, ca_errors, ca_files, calls_config, fingerprint, read_ca,
+};
 pub(crate) use tracking::track_requests;
 pub(crate) use upload::Upload;

@@ -32,6 +32,7 @@ use crate::config::{Loaded, LoadedOperator};
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
 use crate::directory::routes::Routes;
+use crate::net::CaError;
 use crate::secrets::{SecretError, Secrets};
 use crate::wasm::Runtime;
 
@@ -71,6 +72,8 @@ pub(crate) struct Reconciler {
     pub(super) policy: PolicyInForce,
     /// The secrets that could not be read at the last look.
     pub(super) refused_secrets: Vec<SecretError>,
+    /// The files of `outgoing.ca` that could not be used at the last look.
+    pub(super) refused_issuers: Vec<CaError>,
     pub(super) file_errors: Vec<FileError>,
     pub(super) files: ComponentFiles,
     pub(super) declaration: DeclarationFile,
@@ -161,6 +164,7 @@ impl Reconciler {
             certificates: setup.certificates,
             secrets: setup.secrets,
             refused_secrets: Vec::new(),
+            refused_issuers: Vec::new(),
             file_errors: Vec::new(),
             files: ComponentFiles::new(setup.writing),
             declaration: DeclarationFile::default(),

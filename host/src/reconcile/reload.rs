@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::files::FileReadiness;
+use serde_json::json;
 
 use super::declaration_file::{DeferredRequest, file_errors};
 use super::handle::Wake;
@@ -22,6 +23,7 @@ impl Reconciler {
             Wake::Components => self.scan_components(false),
             Wake::NamedFiles => {
                 self.reload_certificates();
+                self.configure_calls();
                 self.reread_secrets();
                 self.reload_policy(false);
                 // The signature of a component may be there now.
@@ -44,6 +46,28 @@ impl Reconciler {
         for certificate in &mut self.certificates {
             certificate.reload(&self.declared, &self.source.file, &self.context.events);
         }
+    }
+
+    /// Gives the client for calls of agents the settings in force, and the issuers in their files as these are now.
+    fn configure_calls(&mut self) {
+        let Loaded { desired, dir, .. } = &self.declared;
+        let errors = self.context.outgoing.configure(&desired.outgoing, dir, &self.secrets).err().unwrap_or_default();
+        // Told once, although a look follows every event of the file system.
+        if errors == self.refused_issuers {
+            return;
+        }
+        for error in &errors {
+            let key = format!("outgoing.ca[{}]", error.index);
+            tracing::error!("{key}: {error}; the issuers that were taken before stay in use");
+            self.context.events.emit(
+                None,
+                "tls.refused",
+                json!({ "table": "outgoing", "errors": [{
+                "key": key, "message": error.to_string(),
+            }] }),
+            );
+        }
+        self.refused_issuers = errors;
     }
 
     /// Reads the secrets of the declaration in force again, but for those that a command prints.
@@ -95,6 +119,7 @@ impl Reconciler {
                 let memory = self.declared.desired.host.memory_bytes.unwrap_or_else(machine_budget);
                 self.context.memory.set_limit(memory);
                 self.reload_certificates();
+                self.configure_calls();
                 // Before the scan: a file that changes after it is read must cause an event.
                 self.publish_watch_set();
                 self.scan_components(false);

@@ -1,7 +1,7 @@
 //! The configuration of an agent with the values of its secrets.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use caxton_control::secret::{SecretText, names_in};
@@ -22,6 +22,8 @@ pub(crate) struct AgentSecrets {
     secrets: Arc<Secrets>,
     /// The texts as declared.
     config: AgentTexts,
+    /// The names of secrets that the guest is not given, and that a server may tell it: those of its calls' headers.
+    of_calls: BTreeSet<String>,
     // Locked to compare a number and clone a pointer at most calls, never across a wait.
     state: Mutex<Resolved>,
 }
@@ -37,10 +39,12 @@ struct Resolved {
 }
 
 impl AgentSecrets {
-    /// Creates the secrets of a revision; `None` if its configuration refers to none and has no `$${`.
-    pub(crate) fn new(secrets: &Arc<Secrets>, config: &AgentTexts) -> Option<Arc<Self>> {
-        let refers = config.values().any(|text| text.contains("${"));
-        refers.then(|| Arc::new(Self { secrets: Arc::clone(secrets), config: config.clone(), state: Mutex::default() }))
+    /// Creates the secrets of a revision; `None` if neither its configuration nor its calls refer to any and it has no
+    /// `$${`. Those of its calls are masked and else not used here.
+    pub(crate) fn new(secrets: &Arc<Secrets>, config: &AgentTexts, of_calls: BTreeSet<String>) -> Option<Arc<Self>> {
+        let refers = config.values().any(|text| text.contains("${")) || !of_calls.is_empty();
+        let (secrets, config) = (Arc::clone(secrets), config.clone());
+        refers.then(|| Arc::new(Self { secrets, config, of_calls, state: Mutex::default() }))
     }
 
     /// Returns the texts with the values in force. The same pointer as long as no value of this agent changes.
@@ -64,7 +68,7 @@ impl AgentSecrets {
         let resolved: Result<AgentTexts, String> =
             self.config.iter().map(|(key, text)| Ok((key.clone(), resolve(text)?))).collect();
         let resolved = resolved?;
-        for name in names_in(self.config.values()) {
+        for name in names_in(self.config.values()).into_iter().chain(self.of_calls.iter().cloned()) {
             let Some(value) = values.get(&name) else { continue };
             if !state.masked.iter().any(|(_, known)| known == value) {
                 state.masked.push_front((name, value.clone()));
@@ -116,8 +120,8 @@ mod tests {
     #[test]
     fn texts_change_with_their_own_secrets_only() {
         let store = Arc::new(Secrets::default());
-        assert!(AgentSecrets::new(&store, &config("plain")).is_none());
-        let agent = AgentSecrets::new(&store, &config("Bearer ${secret:a}")).unwrap();
+        assert!(AgentSecrets::new(&store, &config("plain"), BTreeSet::new()).is_none());
+        let agent = AgentSecrets::new(&store, &config("Bearer ${secret:a}"), BTreeSet::new()).unwrap();
         assert_eq!(agent.texts().unwrap_err(), "a");
         assert_eq!(store.take(secrets(&[("a", "first"), ("b", "1")])), ["a", "b"]);
         let first = agent.texts().unwrap();
@@ -130,9 +134,22 @@ mod tests {
     }
 
     #[test]
+    fn secrets_of_calls_are_masked_and_not_given() {
+        let store = Arc::new(Secrets::default());
+        let agent = AgentSecrets::new(&store, &config("plain"), BTreeSet::from(["key".to_owned()])).unwrap();
+        store.take(secrets(&[("key", "hunter2")]));
+        let first = agent.texts().unwrap();
+        assert_eq!(first["token"], "plain");
+        store.take(secrets(&[("key", "correct")]));
+        assert!(Arc::ptr_eq(&first, &agent.texts().unwrap()), "no instance was given it");
+        assert_eq!(agent.mask("hunter2 or correct"), "[secret key] or [secret key]");
+        assert!(!agent.refers_to(&["key".to_owned()]));
+    }
+
+    #[test]
     fn values_of_today_and_before_are_masked() {
         let store = Arc::new(Secrets::default());
-        let agent = AgentSecrets::new(&store, &config("${secret:a} ${secret:key}")).unwrap();
+        let agent = AgentSecrets::new(&store, &config("${secret:a} ${secret:key}"), BTreeSet::new()).unwrap();
         store.take(secrets(&[("a", "hunter2"), ("key", "-----BEGIN\nabcdef\n--\n"), ("other", "others")]));
         agent.texts().unwrap();
         store.take(secrets(&[("a", "correct")]));

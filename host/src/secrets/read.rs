@@ -112,16 +112,19 @@ fn read_folder(desired: &Desired, written: &str, folder: &Path, read: &mut Secre
     }
     let mut wanted = BTreeSet::new();
     for spec in desired.agents.values() {
-        for (key, text) in &spec.config {
-            for name in names_in([text]) {
-                if !desired.secrets.named.contains_key(&name) && wanted.insert(name.clone()) {
-                    match from_file(&folder.join(&name), &format!("{written}/{name}")) {
-                        Ok(value) => _ = read.values.insert(name, value),
-                        Err(reason) => {
-                            let path = ["agents", spec.name.as_str(), "config", key].map(str::to_owned).to_vec();
-                            let help = "put the file there, or declare the secret in `[secrets]`";
-                            read.errors.push(SecretError { path, name, reason, help });
-                        }
+        let of_config = spec
+            .config
+            .iter()
+            .flat_map(|(key, text)| names_in([text]).into_iter().map(move |name| (name, ["config", key.as_str()])));
+        let of_calls = spec.allow.secrets().into_iter().map(|name| (name, ["allow", "http"]));
+        for (name, [table, key]) in of_config.chain(of_calls) {
+            if !desired.secrets.named.contains_key(&name) && wanted.insert(name.clone()) {
+                match from_file(&folder.join(&name), &format!("{written}/{name}")) {
+                    Ok(value) => _ = read.values.insert(name, value),
+                    Err(reason) => {
+                        let path = ["agents", spec.name.as_str(), table, key].map(str::to_owned).to_vec();
+                        let help = "put the file there, or declare the secret in `[secrets]`";
+                        read.errors.push(SecretError { path, name, reason, help });
                     }
                 }
             }

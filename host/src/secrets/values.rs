@@ -20,6 +20,16 @@ impl fmt::Debug for SecretValue {
 /// Values by name.
 pub(crate) type SecretValues = BTreeMap<String, SecretValue>;
 
+/// The values that were in force at one moment.
+pub(crate) struct SecretTexts(Arc<SecretValues>);
+
+impl SecretTexts {
+    /// Returns the value of a secret.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|value| &*value.0)
+    }
+}
+
 /// The values in force.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
@@ -50,6 +60,11 @@ impl Secrets {
     /// Returns `true` if there is a value of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.values.load().contains_key(name)
+    }
+
+    /// Returns the values in force.
+    pub(crate) fn texts(&self) -> SecretTexts {
+        SecretTexts(self.values.load_full())
     }
 
     /// Returns the number of changes.

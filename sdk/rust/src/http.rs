@@ -1,4 +1,23 @@
-//! Agents that answer HTTP themselves, with the same state, messages, configuration and log as message agents.
+//! HTTP: calls to other servers, and agents that answer HTTP themselves.
+//!
+//! A call is made at once and cannot be undone, whatever becomes of the message: another attempt makes it again. The
+//! declaration of the agent lists the places that it may call, and the host adds the keys that they need.
+//!
+//! ```no_run
+//! use caxton_sdk::prelude::*;
+//! use caxton_sdk::http;
+//!
+//! # fn ask(question: &str) -> Result<String, Failure> {
+//! let answer: serde_json::Value = http::post("https://api.example.com/v1/answers")
+//!     .json(&serde_json::json!({ "question": question }))?
+//!     .send()?
+//!     .ok()?
+//!     .into_json()?;
+//! # Ok(answer.to_string())
+//! # }
+//! ```
+//!
+//! An agent that answers has the same state, messages, configuration and log as one that takes messages.
 //!
 //! ```
 //! use caxton_sdk::prelude::*;
@@ -18,6 +37,8 @@
 //! # fn main() {}
 //! ```
 
+mod outgoing;
+
 use std::marker::PhantomData;
 
 use serde::Serialize;
@@ -26,6 +47,11 @@ use serde_json::json;
 
 use crate::bindings::probe::exports::caxton::agent::health;
 use crate::{Cause, Failure, JSON, TEXT, query};
+
+pub use outgoing::{
+    CallError, IncomingResponse, OutgoingRequest, PendingResponse, RequestStream, delete, get, head, patch, post, put,
+    request,
+};
 
 /// An agent that answers HTTP requests and keeps nothing in its memory between them.
 ///

@@ -23,6 +23,7 @@
 //! - [`Agent`] keeps nothing in memory between messages; the host runs as many instances of it as it needs.
 //!   [`StatefulAgent`] keeps its own memory, is saved and restored, and has one live instance.
 //! - [`HttpAgent`] answers HTTP itself, with the same state, messages, configuration and log.
+//! - [`http`] calls other servers, where the declaration of the agent allows it.
 //! - [`Migrate`] converts the state that another version of the agent wrote, before the first message.
 //! - Writes to [`state`] and messages sent with [`Draft::send`] take effect when the handler returns `Ok`, and not at
 //!   all when it returns a [`Failure`], traps or runs out of time. [`Draft::request`] is a call: it happens at once and
@@ -44,7 +45,7 @@ pub mod config;
 mod draft;
 pub mod effects;
 mod failure;
-mod http;
+pub mod http;
 pub mod log;
 mod message;
 pub mod messaging;
@@ -103,6 +104,8 @@ mod pages {
     pub struct Isolation;
     #[doc = include_str!("../../../docs/messages.md")]
     pub struct Messages;
+    #[doc = include_str!("../../../docs/outgoing.md")]
+    pub struct OutgoingCalls;
     #[doc = include_str!("../../../docs/recipes.md")]
     pub struct Recipes;
     #[doc = include_str!("../../../docs/upgrades.md")]

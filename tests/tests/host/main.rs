@@ -61,6 +61,7 @@ mod messages;
 mod migrations;
 mod open_connections;
 mod operator_texts;
+mod outgoing;
 mod output;
 mod poison_messages;
 mod policy;

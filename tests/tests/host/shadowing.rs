@@ -27,7 +27,7 @@ fn start(guest: &str, toml: &str) -> Host {
 }
 
 /// The guest with other bytes that do the same.
-fn install_equal_component(folder: &Path, name: &str) {
+pub(crate) fn install_equal_component(folder: &Path, name: &str) {
     install_with_note(folder, &std::fs::read(caxton_tests::guest(name)).expect("the guest is there"), b"alike");
 }
 

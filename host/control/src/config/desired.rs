@@ -12,6 +12,7 @@ use super::defaults::Inheritable;
 use super::error::{ConfigError, Location};
 use super::findings::Findings;
 use super::node::{Entry, Node, Source, Table, Value};
+use super::outgoing::{outgoing, places};
 use super::policy::{self, Operator};
 use super::schema;
 use super::secrets;
@@ -70,6 +71,7 @@ fn desired(root: &Node, operator: &Operator, findings: &mut Findings) -> Option<
         store: store(&root.section("store", findings), findings),
         host: host(&root.section("host", findings), findings),
         conversations: conversations(&root.section("conversations", findings), findings),
+        outgoing: outgoing(&root.section("outgoing", findings), findings),
         agents: agents(&root, &base, &secrets, findings),
         policy: policy::read_policy(&root, operator, findings).0,
         secrets,
@@ -212,7 +214,7 @@ fn agents(
         secrets::references(&section, secrets, findings);
         // After a bad name the settings are still checked, under a name that is never shown.
         let agent = parsed.clone().unwrap_or_else(|()| "nobody".parse().expect("follows the rule for names"));
-        let spec = agent_spec(&section, name, agent, base, &mut consistency, findings);
+        let spec = agent_spec(&section, name, agent, base, secrets, &mut consistency, findings);
         if let Ok(agent) = parsed {
             agents.insert(agent, Arc::new(spec));
         }
@@ -239,6 +241,7 @@ fn agent_spec(
     written: &str,
     name: AgentName,
     base: &Inheritable,
+    secrets: &SecretsSpec,
     consistency: &mut Consistency,
     findings: &mut Findings,
 ) -> AgentSpec {
@@ -263,7 +266,7 @@ fn agent_spec(
         snapshot,
         state: format(section, findings),
         config: section.get("config", None, findings).unwrap_or_default(),
-        allow: allow(section, consistency, findings),
+        allow: allow(section, secrets, consistency, findings),
         schedules: schedules(section, &limits, findings),
         limits,
         mailbox,
@@ -285,7 +288,12 @@ fn format(section: &Section<'_>, findings: &mut Findings) -> StateFormat {
     StateFormat { version, reads }
 }
 
-fn allow(section: &Section<'_>, consistency: &mut Consistency, findings: &mut Findings) -> Grants {
+fn allow(
+    section: &Section<'_>,
+    secrets: &SecretsSpec,
+    consistency: &mut Consistency,
+    findings: &mut Findings,
+) -> Grants {
     let Some(section) = section.written("allow", findings) else { return Grants::default() };
     let send: Vec<(Element, Source)> = section.get("send", None, findings).unwrap_or_default();
     let mut supply = |name: &str| match section.get(name, None, findings) {
@@ -295,7 +303,8 @@ fn allow(section: &Section<'_>, consistency: &mut Consistency, findings: &mut Fi
     };
     let (clock, random) = (supply("clock"), supply("random"));
     let env = section.get("env", None, findings).unwrap_or_default();
-    let mut allow = Grants { env, clock, random, ..Grants::default() };
+    let http = places(&section, secrets, findings);
+    let mut allow = Grants { send: BTreeSet::new(), env, clock, random, http };
     for (index, (element, source)) in send.into_iter().enumerate() {
         if let Some(receiver) = element.receiver() {
             let at = Location { key: format!("{}[{index}]", section.key("send")), source };

@@ -3,6 +3,7 @@
 pub use super::clash::{Clash, Overlap};
 pub use super::node::Location;
 use super::node::Source;
+pub use super::place_problem::PlaceProblem;
 use super::policy_error::PolicyError;
 use crate::access::{CallerTokenError, RateError};
 use crate::cron::CronError;
@@ -223,6 +224,14 @@ pub enum ConfigError {
         given: String,
         /// The reason.
         reason: CallerTokenError,
+    },
+    /// A place that cannot be called, or a proxy that leads to none.
+    #[error("{problem}")]
+    BadPlace {
+        /// The value.
+        at: Location,
+        /// The problem.
+        problem: Box<PlaceProblem>,
     },
     /// A text that does not name the place of a key.
     #[error("`{given}` does not say where the key is")]

@@ -1,6 +1,6 @@
 //! The stable codes of the errors, and their places.
 
-use super::error::{ConfigError, Location};
+use super::error::{ConfigError, Location, PlaceProblem};
 use super::node::Source;
 use super::policy_error::PolicyError;
 
@@ -51,6 +51,7 @@ by_variant! {
     BadRate "bad-rate",
     BadCallerToken "bad-caller-token",
     BadKeySource "bad-key-source",
+    BadPlace "bad-place",
     BadConversation "bad-conversation",
     BadSaveMode "bad-save-mode",
     BadCron "bad-cron",
@@ -81,6 +82,10 @@ impl ConfigError {
         match self {
             Self::DuplicateKey { first: Some(first), .. } => Some((first, "first set here")),
             Self::Repeated { first, .. } => Some((first, "first listed here")),
+            Self::BadPlace { problem, .. } => match &**problem {
+                PlaceProblem::Clash { first, .. } => Some((first, "the other place")),
+                PlaceProblem::Unusable { .. } | PlaceProblem::Proxy(_) => None,
+            },
             Self::MinAboveMax { other, .. } => Some((other, "against this")),
             Self::Policy { reason, .. } => reason.other().map(|other| (other, "the bound")),
             Self::RouteClash { clash, .. } => Some((&clash.other, "the other route")),

@@ -48,15 +48,13 @@ impl ConfigError {
             Self::BadVariableName { .. } => "letters, digits and `_`, no digit first, such as \"LANG\"".to_owned(),
             Self::BadRoute { .. } => "such as \"/tickets\", \"/tickets/{id}\" or \"/files/{*rest}\"".to_owned(),
             Self::BadRate { .. } | Self::BadCallerToken { .. } | Self::BadKeySource { .. } => caller_help(self),
+            Self::BadPlace { problem, .. } => problem.help().to_owned(),
             Self::BadConversation { .. } => {
                 "such as \"order-{id}\" for a route with `{id}`, or \"{header:x-order}\"".to_owned()
             }
             Self::BadSaveMode { .. } => SAVE_MODES.to_owned(),
             Self::BadCron { reason, .. } => cron_help(reason),
-            Self::UnknownTimezone { suggestion: Some(suggestion), .. } => did_you_mean(suggestion),
-            Self::UnknownTimezone { suggestion: None, .. } => {
-                "a name of the IANA database, such as \"UTC\" or \"Europe/Berlin\"".to_owned()
-            }
+            Self::UnknownTimezone { suggestion, .. } => timezone_help(suggestion.as_deref()),
             Self::BadContentType { .. } => {
                 "1 to 100 printable characters of ASCII, such as \"application/json\"".to_owned()
             }
@@ -83,6 +81,12 @@ impl ConfigError {
             }
         }
     }
+}
+
+/// Returns the remedy for an unknown time zone.
+fn timezone_help(suggestion: Option<&str>) -> String {
+    let known = || "a name of the IANA database, such as \"UTC\" or \"Europe/Berlin\"".to_owned();
+    suggestion.map_or_else(known, did_you_mean)
 }
 
 /// Returns the remedy for a size, with the probably meant one.

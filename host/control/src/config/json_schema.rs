@@ -16,6 +16,8 @@ const SAVE_MODE: &str = "^(commit|idle|every [0-9]\\S*)$";
 // Five or six fields; their values are left to the parser.
 const CRON: &str = "^\\s*\\S+(\\s+\\S+){4,5}\\s*$";
 const CALLER_TOKEN: &str = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?(=sha256:[0-9a-fA-F]{64})?$";
+// What it matches beyond the scheme is left to the parser.
+const PLACE: &str = "^\\s*[Hh][Tt][Tt][Pp][Ss]?:";
 const CONTENT_TYPE: &str = "^[ -~]{1,100}$";
 
 /// Returns a JSON schema (draft 2020-12) that accepts all files that [`super::check`] accepts. It checks one key at a
@@ -72,6 +74,13 @@ fn property(field: &Field) -> Value {
             "additionalProperties": { "$ref": "#/$defs/agent" },
         }),
         Kind::Secrets => secrets(&field.fields),
+        Kind::Places => {
+            // Each keyword holds for values of its own type: the pattern for texts, the rest for tables.
+            let mut place = table(&field.fields);
+            place.insert("type".into(), json!(["string", "object"]));
+            place.insert("pattern".into(), json!(PLACE));
+            json!({ "type": "array", "items": place })
+        }
         _ => scalar(key),
     };
     if let Value::Object(schema) = &mut schema {
@@ -150,7 +159,9 @@ fn scalar(key: &Key) -> Value {
         Kind::Versions => json!({
             "type": "array", "uniqueItems": true, "items": { "type": "integer", "minimum": 0, "maximum": MAX_VERSION },
         }),
-        Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Unimplemented => json!({}),
+        Kind::PlaceUrl => json!({ "type": "string", "pattern": PLACE }),
+        Kind::Proxy => json!({ "type": "string", "pattern": "^http://" }),
+        Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Places | Kind::Unimplemented => json!({}),
     }
 }
 

@@ -123,6 +123,27 @@ pub static KEYS: &[Key] = &[
         "How long after its last message a conversation is open."),
     integer("conversations.participants", 1, 100, 10, "Agents that take part in one conversation, at most."),
 
+    table("outgoing", "Calls of agents over HTTP, to the [places](outgoing.md) that `allow.http` grants."),
+    time("outgoing.connect-timeout", 100, 5 * MINUTE, "10s",
+        "How long a connection may take: the name, the address, TLS."),
+    time("outgoing.first-byte-timeout", 100, HOUR, "60s",
+        "How long a server may take to begin its response, once it has the request."),
+    time("outgoing.stall-timeout", 100, HOUR, "30s",
+        "How long a server may pause while the agent waits for more of a response, or while it takes a request."),
+    integer("outgoing.calls", 1, 100_000, 1_000,
+        "Calls of all agents at once; more wait, for `connect-timeout` at most. A call lasts until its response is read or \
+        given up."),
+    integer("outgoing.calls-per-message", 1, 100_000, 100, "Calls that handling one message or request may make."),
+    size("outgoing.max-request-body", 1, 1024 * GIB, "100MiB", "The largest body that an agent may send."),
+    size("outgoing.max-response-body", 1, 1024 * GIB, "100MiB",
+        "The largest body that an agent may get. It is passed on as it comes, and not kept."),
+    list("outgoing.ca", ItemKind::Text, "[\"tls/company-ca.pem\"]",
+        "Files with certificates in PEM form whose issuers are trusted beside those of the system, relative to the folder \
+        of this file. Taken again when they change, for new connections."),
+    key("outgoing.proxy", Kind::Proxy, DefaultValue::Unset("\"http://proxy.example:3128\""),
+        "A proxy over which places are called that are not private. It resolves their names, so that the host cannot check \
+        the addresses."),
+
     key("secrets", Kind::Secrets, DefaultValue::EmptyTable("{ openai = { env = \"OPENAI_API_KEY\" } }"),
         "Texts that are kept out of this file. An agent is given one by `${secret:NAME}` in its `config`. They are read again \
         when their files change and at a reload, and a new value is for the next call."),
@@ -187,7 +208,18 @@ pub static KEYS: &[Key] = &[
     word("agents.NAME.allow.random", &["real", "none", "message"], &[], "real",
         "The random numbers that it gets: those of the machine; none, so that asking for one ends the call; or such as follow \
         from the id of the message, the same in each attempt. Everybody who knows the id knows these."),
-    unimplemented("agents.NAME.allow.http", "Where it may call over HTTP."),
+    key("agents.NAME.allow.http", Kind::Places, DefaultValue::EmptyList("[\"https://api.example.com/v1/*\"]"),
+        "The [places](outgoing.md) that it may call over HTTP: URLs, or tables with the keys below."),
+    key("agents.NAME.allow.http.url", Kind::PlaceUrl, DefaultValue::Required("\"https://api.example.com/v1/*\""),
+        "Scheme, host, port and path. `*.` and a domain stand for all names below it, `/*` at the end for all paths that \
+        begin so; without a path it is all of the host."),
+    list("agents.NAME.allow.http.methods", ItemKind::Method, "[\"POST\"]", "The methods; none means all."),
+    key("agents.NAME.allow.http.headers", Kind::TextMap,
+        DefaultValue::EmptyTable("{ authorization = \"Bearer ${secret:openai}\" }"),
+        "Headers that the host adds to each call, and that the agent never sees. `${secret:NAME}` is one of the \
+        [secrets](#secrets), with its value at the time of the call."),
+    key("agents.NAME.allow.http.private", Kind::Boolean, DefaultValue::Boolean(false),
+        "Whether the place may be at an address of this machine or of a private network."),
     unimplemented("agents.NAME.allow.files", "Which folders it sees."),
     table("agents.NAME.limits", "What the agent may use."),
     size("agents.NAME.limits.memory", MIB, 4 * GIB, "64MiB",

@@ -115,6 +115,12 @@ pub enum Kind {
     Versions,
     /// A number of requests in a second, a minute or an hour.
     Rate,
+    /// A list of places that may be called over HTTP: texts, or tables with the keys below its path.
+    Places,
+    /// The URL of a place.
+    PlaceUrl,
+    /// The URL of a proxy.
+    Proxy,
     /// A key that is known but not implemented in this version.
     Unimplemented,
 }
@@ -240,6 +246,9 @@ impl Kind {
             Self::CanarySteps | Self::Weights => "a list of steps",
             Self::Versions => "a list of whole numbers up to 1000000",
             Self::Rate => "a rate",
+            Self::Places => "a list of places",
+            Self::PlaceUrl => "a place",
+            Self::Proxy => "the URL of a proxy",
             Self::Unimplemented => "nothing",
         };
         text.to_owned()

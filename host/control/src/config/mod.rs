@@ -27,6 +27,8 @@ mod json_schema;
 mod keys;
 mod kinds;
 mod node;
+mod outgoing;
+mod place_problem;
 mod policy;
 mod policy_error;
 mod reference;
@@ -39,7 +41,7 @@ mod suggestions;
 mod values;
 
 pub use desired::{check, check_within};
-pub use error::{Clash, ConfigError, Location, Overlap};
+pub use error::{Clash, ConfigError, Location, Overlap, PlaceProblem};
 pub use json_schema::json_schema;
 pub use node::{Entry, Node, Source, Table, Value};
 pub use policy::{Operator, check_operator};

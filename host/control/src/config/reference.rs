@@ -40,14 +40,15 @@ counts as one that is not set, unless any text is right there, as in `config`.
 pub fn reference() -> String {
     let mut page = INTRO.to_owned();
     write_table(&mut page, "The file", "", &KEYS.iter().filter(|key| parent(key.path).is_empty()).collect::<Vec<_>>());
-    for table in KEYS.iter().filter(|key| matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets))
-    {
+    let is_table =
+        |key: &&Key| matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Places);
+    for table in KEYS.iter().filter(is_table) {
         let prefix = match table.kind {
             Kind::Agents => format!("{}.NAME", table.path),
             _ => table.path.to_owned(),
         };
         let title = match table.kind {
-            Kind::Tables => format!("`[[{prefix}]]`"),
+            Kind::Tables | Kind::Places => format!("`[[{prefix}]]`"),
             _ => format!("`[{prefix}]`"),
         };
         let named = format!("{prefix}.NAME");

@@ -115,7 +115,11 @@ mod tests {
             let table = table.strip_suffix(".NAME").unwrap_or(table);
             let earlier = KEYS[..at].iter().find(|other| other.path == table);
             let kind = earlier.unwrap_or_else(|| panic!("{} comes before its table", key.path)).kind;
-            assert!(matches!(kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets), "{}", key.path);
+            assert!(
+                matches!(kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Places),
+                "{}",
+                key.path
+            );
         }
     }
 
@@ -142,6 +146,7 @@ mod tests {
             ("secrets.folder", Some("secrets.folder")),
             ("secrets.openai.env", Some("secrets.NAME.env")),
             ("secrets.openai", None),
+            ("agents.triage.allow.http.url", Some("agents.NAME.allow.http.url")),
             ("agents.triage.nothing", None),
             ("http.listen.x", None),
             ("ceilings.limits.memory", Some("agents.NAME.limits.memory")),

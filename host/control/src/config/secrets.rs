@@ -2,7 +2,7 @@
 
 use super::error::{ConfigError, Location};
 use super::findings::Findings;
-use super::node::{Entry, Source, Value};
+use super::node::{Entry, Value};
 use super::schema;
 use super::section::Section;
 use super::values::{TypedValue, is_variable, read, wrong_type};
@@ -89,28 +89,24 @@ pub(super) fn references(section: &Section<'_>, secrets: &SecretsSpec, findings:
     let Value::Table(table) = &entry.node.value else { return };
     for (key, entry) in table {
         let Value::String(text) = &entry.node.value else { continue };
-        if text.contains("${") {
-            let at = || location(section, key, &entry.node.source);
-            match SecretText::parse(text) {
-                Err(reason) => {
-                    findings.errors.push(ConfigError::BadSecretText { at: at(), reason });
-                }
-                Ok(text) => {
-                    for name in text.names().filter(|name| !secrets.may_have(name)) {
-                        let known = secrets.named.keys().map(String::as_str);
-                        let suggestion = findings.suggest.nearest(name, known).map(str::to_owned);
-                        findings.errors.push(ConfigError::UnknownSecret {
-                            at: at(),
-                            name: name.to_owned(),
-                            suggestion,
-                        });
-                    }
-                }
-            }
-        }
+        let key = format!("{}.{key}", section.key("config"));
+        reference(text, secrets, Location { key, source: entry.node.source.clone() }, findings);
     }
 }
 
-fn location(section: &Section<'_>, key: &str, source: &Source) -> Location {
-    Location { key: format!("{}.{key}", section.key("config")), source: source.clone() }
+/// Checks the references of one text.
+pub(super) fn reference(text: &str, secrets: &SecretsSpec, at: Location, findings: &mut Findings) {
+    if !text.contains("${") {
+        return;
+    }
+    match SecretText::parse(text) {
+        Err(reason) => findings.errors.push(ConfigError::BadSecretText { at, reason }),
+        Ok(text) => {
+            for name in text.names().filter(|name| !secrets.may_have(name)) {
+                let known = secrets.named.keys().map(String::as_str);
+                let suggestion = findings.suggest.nearest(name, known).map(str::to_owned);
+                findings.errors.push(ConfigError::UnknownSecret { at: at.clone(), name: name.to_owned(), suggestion });
+            }
+        }
+    }
 }

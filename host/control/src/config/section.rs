@@ -14,6 +14,8 @@ use super::values::{Element, TypedValue, example, read, wrong_type};
 use crate::access::{CallerToken, RouteRate};
 use crate::cron::Cron;
 use crate::names::{Capability, Receiver};
+use crate::outgoing::ProxySpec;
+use crate::place::PlaceUrl;
 use crate::policy::{AllowedDigest, NamePattern, TrustedKey};
 use crate::rollout::strategy::{Batch, CanaryStep};
 use crate::route::RoutePattern;
@@ -182,6 +184,11 @@ impl<'a> Section<'a> {
         ConfigError::UnknownKey { at, suggestion, known: names().collect() }
     }
 
+    /// Returns the keys below a key of this table.
+    pub(super) fn fields_of(&self, name: &str) -> &'static Fields {
+        &self.field(name).fields
+    }
+
     /// Returns the schema of a key in this table.
     pub(super) fn schema(&self, name: &str) -> &'static Key {
         self.field(name).key
@@ -295,6 +302,8 @@ from_value! {
     Timezone: TypedValue::Timezone(zone) => Some(zone);
     RoutePattern: TypedValue::Route(route) => Some(route);
     RouteRate: TypedValue::Rate(rate) => Some(rate);
+    PlaceUrl: TypedValue::PlaceUrl(url) => Some(url);
+    ProxySpec: TypedValue::Proxy(proxy) => Some(proxy);
     Batch: TypedValue::Batch(batch) => Some(batch);
     SaveMode: TypedValue::SaveMode(mode) => Some(mode);
     Vec<CanaryStep>: TypedValue::CanarySteps(steps) => Some(steps);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::bounds::{bounded, fraction, size_text, time};
 use super::ceilings::Amount;
-use super::error::{ConfigError, Location};
+use super::error::{ConfigError, Location, PlaceProblem};
 use super::findings::Findings;
 use super::node::{Node, Source, Value};
 use super::policy_error::PolicyError;
@@ -16,6 +16,8 @@ use crate::cors;
 use crate::cron::Cron;
 use crate::hosts::is_host_pattern;
 use crate::names::{CAPABILITY_PREFIX, Capability, Receiver};
+use crate::outgoing::ProxySpec;
+use crate::place::PlaceUrl;
 use crate::policy::{
     AllowedDigest, AllowedDigestError, FEATURES, NamePattern, NamePatternError, TrustedKey, TrustedKeyError,
 };
@@ -37,6 +39,8 @@ pub(super) enum TypedValue {
     Address(SocketAddr),
     Route(RoutePattern),
     Rate(RouteRate),
+    PlaceUrl(PlaceUrl),
+    Proxy(ProxySpec),
     Cron(Cron),
     Timezone(Timezone),
     List(Vec<(Element, Source)>),
@@ -162,6 +166,14 @@ fn read_one(
             Ok(route) => TypedValue::Route(route),
             Err(reason) => return Err(ConfigError::BadRoute { at, given: text.clone(), reason }),
         },
+        (Kind::PlaceUrl, Value::String(text)) => match PlaceUrl::parse(text) {
+            Ok(url) => TypedValue::PlaceUrl(url),
+            Err(reason) => return Err(bad_place(at, PlaceProblem::Unusable { given: text.clone(), reason })),
+        },
+        (Kind::Proxy, Value::String(text)) => match ProxySpec::parse(text) {
+            Some(proxy) => TypedValue::Proxy(proxy),
+            None => return Err(bad_place(at, PlaceProblem::Proxy(text.clone()))),
+        },
         (Kind::Rate, Value::String(text)) => match text.parse() {
             Ok(rate) => TypedValue::Rate(rate),
             Err(reason) => return Err(ConfigError::BadRate { at, given: text.clone(), reason }),
@@ -169,6 +181,11 @@ fn read_one(
         _ => return Ok(None),
     };
     Ok(Some(scalar))
+}
+
+/// Returns the error for a place or a proxy.
+pub(super) fn bad_place(at: Location, problem: PlaceProblem) -> ConfigError {
+    ConfigError::BadPlace { at, problem: Box::new(problem) }
 }
 
 /// Checks that a text can be the content type of a message (SPEC §7).

@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use crate::grant::{Grants, Supply};
+use crate::place::CallPlace;
 
 /// The imports of a component as its agent may use them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -80,7 +81,11 @@ fn verdict(import: &str, allow: &Grants) -> Verdict {
         ("wasi:random", _) => by_supply("random", allow.random),
         ("wasi:filesystem", _) => Verdict::Denied("no folder can be granted".to_owned()),
         ("wasi:sockets", _) => Verdict::Denied("no socket can be granted".to_owned()),
-        ("wasi:http", "outgoing-handler") => Verdict::Denied("no call over HTTP can be granted".to_owned()),
+        ("wasi:http", "outgoing-handler") if allow.http.is_empty() => Verdict::Denied("allow.http is empty".to_owned()),
+        ("wasi:http", "outgoing-handler") => {
+            let places: Vec<String> = allow.http.iter().map(CallPlace::url).collect();
+            Verdict::Granted(format!("allow.http = {}", places.join(", ")))
+        }
         _ => Verdict::Granted(String::new()),
     }
 }
@@ -93,6 +98,9 @@ fn in_vain<'a>(imports: &[String], allow: &Grants, config: impl IntoIterator<Ite
     }
     if !imports_any("wasi:cli/environment@") {
         grants.extend(allow.env.iter().map(|name| format!("allow.env {name}")));
+    }
+    if !imports_any("wasi:http/outgoing-handler@") {
+        grants.extend(allow.http.iter().map(|place| format!("allow.http {}", place.url())));
     }
     if allow.clock != Supply::Real && !imports_any("wasi:clocks/") {
         grants.push("allow.clock".to_owned());
@@ -110,6 +118,10 @@ fn in_vain<'a>(imports: &[String], allow: &Grants, config: impl IntoIterator<Ite
 mod tests {
     use super::*;
 
+    fn place() -> CallPlace {
+        CallPlace::new("https://api.example.com/v1/*".parse().unwrap(), [].into(), [].into(), false).unwrap()
+    }
+
     #[test]
     fn imports_are_granted_denied_or_only_types() {
         let nothing = Grants::default;
@@ -118,6 +130,7 @@ mod tests {
             env: ["LANG".to_owned()].into(),
             clock: Supply::Message,
             random: Supply::None,
+            http: [place()].into(),
         };
         // import, grants, granted, by
         for (import, allow, granted, by) in [
@@ -132,7 +145,8 @@ mod tests {
             ("wasi:random/random@0.2.6", much(), false, "allow.random = none"),
             ("wasi:filesystem/preopens@0.2.6", much(), false, "no folder can be granted"),
             ("wasi:sockets/tcp@0.2.6", much(), false, "no socket can be granted"),
-            ("wasi:http/outgoing-handler@0.2.6", much(), false, "no call over HTTP can be granted"),
+            ("wasi:http/outgoing-handler@0.2.6", nothing(), false, "allow.http is empty"),
+            ("wasi:http/outgoing-handler@0.2.6", much(), true, "allow.http = https://api.example.com/v1/*"),
             ("wasi:http/types@0.2.6", nothing(), true, ""),
         ] {
             let report = import_report(&[import.to_owned()], &allow, []);
@@ -151,13 +165,23 @@ mod tests {
             env: ["LANG", "TZ"].map(str::to_owned).into(),
             clock: Supply::None,
             random: Supply::Message,
+            http: [place()].into(),
         };
         let config = ["mood".to_owned()];
-        let all = ["allow.send desk", "allow.env LANG", "allow.env TZ", "allow.clock", "allow.random", "config.mood"];
+        let all = [
+            "allow.send desk",
+            "allow.env LANG",
+            "allow.env TZ",
+            "allow.http https://api.example.com/v1/*",
+            "allow.clock",
+            "allow.random",
+            "config.mood",
+        ];
         assert_eq!(import_report(&[], &allow, &config).in_vain, all);
         let imports = [
             "caxton:agent/messaging@0.1.0",
             "wasi:cli/environment@0.2.6",
+            "wasi:http/outgoing-handler@0.2.6",
             "wasi:clocks/monotonic-clock@0.2.6",
             "wasi:random/insecure-seed@0.2.6",
             "wasi:config/store@0.2.0-rc.1",

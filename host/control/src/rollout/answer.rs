@@ -78,6 +78,13 @@ pub enum Effect {
         /// The content.
         content: Content,
     },
+    /// A call over HTTP.
+    Call {
+        /// The method, and the URL without its query.
+        line: String,
+        /// Set if the call was not made, because it is one of a copy.
+        refused: bool,
+    },
 }
 
 /// A difference between two answers.

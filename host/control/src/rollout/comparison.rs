@@ -21,6 +21,9 @@ pub use super::ignored_paths::{IgnoredPaths, PathError, PathPattern};
 // A record holds up to `MAX_LISTED` of them, twice.
 const MAX_SHOWN: usize = 200;
 
+/// The reason why a call over HTTP of a copy is refused.
+pub const COPY_CALLS: &str = "a copy of a message makes no call over HTTP (HTTP-request-denied)";
+
 /// The most listed differences of one message.
 pub const MAX_LISTED: usize = 100;
 
@@ -66,6 +69,16 @@ pub fn compare(stable: &Answer, candidate: &Answer, ignore: &IgnoredPaths) -> Ve
             found.within(PathPart::Index(at), |found| found.asked(old.get(at).copied(), new.get(at).copied()));
         }
     });
+    let (old, new) = (calls(&stable.effects), calls(&candidate.effects));
+    found.at("calls", |found| {
+        for at in 0..old.len().max(new.len()) {
+            // A refused one differs from one that was made: an answer without its result says little.
+            if old.get(at) != new.get(at) {
+                let told = |calls: &[&Effect]| calls.get(at).map(|call| call.told());
+                found.within(PathPart::Index(at), |found| found.differs(told(&old), told(&new)));
+            }
+        }
+    });
     found.differences
 }
 
@@ -88,7 +101,11 @@ fn writes(effects: &[Effect]) -> BTreeMap<&str, Written<'_>> {
                 // Guests choose the amounts, so their sum may overflow.
                 written.added = written.added.saturating_add(*by);
             }
-            Effect::Expire { .. } | Effect::Send { .. } | Effect::Cancel { .. } | Effect::Request { .. } => {}
+            Effect::Expire { .. }
+            | Effect::Send { .. }
+            | Effect::Cancel { .. }
+            | Effect::Request { .. }
+            | Effect::Call { .. } => {}
         }
     }
     writes
@@ -103,7 +120,11 @@ fn times(effects: &[Effect]) -> BTreeMap<&str, u64> {
             // A new value has no time to live.
             Effect::Set { key, .. } | Effect::Delete { key } => _ = times.remove(key.as_str()),
             // An increment keeps the time to live of its key.
-            Effect::Increment { .. } | Effect::Send { .. } | Effect::Cancel { .. } | Effect::Request { .. } => {}
+            Effect::Increment { .. }
+            | Effect::Send { .. }
+            | Effect::Cancel { .. }
+            | Effect::Request { .. }
+            | Effect::Call { .. } => {}
         }
     }
     times
@@ -124,6 +145,10 @@ fn cancels(effects: &[Effect]) -> Option<String> {
 
 fn requests(effects: &[Effect]) -> Vec<&Effect> {
     effects.iter().filter(|effect| matches!(effect, Effect::Request { .. })).collect()
+}
+
+fn calls(effects: &[Effect]) -> Vec<&Effect> {
+    effects.iter().filter(|effect| matches!(effect, Effect::Call { .. })).collect()
 }
 
 struct Found<'a> {
@@ -298,6 +323,8 @@ impl Effect {
                 key.clone()
             }
             Self::Cancel { timer } => timer.clone(),
+            Self::Call { line, refused: false } => line.clone(),
+            Self::Call { line, refused: true } => format!("{line}, refused: {COPY_CALLS}"),
         }
     }
 }

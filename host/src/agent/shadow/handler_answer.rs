@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use caxton_control::rollout::comparison::{Answer, Content, Effect};
 
 use crate::agent::describe;
-use crate::message::{Draft, Effects, Failure, Fault, Outcome, Reply};
+use crate::bounds;
+use crate::message::{Draft, Effects, Failure, Fault, GuestHttpCall, Outcome, Reply};
+
+/// The most calls over HTTP of a copy that are compared. The host refuses them at once, so that a guest may try many.
+pub(super) const MAX_CALLS: usize = 100;
 
 /// Returns the answer of a handler. `requests` are its requests to other agents, which are compared as effects.
 pub(super) fn answer(result: &Result<Option<Reply>, Failure>, effects: &Effects, requests: Vec<Effect>) -> Answer {
@@ -63,6 +67,16 @@ pub(super) fn request_effect(draft: &Draft) -> Effect {
     }
 }
 
+/// Returns the text by which a call over HTTP is compared and shown: the method, and the URL without its query.
+pub(super) fn call_line(call: &GuestHttpCall) -> String {
+    let (method, uri) = (call.request.method(), call.request.uri());
+    // Without a user, which no call may have.
+    let host = uri.authority().map_or("", |authority| authority.host());
+    let port = uri.port().map_or_else(String::new, |port| format!(":{port}"));
+    let scheme = uri.scheme_str().unwrap_or("http");
+    bounds::cut(format!("{method} {scheme}://{host}{port}{}", uri.path()), bounds::QUOTED)
+}
+
 /// Returns the size of an answer in memory, about.
 pub(super) fn answer_size(answer: &Answer) -> usize {
     let content = |content: &Content| content.bytes.len() + content.content_type.len();
@@ -72,6 +86,7 @@ pub(super) fn answer_size(answer: &Answer) -> usize {
         | Effect::Increment { key, .. }
         | Effect::Expire { key, .. }
         | Effect::Cancel { timer: key } => key.len(),
+        Effect::Call { line, .. } => line.len(),
         Effect::Send { receiver, content: sent, .. } | Effect::Request { receiver, content: sent, .. } => {
             receiver.len() + content(sent)
         }

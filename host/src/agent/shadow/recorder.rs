@@ -12,14 +12,14 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::handler_answer::{answer, answer_size, effects_size, fault_answer};
+use super::handler_answer::{answer, answer_size, call_line, effects_size, fault_answer};
 use super::http_job::RecordedCall;
 use super::job_queue::{Shadow, ShadowJob, Subject};
 use super::recording::{MAX_BYTES, Recording};
 use crate::agent::Directory;
 use crate::message::{
-    CallContext, Draft, Effects, Failure, Fault, GuestHost, Identity, LogLevel, Message, Outgoing, Read, Reply,
-    RequestError, Seen, SendError, TimerName,
+    CallBody, CallContext, Draft, Effects, Failure, Fault, GuestHost, GuestHttpCall, HttpCallError, Identity, LogLevel,
+    Message, Outgoing, Read, Reply, RequestError, Seen, SendError, TimerName,
 };
 
 /// The most keys that are written unread and whose value before is looked up. A copy that reads a further one cannot be
@@ -114,6 +114,21 @@ impl GuestHost for RecordingHost {
 
     fn saved<'a>(&'a self, revision: &'a RevisionId) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
         self.directory.saved(revision)
+    }
+
+    fn call_http(
+        &self,
+        who: &Arc<Identity>,
+        work: &CallContext,
+        call: GuestHttpCall,
+    ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
+        let line = call_line(&call);
+        let mut recording = self.recording.lock();
+        if recording.grow(line.len()) {
+            recording.calls.push(line);
+        }
+        drop(recording);
+        self.directory.call_http(who, work, call)
     }
 
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {

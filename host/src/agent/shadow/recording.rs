@@ -26,6 +26,8 @@ pub(super) struct Recording {
     pub(super) requests: Vec<(Draft, Option<Result<Message, RequestError>>)>,
     /// The receivers of its sends in order, with the reason if one was refused.
     pub(super) sends: Vec<(String, Option<SendError>)>,
+    /// The calls over HTTP, in order.
+    pub(super) calls: Vec<String>,
     bytes: usize,
 }
 
@@ -46,8 +48,9 @@ impl Recording {
         self.bytes
     }
 
-    /// Returns the requests as effects, which is how they are compared.
+    /// Returns the requests and the calls over HTTP as effects, which is how they are compared.
     pub(super) fn request_effects(&self) -> Vec<Effect> {
-        self.requests.iter().map(|(draft, _)| request_effect(draft)).collect()
+        let calls = self.calls.iter().map(|line| Effect::Call { line: line.clone(), refused: false });
+        self.requests.iter().map(|(draft, _)| request_effect(draft)).chain(calls).collect()
     }
 }

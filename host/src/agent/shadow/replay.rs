@@ -11,14 +11,14 @@ use caxton_control::rollout::comparison::Effect;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::handler_answer::request_effect;
+use super::handler_answer::{MAX_CALLS, call_line, request_effect};
 use super::job_queue::Shadow;
 use super::recording::Recording;
 use super::sandbox::{check_send, refused_request};
 use crate::agent::Directory;
 use crate::message::{
-    CallContext, Draft, GuestHost, Identity, LogLevel, Message, Outgoing, Read, RequestError, Seen, SendError,
-    TimerName,
+    CallBody, CallContext, Draft, GuestHost, GuestHttpCall, HttpCallError, Identity, LogLevel, Message, Outgoing, Read,
+    RequestError, Seen, SendError, TimerName,
 };
 
 /// The host of a copy.
@@ -36,6 +36,8 @@ pub(super) struct ReplayHost {
 struct ReplayProgress {
     /// The requests that the copy made.
     requests: Vec<Effect>,
+    /// The calls over HTTP that it was refused.
+    calls: Vec<Effect>,
     /// The indices of recorded answers that were given.
     answers: Vec<usize>,
     /// The indices of recorded sends that were repeated.
@@ -66,9 +68,12 @@ impl ReplayHost {
         self.progress.lock().is_incomplete
     }
 
-    /// Takes the requests that the copy made.
+    /// Takes the requests that the copy made, and the calls over HTTP that it was refused.
     pub(super) fn take_requests(&self) -> Vec<Effect> {
-        std::mem::take(&mut self.progress.lock().requests)
+        let mut progress = self.progress.lock();
+        let (mut effects, calls) = (std::mem::take(&mut progress.requests), std::mem::take(&mut progress.calls));
+        effects.extend(calls);
+        effects
     }
 
     fn unknown<T>(&self) -> Result<T, String> {
@@ -159,6 +164,20 @@ impl GuestHost for ReplayHost {
 
     fn saved<'a>(&'a self, _: &'a RevisionId) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn call_http(
+        &self,
+        _: &Arc<Identity>,
+        _: &CallContext,
+        call: GuestHttpCall,
+    ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
+        let refused = Effect::Call { line: call_line(&call), refused: true };
+        let mut progress = self.progress.lock();
+        if progress.calls.len() < MAX_CALLS {
+            progress.calls.push(refused);
+        }
+        Box::pin(std::future::ready(Err(HttpCallError::Denied)))
     }
 
     fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}

@@ -9,6 +9,7 @@
 
 mod files;
 mod handshake;
+mod issuers;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use files::{TlsError, TlsFiles, TlsMaterial};
 pub(super) use handshake::accept;
+pub(crate) use issuers::{CaError, ca_errors, ca_files, calls_config, read_ca};
 
 /// The TLS of a listener, which new connections read and a reload replaces.
 pub(crate) struct ListenerTls(ArcSwap<TlsInForce>);

@@ -9,7 +9,7 @@ use caxton_control::policy::Policy;
 use super::pattern::Pattern;
 use super::sources::ExcludedFiles;
 use crate::config::TlsTable;
-use crate::net::TlsFiles;
+use crate::net::{TlsFiles, ca_files};
 use crate::reconcile::signatures::signature_path;
 use crate::secrets;
 
@@ -39,6 +39,7 @@ impl WatchSet {
             followed.named.extend(TlsFiles::new(spec, dir).paths());
         }
         followed.named.extend(secrets::files(&desired.secrets, dir));
+        followed.named.extend(ca_files(&desired.outgoing, dir));
         for spec in desired.agents.values() {
             let component = dir.join(&spec.component);
             // Several agents may share a component.

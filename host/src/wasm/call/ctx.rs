@@ -49,6 +49,8 @@ pub(crate) struct Ctx {
     pub(in crate::wasm) effects: Arc<Mutex<Effects>>,
     pub(in crate::wasm) memory: MemoryBound,
     pub(in crate::wasm) meter: Arc<Meter>,
+    /// The requests of the guest. Dropped before the resources, which are their bodies.
+    pub(in crate::wasm) outbound: Outbound,
     pub(in crate::wasm) table: ResourceTable,
     /// The memory that the resources of the current call may take.
     pub(in crate::wasm) resources: Reservation,
@@ -56,7 +58,6 @@ pub(crate) struct Ctx {
     pub(in crate::wasm) budget: MemoryBudget,
     pub(in crate::wasm) wasi: WasiCtx,
     pub(in crate::wasm) http: WasiHttpCtx,
-    pub(in crate::wasm) outbound: Outbound,
     /// The denials that were logged already.
     pub(in crate::wasm) denials: Arc<Denials>,
     pub(in crate::wasm) answer: HttpAnswering,
@@ -93,6 +94,7 @@ impl Ctx {
         }
         self.release_resources();
         self.work = work;
+        self.outbound.begin();
         self.config.begin();
         self.stderr.begin();
         // Replaced and not reset: the old one may still be shared with the previous response.

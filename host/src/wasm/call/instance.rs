@@ -315,6 +315,8 @@ impl Instance {
         time: Duration,
         (cpu, fuel): (Duration, Option<u64>),
     ) -> Result<T, Fault> {
+        // Every call of a guest comes through here at its end.
+        self.store.data().outbound.end_calls();
         match result {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
@@ -426,7 +428,7 @@ fn context(environment: &Environment, meter: &Arc<Meter>, held: Reservation) -> 
         budget: budget.clone(),
         wasi: wasi.build(),
         http: WasiHttpCtx::new(),
-        outbound: Outbound { who: Arc::clone(who), host: Arc::clone(host), denials: Arc::clone(denials), chunk: 0 },
+        outbound: Outbound::new(who, host, denials),
         denials: Arc::clone(denials),
         answer: HttpAnswering::default(),
         answered: ResponseProgress::default(),

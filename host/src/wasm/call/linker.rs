@@ -35,8 +35,9 @@ pub(in crate::wasm) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> 
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     // Only HTTP: the interfaces of WASI that both crates define would clash.
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    // The next two replace functions of the line before.
+    // Each replaces a function of the line before.
     crate::wasm::http::bodyless::add_to_linker(&mut linker)?;
+    crate::wasm::http::outgoing_linker::add_to_linker(&mut linker)?;
     crate::wasm::call::resources::add_to_linker(&mut linker)?;
     crate::wasm::bindings::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     messaging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;

@@ -1,13 +1,18 @@
-//! Accesses of guests that are denied, each logged once with the setting that would allow it; and outgoing HTTP
-//! requests, which are all denied in this version.
+//! Accesses of guests that are denied, each logged once with the setting that would allow it; and the hooks for outgoing
+//! HTTP requests, which the host decides on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use wasmtime_wasi_http::{Error as WasiHttpError, RequestOptions, WasiBody, WasiHttpHooks};
+use futures::future::BoxFuture;
+use http_body_util::BodyExt;
+use wasmtime_wasi_http::{RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::bounds;
-use crate::message::{GuestHost, Identity, LogLevel};
+use crate::message::{
+    CallBody, CallContext, CallScope, CommitMode, GuestHost, GuestHttpCall, HttpCallError, Identity, LogLevel,
+};
+use crate::wasm::http::outgoing::{self, Sent, WireEnd};
 
 /// A kind of access that can be denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +53,98 @@ pub(super) fn log_once(
     }
 }
 
-/// The hooks for outgoing HTTP requests of guests, which are all denied in this version.
+/// The largest piece of a body that a guest writes at once. Twice as much may be queued.
+pub(super) const CHUNK: usize = 64 << 10;
+
+/// The hooks for outgoing HTTP requests of guests.
 pub(in crate::wasm) struct Outbound {
     pub(in crate::wasm) who: Arc<Identity>,
     pub(in crate::wasm) host: Arc<dyn GuestHost>,
     pub(in crate::wasm) denials: Arc<Denials>,
     /// The largest piece of the next body that the guest writes at once.
     pub(in crate::wasm) chunk: usize,
+    /// The context of the current call, while the guest begins a request. The engine lends the hooks nothing else.
+    work: Option<CallContext>,
+    /// The requests of the current call; `None` before the first.
+    scope: Option<Arc<CallScope>>,
+}
+
+impl Outbound {
+    /// Creates the hooks of an instance.
+    pub(in crate::wasm) fn new(who: &Arc<Identity>, host: &Arc<dyn GuestHost>, denials: &Arc<Denials>) -> Self {
+        let (who, host, denials) = (Arc::clone(who), Arc::clone(host), Arc::clone(denials));
+        Self { who, host, denials, chunk: CHUNK, work: None, scope: None }
+    }
+
+    /// Ends the requests of the current call, also those that the guest has left open.
+    pub(in crate::wasm) fn end_calls(&self) {
+        if let Some(scope) = &self.scope {
+            scope.end();
+        }
+    }
+
+    /// Takes the context of the current call, while the guest begins a request.
+    pub(in crate::wasm) fn lend(&mut self, work: Option<CallContext>) {
+        self.work = work;
+    }
+
+    /// Gives it back.
+    pub(in crate::wasm) fn take_back(&mut self) -> Option<CallContext> {
+        self.work.take()
+    }
+
+    /// Prepares for another call.
+    pub(in crate::wasm) fn begin(&mut self) {
+        // Dropped and not reset: a task of the call before may still have it.
+        self.scope = None;
+    }
+
+    fn deny(&self, text: impl FnOnce() -> String) -> HttpCallError {
+        log_once(&self.denials, &self.who, &*self.host, DeniedAccess::Http, text);
+        HttpCallError::Denied
+    }
+
+    /// Begins a call, if the guest may make any now.
+    fn begin_call(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+    ) -> Result<BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>>, HttpCallError> {
+        if self.who.spec.allow.http.is_empty() {
+            return Err(self.deny(|| {
+                format!(
+                    "it called `{} {}`, which was denied: `allow.http` lists the places that it may call, and has none",
+                    bounds::quoted(request.method().as_str()),
+                    // The path and the query may contain secrets.
+                    bounds::quoted(&origin(request.uri()))
+                )
+            }));
+        }
+        // A migration may be repeated, and is rehearsed.
+        let handles = |work: &&CallContext| !matches!(work.commit_mode, CommitMode::InSteps(_));
+        let Some(work) = self.work.as_ref().filter(handles) else {
+            return Err(self.deny(|| {
+                format!(
+                    "it called `{} {}`, which was denied: an agent makes calls while it handles a message or a request, \
+                     and not while it starts, checks itself, saves or converts its state",
+                    bounds::quoted(request.method().as_str()),
+                    bounds::quoted(&origin(request.uri()))
+                )
+            }));
+        };
+        let scope = Arc::clone(self.scope.get_or_insert_with(Arc::default));
+        let request = request.map(|body| body.map_err(|error| outgoing::from_wasi(&error)).boxed_unsync());
+        let call = GuestHttpCall { request, timeouts: outgoing::timeouts(options), scope };
+        let host = work.host.as_deref().unwrap_or(&*self.host);
+        Ok(host.call_http(&self.who, work, call))
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        // Before the guest's resources are: a body that is dropped would else end as if it were complete.
+        self.end_calls();
+    }
 }
 
 impl WasiHttpHooks for Outbound {
@@ -65,31 +155,19 @@ impl WasiHttpHooks for Outbound {
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _sent: Box<dyn Future<Output = Result<(), WasiHttpError>> + Send>,
-    ) -> Box<
-        dyn Future<
-                Output = Result<
-                    (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), WasiHttpError>> + Send>),
-                    WasiHttpError,
-                >,
-            > + Send,
-    > {
-        log_once(&self.denials, &self.who, &*self.host, DeniedAccess::Http, || {
-            format!(
-                "it called `{} {}`, which was denied: no call over HTTP can be granted by this version (`allow.http` is \
-                 known and not implemented)",
-                bounds::quoted(request.method().as_str()),
-                // The path and the query may contain secrets.
-                bounds::quoted(&origin(request.uri()))
-            )
-        });
-        Box::new(std::future::ready(Err(WasiHttpError::HttpRequestDenied)))
+        options: Option<RequestOptions>,
+        _sent: Box<dyn Future<Output = WireEnd> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        match self.begin_call(request, options) {
+            Ok(response) => Box::new(async move { outgoing::sent(response.await) }),
+            Err(error) => Box::new(std::future::ready(outgoing::sent(Err(error)))),
+        }
     }
 }
 
-/// Returns scheme, host and port of an address.
+/// Returns scheme, host and port of an address, without a user in front of them.
 fn origin(uri: &http::Uri) -> String {
     let scheme = uri.scheme_str().unwrap_or("http");
-    format!("{scheme}://{}", uri.authority().map_or("", |authority| authority.as_str()))
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    format!("{scheme}://{}", authority.rsplit('@').next().unwrap_or_default())
 }

@@ -9,6 +9,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::HostFields as _;
 use wasmtime_wasi_http::{FieldMap, WasiHttpView};
 
 use crate::wasm::call::ctx::Ctx;
+use crate::wasm::call::outbound::CHUNK;
 
 /// Entries of the resource table of a guest.
 pub(super) const MAX_RESOURCES: usize = 1_024;
@@ -18,9 +19,7 @@ const FEW: usize = 64;
 const UNCOUNTED: usize = 16;
 /// The most bytes of one set of fields: room for the largest head that clients and servers commonly accept.
 const FIELDS: usize = 128 << 10;
-/// The largest piece of a body that a guest writes at once. Twice as much may be queued.
-const CHUNK: usize = 64 << 10;
-/// The smallest of these pieces.
+/// The smallest piece of a body that a guest may write at once.
 const MIN_CHUNK: usize = 1 << 10;
 
 /// The interface and the function in the names of `wasmtime-wasi-http`.

@@ -12,6 +12,8 @@ pub(super) mod body_recorder;
 pub(super) mod bodyless;
 pub(super) mod caller;
 pub(super) mod end;
+pub(super) mod outgoing;
+pub(super) mod outgoing_linker;
 pub(super) mod over_tls;
 pub(super) mod read_ahead;
 pub(super) mod response;

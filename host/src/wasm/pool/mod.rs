@@ -108,7 +108,7 @@ impl Pool {
                 host,
                 denials: Arc::default(),
                 slots: Arc::clone(runtime.slots()),
-                secrets: AgentSecrets::new(&runtime.secrets, &who.spec.config),
+                secrets: AgentSecrets::new(&runtime.secrets, &who.spec.config, who.spec.allow.secrets()),
                 memory,
             },
             who,

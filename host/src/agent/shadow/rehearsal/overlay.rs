@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use caxton_control::RevisionId;
+use caxton_control::rollout::comparison::Effect;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
+use super::super::handler_answer::{MAX_CALLS, call_line};
 use super::super::sandbox::{check_send, refused_request};
 use crate::agent::Directory;
 use crate::clock;
 use crate::message::{
-    CallContext, Draft, Expiry, GuestHost, Identity, LogLevel, Message, Outgoing, Read, RequestError, Seen, SendError,
-    TimerName, Value, sum,
+    CallBody, CallContext, Draft, Expiry, GuestHost, GuestHttpCall, HttpCallError, Identity, LogLevel, Message,
+    Outgoing, Read, RequestError, Seen, SendError, TimerName, Value, sum,
 };
 
 /// The most bytes that a rehearsal may write: they are in memory, beside those of live messages.
@@ -28,6 +30,8 @@ pub(super) struct StateOverlay {
     directory: Arc<dyn Directory>,
     agent: Arc<str>,
     written: Mutex<OverlayWrite>,
+    /// The calls over HTTP that the message in hand was refused.
+    calls: Mutex<Vec<Effect>>,
 }
 
 #[derive(Default)]
@@ -39,7 +43,13 @@ struct OverlayWrite {
 
 impl StateOverlay {
     pub(super) fn new(directory: &Arc<dyn Directory>, agent: Arc<str>) -> Arc<Self> {
-        Arc::new(Self { directory: Arc::clone(directory), agent, written: Mutex::default() })
+        let (directory, written, calls) = (Arc::clone(directory), Mutex::default(), Mutex::default());
+        Arc::new(Self { directory, agent, written, calls })
+    }
+
+    /// Takes the calls over HTTP that the last message was refused.
+    pub(super) fn take_calls(&self) -> Vec<Effect> {
+        std::mem::take(&mut *self.calls.lock())
     }
 
     /// Writes the effects of a message, for the next one to read. Returns `false` if the copy exceeds its bound.
@@ -129,6 +139,20 @@ impl GuestHost for StateOverlay {
 
     fn saved<'a>(&'a self, _: &'a RevisionId) -> BoxFuture<'a, Result<Option<Bytes>, String>> {
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn call_http(
+        &self,
+        _: &Arc<Identity>,
+        _: &CallContext,
+        call: GuestHttpCall,
+    ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
+        let refused = Effect::Call { line: call_line(&call), refused: true };
+        let mut calls = self.calls.lock();
+        if calls.len() < MAX_CALLS {
+            calls.push(refused);
+        }
+        Box::pin(std::future::ready(Err(HttpCallError::Denied)))
     }
 
     fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}

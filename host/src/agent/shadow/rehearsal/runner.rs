@@ -82,7 +82,10 @@ impl Runner {
     async fn run(&self, message: &RecentMessage) -> RunOutcome {
         let outside = Arc::clone(&self.overlay) as Arc<dyn GuestHost>;
         let envelope = &message.envelope;
-        let (result, effects) = match handle(&self.pool, &envelope.message, envelope.hops, outside).await {
+        let handled = handle(&self.pool, &envelope.message, envelope.hops, outside).await;
+        // Taken in any case: they are those of this message.
+        let calls = self.overlay.take_calls();
+        let (result, effects) = match handled {
             Ok(handled) => handled,
             Err(fault) if fault.is_guests() => return RunOutcome::Failed(Outcome::Fault(fault)),
             // Overload, for example, says nothing about the revision.
@@ -97,7 +100,7 @@ impl Runner {
                 RunOutcome::Failed(Outcome::BadReply(why))
             }
             Ok(reply) if self.overlay.write(effects.writes, &effects.adds) => {
-                RunOutcome::Answered(reply_only(reply.as_ref()))
+                RunOutcome::Answered(Answer { effects: calls, ..reply_only(reply.as_ref()) })
             }
             Ok(_) => RunOutcome::Exhausted,
         }

@@ -1,0 +1,95 @@
+//! The table `[outgoing]`, and the places that an agent may call.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::{ConfigError, Location, PlaceProblem};
+use super::findings::Findings;
+use super::node::{Source, Value};
+use super::secrets::reference;
+use super::section::Section;
+use super::values::{bad_place, wrong_type};
+use crate::desired::SecretsSpec;
+use crate::outgoing::OutgoingSpec;
+use crate::place::{CallPlace, PlaceUrl};
+
+/// Reads the table.
+pub(super) fn outgoing(section: &Section<'_>, findings: &mut Findings) -> OutgoingSpec {
+    OutgoingSpec {
+        connect_timeout: section.get("connect-timeout", None, findings).unwrap_or_default(),
+        first_byte_timeout: section.get("first-byte-timeout", None, findings).unwrap_or_default(),
+        stall_timeout: section.get("stall-timeout", None, findings).unwrap_or_default(),
+        calls: section.get("calls", None, findings).unwrap_or_default(),
+        calls_per_message: section.get("calls-per-message", None, findings).unwrap_or_default(),
+        max_request_body_bytes: section.get("max-request-body", None, findings).unwrap_or_default(),
+        max_response_body_bytes: section.get("max-response-body", None, findings).unwrap_or_default(),
+        ca: section.get("ca", None, findings).unwrap_or_default(),
+        proxy: section.get("proxy", None, findings),
+    }
+}
+
+/// Reads the places of the table `allow`. No two may cover the same calls.
+pub(super) fn places(allow: &Section<'_>, secrets: &SecretsSpec, findings: &mut Findings) -> BTreeSet<CallPlace> {
+    let Some(entry) = allow.entry("http") else { return BTreeSet::new() };
+    let path = allow.key("http");
+    let Value::Array(nodes) = &entry.node.value else {
+        findings.errors.push(wrong_type(allow.schema("http"), "http", &entry.node, &path));
+        return BTreeSet::new();
+    };
+    let mut places: Vec<(CallPlace, Source)> = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let at = Location { key: path.clone(), source: node.source.clone() };
+        let place = match &node.value {
+            Value::String(text) => match CallPlace::of_url(text) {
+                Ok(place) => Some((place, node.source.clone())),
+                Err(reason) => {
+                    let problem = PlaceProblem::Unusable { given: text.clone(), reason };
+                    findings.errors.push(bad_place(at.clone(), problem));
+                    None
+                }
+            },
+            Value::Table(table) => {
+                let fields = allow.fields_of("http");
+                place(&Section::open(fields, table, path, node.source.clone(), findings), secrets, findings)
+            }
+            other => {
+                findings.errors.push(ConfigError::WrongType {
+                    at: at.clone(),
+                    expected: "a place".to_owned(),
+                    found: other.describe(),
+                    example: "\"https://api.example.com/v1/*\"".to_owned(),
+                });
+                None
+            }
+        };
+        let Some((place, source)) = place else { continue };
+        if let Some((_, first)) = places.iter().find(|(other, _)| other.clashes(&place)) {
+            let at = Location { source: source.clone(), ..at };
+            findings.errors.push(bad_place(at, PlaceProblem::Clash { given: place.url(), first: first.clone() }));
+        }
+        places.push((place, source));
+    }
+    places.into_iter().map(|(place, _)| place).collect()
+}
+
+/// Reads a place that is a table. Returns it with the place of its URL in the file.
+fn place(section: &Section<'_>, secrets: &SecretsSpec, findings: &mut Findings) -> Option<(CallPlace, Source)> {
+    let url: Option<PlaceUrl> = section.get("url", None, findings);
+    let methods: Option<BTreeSet<String>> = section.get("methods", None, findings);
+    let headers: BTreeMap<String, String> = section.get("headers", None, findings).unwrap_or_default();
+    let private = section.get("private", None, findings).unwrap_or_default();
+    for (name, text) in &headers {
+        let key = format!("{}.{name}", section.key("headers"));
+        reference(text, secrets, Location { key, source: section.nested_source("headers", name) }, findings);
+    }
+    let (url, source) = (url?, section.source_of("url"));
+    let given = url.to_string();
+    match CallPlace::new(url, methods?, headers, private) {
+        Ok(place) => Some((place, source)),
+        Err(reason) => {
+            let at = Location { key: section.key("url"), source };
+            findings.errors.push(bad_place(at, PlaceProblem::Unusable { given, reason }));
+            None
+        }
+    }
+}

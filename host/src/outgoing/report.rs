@@ -1,0 +1,156 @@
+//! The report of a call: metrics of each, and the problem of one that was refused or failed.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::request_body::Upload;
+use crate::message::HttpCallError;
+
+/// A call that was refused or failed.
+#[derive(Debug, Clone)]
+pub(crate) struct CallProblem {
+    /// The place; `None` if no grant covers the call.
+    pub(crate) place: Option<Arc<str>>,
+    /// The scheme, host and port. The path and the query may contain secrets.
+    pub(crate) origin: String,
+    /// The method.
+    pub(crate) method: String,
+    /// The error.
+    pub(crate) error: HttpCallError,
+    /// The reason, with the setting that would allow the call if there is one.
+    pub(crate) reason: String,
+}
+
+/// Gets each problem of one call.
+pub(crate) type OnProblem = Arc<dyn Fn(&CallProblem) + Send + Sync>;
+
+/// The record of a call, which counts it when it is dropped.
+pub(super) struct CallRecord {
+    agent: Arc<str>,
+    /// The place by its URL.
+    place: Arc<str>,
+    origin: String,
+    method: String,
+    began: Instant,
+    upload: Option<Arc<Upload>>,
+    received: u64,
+    /// The class of the status, or the code of the error.
+    result: &'static str,
+    on_problem: OnProblem,
+    /// The reason for an error whose text alone does not name the setting.
+    most: (u64, u64),
+}
+
+impl CallRecord {
+    /// Begins a record. `most` are the bounds of the two bodies.
+    pub(super) fn new(
+        (agent, place): (Arc<str>, Arc<str>),
+        (method, origin): (String, String),
+        most: (u64, u64),
+        on_problem: OnProblem,
+    ) -> Self {
+        Self {
+            agent,
+            place,
+            origin,
+            method,
+            began: Instant::now(),
+            upload: None,
+            received: 0,
+            // Of a call that its guest gave up before an answer.
+            result: "given-up",
+            on_problem,
+            most,
+        }
+    }
+
+    /// Counts what is sent, too.
+    pub(super) fn follow(&mut self, upload: Arc<Upload>) {
+        self.upload = Some(upload);
+    }
+
+    pub(super) fn note_received(&mut self, bytes: u64) {
+        self.received += bytes;
+    }
+
+    /// Notes the status of the response.
+    pub(super) fn answered(&mut self, status: http::StatusCode) {
+        self.result = match status.as_u16() {
+            0..200 => "1xx",
+            200..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
+            _ => "5xx",
+        };
+    }
+
+    /// Notes and reports an error.
+    pub(super) fn fail(&mut self, error: &HttpCallError) {
+        self.result = error.code();
+        (self.on_problem)(&CallProblem {
+            place: Some(Arc::clone(&self.place)),
+            origin: self.origin.clone(),
+            method: self.method.clone(),
+            error: error.clone(),
+            reason: self.reason(error),
+        });
+    }
+
+    /// Returns the reason of an error, with the setting that it is about.
+    fn reason(&self, error: &HttpCallError) -> String {
+        let help = match error {
+            HttpCallError::AddressProhibited => {
+                format!(
+                    "the host of `{}` has no address that it may have; `private = true` allows those of this machine \
+                         and of private networks",
+                    self.place
+                )
+            }
+            HttpCallError::TooManyCalls => "no other call ended in time (outgoing.calls)".to_owned(),
+            HttpCallError::DnsTimeout | HttpCallError::ConnectionTimeout => {
+                format!("{error} (outgoing.connect-timeout, or what the agent asks for)")
+            }
+            HttpCallError::ReadTimeout => {
+                format!("{error} (outgoing.first-byte-timeout, outgoing.stall-timeout, or what the agent asks for)")
+            }
+            HttpCallError::WriteTimeout => format!("{error} (outgoing.stall-timeout)"),
+            HttpCallError::RequestTooLarge(_) => {
+                format!("its body has more than {} bytes (outgoing.max-request-body)", self.most.0)
+            }
+            HttpCallError::ResponseTooLarge(_) => {
+                format!("the response has more than {} bytes (outgoing.max-response-body)", self.most.1)
+            }
+            HttpCallError::TimeOver => format!("{error} (limits.time)"),
+            other => other.to_string(),
+        };
+        format!("{help} ({})", error.code())
+    }
+}
+
+/// Counts a call that was refused before it began.
+pub(super) fn count_refusal(agent: &str, place: Option<&str>, code: &'static str) {
+    // Without the URL: what guests ask for is data, and no label.
+    let labels =
+        [("agent", agent.to_owned()), ("place", place.unwrap_or("none").to_owned()), ("result", code.to_owned())];
+    metrics::counter!("caxton_outgoing_calls_total", &labels).increment(1);
+}
+
+impl Drop for CallRecord {
+    fn drop(&mut self) {
+        let labels = || [("agent", self.agent.to_string()), ("place", self.place.to_string())];
+        let [agent, place] = labels();
+        let counted = [agent, place, ("result", self.result.to_owned())];
+        metrics::counter!("caxton_outgoing_calls_total", &counted).increment(1);
+        metrics::histogram!("caxton_outgoing_seconds", &labels()).record(self.began.elapsed().as_secs_f64());
+        let sent = self.upload.as_ref().map_or(0, |upload| upload.sent());
+        for (direction, bytes) in [("sent", sent), ("received", self.received)] {
+            // Most calls have one body at most.
+            if bytes > 0 {
+                let [agent, place] = labels();
+                let labels = [agent, place, ("direction", direction.to_owned())];
+                metrics::counter!("caxton_outgoing_bytes_total", &labels).increment(bytes);
+            }
+        }
+    }
+}

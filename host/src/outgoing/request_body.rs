@@ -1,0 +1,208 @@
+//! The body of a request on its way to the server: its size, and how far it has come.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::message::{CallBody, CallScope, HttpCallError};
+
+/// The part of a request that has gone out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UploadProgress {
+    /// The guest has not given more yet.
+    AwaitsGuest,
+    /// The server was given a part, at that time.
+    Taken(Instant),
+    /// The server was given all of it.
+    Complete(Instant),
+}
+
+/// The progress of a request, shared by its body and the call that waits for the response.
+#[derive(Debug)]
+pub(super) struct Upload {
+    state: Mutex<UploadState>,
+    /// A notification that the guest has given more, after the server had to wait for it.
+    resumed: Notify,
+}
+
+// A few words that are written for each part, and never locked across a wait.
+#[derive(Debug)]
+struct UploadState {
+    progress: UploadProgress,
+    sent: u64,
+    /// The error with which the body ended, if it did.
+    failure: Option<HttpCallError>,
+}
+
+impl Upload {
+    /// Starts the clock of the server, to which there is a connection now.
+    pub(super) fn begin(&self) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        state.progress = match state.progress {
+            UploadProgress::AwaitsGuest => UploadProgress::AwaitsGuest,
+            UploadProgress::Taken(_) => UploadProgress::Taken(now),
+            UploadProgress::Complete(_) => UploadProgress::Complete(now),
+        };
+    }
+
+    /// Returns the time at which the server is too late: to take the next part, or to begin its response. `None` while the
+    /// guest has to give more.
+    pub(super) fn due(&self, first_byte: Duration, stall: Duration) -> Option<(Instant, HttpCallError)> {
+        match self.state.lock().progress {
+            UploadProgress::AwaitsGuest => None,
+            UploadProgress::Taken(at) => Some((at + stall, HttpCallError::WriteTimeout)),
+            UploadProgress::Complete(at) => Some((at + first_byte, HttpCallError::ReadTimeout)),
+        }
+    }
+
+    /// Waits until the guest has given more, after [`due`](Self::due) has returned `None`.
+    pub(super) async fn resumed(&self) {
+        self.resumed.notified().await;
+    }
+
+    /// Returns the bytes that were sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.state.lock().sent
+    }
+
+    /// Returns the error with which the body ended. The client's own error need not name it: with HTTP/2 it is that of the
+    /// stream.
+    pub(super) fn failure(&self) -> Option<HttpCallError> {
+        self.state.lock().failure.clone()
+    }
+}
+
+/// The body of a request, with a bound.
+pub(super) struct UploadBody {
+    body: CallBody,
+    upload: Arc<Upload>,
+    scope: Arc<CallScope>,
+    most: u64,
+}
+
+impl UploadBody {
+    /// Wraps a body of up to `most` bytes.
+    pub(super) fn new(body: CallBody, most: u64, scope: &Arc<CallScope>) -> (Self, Arc<Upload>) {
+        let now = Instant::now();
+        let progress = if body.is_end_stream() { UploadProgress::Complete(now) } else { UploadProgress::Taken(now) };
+        let upload = Arc::new(Upload {
+            state: Mutex::new(UploadState { progress, sent: 0, failure: None }),
+            resumed: Notify::new(),
+        });
+        (Self { body, upload: Arc::clone(&upload), scope: Arc::clone(scope), most }, upload)
+    }
+
+    fn note(&self, progress: UploadProgress, bytes: u64) -> u64 {
+        let mut state = self.upload.state.lock();
+        let before = std::mem::replace(&mut state.progress, progress);
+        state.sent += bytes;
+        if before == UploadProgress::AwaitsGuest && progress != UploadProgress::AwaitsGuest {
+            self.upload.resumed.notify_one();
+        }
+        state.sent
+    }
+
+    fn fail(&self, error: HttpCallError) -> Poll<Option<Result<Frame<Bytes>, HttpCallError>>> {
+        self.upload.state.lock().failure = Some(error.clone());
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl Body for UploadBody {
+    type Data = Bytes;
+    type Error = HttpCallError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpCallError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_pending() {
+            self.note(UploadProgress::AwaitsGuest, 0);
+        }
+        let frame = match ready!(polled) {
+            // The body of a guest that trapped ends as a finished one does. The server must not take it for whole.
+            None if self.scope.is_ended() => return self.fail(HttpCallError::TimeOver),
+            None => {
+                self.note(UploadProgress::Complete(Instant::now()), 0);
+                return Poll::Ready(None);
+            }
+            Some(Err(error)) => return self.fail(error),
+            Some(Ok(frame)) => frame,
+        };
+        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        if self.note(UploadProgress::Taken(Instant::now()), bytes) > self.most {
+            return self.fail(HttpCallError::RequestTooLarge(self.most));
+        }
+        if self.body.is_end_stream() {
+            // Not polled again then.
+            self.note(UploadProgress::Complete(Instant::now()), 0);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+
+    fn body(bytes: usize, most: u64) -> (UploadBody, Arc<Upload>) {
+        let full = Full::new(Bytes::from(vec![0; bytes])).map_err(|never| match never {});
+        UploadBody::new(full.boxed_unsync(), most, &Arc::default())
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_its_bound_is_an_error() {
+        let (within, upload) = body(10, 10);
+        assert_eq!(within.collect().await.unwrap().to_bytes().len(), 10);
+        assert_eq!(upload.sent(), 10);
+        let (beyond, _) = body(11, 10);
+        assert_eq!(beyond.collect().await.unwrap_err(), HttpCallError::RequestTooLarge(10));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_ends_with_its_message_is_not_whole() {
+        let scope = Arc::<CallScope>::default();
+        let full = Full::new(Bytes::from_static(b"abc")).map_err(|never| match never {});
+        let (mut body, upload) = UploadBody::new(full.boxed_unsync(), 10, &scope);
+        assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
+        scope.end();
+        assert_eq!(body.frame().await.unwrap().unwrap_err(), HttpCallError::TimeOver);
+        assert_eq!(upload.failure(), Some(HttpCallError::TimeOver));
+    }
+
+    #[tokio::test]
+    async fn the_clock_of_the_server_stands_while_the_guest_has_to_give_more() {
+        let (first, stall) = (Duration::from_secs(7), Duration::from_secs(3));
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, HttpCallError>>(1);
+        let stream =
+            futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+        let scope = Arc::default();
+        let (mut body, upload) = UploadBody::new(http_body_util::StreamBody::new(stream).boxed_unsync(), 100, &scope);
+        let due = |upload: &Upload| upload.due(first, stall).map(|(_, error)| error);
+        assert_eq!(due(&upload), Some(HttpCallError::WriteTimeout));
+        assert!(futures::poll!(body.frame()).is_pending());
+        assert_eq!(due(&upload), None);
+        sender.send(Ok(Frame::data(Bytes::from_static(b"abc")))).await.unwrap();
+        assert!(body.frame().await.unwrap().is_ok());
+        assert_eq!((due(&upload), upload.sent()), (Some(HttpCallError::WriteTimeout), 3));
+        drop(sender);
+        assert!(body.frame().await.is_none());
+        assert_eq!(due(&upload), Some(HttpCallError::ReadTimeout));
+    }
+}
