@@ -72,11 +72,6 @@ impl Summary {
         self.imports.iter().any(|import| import.starts_with("caxton:agent/state@"))
     }
 
-    /// Returns `true` if it imports the interface for calls over HTTP.
-    pub(crate) fn calls_over_http(&self) -> bool {
-        self.imports.iter().any(|import| import.starts_with("wasi:http/outgoing-handler@"))
-    }
-
     /// Returns the number of calls for which an instance is used. `declared` is the setting. An instance with
     /// state in its memory is used as long as it lives.
     pub(crate) fn reuse(&self, declared: Option<u32>) -> u32 {

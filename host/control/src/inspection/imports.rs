@@ -117,9 +117,10 @@ fn in_vain<'a>(imports: &[String], allow: &Grants, config: impl IntoIterator<Ite
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::place::PlaceUrl;
 
     fn place() -> CallPlace {
-        CallPlace::new("https://api.example.com/v1/*".parse().unwrap(), [].into(), [].into(), false).unwrap()
+        CallPlace::new(PlaceUrl::parse("https://api.example.com/v1/*").unwrap(), [].into(), [].into(), false).unwrap()
     }
 
     #[test]

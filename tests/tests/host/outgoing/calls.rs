@@ -216,7 +216,9 @@ fn check_says_what_is_granted_and_imported() {
         let agents = told["agents"].as_array().expect("a list");
         let agent = agents.iter().find(|agent| agent["agent"] == name).expect("the agent");
         let imports = agent[list].as_array().expect("a list").clone();
-        imports.into_iter().find(|import| import["import"].as_str().is_some_and(|name| name.contains("/outgoing-handler@")))
+        imports
+            .into_iter()
+            .find(|import| import["import"].as_str().is_some_and(|name| name.contains("/outgoing-handler@")))
     };
     let by = |import: Option<Value>| import.map(|import| import["by"].clone());
     assert_eq!(by(handler("caller", "granted")), Some(json!("allow.http = https://api.example.com/v1/*")));
