@@ -20,10 +20,6 @@ const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 /// The time that a finishing connection without requests gets to close. HTTP/2 needs it to exchange its last frames.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The time without a request after which a connection may be closed for another: the request of one that was just opened
-/// or used may be on its way.
-const MIN_IDLE: Duration = Duration::from_millis(500);
-
 /// The value of a timestamp that is not set.
 const UNSET: u64 = 0;
 
@@ -191,14 +187,12 @@ impl ConnectionActivity {
         !self.has_requests() && self.blocked_since.load(Ordering::Relaxed) == UNSET
     }
 
-    /// Returns the order in which connections without a request make way for others at the time `now`: those that never
-    /// had one first, then those that have waited for longest. `None` if a request is under way or may be on its way, or
-    /// the connection is about to close.
-    pub(super) fn idle_order(&self, now: Instant) -> Option<(bool, u64)> {
+    /// Returns whether a request came before, and the milliseconds for which the connection has waited for the next one at
+    /// the time `now`. `None` if a request is under way or the connection is about to close.
+    pub(super) fn idle_for(&self, now: Instant) -> Option<(bool, u64)> {
         let is_closing = self.shutdown.load(Ordering::Acquire) != Shutdown::None as u8;
-        let since = self.idle_since.load(Ordering::Relaxed);
-        let is_old = self.at(now).saturating_sub(since) >= millis(MIN_IDLE);
-        (is_old && !is_closing && self.is_idle()).then(|| (self.had_request.load(Ordering::Relaxed), since))
+        let waited = self.at(now).saturating_sub(self.idle_since.load(Ordering::Relaxed));
+        (!is_closing && self.is_idle()).then(|| (self.had_request.load(Ordering::Relaxed), waited))
     }
 
     /// Asks an idle connection to close, so that another one has its place.
@@ -356,22 +350,22 @@ mod tests {
     }
 
     #[test]
-    fn connections_without_a_request_make_way_in_their_order() {
+    fn connections_without_a_request_make_way_once() {
         let origin = Instant::now() - Duration::from_secs(9);
         let [silent, served, busy] = [(); 3].map(|()| ConnectionActivity::new(origin, None));
         drop(served.begin_request(false));
         let request = busy.begin_request(false);
-        let order = |activity: &ConnectionActivity| activity.idle_order(Instant::now() + MIN_IDLE);
-        assert_eq!(silent.idle_order(Instant::now()), None, "its request may be on its way");
-        assert_eq!(order(&busy), None);
-        assert!(order(&silent).is_some() && order(&silent) < order(&served));
+        let idle = |activity: &ConnectionActivity| activity.idle_for(Instant::now());
+        assert_eq!(idle(&busy), None);
+        let had_request = [&silent, &served].map(|activity| idle(activity).map(|(had_request, _)| had_request));
+        assert_eq!(had_request, [Some(false), Some(true)]);
         for (activity, expected) in [(&silent, Shutdown::Immediate), (&served, Shutdown::Graceful)] {
             activity.make_way();
             assert_eq!(shutdown_after(activity, 0), expected);
-            assert_eq!(order(activity), None, "it is asked once");
+            assert_eq!(idle(activity), None, "it is asked once");
         }
         drop(request);
-        assert!(order(&busy).is_some());
+        assert!(idle(&busy).is_some());
     }
 
     #[test]

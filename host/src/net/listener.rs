@@ -1,5 +1,6 @@
 //! The accept loop of a listener, and the task that checks all of its connections.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
@@ -28,6 +29,9 @@ const ROOM_CHECK: Duration = Duration::from_millis(100);
 /// Connections that never had a request, of which one is closed at a time. With one in this many, a flood of them does
 /// not make the listener look through all connections for each new one.
 const SILENT_SHARE: usize = 16;
+/// The milliseconds without a request after which a connection may be closed for another: the request of one that was just
+/// opened or used may be on its way.
+const MIN_IDLE_MS: u64 = 500;
 /// The interval between two warnings of the same shortage.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// The bounds of the interval at which connections are checked, which follows from the timeouts.
@@ -164,16 +168,18 @@ where
     fn close_idle(&self) -> usize {
         let (connections, now) = (self.connections.lock(), Instant::now());
         let open = connections.open.iter();
-        let idle = open.filter_map(|(number, activity)| Some((activity.idle_order(now)?, number, activity)));
+        let idle = open.filter_map(|(number, activity)| {
+            let (had_request, waited) = activity.idle_for(now)?;
+            Some((had_request, Reverse(waited), number, activity))
+        });
         let mut idle: Vec<_> = idle.collect();
         // By number among those of one moment, so that the newest is closed last.
-        idle.sort_unstable_by_key(|(order, number, _)| (*order, **number));
-        let silent = idle.iter().take_while(|((had_request, _), ..)| !had_request).count();
-        let count = silent.div_ceil(SILENT_SHARE).max(1).min(idle.len());
-        for (.., activity) in &idle[..count] {
-            activity.make_way();
-        }
-        count
+        idle.sort_unstable_by_key(|(had_request, waited, number, _)| (*had_request, *waited, **number));
+        let silent = idle.iter().take_while(|(had_request, ..)| !had_request).count();
+        // While there are silent ones, those that were used stay: a flood must not take the places of clients.
+        let (from, most) = if silent > 0 { (&idle[..silent], silent.div_ceil(SILENT_SHARE)) } else { (&idle[..], 1) };
+        let old = from.iter().take(most).take_while(|(_, Reverse(waited), ..)| *waited >= MIN_IDLE_MS);
+        old.inspect(|(.., activity)| activity.make_way()).count()
     }
 
     async fn wait_for_close(&self, longest: Duration) {
