@@ -360,7 +360,7 @@ pub static KEYS: &[Key] = &[
         "When fewer of the answers that a rehearsal compares are alike, the new revision is refused, and so is an undo. Off \
         unless set."),
     integer("agents.NAME.rollback.keep", 0, 100, 3,
-        "Old revisions that are kept for an undo, with their bytes, settings and snapshots.").capped(),
+        "Old revisions that are kept for an undo, with their bytes, settings and snapshots."),
 
     table("ceilings",
         "What no agent may exceed. A default above a ceiling is lowered to it, and a value that the file sets above it is an \
