@@ -179,9 +179,9 @@ impl CommitRequest {
         }
         // Again for those that were not decided on.
         self.put_back();
-        let Self { commit, places, waiters, taken: _, line: _, waiting, placed: _, done } = self;
-        // Before the callback, which may let the agent go on.
-        drop(waiting);
+        let Self { commit, places, waiters, taken: _, line: _, waiting, placed, done } = self;
+        // Before the callback, which may let the agent go on, or contents be removed.
+        drop((waiting, placed));
         let Commit { sends, state, dead, .. } = commit;
         let mut sends: Vec<Outgoing> =
             sends.into_iter().zip(places).map(|(dispatch, place)| Outgoing::join(dispatch, place)).collect();
