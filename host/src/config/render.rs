@@ -109,7 +109,7 @@ impl ConfigErrors {
     fn render(&self, renderer: &Renderer) -> String {
         let mut text = String::new();
         for error in &self.errors {
-            text.push_str(&renderer.render(&[self.group(error)]));
+            text.push_str(&without_controls(&renderer.render(&[self.group(error)])));
             text.push_str("\n\n");
         }
         let count = match self.errors.len() {
@@ -228,6 +228,16 @@ impl ConfigErrors {
         // In characters, as editors count them.
         (line + 1, self.text[self.lines[line]..span.start].chars().count() + 1)
     }
+}
+
+/// Replaces the characters that control some terminals or change the direction of a text. The renderer leaves them as they
+/// are, and replaces all other control characters.
+fn without_controls(text: &str) -> String {
+    // One character for each, so that marks stay below what they mark.
+    text.replace(
+        |c: char| matches!(c, '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'),
+        "\u{fffd}",
+    )
 }
 
 /// Returns the mark of the related place.
