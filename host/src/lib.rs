@@ -12,6 +12,8 @@ mod context;
 mod conversation;
 mod directory;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod host;
 mod http;
 mod logs;
@@ -31,6 +33,10 @@ mod wasm;
 #[cfg(test)]
 #[path = "../tests/pages/mod.rs"]
 mod pages;
+
+#[cfg(test)]
+#[path = "../tests/mutation/mod.rs"]
+mod mutation;
 
 /// The allocator of the program. Messages are many small allocations, made on one thread and freed on another, which
 /// the system's allocator handles poorly.

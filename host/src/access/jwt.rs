@@ -66,6 +66,16 @@ impl KeySet {
     }
 }
 
+/// Reads a text as a JSON web token and as a set of keys. The key with which the token is checked belongs to nobody.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn examine_token(text: &str) {
+    const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    drop(KeySet::parse(text.as_bytes()));
+    let keys = KeySet::parse(KEYS.as_bytes()).expect("the example of RFC 8037");
+    let spec = JwtSpec { jwks: String::new(), issuer: "i".to_owned(), audience: "a".to_owned() };
+    assert_eq!(keys.check(text, &spec), None, "nobody has signed with this key");
+}
+
 impl PublicKey {
     /// Returns the key of an entry of a set; `None` if it is not one for signatures. A shared key (`oct`) is not: whoever
     /// reads the set could make tokens.

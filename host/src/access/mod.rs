@@ -25,6 +25,8 @@ pub(crate) use audit_log::AuditLog;
 pub(crate) use callers::{CallRefusal, Credential, bearer_token, unread_keys};
 pub(crate) use host_access::Access;
 pub(crate) use identity::{AccessRefusal, Identity};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use jwt::examine_token;
 pub(crate) use local_token::{TOKEN_FILE, read_token};
 pub(crate) use offline::OfflineAccess;
 pub(crate) use tokens::{MadeToken, TokenChangeError};

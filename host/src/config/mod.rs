@@ -11,6 +11,8 @@
 //! the meaning of settings are in `caxton-control`; this folder only reads the sources and renders errors. The
 //! environment is an argument, so that tests need not change that of the process.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod examine;
 mod layers;
 mod named_files;
 mod render;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+mod malformed;
+
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("control/tests/config").join(name)
 }

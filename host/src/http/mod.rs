@@ -26,3 +26,5 @@ mod reply;
 mod request_head;
 
 pub(crate) use listener::serve;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use path::plain_path;

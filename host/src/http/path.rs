@@ -59,6 +59,13 @@ pub(super) fn without_dots(path: &str) -> Option<String> {
     Some(format!("/{}", kept.join("/")))
 }
 
+/// Returns the path in normal form and without dot segments, as agents are looked up by.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn plain_path(path: &str) -> String {
+    let dotless = without_dots(path).unwrap_or_else(|| path.to_owned());
+    normal(&dotless).into_owned()
+}
+
 /// A segment of dots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dots {

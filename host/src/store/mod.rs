@@ -44,6 +44,8 @@ pub(crate) use commit::{
 pub(crate) use commit_request::{CommitRequest, Committed};
 pub(crate) use error::{CopyError, StoreError};
 pub(crate) use gate::CommitGate;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use record::wire::examine_record;
 pub(crate) use record::{ConversationRow, Record};
 pub(crate) use sqlite::checkpoint::Rest;
 pub(crate) use sqlite::lock::Lock as FolderLock;

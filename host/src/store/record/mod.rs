@@ -9,7 +9,10 @@
 //! borrows from the commit, so that nothing is copied on the way to the tables; its [encoded form](wire) has structs of
 //! its own, so that a change here is not one of the format.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "records leave the process once there are replicas"))]
+#[cfg_attr(
+    not(any(test, feature = "fuzzing")),
+    expect(dead_code, reason = "records leave the process once there are replicas")
+)]
 pub(super) mod wire;
 
 use std::borrow::Cow;

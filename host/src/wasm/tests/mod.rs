@@ -5,6 +5,7 @@ mod artefacts;
 mod calls;
 mod findings;
 pub(crate) mod guests;
+mod malformed;
 mod migrations;
 mod pool;
 mod sends;

@@ -49,5 +49,18 @@ pub(in crate::store) fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> 
     }
 }
 
+/// Reads a record in its encoded form, and writes what was read again.
+///
+/// # Panics
+/// What is written is read as another record.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn examine_record(bytes: &[u8]) {
+    if let Ok(record) = decode(bytes) {
+        let written = encode(&record);
+        // Compared as they are read: numbers have longer forms too, and those come shorter out of it.
+        assert_eq!(decode(&written).as_ref().map(encode).as_ref(), Ok(&written));
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests;
