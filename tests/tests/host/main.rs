@@ -36,8 +36,11 @@ mod fallback;
 mod file_cleanup;
 mod file_watching;
 mod handoff_kills;
+mod hostile_guests;
 mod hostile_inputs;
 mod http;
+mod http1_conformance;
+mod http2_conformance;
 mod http_agents;
 mod http_clients;
 mod http_mapping;
@@ -46,6 +49,7 @@ mod isolation;
 mod key_expiry;
 mod limit_independence;
 mod limits;
+mod malformed_inputs;
 mod memory_commits;
 mod message_chains;
 mod messages;
@@ -84,6 +88,10 @@ mod wasi_http;
 /// The pages of the documentation.
 #[path = "../../../host/tests/pages/mod.rs"]
 mod pages;
+
+/// The generator of malformed inputs.
+#[path = "../../../host/tests/mutation/mod.rs"]
+mod mutation;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
