@@ -387,3 +387,56 @@ fn every_strategy_has_its_picture() {
     assert_eq!(strategies, 8);
     check("each strategy is shown", &broken);
 }
+
+/// The tests of a folder or file, by name.
+fn tests_of(place: &Path) -> BTreeSet<String> {
+    let text = if place.is_dir() {
+        sources(place.strip_prefix(root()).unwrap().to_str().unwrap())
+    } else {
+        fs::read_to_string(place).unwrap_or_default()
+    };
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let is_marked = |line: &str| line == "#[test]" || line.starts_with("#[tokio::test");
+    let after = lines.iter().enumerate().filter(|(_, line)| is_marked(line));
+    let functions = after.filter_map(|(at, _)| lines[at..].iter().find_map(|line| line.split_once("fn ")));
+    functions.map(|(_, rest)| rest.split('(').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn tests_named_by_the_page_on_security_exist() {
+    let host = root().join("tests/tests/host");
+    let all: BTreeSet<String> =
+        ["host", "tests/tests"].iter().flat_map(|folder| tests_of(&root().join(folder))).collect();
+    let pages = pages();
+    let page = pages.iter().find(|page| page.path == "docs/security.md").expect("docs/security.md");
+    let is_name = |word: &&str| {
+        word.matches('_').count() > 1 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte))
+    };
+    let (mut broken, mut named) = (Vec::new(), 0);
+    for (at, line) in page.prose() {
+        for word in line.split('`').skip(1).step_by(2).filter(is_name) {
+            named += 1;
+            let is_there = match word.split_once("::") {
+                None => all.contains(word),
+                Some((module, name)) => {
+                    let (file, folder) = (host.join(format!("{module}.rs")), host.join(module));
+                    tests_of(if folder.is_dir() { &folder } else { &file }).contains(name)
+                }
+            };
+            if !is_there {
+                broken.push(format!("{}:{at}: {word}", page.path));
+            }
+        }
+    }
+    check("each test that the page names is there", &broken);
+    assert!(named > 50, "the page names {named} tests, or they are not found");
+    // A row without a test is a claim.
+    let rows = page.prose().filter(|(_, line)| line.starts_with("| ") && line.matches('|').count() == 4);
+    let what = page.text.split("## What is defended").nth(1).unwrap().split("\n## ").next().unwrap();
+    let without: Vec<String> = rows
+        .filter(|(_, line)| what.contains(line) && !line.starts_with("| attack |"))
+        .filter(|(_, line)| !line.rsplit('|').nth(1).is_some_and(|shown| shown.contains("_")))
+        .map(|(at, line)| format!("{}:{at}: {line}", page.path))
+        .collect();
+    check("each row of what is defended names a test", &without);
+}
