@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -12,6 +13,7 @@ use caxton_control::call_target::CallTarget;
 use caxton_control::grant::PlaceRefusal;
 use caxton_control::outgoing::OutgoingSpec;
 use caxton_control::place::CallPlace;
+use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Uri, header};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -19,7 +21,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::client::legacy::{Error as ClientError, ResponseFuture};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::failure;
@@ -106,13 +108,16 @@ impl OutgoingClient {
         call: GuestHttpCall,
         on_problem: OnProblem,
     ) -> impl Future<Output = Result<http::Response<CallBody>, HttpCallError>> + Send + 'static + use<> {
-        let settings = self.settings.load_full();
+        let settings = self.settings.load_full().map(|settings| {
+            let permit = queue_for(&settings.permits);
+            (settings, permit)
+        });
         async move {
-            let Some(settings) = settings else {
+            let Some((settings, permit)) = settings else {
                 return Err(HttpCallError::Configuration("the host makes no calls yet".to_owned()));
             };
             let scope = Arc::clone(&call.scope);
-            let made = settings.make(agent, call, on_problem);
+            let made = settings.make(agent, call, permit, on_problem);
             tokio::select! {
                 response = made => response,
                 () = scope.ended() => Err(HttpCallError::TimeOver),
@@ -126,6 +131,7 @@ impl OutgoingSettings {
         &self,
         agent: CallingAgent,
         call: GuestHttpCall,
+        permit: AwaitedPermit,
         on_problem: OnProblem,
     ) -> Result<http::Response<CallBody>, HttpCallError> {
         let GuestHttpCall { request, timeouts, scope } = call;
@@ -169,7 +175,7 @@ impl OutgoingSettings {
         let made = if length.is_some_and(|length| length > most.0) {
             Err(HttpCallError::RequestTooLarge(most.0))
         } else {
-            self.send(http::Request::from_parts(parts, body), place, &times, &upload).await
+            self.send(http::Request::from_parts(parts, body), permit, place, (&times, &upload)).await
         };
         let (response, permit) = match made {
             Ok(response) => response,
@@ -195,12 +201,11 @@ impl OutgoingSettings {
     async fn send(
         &self,
         mut request: http::Request<UploadBody>,
+        permit: AwaitedPermit,
         place: &CallPlace,
-        times: &CallTimes,
-        upload: &Upload,
+        (times, upload): (&CallTimes, &Upload),
     ) -> Result<(http::Response<Incoming>, OwnedSemaphorePermit), HttpCallError> {
-        let waits = Arc::clone(&self.permits).acquire_owned();
-        let permit = match timeout_at(times.connect_by(), waits).await {
+        let permit = match timeout_at(times.connect_by(), permit).await {
             // The semaphore is never closed.
             Ok(permit) => permit.map_err(|_| HttpCallError::TooManyCalls)?,
             Err(_) => return Err(HttpCallError::TooManyCalls),
@@ -263,6 +268,19 @@ impl OutgoingSettings {
             insert(parts, &name, &value, true)?;
         }
         Ok(())
+    }
+}
+
+/// A place in the queue for a permit.
+type AwaitedPermit = BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>;
+
+/// Queues for a permit. At once and not in the task of the call: tasks begin in any order, and a guest that waits for its
+/// calls in the order in which it made them would hold permits of later ones while the first waits for one.
+fn queue_for(permits: &Arc<Semaphore>) -> AwaitedPermit {
+    let mut permit: AwaitedPermit = Box::pin(Arc::clone(permits).acquire_owned());
+    match permit.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(permit) => Box::pin(std::future::ready(permit)),
+        Poll::Pending => permit,
     }
 }
 

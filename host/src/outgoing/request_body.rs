@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ pub(super) struct Upload {
 struct UploadState {
     progress: UploadProgress,
     sent: u64,
+    /// The number of times that the guest has given more while it was waited for.
+    given: u64,
     /// The error with which the body ended, if it did.
     failure: Option<HttpCallError>,
 }
@@ -63,6 +65,24 @@ impl Upload {
         }
     }
 
+    /// Starts the clock of the server, which the guest has given more to take.
+    fn give(&self) {
+        let mut state = self.state.lock();
+        state.given += 1;
+        if state.progress == UploadProgress::AwaitsGuest {
+            state.progress = UploadProgress::Taken(Instant::now());
+            self.resumed.notify_one();
+        }
+    }
+
+    /// Stops the clock of the server, unless the guest has given more since it was asked.
+    fn await_guest(&self, given: u64) {
+        let mut state = self.state.lock();
+        if state.given == given {
+            state.progress = UploadProgress::AwaitsGuest;
+        }
+    }
+
     /// Waits until the guest has given more, after [`due`](Self::due) has returned `None`.
     pub(super) async fn resumed(&self) {
         self.resumed.notified().await;
@@ -80,9 +100,25 @@ impl Upload {
     }
 }
 
+/// A waker of the connection, which notes that the guest has given more. The connection itself need not ask for it: it
+/// does not while the server takes nothing.
+struct GiveWaker {
+    upload: Arc<Upload>,
+    connection: Waker,
+}
+
+impl Wake for GiveWaker {
+    fn wake(self: Arc<Self>) {
+        self.upload.give();
+        self.connection.wake_by_ref();
+    }
+}
+
 /// The body of a request, with a bound.
 pub(super) struct UploadBody {
     body: CallBody,
+    /// The waker of the last wait for the guest, and that of the connection which it is made of.
+    waker: Option<(Waker, Waker)>,
     upload: Arc<Upload>,
     scope: Arc<CallScope>,
     most: u64,
@@ -94,19 +130,33 @@ impl UploadBody {
         let now = Instant::now();
         let progress = if body.is_end_stream() { UploadProgress::Complete(now) } else { UploadProgress::Taken(now) };
         let upload = Arc::new(Upload {
-            state: Mutex::new(UploadState { progress, sent: 0, failure: None }),
+            state: Mutex::new(UploadState { progress, sent: 0, given: 0, failure: None }),
             resumed: Notify::new(),
         });
-        (Self { body, upload: Arc::clone(&upload), scope: Arc::clone(scope), most }, upload)
+        (Self { body, waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), most }, upload)
+    }
+
+    /// Returns the waker for a wait of the connection.
+    fn waker(&mut self, connection: &Waker) -> Waker {
+        match &self.waker {
+            // The same for nearly all parts of a body.
+            Some((made, of)) if of.will_wake(connection) => made.clone(),
+            Some(_) | None => {
+                let upload = Arc::clone(&self.upload);
+                let made = Waker::from(Arc::new(GiveWaker { upload, connection: connection.clone() }));
+                self.waker = Some((made.clone(), connection.clone()));
+                made
+            }
+        }
     }
 
     fn note(&self, progress: UploadProgress, bytes: u64) -> u64 {
         let mut state = self.upload.state.lock();
-        let before = std::mem::replace(&mut state.progress, progress);
-        state.sent += bytes;
-        if before == UploadProgress::AwaitsGuest && progress != UploadProgress::AwaitsGuest {
+        if state.progress == UploadProgress::AwaitsGuest {
             self.upload.resumed.notify_one();
         }
+        state.progress = progress;
+        state.sent += bytes;
         state.sent
     }
 
@@ -121,9 +171,12 @@ impl Body for UploadBody {
     type Error = HttpCallError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpCallError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // Read before the guest is asked: it may give more at once, on another thread.
+        let given = self.upload.state.lock().given;
+        let waker = self.waker(cx.waker());
+        let polled = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(&waker));
         if polled.is_pending() {
-            self.note(UploadProgress::AwaitsGuest, 0);
+            self.upload.await_guest(given);
         }
         let frame = match ready!(polled) {
             // The body of a guest that trapped ends as a finished one does. The server must not take it for whole.
@@ -201,6 +254,13 @@ mod tests {
         sender.send(Ok(Frame::data(Bytes::from_static(b"abc")))).await.unwrap();
         assert!(body.frame().await.unwrap().is_ok());
         assert_eq!((due(&upload), upload.sent()), (Some(HttpCallError::WriteTimeout), 3));
+        // The guest gives more, and the connection does not ask for it: the server takes nothing.
+        assert!(futures::poll!(body.frame()).is_pending());
+        assert_eq!(due(&upload), None);
+        sender.send(Ok(Frame::data(Bytes::from_static(b"def")))).await.unwrap();
+        upload.resumed().await;
+        assert_eq!(due(&upload), Some(HttpCallError::WriteTimeout));
+        assert!(body.frame().await.unwrap().is_ok());
         drop(sender);
         assert!(body.frame().await.is_none());
         assert_eq!(due(&upload), Some(HttpCallError::ReadTimeout));
