@@ -8,7 +8,7 @@ use caxton_control::desired::HttpSpec;
 use caxton_control::memory::MemoryPriority;
 use http::StatusCode;
 
-use super::body::MEMORY_PATIENCE;
+use super::body_memory::MEMORY_PATIENCE;
 use super::rates::RouteRates;
 use crate::access::Access;
 use crate::agent::{Agent, HttpMetrics};

@@ -9,6 +9,7 @@
 //! allowed and how large they may be is decided where a message is admitted, for every source of messages alike.
 
 mod body;
+mod body_memory;
 mod call;
 mod callers;
 mod connection;

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::error::{Clash, ConfigError, Location, Overlap};
+use super::error_parts::UnknownReceiver;
 use super::findings::Findings;
 use super::node::Source;
 use crate::desired::RouteSpec;
@@ -131,12 +132,15 @@ impl Consistency {
                 Receiver::Agent(name) => {
                     let known = self.grantable.agents.iter().map(AgentName::as_str);
                     let suggestion = findings.suggest.nearest(name.as_str(), known).map(str::to_owned);
-                    ConfigError::UnknownAgent { at, name: name.to_string(), suggestion }
+                    ConfigError::UnknownAgent { at, receiver: UnknownReceiver { name: name.to_string(), suggestion } }
                 }
                 Receiver::Capability(name) => {
                     let known = self.grantable.capabilities.iter().map(Capability::as_str);
                     let suggestion = findings.suggest.nearest(name.as_str(), known).map(str::to_owned);
-                    ConfigError::UnknownCapability { at, name: name.to_string(), suggestion }
+                    ConfigError::UnknownCapability {
+                        at,
+                        receiver: UnknownReceiver { name: name.to_string(), suggestion },
+                    }
                 }
             };
             findings.errors.push(error);

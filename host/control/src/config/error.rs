@@ -1,6 +1,7 @@
 //! The errors of a configuration.
 
 pub use super::clash::{Clash, Overlap};
+use super::error_parts::{BadUnit, UnknownReceiver};
 pub use super::node::Location;
 use super::node::Source;
 pub use super::place_problem::PlaceProblem;
@@ -12,7 +13,6 @@ use crate::route::RouteError;
 use crate::secret::SecretTextError;
 use crate::snapshot::SaveModeError;
 use crate::template::TemplateError;
-use crate::units::UnitError;
 
 /// An error of a configuration.
 ///
@@ -108,24 +108,20 @@ pub enum ConfigError {
         example: String,
     },
     /// A text that is not a size.
-    #[error("`{given}` is not a size: {reason}")]
+    #[error("`{}` is not a size: {}", text.given, text.reason)]
     BadSize {
         /// The value.
         at: Location,
         /// The text.
-        given: String,
-        /// The reason.
-        reason: UnitError,
+        text: BadUnit,
     },
     /// A text that is not a duration.
-    #[error("`{given}` is not a duration: {reason}")]
+    #[error("`{}` is not a duration: {}", text.given, text.reason)]
     BadDuration {
         /// The value.
         at: Location,
         /// The text.
-        given: String,
-        /// The reason.
-        reason: UnitError,
+        text: BadUnit,
     },
     /// A value outside its bounds.
     #[error("{given} is out of bounds")]
@@ -424,29 +420,24 @@ pub enum ConfigError {
     RouteClash {
         /// The later route.
         at: Location,
-        /// The two routes.
-        // Boxed: it is far larger than the other variants, and every result would grow with it.
+        /// The two routes. Boxed: they are far larger than the other variants.
         clash: Box<Clash>,
     },
     /// A grant for an agent that is not declared.
-    #[error("there is no agent `{name}`")]
+    #[error("there is no agent `{}`", receiver.name)]
     UnknownAgent {
         /// The grant.
         at: Location,
-        /// The agent.
-        name: String,
-        /// The agent that was probably meant.
-        suggestion: Option<String>,
+        /// The receiver.
+        receiver: UnknownReceiver,
     },
     /// A grant for a capability that no agent declares.
-    #[error("no agent has the capability `{name}`")]
+    #[error("no agent has the capability `{}`", receiver.name)]
     UnknownCapability {
         /// The grant.
         at: Location,
-        /// The capability.
-        name: String,
-        /// The capability that was probably meant.
-        suggestion: Option<String>,
+        /// The receiver.
+        receiver: UnknownReceiver,
     },
     /// A value that a ceiling or the policy does not allow.
     #[error("{reason}")]

@@ -1,6 +1,7 @@
 //! The remedy for each error.
 
 use super::error::{ConfigError, Overlap};
+use super::error_parts::UnknownReceiver;
 use crate::cron::{CronError, CronField};
 use crate::units::guess_bytes;
 
@@ -35,7 +36,7 @@ impl ConfigError {
             }
             Self::Missing { example, agent: None, .. } => format!("add `{example}`"),
             Self::WrongType { example, .. } | Self::Empty { example, .. } => format!("write it like `{example}`"),
-            Self::BadSize { given, .. } => size_help(given),
+            Self::BadSize { text, .. } => size_help(&text.given),
             Self::BadDuration { .. } => "whole numbers with h, m, s or ms, such as \"10s\" or \"1m30s\"".to_owned(),
             Self::OutOfBounds { least, most, .. } if least == most => format!("only {least} is allowed"),
             Self::OutOfBounds { least, most, .. } => format!("from {least} to {most} is allowed"),
@@ -73,10 +74,14 @@ impl ConfigError {
             Self::OtherStrategy { at, belongs, .. } => strategy_help(&at.key, belongs),
             Self::RouteClash { clash, .. } => clash_help(&clash.overlap),
             Self::Policy { reason, .. } => reason.help(),
-            Self::UnknownAgent { suggestion: Some(name), .. } => did_you_mean(name),
-            Self::UnknownAgent { name, .. } => format!("declare `[agents.{name}]` or remove the grant"),
-            Self::UnknownCapability { suggestion: Some(name), .. } => did_you_mean(&format!("cap:{name}")),
-            Self::UnknownCapability { name, suggestion: None, .. } => {
+            Self::UnknownAgent { receiver: UnknownReceiver { suggestion: Some(name), .. }, .. } => did_you_mean(name),
+            Self::UnknownAgent { receiver: UnknownReceiver { name, .. }, .. } => {
+                format!("declare `[agents.{name}]` or remove the grant")
+            }
+            Self::UnknownCapability { receiver: UnknownReceiver { suggestion: Some(name), .. }, .. } => {
+                did_you_mean(&format!("cap:{name}"))
+            }
+            Self::UnknownCapability { receiver: UnknownReceiver { name, .. }, .. } => {
                 format!("add `capabilities = [\"{name}\"]` to an agent or remove the grant")
             }
         }

@@ -21,6 +21,7 @@ mod defaults;
 mod desired;
 mod error;
 mod error_codes;
+mod error_parts;
 mod findings;
 mod help;
 mod json_schema;
@@ -42,6 +43,7 @@ mod values;
 
 pub use desired::{check, check_within};
 pub use error::{Clash, ConfigError, Location, Overlap, PlaceProblem};
+pub use error_parts::{BadUnit, UnknownReceiver};
 pub use json_schema::json_schema;
 pub use node::{Entry, Node, Source, Table, Value};
 pub use policy::{Operator, check_operator};

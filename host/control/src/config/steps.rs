@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::bounds::{bounded, time};
 use super::error::{ConfigError, Location};
+use super::error_parts::BadUnit;
 use super::findings::Findings;
 use super::node::{Node, Value};
 use crate::format::MAX_VERSION;
@@ -212,7 +213,7 @@ fn hold(node: &Node, path: &str) -> Result<Duration, ConfigError> {
     };
     match parse_duration(text) {
         Ok(given) => time(given, 0, MAX_HOLD_MS, at),
-        Err(reason) => Err(ConfigError::BadDuration { at, given: text.clone(), reason }),
+        Err(reason) => Err(ConfigError::BadDuration { at, text: BadUnit { given: text.clone(), reason } }),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::bounds::{bounded, fraction, size_text, time};
 use super::ceilings::Amount;
 use super::error::{ConfigError, Location, PlaceProblem};
+use super::error_parts::BadUnit;
 use super::findings::Findings;
 use super::node::{Node, Source, Value};
 use super::policy_error::PolicyError;
@@ -136,11 +137,11 @@ fn read_one(
         }
         (Kind::Size { least, most }, Value::String(text)) => match parse_bytes(text) {
             Ok(given) => TypedValue::Number(bounded(i128::from(given), least, most, at, size_text)?),
-            Err(reason) => return Err(ConfigError::BadSize { at, given: text.clone(), reason }),
+            Err(reason) => return Err(ConfigError::BadSize { at, text: BadUnit { given: text.clone(), reason } }),
         },
         (Kind::Time { least, most }, Value::String(text)) => match parse_duration(text) {
             Ok(given) => TypedValue::Time(time(given, least, most, at)?),
-            Err(reason) => return Err(ConfigError::BadDuration { at, given: text.clone(), reason }),
+            Err(reason) => return Err(ConfigError::BadDuration { at, text: BadUnit { given: text.clone(), reason } }),
         },
         (Kind::Boolean, Value::Boolean(given)) => TypedValue::Boolean(*given),
         (Kind::Text, Value::String(text)) if text.trim().is_empty() => {

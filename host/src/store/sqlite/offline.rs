@@ -90,6 +90,8 @@ impl OfflineStore {
     /// Empties its log and writes it anew without what is free in it and what no message refers to.
     pub(crate) fn compact(&self) -> Result<Compaction, StoreError> {
         self.known()?;
+        // First: the log of a host that was killed is then copied while nothing else is written.
+        empty_log(&self.connection).map_err(self.wrong())?;
         if schema::format(&self.connection, &self.database)? == schema::known() {
             // A running host removes them a few at a time.
             let unplaced =

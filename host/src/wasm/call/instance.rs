@@ -403,12 +403,9 @@ impl Environment {
 fn context(environment: &Environment, meter: &Arc<Meter>, held: Reservation) -> Ctx {
     let Environment { who, host, denials, slots, secrets, memory: (budget, _) } = environment;
     let stderr = LineLog::new(who, host, secrets, LogLevel::Warn, "stderr");
+    let stdout = LineLog::new(who, host, secrets, LogLevel::Info, "stdout");
     let mut wasi = WasiCtxBuilder::new();
-    wasi.max_random_size(MAX_RANDOM)
-        .allow_tcp(false)
-        .allow_udp(false)
-        .stdout(LineLog::new(who, host, secrets, LogLevel::Info, "stdout"))
-        .stderr(stderr.clone());
+    wasi.max_random_size(MAX_RANDOM).allow_tcp(false).allow_udp(false).stdout(stdout).stderr(stderr.clone());
     for name in &who.spec.allow.env {
         // A variable that the host does not have is left out, and `denied` reports it.
         if let Ok(value) = std::env::var(name) {

@@ -202,7 +202,7 @@ impl Progress {
 
 /// Runs a guest until it has set its head or ends.
 async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> Begun {
-    let mut end = None;
+    let (mut end, mut is_without_head) = (None, false);
     // The guest is polled first, so that an immediate response needs no wake-up.
     let head = std::future::poll_fn(|cx| {
         if end.is_none()
@@ -210,12 +210,15 @@ async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> B
         {
             end = Some(ready);
         }
-        match Pin::new(&mut receiver).poll(cx) {
-            // Polled after the guest in the same turn: a guest that ended has often set its head in this very poll.
-            Poll::Ready(head) => Poll::Ready(head.ok()),
-            Poll::Pending if end.is_some() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        // Polled after the guest in the same turn: a guest that ended has often set its head in this very poll.
+        if !is_without_head && let Poll::Ready(head) = Pin::new(&mut receiver).poll(cx) {
+            if let Ok(head) = head {
+                return Poll::Ready(Some(head));
+            }
+            is_without_head = true;
         }
+        // The end has the reason why there is no head. That of a guest on a thread of its own comes later.
+        if end.is_some() { Poll::Ready(None) } else { Poll::Pending }
     })
     .await;
     Begun { progress: end.map_or(Progress::Running(running), Progress::Ended), head }
