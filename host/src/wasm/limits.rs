@@ -229,8 +229,8 @@ impl Meter {
     /// Ends the slice: others run until the next tick, so that one guest does not occupy a thread. One that has used up
     /// its first slice moves to the threads for guests.
     pub(super) fn give_way(&self) -> UpdateDeadline {
-        let used = self.used_ns.load(Ordering::Relaxed).saturating_add(self.spent(self.now()));
-        if used < FIRST_SLICE_NS || guest_threads::is_here() {
+        // Without the current poll: the first is measured by the clock, and another thread may have had the core in it.
+        if self.used_ns.load(Ordering::Relaxed) < FIRST_SLICE_NS || guest_threads::is_here() {
             // At once where nothing else is queued: an instance that is nearly done should free its slot soon.
             return UpdateDeadline::Yield(1);
         }

@@ -100,11 +100,18 @@ async fn compacting_gives_back_what_is_free() {
     let large = "x".repeat(500_000);
     commit(&store, change(&[("a", Some(&large)), ("b", Some("1"))], &[])).await.unwrap();
     commit(&store, change(&[("a", None)], &[])).await.unwrap();
-    // On a thread that ends: one that has read keeps its connection, and the store at rest is for one alone.
-    std::thread::scope(|scope| {
-        let removed = scope.spawn(|| tokio::runtime::Handle::current().block_on(store.remove_unplaced()));
-        removed.join().unwrap().unwrap();
+    // By another thread, whose connection is closed by the time that the store is compacted.
+    let others = Arc::clone(&store);
+    let removed = tokio::task::spawn_blocking(move || {
+        std::thread::scope(|scope| {
+            let removing = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(others.remove_unplaced())
+            };
+            scope.spawn(removing).join().unwrap()
+        })
     });
+    removed.await.unwrap().unwrap();
     assert!(store.size().unwrap().free_bytes > 400_000);
     assert_eq!(store.size().unwrap().agents[0].state_bytes, 2);
     assert!(store.size().unwrap().commits.unwrap().count >= 2);

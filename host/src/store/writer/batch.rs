@@ -156,6 +156,10 @@ impl Batch {
                 error.map_or(Ok(()), Err)
             }
             Job::Piece(_, ContentPiece { content, number, data, lost }) => {
+                // Its commit is refused. Without the first piece, which notes the content, it would never be removed.
+                if lost.load(Ordering::SeqCst) {
+                    return Ok(());
+                }
                 self.pieces.push(lost);
                 let mut record = writer.new_record();
                 record.push(ContentRow::Piece { content, number, data: &data });

@@ -202,7 +202,7 @@ impl Progress {
 
 /// Runs a guest until it has set its head or ends.
 async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> Begun {
-    let (mut end, mut is_without_head) = (None, false);
+    let (mut end, mut is_without) = (None, false);
     // The guest is polled first, so that an immediate response needs no wake-up.
     let head = std::future::poll_fn(|cx| {
         if end.is_none()
@@ -210,15 +210,18 @@ async fn begin(mut running: Running, mut receiver: oneshot::Receiver<Head>) -> B
         {
             end = Some(ready);
         }
-        // Polled after the guest in the same turn: a guest that ended has often set its head in this very poll.
-        if !is_without_head && let Poll::Ready(head) = Pin::new(&mut receiver).poll(cx) {
-            if let Ok(head) = head {
-                return Poll::Ready(Some(head));
+        if !is_without {
+            match Pin::new(&mut receiver).poll(cx) {
+                // Polled after the guest in the same turn: a guest that ended has often set its head in this very poll.
+                Poll::Ready(Ok(head)) => return Poll::Ready(Some(head)),
+                // On a thread of its own a guest that sets none is not quite at its end yet, which says why.
+                Poll::Ready(Err(_)) => is_without = true,
+                // Not by a poll, which may be put off.
+                Poll::Pending if end.is_some() => return Poll::Ready(receiver.try_recv().ok()),
+                Poll::Pending => {}
             }
-            is_without_head = true;
         }
-        // The end has the reason why there is no head. That of a guest on a thread of its own comes later.
-        if end.is_some() { Poll::Ready(None) } else { Poll::Pending }
+        if is_without && end.is_some() { Poll::Ready(None) } else { Poll::Pending }
     })
     .await;
     Begun { progress: end.map_or(Progress::Running(running), Progress::Ended), head }

@@ -61,6 +61,8 @@ pub(crate) struct OpenBody {
     running: Option<Running>,
     /// The guest's failure, until it is passed to the reader of the body.
     failed: Option<Fault>,
+    /// The error at which the body broke off while the guest still ran, of which its end is the cause.
+    broken: Option<WasiHttpError>,
     /// Frames that were read ahead.
     read_ahead: VecDeque<Frame<Bytes>>,
     body: HyperOutgoingBody,
@@ -100,6 +102,7 @@ impl ResponseBody {
         Self::Open(Box::new(OpenBody {
             running: None,
             failed: None,
+            broken: None,
             read_ahead,
             body,
             listener: EndListener(None),
@@ -187,8 +190,20 @@ impl OpenBody {
         }
         self.drive(cx);
         let runs = self.running.is_some();
+        if let Some(broken) = self.broken.take() {
+            if runs {
+                self.broken = Some(broken);
+                return Poll::Pending;
+            }
+            return Poll::Ready(Some(Err(self.failed.take().map_or(ResponseError::Broken(broken), Into::into))));
+        }
         let frame = if runs { Pin::new(&mut self.body).poll_frame(cx) } else { poll_left(&mut self.body, cx) };
         match frame {
+            // On a thread of its own a guest that fails is not quite at its end yet.
+            Poll::Ready(Some(Err(broken))) if runs => {
+                self.broken = Some(broken);
+                Poll::Pending
+            }
             Poll::Ready(Some(frame)) => Poll::Ready(Some(frame.map_err(ResponseError::Broken))),
             // The guest's work after the last byte belongs to the call as well: its end is awaited.
             Poll::Ready(None) | Poll::Pending if runs => Poll::Pending,
