@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use caxton_control::Desired;
 use caxton_control::access::{
     CallerIdentity, RequestSignature, RouteAuth, SIGNATURE_HEADER, TokenDigest, TokenRefusal, signed_text,
 };
@@ -119,8 +120,29 @@ impl Access {
 /// declaration.
 pub(crate) fn unread_keys(declaration: &Path, auth: &RouteAuth) -> Vec<String> {
     let keys = KeyFiles::new(declaration);
-    let shared = auth.hmac.values().filter_map(|source| keys.shared(source).err());
-    shared.chain(auth.jwt.iter().filter_map(|spec| keys.set(&spec.jwks).err())).collect()
+    let shared = auth.hmac.iter().filter_map(|(caller, source)| {
+        let why = keys.shared(source).err()?;
+        Some(format!("http.auth.hmac.{caller}: {why}"))
+    });
+    let sets = auth.jwt.iter().filter_map(|spec| {
+        let why = keys.set(&spec.jwks).err()?;
+        Some(format!("http.auth.jwt.jwks: {why}"))
+    });
+    shared.chain(sets).collect()
+}
+
+/// Logs which keys of routes cannot be read: their callers would be the first to notice.
+pub(crate) fn log_unread_keys(desired: &Desired, declaration: &Path) {
+    for (name, agent) in &desired.agents {
+        for route in &agent.http {
+            for why in route.auth.iter().flat_map(|auth| unread_keys(declaration, auth)) {
+                let route = route.pattern.as_str();
+                tracing::error!(
+                    "agents.{name}.{why}; callers of {route} whose key this is are refused until it can be read"
+                );
+            }
+        }
+    }
 }
 
 /// Returns the value of a header that may be there once; `Some(None)` if it is there twice or is no text.

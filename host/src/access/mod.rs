@@ -22,7 +22,7 @@ mod tokens;
 
 pub(crate) use audit_file::{CheckedAudit, audit_path, verify_file};
 pub(crate) use audit_log::AuditLog;
-pub(crate) use callers::{CallRefusal, Credential, bearer_token, unread_keys};
+pub(crate) use callers::{CallRefusal, Credential, bearer_token, log_unread_keys, unread_keys};
 pub(crate) use host_access::Access;
 pub(crate) use identity::{AccessRefusal, Identity};
 #[cfg(any(test, feature = "fuzzing"))]

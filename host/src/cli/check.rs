@@ -195,8 +195,8 @@ fn check_agents(loaded: &Loaded, components: bool) -> Vec<Checked> {
                 agent.findings.push(CheckProblem::new("format", why.to_string(), help));
             }
             for why in spec.http.iter().flat_map(|route| &route.auth).flat_map(|auth| unread_keys(&loaded.dir, auth)) {
-                let help = "callers whose key this is are refused until it can be read".to_owned();
-                agent.findings.push(CheckProblem::new("key", format!("a key of a route: {why}"), help));
+                let help = "the agent runs, and callers whose key this is are refused until it can be read".to_owned();
+                agent.findings.push(CheckProblem::new("key", why, help));
             }
             for written in spec.build.iter().flat_map(|build| &build.watch) {
                 // Agents often share a pattern, whose search may read many folders.
@@ -369,7 +369,10 @@ fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> 
     match (agents.len(), wrong) {
         (0, _) => say(&format!("{file} is valid and declares no agents")),
         (agents, 0) => say(&format!("{file} is valid: {}", count(agents, "agent"))),
-        (agents, wrong) => say(&format!("{file} is valid, but {wrong} of {} cannot run", count(agents, "agent"))),
+        (agents, wrong) => say(&format!(
+            "{file} is valid, but not all that it says of {wrong} of {} can be done",
+            count(agents, "agent")
+        )),
     }
     Ok(())
 }

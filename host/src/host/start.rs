@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::host_file::{HOST_FILE, Ports, write_host_file};
 use super::no_room::open_when_room;
 use super::ports::{Sockets, Stops};
-use crate::access::{Access, unread_keys};
+use crate::access::{Access, log_unread_keys};
 use crate::admin;
 use crate::agent::forget_unwanted;
 use crate::clock;
@@ -214,17 +214,9 @@ fn open_runtime(
     })?)
 }
 
-/// Opens the tokens and the audit log, and logs which keys of routes cannot be read: their callers would be the first to
-/// notice.
+/// Opens the tokens and the audit log.
 fn open_access(loaded: &Loaded, data: &Path) -> anyhow::Result<Arc<Access>> {
-    for (name, agent) in &loaded.desired.agents {
-        for route in &agent.http {
-            for why in route.auth.iter().flat_map(|auth| unread_keys(&loaded.dir, auth)) {
-                let route = route.pattern.as_str();
-                tracing::error!("{route} of {name}: callers are refused, as a key cannot be read: {why}");
-            }
-        }
-    }
+    log_unread_keys(&loaded.desired, &loaded.dir);
     Ok(Arc::new(Access::open(data, &loaded.dir, loaded.desired.admin.audit_max_bytes)?))
 }
 

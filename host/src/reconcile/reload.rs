@@ -9,6 +9,7 @@ use serde_json::json;
 use super::declaration_file::{DeferredRequest, file_errors};
 use super::handle::Wake;
 use super::reconciler::Reconciler;
+use crate::access::log_unread_keys;
 use crate::api_types::FileError;
 use crate::config::{ConfigErrors, Loaded};
 use crate::memory_budget::machine_budget;
@@ -109,6 +110,7 @@ impl Reconciler {
                 }
                 if loaded.desired != self.declared.desired {
                     self.context.events.emit(None, "config.taken", serde_json::json!({ "digest": loaded.text_digest }));
+                    log_unread_keys(&loaded.desired, &loaded.dir);
                 }
                 self.declared = loaded;
                 self.update_rules();

@@ -173,6 +173,9 @@ fn keys_that_cannot_be_read_close_the_route() {
     let refused = post(&host, "/echo", &[("caxton-signature", &signed)], "hello");
     assert_eq!(code(&refused), (503, "keys-unavailable".to_owned()));
     assert!(!refused.text().contains("missing.key"), "a caller learns nothing of the host's files");
+    // So is one that an edit names.
+    host.edit(&file(&text.replace("missing.key", "lost.key")));
+    host.until_output("lost.key");
 }
 
 #[test]
