@@ -26,6 +26,9 @@ use crate::reconcile::watcher::{ExcludedFiles, Pattern, WatchSet, no_match_warni
 use crate::reconcile::{check_settings, check_signatures, memory_finding, route_text, signature_path};
 use crate::wasm::{Kind, MAX_COMPONENT, Summary, digest, imports_and_exports, summarise};
 
+/// The code of a problem with the key of a caller, without which an agent runs.
+const KEY: &str = "key";
+
 /// An agent with the result of its check.
 #[derive(Debug, Serialize)]
 struct Checked {
@@ -196,7 +199,7 @@ fn check_agents(loaded: &Loaded, components: bool) -> Vec<Checked> {
             }
             for why in spec.http.iter().flat_map(|route| &route.auth).flat_map(|auth| unread_keys(&loaded.dir, auth)) {
                 let help = "the agent runs, and callers whose key this is are refused until it can be read".to_owned();
-                agent.findings.push(CheckProblem::new("key", why, help));
+                agent.findings.push(CheckProblem::new(KEY, why, help));
             }
             for written in spec.build.iter().flat_map(|build| &build.watch) {
                 // Agents often share a pattern, whose search may read many folders.
@@ -365,14 +368,19 @@ fn print(out: &mut Out, file: &str, agents: &[Checked]) -> Result<(), CliError> 
         print_grants(out, agents)?;
     }
     agents.iter().for_each(print_findings);
-    let wrong = agents.iter().filter(|agent| !agent.findings.is_empty()).count();
-    match (agents.len(), wrong) {
-        (0, _) => say(&format!("{file} is valid and declares no agents")),
-        (agents, 0) => say(&format!("{file} is valid: {}", count(agents, "agent"))),
-        (agents, wrong) => say(&format!(
-            "{file} is valid, but not all that it says of {wrong} of {} can be done",
-            count(agents, "agent")
-        )),
+    let have =
+        |count: fn(&CheckProblem) -> bool| agents.iter().filter(|agent| agent.findings.iter().any(count)).count();
+    // An agent runs without the keys of some of its callers.
+    let (unusable, wrong) = (have(|problem| problem.code != KEY), have(|_| true));
+    match (agents.len(), unusable, wrong) {
+        (0, ..) => say(&format!("{file} is valid and declares no agents")),
+        (agents, 0, 0) => say(&format!("{file} is valid: {}", count(agents, "agent"))),
+        (agents, 0, wrong) => {
+            say(&format!("{file} is valid, but {wrong} of {} cannot check all callers", count(agents, "agent")));
+        }
+        (agents, unusable, _) => {
+            say(&format!("{file} is valid, but {unusable} of {} cannot run", count(agents, "agent")));
+        }
     }
     Ok(())
 }

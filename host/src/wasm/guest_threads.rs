@@ -22,6 +22,8 @@ use tokio::runtime::Handle;
 /// The priority of these threads below that of others. One whose slice is over in turn with a guest's would wait for as
 /// long as the system's own slices are; with a lower weight these are preempted as soon as another thread wakes.
 const NICENESS: i32 = 5;
+/// The lowest priority that the system has.
+const LEAST_PRIORITY: i32 = 19;
 
 thread_local! {
     /// Set on the threads for guests.
@@ -166,7 +168,7 @@ impl GuestQueue {
     fn run(&self) {
         IS_HERE.set(true);
         // Of this thread alone. Without it guests only run at the priority of others.
-        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        if let Err(error) = lower_priority() {
             tracing::debug!(%error, "the priority of a thread for guests could not be lowered");
         }
         // Timers and tasks of what a guest calls belong to a runtime, which is not that of this thread.
@@ -175,6 +177,12 @@ impl GuestQueue {
             runnable.run();
         }
     }
+}
+
+/// Lowers the priority of this thread below that of the host's others, which may have been lowered too.
+fn lower_priority() -> rustix::io::Result<()> {
+    let of_host = rustix::process::getpriority_process(None)?;
+    rustix::process::setpriority_process(None, (of_host + NICENESS).min(LEAST_PRIORITY))
 }
 
 /// A future that moves to the threads for guests when a guest in it has used up its first slice. Dropping it drops what
@@ -238,6 +246,21 @@ mod tests {
             Poll::Pending
         })
         .await
+    }
+
+    #[test]
+    fn the_priority_is_below_that_of_the_host() {
+        // On a thread of its own, whose priority cannot be raised again.
+        let priorities = std::thread::spawn(|| {
+            let mut before = [rustix::process::getpriority_process(None).unwrap(), 0, 0];
+            lower_priority().unwrap();
+            before[1] = rustix::process::getpriority_process(None).unwrap();
+            lower_priority().unwrap();
+            before[2] = rustix::process::getpriority_process(None).unwrap();
+            before
+        });
+        let [of_host, lower, lowest] = priorities.join().unwrap();
+        assert!(of_host < lower && lower <= lowest && lowest <= LEAST_PRIORITY, "{of_host} {lower} {lowest}");
     }
 
     #[tokio::test]
