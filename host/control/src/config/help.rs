@@ -74,16 +74,8 @@ impl ConfigError {
             Self::OtherStrategy { at, belongs, .. } => strategy_help(&at.key, belongs),
             Self::RouteClash { clash, .. } => clash_help(&clash.overlap),
             Self::Policy { reason, .. } => reason.help(),
-            Self::UnknownAgent { receiver: UnknownReceiver { suggestion: Some(name), .. }, .. } => did_you_mean(name),
-            Self::UnknownAgent { receiver: UnknownReceiver { name, .. }, .. } => {
-                format!("declare `[agents.{name}]` or remove the grant")
-            }
-            Self::UnknownCapability { receiver: UnknownReceiver { suggestion: Some(name), .. }, .. } => {
-                did_you_mean(&format!("cap:{name}"))
-            }
-            Self::UnknownCapability { receiver: UnknownReceiver { name, .. }, .. } => {
-                format!("add `capabilities = [\"{name}\"]` to an agent or remove the grant")
-            }
+            Self::UnknownAgent { receiver, .. } => unknown_agent(receiver),
+            Self::UnknownCapability { receiver, .. } => unknown_capability(receiver),
         }
     }
 }
@@ -204,6 +196,23 @@ fn clash_help(overlap: &Overlap) -> String {
         }
         Overlap::ParamAndRest => {
             "`{name}` and `{*name}` cannot stand at the same place; put a literal segment before one of them".to_owned()
+        }
+    }
+}
+
+fn unknown_agent(receiver: &UnknownReceiver) -> String {
+    match &receiver.suggestion {
+        Some(name) => did_you_mean(name),
+        None => format!("declare `[agents.{}]` or remove the grant", receiver.name),
+    }
+}
+
+fn unknown_capability(receiver: &UnknownReceiver) -> String {
+    match &receiver.suggestion {
+        Some(name) => did_you_mean(&format!("cap:{name}")),
+        None => {
+            let name = &receiver.name;
+            format!("add `capabilities = [\"{name}\"]` to an agent or remove the grant")
         }
     }
 }
