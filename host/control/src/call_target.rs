@@ -2,7 +2,7 @@
 //!
 //! A grant compares text, and a server gives the text a meaning. Both have to read the same thing: a target is parsed as
 //! the URL standard (WHATWG) asks for, is brought to the normal form of RFC 3986 (section 6.2.2), and is sent in that
-//! form. What a server might still decode is in [`CallTarget::is_below`].
+//! form. What a server might still decode is in `CallTarget::is_below`.
 
 use std::fmt;
 use std::net::IpAddr;

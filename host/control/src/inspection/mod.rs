@@ -105,7 +105,7 @@ impl fmt::Display for Finding {
 /// The most findings that are shown: a component may have a hundred thousand imports.
 const MAX_FINDINGS: usize = 100;
 
-/// Sorts findings by stage, removes repeated ones, and leaves the first [`MAX_FINDINGS`].
+/// Sorts findings by stage, removes repeated ones, and leaves the first 100.
 pub fn in_order(mut findings: Vec<Finding>) -> Vec<Finding> {
     // Stable, so that those of a stage stay in the order of the component.
     findings.sort_by_key(|finding| finding.stage);
