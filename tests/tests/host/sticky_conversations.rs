@@ -226,6 +226,7 @@ fn a_conversation_stays_until_an_awaited_reply_is_handled() {
     }
     assert_eq!(host.caxton(&["mailbox", "resume", "billing"]).0, 0);
     assert_eq!(until_handled_by(&mut host, "desk", "open", 1), ["desk@1"], "the answer belongs to the question");
+    until_clock_ticks(&mut host);
     assert_eq!(call(&host, "desk", "open", &reply_to_caller()), 2, "and what comes after it to nobody");
     assert_eq!(newest_rollout(&host, "desk")["held_conversations"], 0);
 }
