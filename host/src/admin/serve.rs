@@ -18,7 +18,7 @@ use super::api::Api;
 use super::guard::Peer;
 use super::router::{probes_router, router};
 use crate::net::{
-    self, BoundListener, ConnectionActivity, ConnectionLimits, FileReserve, TimedBody, Upload, track_requests,
+    self, BoundListener, ClientBody, ConnectionActivity, ConnectionLimits, FileReserve, TimedBody, track_requests,
 };
 
 /// The settings `[http]`, of which both listeners take their times and sizes; a reload may change them at any time.
@@ -85,6 +85,6 @@ fn limits(settings: &HttpSpec) -> ConnectionLimits {
 async fn answer(mut router: Router, request: Request<Incoming>, stall: Duration) -> Result<Response, Infallible> {
     // No `ready` call is needed: an axum router is always ready.
     let (head, body) = request.into_parts();
-    let body = TimedBody::new(Upload::new(body, &head), stall, stall * BODY_PAUSES);
+    let body = TimedBody::new(ClientBody::new(body, &head), stall, stall * BODY_PAUSES);
     router.call(Request::from_parts(head, Body::new(body))).await
 }

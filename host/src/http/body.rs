@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 
 use super::body_memory::{CollectedBody, CountedBytes, SMALL_BODY, append, hold};
 use crate::memory_budget::{MemoryBudget, MemoryKind, Reservation};
-use crate::net::{BodyClock, LateBody, RequestGuard, Upload};
+use crate::net::{BodyClock, ClientBody, LateBody, RequestGuard};
 use crate::wasm::{AheadBody, BodyError, ResponseError};
 
 /// The largest chunk handed to hyper at once when the connection is multiplexed. A chunk that was handed over cannot be
@@ -37,7 +37,7 @@ pub(super) struct RequestBody {
     /// The part that was read before, to be read once more.
     ahead: HeldBody,
     /// `None` after its end, or after it was refused.
-    inner: Option<Upload>,
+    inner: Option<ClientBody>,
     limit: u64,
     bytes_left: u64,
     clock: BodyClock,
@@ -98,7 +98,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// `TooLarge` if the announced length exceeds the limit; the rest is then drained as for any refused body.
-    pub(super) fn new(inner: Upload, bounds: BodyLimits) -> Result<Self, BodyError> {
+    pub(super) fn new(inner: ClientBody, bounds: BodyLimits) -> Result<Self, BodyError> {
         let announced = inner.size_hint().lower();
         let inner = (!inner.is_end_stream()).then_some(inner);
         let body = Self {

@@ -10,14 +10,14 @@ use http::{Response, request};
 use super::body::ReplyBody;
 use super::callers::RouteCaller;
 use crate::agent::{Agent, Revision};
-use crate::net::Upload;
+use crate::net::ClientBody;
 use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
 
 /// A request whose route and agent have been found.
 pub(super) struct Call {
     pub(super) head: request::Parts,
-    pub(super) body: Upload,
+    pub(super) body: ClientBody,
     pub(super) agent: Arc<Agent>,
     pub(super) revision: Arc<Revision>,
     pub(super) mode: ResponseMode,

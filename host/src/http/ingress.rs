@@ -20,7 +20,7 @@ use super::{cors, http_agent, message_agent, message_status, path, request_head}
 use crate::agent::Agent;
 use crate::directory::routes::{RouteGuard, RouteMatch};
 use crate::memory_budget::MemoryShortage;
-use crate::net::{RequestGuard, Upload};
+use crate::net::{ClientBody, RequestGuard};
 use crate::problem::Problem;
 use crate::telemetry::trace::Trace;
 use crate::wasm::Kind;
@@ -49,7 +49,7 @@ pub(super) async fn answer(
 ) -> Result<Response<GuardedBody>, Infallible> {
     let began = Instant::now();
     let (head, body) = request.into_parts();
-    let body = Upload::new(body, &head);
+    let body = ClientBody::new(body, &head);
     let method = head.method.clone();
     let trace = request_head::trace(&head.headers);
     let origin = head.headers.get(ORIGIN).cloned();
@@ -89,7 +89,7 @@ impl Answered {
     }
 }
 
-async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: Upload, trace: Trace) -> Answered {
+async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: ClientBody, trace: Trace) -> Answered {
     let refuse = |problem: Problem, agent: Option<&Agent>| {
         let agent = agent.map(|agent| agent.name().as_str());
         let about = ProblemContext { agent, trace: Some(&trace), ..ProblemContext::default() };

@@ -14,6 +14,7 @@
 mod activity;
 mod bind;
 mod body_clock;
+mod client_body;
 mod connection;
 mod files;
 mod limits;
@@ -21,11 +22,11 @@ mod listener;
 mod socket;
 mod tls;
 mod tracking;
-mod upload;
 
 pub(crate) use activity::{ConnectionActivity, RequestGuard};
 pub(crate) use bind::{BoundListener, bind};
 pub(crate) use body_clock::{BodyClock, LateBody, TimedBody};
+pub(crate) use client_body::ClientBody;
 pub(crate) use files::{FileReserve, raise_limit, restore_limit};
 pub(crate) use limits::ConnectionLimits;
 pub(crate) use listener::serve;
@@ -33,4 +34,3 @@ pub(crate) use tls::{
     CaError, ListenerTls, TlsError, TlsFiles, TlsMaterial, ca_errors, ca_files, calls_config, fingerprint, read_ca,
 };
 pub(crate) use tracking::track_requests;
-pub(crate) use upload::Upload;

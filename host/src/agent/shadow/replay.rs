@@ -11,7 +11,7 @@ use caxton_control::rollout::comparison::Effect;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::handler_answer::{MAX_CALLS, call_line, request_effect};
+use super::handler_answer::{refuse_call, request_effect};
 use super::job_queue::Shadow;
 use super::recording::Recording;
 use super::sandbox::{check_send, refused_request};
@@ -172,12 +172,7 @@ impl GuestHost for ReplayHost {
         _: &CallContext,
         call: GuestHttpCall,
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
-        let refused = Effect::Call { line: call_line(&call), refused: true };
-        let mut progress = self.progress.lock();
-        if progress.calls.len() < MAX_CALLS {
-            progress.calls.push(refused);
-        }
-        Box::pin(std::future::ready(Err(HttpCallError::Denied)))
+        Box::pin(std::future::ready(Err(refuse_call(&mut self.progress.lock().calls, &call))))
     }
 
     fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}

@@ -12,7 +12,7 @@ use caxton_control::rollout::comparison::Effect;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::super::handler_answer::{MAX_CALLS, call_line};
+use super::super::handler_answer::refuse_call;
 use super::super::sandbox::{check_send, refused_request};
 use crate::agent::Directory;
 use crate::clock;
@@ -147,12 +147,7 @@ impl GuestHost for StateOverlay {
         _: &CallContext,
         call: GuestHttpCall,
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
-        let refused = Effect::Call { line: call_line(&call), refused: true };
-        let mut calls = self.calls.lock();
-        if calls.len() < MAX_CALLS {
-            calls.push(refused);
-        }
-        Box::pin(std::future::ready(Err(HttpCallError::Denied)))
+        Box::pin(std::future::ready(Err(refuse_call(&mut self.calls.lock(), &call))))
     }
 
     fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}

@@ -52,7 +52,7 @@ pub(in crate::store) fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> 
 /// Reads a record in its encoded form, and writes what was read again.
 ///
 /// # Panics
-/// What is written is read as another record.
+/// The written form of a record is read as another one.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn examine_record(bytes: &[u8]) {
     if let Ok(record) = decode(bytes) {

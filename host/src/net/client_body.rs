@@ -22,7 +22,7 @@ const DRAINED_OF_STREAM: usize = 1 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// The body of a request. Dropping it drains what the client still sends, so that the client can read the response.
-pub(crate) struct Upload {
+pub(crate) struct ClientBody {
     /// `None` after its end.
     inner: Option<Incoming>,
     /// The bytes to drain at most.
@@ -31,7 +31,7 @@ pub(crate) struct Upload {
     awaits_continue: bool,
 }
 
-impl Upload {
+impl ClientBody {
     /// Wraps the body of the request with this head.
     pub(crate) fn new(inner: Incoming, head: &request::Parts) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Upload {
     }
 }
 
-impl Body for Upload {
+impl Body for ClientBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -71,7 +71,7 @@ impl Body for Upload {
     }
 }
 
-impl Drop for Upload {
+impl Drop for ClientBody {
     fn drop(&mut self) {
         let Some(mut inner) = self.inner.take() else { return };
         // A client that waits for `100 Continue` has sent nothing that could be drained.
