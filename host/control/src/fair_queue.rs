@@ -16,6 +16,28 @@ pub struct FairQueue<K, T> {
     len: usize,
 }
 
+/// The cost of an item.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ItemCost {
+    /// The cost of the item alone.
+    pub own: u64,
+    /// The cost that the items of an owner that are taken together have once: each replaces what the one before wrote.
+    pub shared: u64,
+}
+
+impl ItemCost {
+    /// Returns the cost that counts, where `is_paid` is `true` if the shared one was counted for its owner before.
+    pub fn counted(self, is_paid: bool) -> u64 {
+        if is_paid { self.own } else { self.own + self.shared }
+    }
+}
+
+impl From<u64> for ItemCost {
+    fn from(own: u64) -> Self {
+        Self { own, shared: 0 }
+    }
+}
+
 /// Items of all owners, up to a barrier.
 #[derive(Debug)]
 struct Section<K, T> {
@@ -29,7 +51,7 @@ struct Section<K, T> {
 /// The items of one owner with their costs, and the cost that is left of its turn.
 #[derive(Debug)]
 struct Lane<T> {
-    items: VecDeque<(u64, T)>,
+    items: VecDeque<(ItemCost, T)>,
     credit: u64,
 }
 
@@ -68,14 +90,14 @@ impl<K: Hash + Eq + Clone, T> FairQueue<K, T> {
     }
 
     /// Adds an item of an owner.
-    pub fn push(&mut self, owner: K, cost: u64, item: T) {
+    pub fn push(&mut self, owner: K, cost: impl Into<ItemCost>, item: T) {
         let section = self.sections.back_mut().expect("there is always one");
         let lane = section.lanes.entry(owner.clone()).or_insert_with(|| {
             // An owner with nothing to do has no turn and keeps no credit.
             section.turns.push_back(owner);
             Lane { items: VecDeque::new(), credit: 0 }
         });
-        lane.items.push_back((cost, item));
+        lane.items.push_back((cost.into(), item));
         self.len += 1;
     }
 
@@ -86,10 +108,11 @@ impl<K: Hash + Eq + Clone, T> FairQueue<K, T> {
         self.len += 1;
     }
 
-    /// Takes the next item, with its cost: 0 for a barrier.
-    pub fn pop(&mut self) -> Option<(u64, T)> {
+    /// Takes the next item, with the cost that counted: 0 for a barrier. `has_paid` returns `true` for the owners whose
+    /// shared cost was counted before.
+    pub fn pop(&mut self, has_paid: impl Fn(&K) -> bool) -> Option<(u64, T)> {
         let section = self.sections.front_mut()?;
-        if let Some(next) = section.pop(self.quantum) {
+        if let Some(next) = section.pop(self.quantum, has_paid) {
             self.len -= 1;
             return Some(next);
         }
@@ -102,14 +125,15 @@ impl<K: Hash + Eq + Clone, T> FairQueue<K, T> {
 }
 
 impl<K: Hash + Eq + Clone, T> Section<K, T> {
-    fn pop(&mut self, quantum: u64) -> Option<(u64, T)> {
+    fn pop(&mut self, quantum: u64, has_paid: impl Fn(&K) -> bool) -> Option<(u64, T)> {
         loop {
             let owner = self.turns.front()?;
             let lane = self.lanes.get_mut(owner).expect("an owner with a turn has a lane");
             let cost = lane.items.front().map(|(cost, _)| *cost).expect("a lane with a turn has items");
+            let cost = cost.counted(has_paid(owner));
             if cost <= lane.credit {
                 lane.credit -= cost;
-                let next = lane.items.pop_front();
+                let next = lane.items.pop_front().map(|(_, item)| (cost, item));
                 if lane.items.is_empty() {
                     let owner = self.turns.pop_front().expect("its owner has the turn");
                     self.lanes.remove(&owner);
@@ -131,7 +155,7 @@ mod tests {
     use super::*;
 
     fn drain(queue: &mut FairQueue<&'static str, u64>) -> Vec<u64> {
-        std::iter::from_fn(|| queue.pop().map(|(_, item)| item)).collect()
+        std::iter::from_fn(|| queue.pop(|_| false).map(|(_, item)| item)).collect()
     }
 
     #[test]
@@ -149,7 +173,7 @@ mod tests {
         assert!(at(100) <= 2 && at(101) <= 5, "{order:?}");
         let hog: Vec<u64> = order.iter().copied().filter(|item| *item < 100).collect();
         assert_eq!(hog, (0..50).collect::<Vec<_>>(), "the items of one owner stay in order");
-        assert!(queue.is_empty() && queue.pop().is_none());
+        assert!(queue.is_empty() && queue.pop(|_| false).is_none());
     }
 
     #[test]
@@ -161,6 +185,24 @@ mod tests {
             queue.push("other", 10, item);
         }
         assert_eq!(drain(&mut queue), [10, 11, 12, 13, 14, 1, 2], "small ones do not wait for it");
+    }
+
+    #[test]
+    fn a_shared_cost_counts_once() {
+        let mut queue = FairQueue::new(100);
+        for item in 0..3 {
+            queue.push("memory", ItemCost { own: 1, shared: 100 }, item);
+        }
+        queue.push("other", 100, 10);
+        let mut paid: Vec<&str> = Vec::new();
+        let mut taken = Vec::new();
+        while let Some((cost, item)) = queue.pop(|owner| paid.contains(owner)) {
+            if item < 10 {
+                paid.push("memory");
+            }
+            taken.push((cost, item));
+        }
+        assert_eq!(taken, [(100, 10), (101, 0), (1, 1), (1, 2)]);
     }
 
     #[test]
@@ -189,7 +231,7 @@ mod tests {
             queue.push("large", 240, 240);
         }
         while small + large < 20_000 {
-            match queue.pop().unwrap() {
+            match queue.pop(|_| false).unwrap() {
                 (8, _) => small += 8,
                 (cost, _) => large += cost,
             }

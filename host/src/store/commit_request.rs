@@ -112,15 +112,24 @@ impl CommitRequest {
 
     /// Returns the contents, values and memory that it writes, in bytes, without those that are written before it.
     pub(super) fn bytes(&self) -> u64 {
-        let Commit { sends, state, memory, dead, .. } = &self.commit;
+        self.bytes_beside_memory() + self.memory_bytes()
+    }
+
+    /// Returns the memory that it writes, in bytes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.commit.memory.as_ref().map_or(0, |memory| memory.data.len() as u64)
+    }
+
+    /// Returns the contents and values that it writes, in bytes, without those that are written before it.
+    pub(super) fn bytes_beside_memory(&self) -> u64 {
+        let Commit { sends, state, dead, .. } = &self.commit;
         let dead = dead.as_ref().map_or(0, |dead| dead.envelope.message.content.len());
         let sent: usize = sends.iter().map(|sent| sent.envelope.message.content.len()).sum();
         let values = state.iter().flat_map(|state| state.writes.values().flatten()).map(|value| value.bytes.len());
         let most = if self.placed.is_some() { placed::LEAST } else { usize::MAX };
-        let memory = memory.as_ref().map_or(0, |memory| memory.data.len());
         // Few rows are part of the cost of any commit.
         let rows = (sends.len() + state.as_ref().map_or(0, |state| state.writes.len())).saturating_sub(FEW_ROWS);
-        (sent + values.filter(|bytes| *bytes < most).sum::<usize>() + dead + memory + rows * ROW_BYTES) as u64
+        (sent + values.filter(|bytes| *bytes < most).sum::<usize>() + dead + rows * ROW_BYTES) as u64
     }
 
     /// Has it counted among the commits of its agent while it waits for the disk.

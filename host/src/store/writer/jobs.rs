@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use caxton_control::fair_queue::FairQueue;
+use caxton_control::fair_queue::{FairQueue, ItemCost};
 
 use crate::store::placed::{Contents, LARGE, PIECE};
 use crate::store::turn::Turn;
@@ -37,15 +37,37 @@ pub(super) struct JobQueue {
     contents: (Arc<Contents>, bool),
 }
 
+/// Returns the cost of a job.
+fn cost_of(job: &Job) -> ItemCost {
+    match job {
+        Job::Commit(request) if request.memory_bytes() > SMALL => {
+            ItemCost { own: request.bytes_beside_memory() + JOB_BYTES, shared: request.memory_bytes() }
+        }
+        job => (job.bytes() + JOB_BYTES).into(),
+    }
+}
+
 /// The jobs of a transaction as they are collected.
 struct Collected<'a> {
     jobs: &'a mut Vec<Job>,
     bytes: u64,
     /// The bytes of those that are not [`SMALL`].
     large: u64,
+    /// The agents whose memory is written and is not [`SMALL`].
+    memories: Vec<Arc<str>>,
 }
 
 impl Collected<'_> {
+    /// Returns the cost of a job, of which that of an agent's memory counts once in a transaction: each commit replaces
+    /// the memory of the one before, in pages that are not written out yet.
+    fn counted(&self, cost: ItemCost, job: &Job) -> u64 {
+        cost.counted(matches!(job, Job::Commit(request) if self.has_memory(&request.commit.agent)))
+    }
+
+    fn has_memory(&self, agent: &Arc<str>) -> bool {
+        self.memories.contains(agent)
+    }
+
     fn fits(&self, cost: u64) -> bool {
         let large = if cost > SMALL { self.large + cost } else { 0 };
         self.jobs.len() < MAX_JOBS && (self.jobs.is_empty() || (self.bytes + cost <= MAX_BYTES && large <= QUANTUM))
@@ -54,6 +76,12 @@ impl Collected<'_> {
     fn push(&mut self, job: Job, cost: u64) {
         self.bytes += cost;
         self.large += if cost > SMALL { cost } else { 0 };
+        if let Job::Commit(request) = &job
+            && cost_of(&job).shared > 0
+            && !self.has_memory(&request.commit.agent)
+        {
+            self.memories.push(Arc::clone(&request.commit.agent));
+        }
         self.jobs.push(job);
     }
 }
@@ -75,7 +103,7 @@ impl JobQueue {
     /// Moves the jobs of the next transaction to `jobs`, if any wait. Waits for none.
     pub(super) fn take(&mut self, jobs: &mut Vec<Job>) {
         let Self { receiver, next, waiting, host, contents: (contents, keeps_messages) } = self;
-        let mut collected = Collected { jobs, bytes: 0, large: 0 };
+        let mut collected = Collected { jobs, bytes: 0, large: 0, memories: Vec::new() };
         for job in next.take().into_iter().chain(receiver.try_iter()) {
             match job {
                 Job::Commit(mut request) if request.bytes() > LARGE => {
@@ -95,7 +123,7 @@ impl JobQueue {
         // A barrier has no owner, and is taken all the same.
         let large = MAX_LARGE.min(QUANTUM * waiting.owners().max(1) as u64);
         while collected.jobs.len() <= MAX_JOBS && collected.bytes < most && collected.large < large {
-            let Some((cost, job)) = waiting.pop() else { return };
+            let Some((cost, job)) = waiting.pop(|agent| collected.has_memory(agent)) else { return };
             collected.push(job, cost);
         }
     }
@@ -114,7 +142,8 @@ impl JobQueue {
     /// Puts a job into the transaction, if it fits and does not pass another that it has to come after; otherwise among
     /// those that wait.
     fn admit(waiting: &mut FairQueue<Arc<str>, Job>, host: &Arc<str>, job: Job, collected: &mut Collected<'_>) {
-        let cost = job.bytes() + JOB_BYTES;
+        let whole = cost_of(&job);
+        let cost = collected.counted(whole, &job);
         // The usual case, in the order in which they came, and without a look at the agent.
         if waiting.is_empty() && collected.fits(cost) {
             return collected.push(job, cost);
@@ -138,7 +167,7 @@ impl JobQueue {
         if cost <= SMALL && collected.jobs.len() < MAX_JOBS && waiting.is_free(&owner) {
             return collected.push(job, cost);
         }
-        waiting.push(owner, cost, job);
+        waiting.push(owner, whole, job);
     }
 }
 
@@ -148,7 +177,7 @@ mod tests {
 
     use super::*;
     use crate::message::Value;
-    use crate::store::{Commit, CommitRequest, StateChange};
+    use crate::store::{Commit, CommitRequest, Snapshot, StateChange};
 
     /// Creates a commit of an agent that writes a value of so many bytes.
     fn commit(agent: &str, bytes: usize) -> Job {
@@ -256,6 +285,26 @@ mod tests {
             rest += 1;
         }
         assert!(rest > 100, "{rest}");
+    }
+
+    #[test]
+    fn commits_of_one_memory_share_a_transaction() {
+        let (sender, mut queue) = queue();
+        let with_memory = |agent: &str| {
+            let Job::Commit(mut request) = commit(agent, 10) else { unreachable!("it makes commits") };
+            let data = vec![1; PIECE].into();
+            request.commit.memory = Some(Box::new(Snapshot { revision: 1, saved_at: 1, data }));
+            Job::Commit(request)
+        };
+        for agent in ["a", "a", "b", "a", "b"] {
+            sender.send(with_memory(agent)).unwrap();
+        }
+        assert_eq!(taken(&mut queue), ["a", "a", "a", "b", "b"], "each memory is written once");
+        assert!(!queue.has_more());
+        for agent in ["a", "b", "c", "d", "e", "f", "g"] {
+            sender.send(with_memory(agent)).unwrap();
+        }
+        assert!(taken(&mut queue).len() <= 5 && queue.has_more(), "seven of them are written by turns");
     }
 
     #[test]

@@ -24,9 +24,12 @@ pub(in crate::wasm) fn length(headers: &http::HeaderMap) -> Option<u64> {
     headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+/// A part of a body as the guest's side gives it.
+type GuestFrame = Result<Frame<Bytes>, WasiHttpError>;
+
 /// Polls the body of a guest that has ended. Runs outside of tokio's cooperative budget, so that `Pending` means that
 /// there is no data, and not that a response of many chunks has used the budget up.
-fn poll_left(body: &mut HyperOutgoingBody, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
+fn poll_left(body: &mut HyperOutgoingBody, cx: &mut Context<'_>) -> Poll<Option<GuestFrame>> {
     let next = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
     std::pin::pin!(tokio::task::unconstrained(next)).poll(cx)
 }
@@ -184,6 +187,19 @@ impl OpenBody {
         polled
     }
 
+    /// Replaces a part that is beyond the length in the head by an error.
+    ///
+    /// The engine passes such a part on before it fails the write, and hyper sends the bytes up to the length: the client
+    /// would take the start of a longer body for a whole response.
+    fn within_length(&self, frame: Poll<Option<GuestFrame>>) -> Poll<Option<GuestFrame>> {
+        let (Poll::Ready(Some(Ok(part))), Some(length)) = (&frame, self.length) else { return frame };
+        let total = self.read + part.data_ref().map_or(0, |data| data.len() as u64);
+        if total <= length {
+            return frame;
+        }
+        Poll::Ready(Some(Err(WasiHttpError::HttpResponseBodySize(Some(total)))))
+    }
+
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         if let Some(frame) = self.read_ahead.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
@@ -198,7 +214,7 @@ impl OpenBody {
             return Poll::Ready(Some(Err(self.failed.take().map_or(ResponseError::Broken(broken), Into::into))));
         }
         let frame = if runs { Pin::new(&mut self.body).poll_frame(cx) } else { poll_left(&mut self.body, cx) };
-        match frame {
+        match self.within_length(frame) {
             // On a thread of its own a guest that fails is not quite at its end yet.
             Poll::Ready(Some(Err(broken))) if runs => {
                 self.broken = Some(broken);
@@ -262,5 +278,37 @@ impl Drop for OpenBody {
                 listener.notify(end);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+    use crate::wasm::http::end::HttpEnd;
+
+    /// Polls for the next part of an open body.
+    fn poll_once(body: &mut ResponseBody) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[tokio::test]
+    async fn no_part_of_a_body_is_passed_on_beyond_its_length() {
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let text = Full::new(Bytes::from_static(b"ten bytes!")).map_err(|never| match never {}).boxed_unsync();
+        let mut body = ResponseBody::open(text);
+        let ResponseBody::Open(open) = &mut body else { unreachable!("it was just opened") };
+        let running: Running = Box::pin(async move { ended.await.unwrap_or_else(|_| Fault::Abandoned.into()) });
+        open.attach_guest(running, EndListener(None), Arc::default(), Some(3));
+
+        assert!(poll_once(&mut body).is_pending(), "the guest still runs, and its end may be the cause");
+        let returned = HttpEnd { result: Ok(()), ..HttpEnd::from(Fault::Abandoned) };
+        assert!(end.send(returned).is_ok());
+        let Poll::Ready(Some(Err(ResponseError::Broken(WasiHttpError::HttpResponseBodySize(Some(10)))))) =
+            poll_once(&mut body)
+        else {
+            panic!("the body breaks off");
+        };
     }
 }
