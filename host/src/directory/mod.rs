@@ -12,6 +12,7 @@ mod deadlock;
 mod expiry;
 mod guest_host;
 mod http_calls;
+mod forgotten;
 pub(crate) mod idle;
 pub(crate) mod memory_watch;
 mod orphans;

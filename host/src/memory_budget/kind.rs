@@ -5,6 +5,8 @@
 pub(crate) enum MemoryKind {
     /// Linear memories, tables and stores of instances.
     Instances,
+    /// Memory that guests at work are expected to take, by what others of their revision took.
+    Expected,
     /// Resources that guests hold behind handles: fields, bodies, pollables.
     Resources,
     /// Messages that wait in mailboxes.
@@ -25,8 +27,9 @@ pub(crate) enum MemoryKind {
 
 impl MemoryKind {
     /// All kinds, in the order of reports.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Instances,
+        Self::Expected,
         Self::Resources,
         Self::Messages,
         Self::Bodies,
@@ -41,6 +44,7 @@ impl MemoryKind {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Instances => "instances",
+            Self::Expected => "expected",
             Self::Resources => "resources",
             Self::Messages => "messages",
             Self::Bodies => "bodies",

@@ -56,6 +56,7 @@ mod limit_independence;
 mod limits;
 mod malformed_inputs;
 mod memory_commits;
+mod memory_shortage;
 mod message_chains;
 mod messages;
 mod migrations;

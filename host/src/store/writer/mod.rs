@@ -3,6 +3,7 @@
 pub(super) mod apply;
 pub(super) mod batch;
 pub(super) mod decide;
+mod buried;
 pub(super) mod history;
 pub(super) mod job;
 mod jobs;
