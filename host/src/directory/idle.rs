@@ -61,9 +61,12 @@ pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) 
         }
         // A full reference, since a guard of the snapshot must not be held across an await.
         let routes = directory.routes.load_full();
+        let mut cached = directory.shared.receipts.memory_bytes();
         for agent in routes.agents() {
+            cached += agent.cached_bytes();
             sweep(agent, &directory.context.guests).await;
         }
+        directory.context.count_caches(cached);
     }
 }
 

@@ -23,11 +23,15 @@ pub(crate) enum MemoryKind {
     Logs,
     /// Processes that compile components.
     Compilation,
+    /// The stacks of ended instances, which stay for the next ones.
+    Stacks,
+    /// What the host remembers of agents to be faster: sizes, versions, receipts, copies that wait.
+    Caches,
 }
 
 impl MemoryKind {
     /// All kinds, in the order of reports.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Instances,
         Self::Expected,
         Self::Resources,
@@ -38,6 +42,8 @@ impl MemoryKind {
         Self::Conversations,
         Self::Logs,
         Self::Compilation,
+        Self::Stacks,
+        Self::Caches,
     ];
 
     /// Returns the name in metrics and reports.
@@ -53,6 +59,8 @@ impl MemoryKind {
             Self::Conversations => "conversations",
             Self::Logs => "logs",
             Self::Compilation => "compilation",
+            Self::Stacks => "stacks",
+            Self::Caches => "caches",
         }
     }
 }

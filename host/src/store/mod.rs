@@ -85,6 +85,8 @@ pub(crate) struct Store {
     gate: Arc<dyn CommitGate>,
     /// The bounds of what stays after it was handled or given up.
     pub(crate) retention: Arc<Retention>,
+    /// The bytes of the keys that the writer remembers.
+    key_bytes: Arc<AtomicU64>,
     /// Messages that wait for their time.
     pub(crate) timer_counts: Arc<TimerCounts>,
     /// The durations of commits.
@@ -125,6 +127,7 @@ impl Store {
         let shared = (Arc::clone(&gate), Arc::clone(&timers));
         let writer_state = WriterState::load(&connection, keeps_messages, history, shared).map_err(wrong)?;
         let version = Arc::clone(&writer_state.version);
+        let key_bytes = writer_state.keys.bytes();
         let pieces = Arc::new(snapshots::Pieces::load(&connection).map_err(wrong)?);
         let contents = Arc::new(placed::Contents::load(&connection).map_err(wrong)?);
         let checkpoints = database.writer(settings.durability)?;
@@ -153,6 +156,7 @@ impl Store {
             contents,
             gate,
             retention,
+            key_bytes,
             timer_counts: timers,
             commits,
             _lock: lock,
@@ -168,6 +172,11 @@ impl Store {
     /// Returns the durations of commits since it was opened.
     pub(crate) fn commits(&self) -> &Histogram {
         &self.commits
+    }
+
+    /// Returns the bytes of what the writer remembers of keys.
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        self.key_bytes.load(Ordering::Relaxed)
     }
 
     /// The data folder.

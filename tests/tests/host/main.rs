@@ -85,6 +85,7 @@ mod startup;
 mod stateful;
 mod sticky_conversations;
 mod store;
+mod store_bounds;
 mod systemd;
 mod task_failures;
 mod text_bounds;

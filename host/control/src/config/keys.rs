@@ -119,7 +119,7 @@ pub static KEYS: &[Key] = &[
         machine's bound of memory mappings (`vm.max_map_count`) allows."),
     key("host.memory", Kind::Size { least: MIN_BUDGET, most: 64 * 1024 * GIB }, DefaultValue::Unset("\"2GiB\""),
         "What the host holds for others at once, at most: memories of instances, messages that wait, bodies, effects, \
-        connections, logs and compilers. Beyond it [requests wait and are then refused](operate.md#memory). Left out, \
+        connections, logs, caches and compilers. Beyond it [requests wait and are then refused](operate.md#memory). Left out, \
         three quarters of the memory of its control group or of the machine."),
 
     table("conversations", "What conversations may be."),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
-use wasmtime::Store;
+use wasmtime::{Store, Trap};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
@@ -322,6 +322,9 @@ impl Instance {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 let ctx = self.store.data();
+                if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
+                    ctx.slots.note_used_up_stack();
+                }
                 let bounds = Bounds { cpu, fuel, ..ctx.bounds() };
                 Err(fault::of_error(&error, bounds, &self.program.symbols, ctx.stderr.last()))
             }

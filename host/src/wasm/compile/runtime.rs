@@ -83,7 +83,7 @@ impl Runtime {
             programs: Programs::default(),
             known_features: KnownFeatures::default(),
             compiling: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
-            slots: InstanceSlots::new(instances),
+            slots: InstanceSlots::new(instances, &options.memory),
             secrets: options.secrets,
             memory: options.memory,
             warm,
