@@ -71,9 +71,10 @@ impl<T> MemoryQueue<T> {
         let queue = &mut self.queues[request.priority as usize];
         let at = match request.priority {
             MemoryPriority::Work => queue.partition_point(|other| other.request.seniority <= request.seniority),
-            MemoryPriority::Copies | MemoryPriority::Connections | MemoryPriority::Calls | MemoryPriority::Instances => {
-                queue.len()
-            }
+            MemoryPriority::Copies
+            | MemoryPriority::Connections
+            | MemoryPriority::Calls
+            | MemoryPriority::Instances => queue.len(),
         };
         queue.insert(at, QueuedRequest { request, owner, passed: 0 });
     }
@@ -227,7 +228,14 @@ mod tests {
         queue.push(request(MemoryPriority::Instances, 0, 1_000), "first");
         queue.push(request(MemoryPriority::Instances, 0, 1_000), "second");
         let mut alone = Vec::new();
-        assert!(queue.serve(|_, is_first| { alone.push(is_first); false }).is_none());
+        assert!(
+            queue
+                .serve(|_, is_first| {
+                    alone.push(is_first);
+                    false
+                })
+                .is_none()
+        );
         assert_eq!(alone, [true, false]);
     }
 
@@ -260,12 +268,9 @@ mod tests {
         assert_eq!(expected_after(48, 48), 48);
         assert_eq!((0..200).fold(1 << 26, |expected, _| expected_after(expected, 1 << 20)), (1 << 20) + 7);
         assert_eq!((expected_after_end(10, 64), expected_after_end(40, 64)), (20, 64));
-        for (by, holds, left, budget, asked) in [
-            (1, 10, 100, 1_000, 10),
-            (20, 10, 100, 1_000, 20),
-            (1, 10, 5, 1_000, 5),
-            (1, 600, 2_000, 500, 1),
-        ] {
+        for (by, holds, left, budget, asked) in
+            [(1, 10, 100, 1_000, 10), (20, 10, 100, 1_000, 20), (1, 10, 5, 1_000, 5), (1, 600, 2_000, 500, 1)]
+        {
             assert_eq!(growth_to_wait_for(by, holds, left, budget), asked, "{by} of {holds}");
         }
         assert!(planned_ceiling(1_000, MemoryPriority::Instances) < MemoryPriority::Connections.ceiling(1_000));

@@ -28,9 +28,14 @@ struct Call {
 #[derive(Debug)]
 enum State {
     Starting,
-    Running { keeps: u32 },
+    Running {
+        keeps: u32,
+    },
     /// Waits for so many bytes, of which it needs the first ones now.
-    Growing { asked: u64, by: u64 },
+    Growing {
+        asked: u64,
+        by: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -73,8 +78,17 @@ impl Model {
         let (queue, guests) = (MemoryQueue::default(), Vec::new());
         let learned = vec![0; 3];
         Self {
-            budget, used: 0, limit, learned, queue, guests, waiting,
-            next_ticket: 0, oldest: None, ended: 0, begun_again: 0,
+            budget,
+            used: 0,
+            limit,
+            learned,
+            queue,
+            guests,
+            waiting,
+            next_ticket: 0,
+            oldest: None,
+            ended: 0,
+            begun_again: 0,
         }
     }
 
@@ -167,7 +181,8 @@ impl Model {
     /// Ends the youngest guests that wait, once the oldest has waited for long.
     fn settle(&mut self) {
         let Some(oldest) = self.queue.oldest_growth() else { return self.oldest = None };
-        let waited = self.oldest.filter(|(seniority, _)| *seniority == oldest.seniority).map_or(0, |(_, turns)| turns + 1);
+        let waited =
+            self.oldest.filter(|(seniority, _)| *seniority == oldest.seniority).map_or(0, |(_, turns)| turns + 1);
         self.oldest = Some((oldest.seniority, waited));
         if waited < PATIENCE {
             return;
@@ -187,8 +202,12 @@ impl Model {
 }
 
 fn call() -> impl Strategy<Value = Call> {
-    (0..3_usize, 1..=100_u64, 1..=30_u64, 0..6_u32)
-        .prop_map(|(revision, need, step, keeps)| Call { revision, need, step, keeps })
+    (0..3_usize, 1..=100_u64, 1..=30_u64, 0..6_u32).prop_map(|(revision, need, step, keeps)| Call {
+        revision,
+        need,
+        step,
+        keeps,
+    })
 }
 
 proptest! {

@@ -16,7 +16,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 
 use super::api::Api;
-use crate::memory_budget::{MemoryKind, Reservation};
+use crate::memory_budget::{MemoryKind, MemoryShortage, Reservation};
 
 /// The largest body that is not counted by itself: most of the API's are a few kilobytes.
 const SMALL: u64 = 16 << 10;
@@ -27,16 +27,17 @@ pub(super) async fn count(State(api): State<Api>, request: Request, next: Next) 
     let (mut held, mut request) = (None, request);
     if !request.body().is_end_stream() {
         // Shared, as what was read lives on in the handler once the body is at its end.
-        let counted = Arc::new(Mutex::new((0, memory.empty(MemoryKind::Bodies))));
+        let counted = Arc::new(Mutex::new((0_u64, memory.empty(MemoryKind::Bodies))));
         held = Some(Arc::clone(&counted));
         request = request.map(|body| {
             Body::from_stream(body.into_data_stream().map(move |data| {
                 let data = data?;
-                let (length, counted) = &mut *counted.lock();
+                let mut counted = counted.lock();
+                let (length, held) = &mut *counted;
                 *length += data.len() as u64;
-                let more = length.saturating_sub(counted.bytes());
-                if *length > SMALL && counted.try_grow(more, MemoryPriority::Calls).is_err() {
-                    return Err(axum::Error::new(crate::memory_budget::MemoryShortage));
+                let more = length.saturating_sub(held.bytes());
+                if *length > SMALL && held.try_grow(more, MemoryPriority::Calls).is_err() {
+                    return Err(axum::Error::new(MemoryShortage));
                 }
                 Ok::<_, axum::Error>(data)
             }))
@@ -46,9 +47,7 @@ pub(super) async fn count(State(api): State<Api>, request: Request, next: Next) 
     drop(held);
     response.map(|body| match body.size_hint().exact() {
         // It is there already, whatever the bound: others wait for it. One that is streamed has its own bounds.
-        Some(bytes) if bytes > SMALL => {
-            Body::new(CountedBody { body, _held: memory.hold(MemoryKind::Bodies, bytes) })
-        }
+        Some(bytes) if bytes > SMALL => Body::new(CountedBody { body, _held: memory.hold(MemoryKind::Bodies, bytes) }),
         _ => body,
     })
 }

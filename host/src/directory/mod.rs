@@ -10,9 +10,9 @@
 
 mod deadlock;
 mod expiry;
+mod forgotten;
 mod guest_host;
 mod http_calls;
-mod forgotten;
 pub(crate) mod idle;
 pub(crate) mod memory_watch;
 mod orphans;

@@ -216,7 +216,8 @@ impl MemoryBudget {
 
     /// Hands free memory to those that wait for it, in the order of `caxton_control::memory_queue`.
     pub(super) fn serve_waiters(&self) {
-        while let Some((waiter, kind, bytes)) = self.0.waiters.next_that(|request, is_first| self.fits(request, is_first))
+        while let Some((waiter, kind, bytes)) =
+            self.0.waiters.next_that(|request, is_first| self.fits(request, is_first))
         {
             self.count(kind, bytes);
             // A waiter that has left drops the reservation, which serves the next one: after the lock, which is not
@@ -235,10 +236,9 @@ impl MemoryBudget {
         let MemoryRequest { priority, bytes, .. } = *request;
         let ceiling = match priority {
             MemoryPriority::Instances => planned_ceiling(self.limit(), priority),
-            MemoryPriority::Copies
-            | MemoryPriority::Connections
-            | MemoryPriority::Calls
-            | MemoryPriority::Work => self.ceiling(priority),
+            MemoryPriority::Copies | MemoryPriority::Connections | MemoryPriority::Calls | MemoryPriority::Work => {
+                self.ceiling(priority)
+            }
         };
         self.try_add(bytes, ceiling)
             || (is_first && self.used_by_guests() == 0 && self.try_add(bytes, self.ceiling(priority)))

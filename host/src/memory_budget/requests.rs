@@ -136,8 +136,7 @@ impl MemoryBudget {
     /// Adds the growth of a guest to the sum, if no older guest waits and there is room, after ending idle instances if
     /// that is needed. Counts it.
     pub(super) fn take_growth(&self, bytes: u64, seniority: Option<u64>) -> bool {
-        let is_taken =
-            self.waiters().is_oldest_growth(seniority) && self.make_room(bytes, MemoryPriority::Work);
+        let is_taken = self.waiters().is_oldest_growth(seniority) && self.make_room(bytes, MemoryPriority::Work);
         if is_taken {
             self.count(MemoryKind::Instances, bytes);
         }

@@ -32,7 +32,12 @@ pub(super) struct Waiters<T> {
 
 impl<T> Default for Waiters<T> {
     fn default() -> Self {
-        Self { queue: Mutex::default(), counts: Default::default(), total: AtomicUsize::new(0), tickets: AtomicU64::new(0) }
+        Self {
+            queue: Mutex::default(),
+            counts: Default::default(),
+            total: AtomicUsize::new(0),
+            tickets: AtomicU64::new(0),
+        }
     }
 }
 
@@ -57,7 +62,11 @@ impl<T> Waiters<T> {
     pub(super) fn is_oldest_growth(&self, seniority: Option<u64>) -> bool {
         // Without the lock in the usual case.
         self.counts[MemoryPriority::Work as usize].load(Ordering::SeqCst) == 0
-            || self.queue.lock().oldest_growth().is_none_or(|oldest| seniority.is_some_and(|own| own <= oldest.seniority))
+            || self
+                .queue
+                .lock()
+                .oldest_growth()
+                .is_none_or(|oldest| seniority.is_some_and(|own| own <= oldest.seniority))
     }
 
     /// Queues a request. Returns the receiver of its memory.

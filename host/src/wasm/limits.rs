@@ -68,8 +68,13 @@ impl MemoryBound {
 
     /// Ends a call: what it was expected to take and has not is free for others.
     pub(super) fn end(&mut self) {
-        self.held.end_call();
+        self.rest();
         self.expected.note_call(self.used as u64);
+    }
+
+    /// Gives back what is kept for a call that does not follow at once.
+    pub(super) fn rest(&mut self) {
+        self.held.end_call();
     }
 
     /// Keeps what the next call is expected to take beside what is used. Does not wait; returns `false` if there is no
@@ -307,9 +312,7 @@ mod tests {
         for _ in 0..2 {
             guests.push(budget.reserve_guest(0, 0, MemoryPriority::Instances, later).await.unwrap());
         }
-        let mut bound = || {
-            MemoryBound::new(1_000, guests.pop().unwrap(), Arc::clone(&peak), ExpectedMemory::default())
-        };
+        let mut bound = || MemoryBound::new(1_000, guests.pop().unwrap(), Arc::clone(&peak), ExpectedMemory::default());
         let mut first = bound();
         assert!(first.memory_growing(0, 600, None).await.unwrap());
         assert!(!first.memory_growing(0, 600, None).await.unwrap(), "a second memory counts too");

@@ -29,11 +29,13 @@ fn failures(host: &Host) -> Vec<String> {
 #[test]
 fn guests_that_grow_are_served_a_few_at_a_time() {
     let names: Vec<String> = (0..12).map(|number| format!("r{number}")).collect();
-    let settings = "limits = { memory = \"64MiB\", time = \"2m\", cpu = \"30s\" }\ninstances = { max = 10, idle = \"0s\" }\n";
+    let settings =
+        "limits = { memory = \"64MiB\", time = \"2m\", cpu = \"30s\" }\ninstances = { max = 10, idle = \"0s\" }\n";
     let agents: String = names.iter().map(|name| agent(name, "rogue", settings)).collect();
     let mut host = host(&format!("[host]\nmemory = \"200MiB\"\n{agents}"));
     // Three or four of 120 fit at once, and none has shown before what it takes.
-    let action = json!({ "do": "steps", "steps": [{ "do": "grow", "mib": 48 }, { "do": "sleep", "ms": 20 }] }).to_string();
+    let action =
+        json!({ "do": "steps", "steps": [{ "do": "grow", "mib": 48 }, { "do": "sleep", "ms": 20 }] }).to_string();
     let replies = call_at_once(&host, &names, 10, &action);
     let failed: Vec<String> =
         replies.iter().filter(|reply| reply.status.as_u16() != 200).map(|reply| reply.text()).collect();
@@ -43,7 +45,9 @@ fn guests_that_grow_are_served_a_few_at_a_time() {
         let status = host.agent(name);
         assert_eq!((&status["state"], &status["breaker"]), (&json!("running"), &json!("closed")), "{status}");
     }
-    let held = |host: &Host| ["instances", "expected"].map(|kind| metric(host, &format!("caxton_host_memory_bytes{{kind=\"{kind}\"}}")));
+    let held = |host: &Host| {
+        ["instances", "expected"].map(|kind| metric(host, &format!("caxton_host_memory_bytes{{kind=\"{kind}\"}}")))
+    };
     host.until("the memory is free", |host| (held(host) == [0, 0]).then_some(()));
 }
 

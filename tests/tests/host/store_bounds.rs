@@ -33,15 +33,21 @@ fn dead_letters_beyond_their_bytes_leave_and_an_event_tells_how_many() {
     let bounds = |most: &str| format!("[store]\ndead-letters-max = \"{most}\"\n{rogue}");
     let mut host = host(&bounds("2MiB"));
     send(&host, 40, 200_000, FAIL);
-    host.until("all are given up", |host| (metric(host, "caxton_dead_letters_total{agent=\"rogue\",reason=\"invalid\"}") == 40).then_some(()));
+    host.until("all are given up", |host| {
+        (metric(host, "caxton_dead_letters_total{agent=\"rogue\",reason=\"invalid\"}") == 40).then_some(())
+    });
     let kept = store(&host);
     let (dead, bytes) = (kept["dead"].as_u64().expect("a number"), kept["dead_bytes"].as_u64().expect("a number"));
     assert!(bytes <= 2 * MIB && (9..=10).contains(&dead), "{kept}");
     assert_eq!(metric(&host, "caxton_dead_letters_forgotten_total"), 40 - dead);
     let (_, shown, _) = host.caxton(&["store", "show"]);
     assert!(shown.contains(&format!("dead letters  {dead}, of 1.")), "{shown}");
-    let told = host.until("the event", |host| Some(events(host, "dead-letters.forgotten")).filter(|told| !told.is_empty()));
-    assert!(told[0]["data"]["count"].as_u64() > Some(0) && told[0]["data"]["by_agent"]["rogue"] == told[0]["data"]["count"], "{told:?}");
+    let told =
+        host.until("the event", |host| Some(events(host, "dead-letters.forgotten")).filter(|told| !told.is_empty()));
+    assert!(
+        told[0]["data"]["count"].as_u64() > Some(0) && told[0]["data"]["by_agent"]["rogue"] == told[0]["data"]["count"],
+        "{told:?}"
+    );
     host.until_output("dead letters");
     // A larger bound applies at once.
     host.edit(&file(&bounds("64MiB")));

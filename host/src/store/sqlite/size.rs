@@ -60,9 +60,7 @@ pub(in crate::store) fn size(connection: &Connection, database: &Path) -> rusqli
         free_bytes: number("PRAGMA freelist_count")? * page,
         queued: sum(|kept| kept.queued),
         handled: sum(|kept| kept.handled),
-        handled_bytes: number(&format!(
-            "SELECT coalesce(sum({CONTENT_LENGTH}), 0) FROM message JOIN ack USING (seq)"
-        ))?,
+        handled_bytes: number(&format!("SELECT coalesce(sum({CONTENT_LENGTH}), 0) FROM message JOIN ack USING (seq)"))?,
         dead: sum(|kept| kept.dead),
         dead_bytes: number(&format!("SELECT coalesce(sum({CONTENT_LENGTH}), 0) FROM dead"))?,
         agents,

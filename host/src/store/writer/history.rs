@@ -176,7 +176,8 @@ impl History {
         let retention = Arc::clone(&self.retention);
         // More than was added, or a store that takes large messages would pass its bound all the same.
         let large_step = STEP_BYTES.max(self.added.saturating_mul(2));
-        let bounds = (retention.dead_letters.load(Ordering::Relaxed), retention.dead_letters_bytes.load(Ordering::Relaxed));
+        let bounds =
+            (retention.dead_letters.load(Ordering::Relaxed), retention.dead_letters_bytes.load(Ordering::Relaxed));
         if self.most_bytes > bounds.1 {
             self.dead.measure(reader)?;
         }
@@ -405,7 +406,10 @@ mod tests {
             assert!(bytes_of(&connection, "message") <= most + STEP_BYTES, "step {step}");
         }
         let left = history.retention.take_history();
-        assert_eq!((left.count, history.retention.take_history()), (1_000 - rows(&connection, "ack") as u64, Left::default()));
+        assert_eq!(
+            (left.count, history.retention.take_history()),
+            (1_000 - rows(&connection, "ack") as u64, Left::default())
+        );
         assert!(rows(&connection, "ack") >= 30, "no more leave than have to");
         // A smaller bound, over messages whose bytes this run of the host has not counted: all that are there and more.
         let before: Vec<_> = (10_000..14_000).map(|seq| (seq, KIB)).collect();

@@ -2,8 +2,8 @@
 
 pub(super) mod apply;
 pub(super) mod batch;
-pub(super) mod decide;
 mod buried;
+pub(super) mod decide;
 pub(super) mod history;
 pub(super) mod job;
 mod jobs;

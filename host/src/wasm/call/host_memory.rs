@@ -36,6 +36,11 @@ impl Instance {
         self.store.data().outbound.has_called()
     }
 
+    /// Gives back the memory that is kept for a call: the instance becomes idle.
+    pub(in crate::wasm) fn rest(&mut self) {
+        self.store.data_mut().memory.rest();
+    }
+
     /// Keeps the memory that the next call is expected to take. Returns `false` if the host has no room for it.
     pub(in crate::wasm) fn try_expect_memory(&mut self) -> bool {
         self.store.data_mut().memory.try_expect()

@@ -304,7 +304,8 @@ impl Instance {
         time: Duration,
     ) -> Result<T, Fault> {
         let limits = &self.store.data().who.spec.limits;
-        self.explain_within(result, time, (limits.cpu, limits.fuel))
+        let within = (limits.cpu, limits.fuel);
+        self.explain_within(result, time, within)
     }
 
     /// Converts the result of a call with these limits by the clock, on a core and of fuel.
@@ -317,7 +318,10 @@ impl Instance {
         // Every call of a guest comes through here at its end.
         let ctx = self.store.data_mut();
         ctx.outbound.end_calls();
-        ctx.memory.end();
+        if ctx.work.is_some() {
+            // Not after a restore, which the call comes after.
+            ctx.memory.end();
+        }
         match result {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {

@@ -364,7 +364,8 @@ impl Pool {
     }
 
     /// Puts an instance among the idle ones.
-    pub(in crate::wasm) fn put_idle(self: &Arc<Self>, instance: Box<Instance>, slot: InstanceSlot, since: Instant) {
+    pub(in crate::wasm) fn put_idle(self: &Arc<Self>, mut instance: Box<Instance>, slot: InstanceSlot, since: Instant) {
+        instance.rest();
         self.idle.lock().push(IdleInstance { instance, slot, since });
         if self.listing.try_list() {
             let me: Weak<Self> = Arc::downgrade(self);

@@ -135,8 +135,7 @@ pub(in crate::wasm) struct QueuedWaiter {
 
 impl InstanceSlots {
     pub(in crate::wasm) fn new(total: u32, memory: &MemoryBudget) -> Arc<Self> {
-        let state =
-            SlotsState { free: total, least_free: total, starved: VecDeque::new(), queue: VecDeque::new() };
+        let state = SlotsState { free: total, least_free: total, starved: VecDeque::new(), queue: VecDeque::new() };
         let stacks = StacksMemory { held: memory.empty(MemoryKind::Stacks), used: 0, used_up: 0 };
         Arc::new(Self {
             total,
