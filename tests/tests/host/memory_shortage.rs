@@ -1,9 +1,18 @@
-//! A host with far too little memory for the calls that come at once: they are answered in turn.
+//! A host with far too little memory for the calls that come at once: they are answered in turn. What it remembers to be
+//! faster is counted.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
 
 use caxton_tests::{Client, Host};
 use serde_json::json;
 
 use crate::{agent, host, metric};
+
+fn held(host: &Host, kind: &str) -> u64 {
+    metric(host, &format!("caxton_host_memory_bytes{{kind=\"{kind}\"}}"))
+}
 
 /// Calls each agent so often at once, and returns the answers.
 fn call_at_once(host: &Host, names: &[String], each: usize, body: &str) -> Vec<caxton_tests::Reply> {
@@ -45,10 +54,7 @@ fn guests_that_grow_are_served_a_few_at_a_time() {
         let status = host.agent(name);
         assert_eq!((&status["state"], &status["breaker"]), (&json!("running"), &json!("closed")), "{status}");
     }
-    let held = |host: &Host| {
-        ["instances", "expected"].map(|kind| metric(host, &format!("caxton_host_memory_bytes{{kind=\"{kind}\"}}")))
-    };
-    host.until("the memory is free", |host| (held(host) == [0, 0]).then_some(()));
+    host.until("the memory is free", |host| (held(host, "instances") + held(host, "expected") == 0).then_some(()));
 }
 
 #[test]
@@ -66,4 +72,35 @@ fn agents_with_state_in_memory_make_room_for_each_other() {
         }
     }
     assert_eq!(failures(&host), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_remembered_is_counted() {
+    const WAITING: u64 = 3_000;
+    let later = "[[agents.rogue.http]]\nroute = \"/later\"\nmode = \"enqueue\"\n";
+    let mut host = host(&(agent("rogue", "rogue", "limits = { writes = 1000 }\n") + later));
+    let client = host.client();
+    let set = json!({ "do": "set", "key": "k", "value": "v", "count": 500 }).to_string();
+    assert_eq!(client.post("/rogue", set).status.as_u16(), 200);
+    host.until("the keys that were written", |host| (held(host, "caches") >= 500 * 128).then_some(()));
+    assert!(held(&host, "stacks") > 0);
+    assert_eq!(host.caxton(&["mailbox", "pause", "rogue"]).0, 0);
+    for _ in 0..WAITING {
+        assert_eq!(client.post("/later", r#"{"do":"none"}"#).status.as_u16(), 202);
+    }
+    // After a start they are in the store, and have a place in the mailbox.
+    let mut host = host.kill().start();
+    assert!(held(&host, "messages") >= WAITING * 128, "{}", held(&host, "messages"));
+    assert_eq!(host.caxton(&["mailbox", "resume", "rogue"]).0, 0);
+    host.until("nothing waits", |host| (held(host, "messages") == 0).then_some(()));
+    // A body of the management API that comes slowly.
+    let token = fs::read_to_string(host.folder().join(".caxton/token")).expect("the host wrote its token");
+    let mut stream = TcpStream::connect(&host.admin).expect("the host listens");
+    let head = "PUT /v1/agents/rogue/state/large HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
+    write!(stream, "{head}authorization: Bearer {}\r\ncontent-length: 3000000\r\n\r\n", token.trim())
+        .expect("it reads");
+    stream.write_all(&[b'x'; 2_000_000]).expect("it reads");
+    host.until("what came is held", |host| (held(host, "bodies") >= 1_900_000).then_some(()));
+    drop(stream);
+    host.until("the client has left", |host| (held(host, "bodies") == 0).then_some(()));
 }
