@@ -47,7 +47,7 @@ fn guests_that_grow_are_served_a_few_at_a_time() {
         json!({ "do": "steps", "steps": [{ "do": "grow", "mib": 48 }, { "do": "sleep", "ms": 20 }] }).to_string();
     let replies = call_at_once(&host, &names, 10, &action);
     let failed: Vec<String> =
-        replies.iter().filter(|reply| reply.status.as_u16() != 200).map(|reply| reply.text()).collect();
+        replies.iter().filter(|reply| reply.status.as_u16() != 200).map(caxton_tests::Reply::text).collect();
     assert!(failed.is_empty(), "{} of {} failed: {failed:?}", failed.len(), replies.len());
     assert_eq!(failures(&host), Vec::<String>::new(), "no agent is at fault");
     for name in &names {

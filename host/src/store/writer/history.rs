@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::store::record::{DeadRow, QueueRow, Record};
+use crate::store::record::{QueueRow, Record};
 use crate::store::retention::{Left, Retention};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::sqlite::whole::CONTENT_LENGTH;
