@@ -53,6 +53,10 @@ pub(crate) struct HostContext {
     pub(crate) call_problems: Throttle,
     /// The memory that waiting messages take.
     pub(crate) resident: Resident,
+    /// The memory of the places of waiting messages whose contents are in the store.
+    pub(crate) stored_places: Resident,
+    /// The memory of caches, as of the last sweep.
+    held_caches: Mutex<Reservation>,
     /// The memory of open conversations, as of the last sweep.
     held_conversations: Mutex<Reservation>,
     /// The agents that the reconciler has to look at: a set, so that it is bounded by the number of agents.
@@ -183,6 +187,8 @@ impl HostContext {
             outgoing: OutgoingClient::default(),
             call_problems: Throttle::default(),
             resident: Resident::new(&memory),
+            stored_places: Resident::new(&memory),
+            held_caches: Mutex::new(memory.empty(MemoryKind::Caches)),
             held_conversations: Mutex::new(memory.empty(MemoryKind::Conversations)),
             memory,
             changed: Mutex::default(),
@@ -226,9 +232,17 @@ impl HostContext {
         self.held_conversations.lock().hold(self.conversations.bytes());
     }
 
+    /// Counts the memory of caches: so many bytes of agents, and those of the store and of the logs on their way to the
+    /// disk. Each has a bound of its own.
+    pub(crate) fn count_caches(&self, of_agents: u64) {
+        let bytes = of_agents + self.store.cached_bytes() + self.logs.queued_bytes();
+        self.held_caches.lock().hold(bytes);
+    }
+
     /// Returns the memory that the host holds for others.
     pub(crate) fn memory_status(&self) -> HostMemory {
         self.resident.settle();
+        self.stored_places.settle();
         let memory = &self.memory;
         let by_kind = |kind: MemoryKind| (kind.as_str().to_owned(), memory.used_by(kind));
         let refused = |priority: MemoryPriority| (priority.as_str().to_owned(), memory.refused(priority));

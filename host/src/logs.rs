@@ -241,6 +241,11 @@ impl Logs {
         }
     }
 
+    /// Returns the bytes of the lines that are queued for the disk.
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.queued_bytes.load(Ordering::Relaxed)
+    }
+
     /// Subscribes to all lines from now on.
     pub(crate) fn follow(&self) -> broadcast::Receiver<Arc<Line>> {
         self.follow.subscribe()

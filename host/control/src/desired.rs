@@ -74,8 +74,12 @@ pub struct StoreSpec {
     pub durability: Durability,
     /// The most handled messages that are kept; the oldest are deleted.
     pub history: u64,
+    /// The most bytes of handled messages that are kept; the oldest are deleted.
+    pub history_max_bytes: u64,
     /// The most dead letters that are kept; the oldest are deleted.
     pub dead_letters: u64,
+    /// The most bytes of dead letters that are kept; the oldest are deleted.
+    pub dead_letters_max_bytes: u64,
 }
 
 /// The moment at which a commit counts as durable.

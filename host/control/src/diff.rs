@@ -369,8 +369,11 @@ mod tests {
                 |d| {
                     d.store.history = 0;
                     d.store.dead_letters = 10_000;
+                    d.store.dead_letters_max_bytes = 2 << 20;
                 },
-                &["- in-place store.dead-letters: 100000 -> 10000; store.history: 100000 -> 0"],
+                &[
+                    "- in-place store.dead-letters: 100000 -> 10000; store.dead-letters-max: 1GiB -> 2MiB; store.history: 100000 -> 0",
+                ],
             ),
             (
                 "conversations",

@@ -31,6 +31,7 @@ mod limits;
 mod listeners;
 pub mod mailbox;
 pub mod memory;
+pub mod memory_queue;
 pub mod names;
 pub mod outgoing;
 pub mod performative;

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
+use crate::memory_budget::MemoryShortage;
 use crate::net::LateBody;
 use crate::problem::Problem;
 
@@ -101,6 +102,9 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
     while let Some(error) = cause {
         if let Some(late) = error.downcast_ref::<LateBody>() {
             return Problem::late_body(late, "ten times http.stall-timeout");
+        }
+        if error.is::<MemoryShortage>() {
+            return Problem::of_code("host-memory");
         }
         cause = error.source();
     }

@@ -12,6 +12,7 @@
 
 mod agents;
 mod api;
+mod bodies;
 mod config;
 mod conversations;
 mod dead;

@@ -9,8 +9,8 @@ use axum::{Router, middleware};
 use super::api::Api;
 use super::extract::MAX_BODY;
 use super::{
-    agents, config, conversations, dead, follow, guard, invoke, mailboxes, openapi, probes, query, rehearse, rollouts,
-    schedules, state, stats, store, timers, tokens,
+    agents, bodies, config, conversations, dead, follow, guard, invoke, mailboxes, openapi, probes, query, rehearse,
+    rollouts, schedules, state, stats, store, timers, tokens,
 };
 
 /// Returns the routes that need a token. Their roles are in [`caxton_control::access::admin_routes`].
@@ -91,6 +91,8 @@ pub(super) fn router(api: Api, is_tls: bool) -> Router {
         .fold(Router::new(), add)
         // Behind the token too, so that the existence of paths is not revealed.
         .route("/v1/{*rest}", axum::routing::any(guard::no_path))
+        // Innermost: who may not ask takes no memory.
+        .layer(middleware::from_fn_with_state(api.clone(), bodies::count))
         .layer(middleware::from_fn(query::known_query))
         .layer(middleware::from_fn_with_state(api.clone(), wait_durable))
         .layer(middleware::from_fn_with_state(api.clone(), guard::authorise));

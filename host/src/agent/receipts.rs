@@ -19,6 +19,8 @@ use crate::store::{Dead, DeadFilter, Store};
 pub(crate) const KEPT: usize = 10_000;
 /// Agents that take many messages at once do not wait for one lock.
 const SHARDS: usize = 16;
+/// The bytes of a receipt in memory, about: most have no reason.
+const RECEIPT: usize = 384;
 
 /// The outcome of a message, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +92,11 @@ impl Receipts {
         }
         let open = OpenReceipt { receipts: Arc::clone(self), id, closed: false };
         Waiter::Note(Box::new(move |answer| open.close(answer)))
+    }
+
+    /// Returns the bytes of the receipts in memory, about.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| (shard.lock().order.len() * RECEIPT) as u64).sum()
     }
 
     /// Returns a receipt that is in memory.

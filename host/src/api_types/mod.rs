@@ -387,8 +387,14 @@ pub(crate) struct StoreStatus {
     pub(crate) queued: u64,
     /// The number of handled messages that are kept.
     pub(crate) handled: u64,
+    /// The bytes of their contents, within `store.history-max`.
+    #[serde(default)]
+    pub(crate) handled_bytes: u64,
     /// The number of dead letters that are kept.
     pub(crate) dead: u64,
+    /// The bytes of their contents, within `store.dead-letters-max`.
+    #[serde(default)]
+    pub(crate) dead_bytes: u64,
     /// Records of each agent, including those that are not declared any more.
     pub(crate) agents: Vec<AgentRecords>,
     /// Durations of commits since the host started; null if no host runs.

@@ -124,8 +124,8 @@ fn show(status: &StoreStatus, colours: bool) -> String {
         ("size", format!("{}, of which {} are free", size(status.bytes), size(status.free_bytes))),
         ("log", size(status.log_bytes)),
         ("waiting", status.queued.to_string()),
-        ("handled", format!("{} are kept", status.handled)),
-        ("dead letters", status.dead.to_string()),
+        ("handled", format!("{} are kept, of {}", status.handled, size(status.handled_bytes))),
+        ("dead letters", format!("{}, of {}", status.dead, size(status.dead_bytes))),
         ("commits", times(status.commits.as_ref())),
     ];
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
+use super::forgotten::ForgottenReports;
 use super::{HostDirectory, expire_conversations};
 use crate::agent::{Agent, Revision};
 use crate::clock;
@@ -24,14 +25,16 @@ const LOGS_EVERY: Duration = Duration::from_secs(3_600);
 /// Sweeps until `stop`.
 pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) {
     let mut logs_seen: Option<Instant> = None;
+    let mut forgotten = ForgottenReports::default();
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return ForgottenReports::report_last(&directory.context),
             _ = tick.tick() => {}
         }
         expire_conversations(&directory);
+        forgotten.report(&directory.context);
         if logs_seen.is_none_or(|seen| seen.elapsed() >= LOGS_EVERY) {
             logs_seen = Some(Instant::now());
             let directory = Arc::clone(&directory);
@@ -58,9 +61,12 @@ pub(crate) async fn run(directory: Arc<HostDirectory>, stop: CancellationToken) 
         }
         // A full reference, since a guard of the snapshot must not be held across an await.
         let routes = directory.routes.load_full();
+        let mut cached = directory.shared.receipts.memory_bytes();
         for agent in routes.agents() {
+            cached += agent.cached_bytes();
             sweep(agent, &directory.context.guests).await;
         }
+        directory.context.count_caches(cached);
     }
 }
 

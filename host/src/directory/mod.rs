@@ -10,6 +10,7 @@
 
 mod deadlock;
 mod expiry;
+mod forgotten;
 mod guest_host;
 mod http_calls;
 pub(crate) mod idle;

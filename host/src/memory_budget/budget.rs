@@ -2,18 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 
 use caxton_control::memory::MemoryPriority;
+use caxton_control::memory_queue::{MemoryRequest, planned_ceiling};
 use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 
-use super::kind::{MemoryKind, MemoryShortage};
+use super::kind::MemoryKind;
 use super::waiters::{PRIORITIES, Waiters};
 use crate::telemetry::histogram::Sharded;
-
-/// The time in which something has to be freed while several guests wait for memory to go on.
-const STANDSTILL: Duration = Duration::from_millis(500);
 
 const KINDS: usize = MemoryKind::ALL.len();
 
@@ -33,8 +30,6 @@ struct Books {
     /// The bytes of each kind. A thread adds to its own shard, which another may subtract from: only sums mean anything.
     kinds: Sharded<[AtomicU64; KINDS]>,
     waiters: Waiters<Reservation>,
-    /// Grows whenever memory is freed while requests wait.
-    freed: AtomicU64,
     /// The requests of each priority that were not met.
     refused: [AtomicU64; PRIORITIES],
     /// Set while requests wait or are refused, until the host reports that they are not any more.
@@ -58,7 +53,6 @@ impl MemoryBudget {
             used: CachePadded::default(),
             kinds: Sharded::new(Default::default),
             waiters: Waiters::default(),
-            freed: AtomicU64::new(0),
             refused: Default::default(),
             is_short: AtomicBool::new(false),
             shortage: Notify::new(),
@@ -101,6 +95,11 @@ impl MemoryBudget {
         if sum > i64::MAX as u64 { 0 } else { sum }
     }
 
+    /// Returns the requests that wait.
+    pub(super) fn waiters(&self) -> &Waiters<Reservation> {
+        &self.0.waiters
+    }
+
     /// Returns the number of requests that wait.
     pub(crate) fn waiting(&self) -> u64 {
         self.0.waiters.count() as u64
@@ -121,29 +120,6 @@ impl MemoryBudget {
         self.used() < self.ceiling(priority)
     }
 
-    /// Returns `true` if there is room for a priority, after ending idle instances if that is needed. One load while
-    /// there is.
-    pub(crate) fn has_room(&self, priority: MemoryPriority) -> bool {
-        while !self.is_below(priority) {
-            if !self.reclaim() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Waits until there is room for a priority.
-    ///
-    /// # Errors
-    /// There was none by `deadline`.
-    pub(crate) async fn admit(&self, priority: MemoryPriority, deadline: Instant) -> Result<(), MemoryShortage> {
-        // A request of one byte, which is free again at once, waits in turn with all others.
-        if self.has_room(priority) {
-            return Ok(());
-        }
-        self.reserve(MemoryKind::Bodies, 1, priority, deadline).await.map(drop)
-    }
-
     /// Holds bytes that are there already, whatever the bound: others have to wait for them.
     pub(crate) fn hold(&self, kind: MemoryKind, bytes: u64) -> Reservation {
         self.add(kind, bytes);
@@ -153,74 +129,6 @@ impl MemoryBudget {
     /// Returns a reservation of nothing yet.
     pub(crate) fn empty(&self, kind: MemoryKind) -> Reservation {
         Reservation::new(self, kind, 0)
-    }
-
-    /// Reserves bytes. Ends idle instances if that is needed, and does not wait.
-    pub(crate) fn try_reserve(&self, kind: MemoryKind, bytes: u64, priority: MemoryPriority) -> Option<Reservation> {
-        if self.make_room(bytes, priority) {
-            self.count(kind, bytes);
-            return Some(Reservation::new(self, kind, bytes));
-        }
-        self.note_refusal(priority);
-        None
-    }
-
-    /// Reserves bytes. Ends idle instances if that is needed, and then waits in turn.
-    ///
-    /// # Errors
-    /// There was no room by `deadline`, or there can be none.
-    pub(crate) async fn reserve(
-        &self,
-        kind: MemoryKind,
-        bytes: u64,
-        priority: MemoryPriority,
-        deadline: Instant,
-    ) -> Result<Reservation, MemoryShortage> {
-        // Others that wait come first, unless this is for work whose end frees memory.
-        let is_next = priority == MemoryPriority::Work || !self.has_waiters();
-        if is_next && self.make_room(bytes, priority) {
-            self.count(kind, bytes);
-            return Ok(Reservation::new(self, kind, bytes));
-        }
-        // No wait helps one that can never fit.
-        let waits = bytes <= self.ceiling(priority);
-        let waited = if waits { self.wait(kind, bytes, priority, deadline).await } else { None };
-        waited.ok_or_else(|| {
-            self.note_refusal(priority);
-            MemoryShortage
-        })
-    }
-
-    /// Waits in turn until bytes are free; `None` if they were not by `deadline`.
-    async fn wait(
-        &self,
-        kind: MemoryKind,
-        bytes: u64,
-        priority: MemoryPriority,
-        deadline: Instant,
-    ) -> Option<Reservation> {
-        self.note_shortage();
-        let deadline = tokio::time::Instant::from_std(deadline);
-        // Before the receiver, and so dropped after it, however the wait ends.
-        let _departure = Departure(self);
-        let (ticket, mut granted) = self.0.waiters.queue(kind, bytes, priority);
-        // Memory that was freed before this request was in the queue has woken nobody.
-        self.serve_waiters();
-        let mut freed = self.0.freed.load(Ordering::Relaxed);
-        loop {
-            let look = (tokio::time::Instant::now() + STANDSTILL).min(deadline);
-            if let Ok(granted) = tokio::time::timeout_at(look, &mut granted).await {
-                return granted.ok();
-            }
-            let now = self.0.freed.load(Ordering::Relaxed);
-            let stands_still = std::mem::replace(&mut freed, now) == now;
-            // Guests that all wait for each other's memory would wait until their time is over. The one that came last
-            // ends, so that the others go on.
-            if look >= deadline || (stands_still && self.0.waiters.is_last_of_several(ticket, priority)) {
-                // Granted since, or gone with the receiver.
-                return granted.try_recv().ok();
-            }
-        }
     }
 
     /// Returns `true` during a shortage.
@@ -241,7 +149,7 @@ impl MemoryBudget {
     }
 
     /// Adds bytes of a kind, whatever the bound.
-    fn add(&self, kind: MemoryKind, bytes: u64) {
+    pub(super) fn add(&self, kind: MemoryKind, bytes: u64) {
         if bytes > 0 {
             self.0.used.fetch_add(bytes, Ordering::SeqCst);
             self.count(kind, bytes);
@@ -249,76 +157,67 @@ impl MemoryBudget {
     }
 
     /// Counts bytes, which are in the sum already, under their kind.
-    fn count(&self, kind: MemoryKind, bytes: u64) {
+    pub(super) fn count(&self, kind: MemoryKind, bytes: u64) {
         // Relaxed: a count publishes no other memory. It wraps, as a shard may have subtracted what another has added.
         self.0.kinds.here()[kind as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Subtracts bytes, and lets waiters go on.
-    fn subtract(&self, kind: MemoryKind, bytes: u64) {
+    pub(super) fn subtract(&self, kind: MemoryKind, bytes: u64) {
         if bytes == 0 {
             // Subtracting nothing would still take the cache line from the other threads.
             return;
         }
-        self.0.kinds.here()[kind as usize].fetch_sub(bytes, Ordering::Relaxed);
+        self.uncount(kind, bytes);
         self.give_back(bytes);
+    }
+
+    /// Takes bytes, which stay in the sum, from those of their kind.
+    pub(super) fn uncount(&self, kind: MemoryKind, bytes: u64) {
+        self.0.kinds.here()[kind as usize].fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn give_back(&self, bytes: u64) {
         // SeqCst pairs with the queue of waiters: either this sees the waiter, or the waiter sees the room.
         self.0.used.fetch_sub(bytes, Ordering::SeqCst);
         if self.has_waiters() {
-            self.0.freed.fetch_add(1, Ordering::Relaxed);
             self.serve_waiters();
         }
     }
 
-    fn ceiling(&self, priority: MemoryPriority) -> u64 {
+    pub(super) fn ceiling(&self, priority: MemoryPriority) -> u64 {
         self.0.ceilings[priority as usize].load(Ordering::Relaxed)
     }
 
-    /// Adds bytes to the sum if they fit.
-    fn try_add(&self, bytes: u64, priority: MemoryPriority) -> bool {
+    /// Adds bytes to the sum if they fit below a bound.
+    pub(super) fn try_add(&self, bytes: u64, ceiling: u64) -> bool {
         // Added before it is compared: two threads cannot both take the last bytes.
-        let fits = self.0.used.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes) <= self.ceiling(priority);
+        let fits = self.0.used.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes) <= ceiling;
         if !fits {
             self.0.used.fetch_sub(bytes, Ordering::SeqCst);
         }
         fits
     }
 
-    /// Adds bytes to the sum, after ending as many idle instances as that takes.
-    fn make_room(&self, bytes: u64, priority: MemoryPriority) -> bool {
-        loop {
-            if self.try_add(bytes, priority) {
-                return true;
-            }
-            // Ending instances for what can never fit would be in vain.
-            if bytes > self.ceiling(priority) || !self.reclaim() {
-                return false;
-            }
-        }
-    }
-
-    fn reclaim(&self) -> bool {
+    pub(super) fn reclaim(&self) -> bool {
         self.0.reclaim.get().is_some_and(|reclaim| reclaim())
     }
 
-    fn note_refusal(&self, priority: MemoryPriority) {
+    pub(super) fn note_refusal(&self, priority: MemoryPriority) {
         self.0.refused[priority as usize].fetch_add(1, Ordering::Relaxed);
         self.note_shortage();
     }
 
-    fn note_shortage(&self) {
+    pub(super) fn note_shortage(&self) {
         if !self.0.is_short.swap(true, Ordering::SeqCst) {
             self.0.shortage.notify_one();
         }
     }
 
-    /// Hands free memory to those that wait for it, the most important first.
-    fn serve_waiters(&self) {
+    /// Hands free memory to those that wait for it, in the order of `caxton_control::memory_queue`.
+    pub(super) fn serve_waiters(&self) {
         while let Some((waiter, kind, bytes)) =
-            self.0.waiters.next_that(|bytes, priority| self.try_add(bytes, priority))
+            self.0.waiters.next_that(|request, is_first| self.fits(request, is_first))
         {
             self.count(kind, bytes);
             // A waiter that has left drops the reservation, which serves the next one: after the lock, which is not
@@ -326,21 +225,30 @@ impl MemoryBudget {
             drop(waiter.send(Reservation::new(self, kind, bytes)));
         }
     }
-}
 
-/// Takes a request that leaves out of the queue, so that it is not counted among those that wait.
-struct Departure<'a>(&'a MemoryBudget);
+    /// Returns the bytes that guests hold, or are expected to take.
+    pub(super) fn used_by_guests(&self) -> u64 {
+        self.used_by(MemoryKind::Instances) + self.used_by(MemoryKind::Expected)
+    }
 
-impl Drop for Departure<'_> {
-    fn drop(&mut self) {
-        self.0.serve_waiters();
+    /// Adds the bytes of a request that waited to the sum, if they fit.
+    fn fits(&self, request: &MemoryRequest, is_first: bool) -> bool {
+        let MemoryRequest { priority, bytes, .. } = *request;
+        let ceiling = match priority {
+            MemoryPriority::Instances => planned_ceiling(self.limit(), priority),
+            MemoryPriority::Copies | MemoryPriority::Connections | MemoryPriority::Calls | MemoryPriority::Work => {
+                self.ceiling(priority)
+            }
+        };
+        self.try_add(bytes, ceiling)
+            || (is_first && self.used_by_guests() == 0 && self.try_add(bytes, self.ceiling(priority)))
     }
 }
 
 /// Bytes of the budget. Dropping it gives them back.
 pub(crate) struct Reservation {
-    budget: MemoryBudget,
-    kind: MemoryKind,
+    pub(super) budget: MemoryBudget,
+    pub(super) kind: MemoryKind,
     bytes: u64,
 }
 
@@ -351,38 +259,13 @@ impl std::fmt::Debug for Reservation {
 }
 
 impl Reservation {
-    fn new(budget: &MemoryBudget, kind: MemoryKind, bytes: u64) -> Self {
+    pub(super) fn new(budget: &MemoryBudget, kind: MemoryKind, bytes: u64) -> Self {
         Self { budget: budget.clone(), kind, bytes }
     }
 
     /// Returns the bytes that it holds.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    /// Adds bytes if there is room, after ending idle instances if that is needed.
-    ///
-    /// # Errors
-    /// There is no room.
-    pub(crate) fn try_grow(&mut self, by: u64, priority: MemoryPriority) -> Result<(), MemoryShortage> {
-        let more = self.budget.try_reserve(self.kind, by, priority).ok_or(MemoryShortage)?;
-        self.merge(more);
-        Ok(())
-    }
-
-    /// Adds bytes. Ends idle instances if that is needed, and then waits in turn.
-    ///
-    /// # Errors
-    /// There was no room by `deadline`, or there can be none.
-    pub(crate) async fn grow(
-        &mut self,
-        by: u64,
-        priority: MemoryPriority,
-        deadline: Instant,
-    ) -> Result<(), MemoryShortage> {
-        let more = self.budget.reserve(self.kind, by, priority, deadline).await?;
-        self.merge(more);
-        Ok(())
     }
 
     /// Sets the number of bytes, whatever the bound: they are there already.
@@ -395,8 +278,23 @@ impl Reservation {
         self.bytes = bytes;
     }
 
+    /// Adds bytes that are in the sum and counted already.
+    pub(super) fn add_counted(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Moves bytes to another reservation of the same budget, whose kind they are counted under from now on.
+    pub(super) fn move_to(&mut self, other: &mut Self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        if self.kind != other.kind && bytes > 0 {
+            self.budget.uncount(self.kind, bytes);
+            self.budget.count(other.kind, bytes);
+        }
+        (self.bytes, other.bytes) = (self.bytes - bytes, other.bytes + bytes);
+    }
+
     /// Adds the bytes of another reservation of the same kind.
-    fn merge(&mut self, mut other: Self) {
+    pub(super) fn merge(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
@@ -404,7 +302,7 @@ impl Reservation {
     #[must_use]
     pub(crate) fn into_kind(mut self, kind: MemoryKind) -> Self {
         let bytes = std::mem::take(&mut self.bytes);
-        self.budget.0.kinds.here()[self.kind as usize].fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.uncount(self.kind, bytes);
         self.budget.count(kind, bytes);
         Self::new(&self.budget, kind, bytes)
     }

@@ -5,6 +5,8 @@
 pub(crate) enum MemoryKind {
     /// Linear memories, tables and stores of instances.
     Instances,
+    /// Memory that guests at work are expected to take, by what others of their revision took.
+    Expected,
     /// Resources that guests hold behind handles: fields, bodies, pollables.
     Resources,
     /// Messages that wait in mailboxes.
@@ -21,12 +23,17 @@ pub(crate) enum MemoryKind {
     Logs,
     /// Processes that compile components.
     Compilation,
+    /// The stacks of ended instances, which stay for the next ones.
+    Stacks,
+    /// What the host remembers of agents to be faster: sizes, versions, receipts, copies that wait.
+    Caches,
 }
 
 impl MemoryKind {
     /// All kinds, in the order of reports.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Instances,
+        Self::Expected,
         Self::Resources,
         Self::Messages,
         Self::Bodies,
@@ -35,12 +42,15 @@ impl MemoryKind {
         Self::Conversations,
         Self::Logs,
         Self::Compilation,
+        Self::Stacks,
+        Self::Caches,
     ];
 
     /// Returns the name in metrics and reports.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Instances => "instances",
+            Self::Expected => "expected",
             Self::Resources => "resources",
             Self::Messages => "messages",
             Self::Bodies => "bodies",
@@ -49,6 +59,8 @@ impl MemoryKind {
             Self::Conversations => "conversations",
             Self::Logs => "logs",
             Self::Compilation => "compilation",
+            Self::Stacks => "stacks",
+            Self::Caches => "caches",
         }
     }
 }

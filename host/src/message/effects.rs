@@ -113,6 +113,8 @@ pub(crate) struct Effects {
     pub(crate) held: Option<Reservation>,
     /// Set once the host had no memory for more. The run ends, and the guest is not at fault.
     pub(crate) is_starved: bool,
+    /// Set after a fault if the call has made calls over HTTP, which another run would make again.
+    pub(crate) called_out: bool,
 }
 
 /// The bytes of contents and values of a call that are not counted by themselves.

@@ -120,6 +120,7 @@ impl Reconciler {
                 self.context.conversations.configure(self.declared.desired.conversations.clone());
                 let memory = self.declared.desired.host.memory_bytes.unwrap_or_else(machine_budget);
                 self.context.memory.set_limit(memory);
+                self.context.store.retention.set(&self.declared.desired.store);
                 self.reload_certificates();
                 self.configure_calls();
                 // Before the scan: a file that changes after it is read must cause an event.

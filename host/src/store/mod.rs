@@ -18,6 +18,7 @@ mod handles;
 mod placed;
 pub(crate) mod prefetch;
 mod record;
+mod retention;
 mod sqlite;
 mod tables;
 mod turn;
@@ -51,6 +52,7 @@ pub(crate) use gate::CommitGate;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use record::wire::examine_record;
 pub(crate) use record::{ConversationRow, Record};
+pub(crate) use retention::{Left, Retention};
 pub(crate) use sqlite::checkpoint::Rest;
 pub(crate) use sqlite::lock::Lock as FolderLock;
 pub(crate) use sqlite::offline::{OfflineStore, ledgers, restore};
@@ -81,6 +83,10 @@ pub(crate) struct Store {
     contents: Arc<placed::Contents>,
     /// The judge of what commits say.
     gate: Arc<dyn CommitGate>,
+    /// The bounds of what stays after it was handled or given up.
+    pub(crate) retention: Arc<Retention>,
+    /// The bytes of the keys that the writer remembers.
+    key_bytes: Arc<AtomicU64>,
     /// Messages that wait for their time.
     pub(crate) timer_counts: Arc<TimerCounts>,
     /// The durations of commits.
@@ -112,7 +118,8 @@ impl Store {
         // Before anything is loaded, which would fail on damage with less clear errors.
         schema::check(&connection, &database)?;
         let wrong = |source| StoreError::of(&database, source);
-        let history = History::load(&connection, settings.history, settings.dead_letters).map_err(wrong)?;
+        let retention = Arc::new(Retention::new(settings));
+        let history = History::load(&connection, Arc::clone(&retention)).map_err(wrong)?;
         let reader = ConversationReader::new(database.reader().map_err(wrong)?);
         let loaded = Arc::new(load(reader.clone()).map_err(wrong)?);
         let gate: Arc<dyn CommitGate> = Arc::clone(&loaded) as _;
@@ -120,6 +127,7 @@ impl Store {
         let shared = (Arc::clone(&gate), Arc::clone(&timers));
         let writer_state = WriterState::load(&connection, keeps_messages, history, shared).map_err(wrong)?;
         let version = Arc::clone(&writer_state.version);
+        let key_bytes = writer_state.keys.bytes();
         let pieces = Arc::new(snapshots::Pieces::load(&connection).map_err(wrong)?);
         let contents = Arc::new(placed::Contents::load(&connection).map_err(wrong)?);
         let checkpoints = database.writer(settings.durability)?;
@@ -147,6 +155,8 @@ impl Store {
             pieces,
             contents,
             gate,
+            retention,
+            key_bytes,
             timer_counts: timers,
             commits,
             _lock: lock,
@@ -162,6 +172,11 @@ impl Store {
     /// Returns the durations of commits since it was opened.
     pub(crate) fn commits(&self) -> &Histogram {
         &self.commits
+    }
+
+    /// Returns the bytes of what the writer remembers of keys.
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        self.key_bytes.load(Ordering::Relaxed)
     }
 
     /// The data folder.

@@ -18,7 +18,14 @@ use rusqlite::Connection;
 
 /// Settings with this durability and the defaults beside.
 pub(crate) fn settings(durability: Durability) -> desired::StoreSpec {
-    desired::StoreSpec { path: String::new(), durability, history: 100_000, dead_letters: 100_000 }
+    desired::StoreSpec {
+        path: String::new(),
+        durability,
+        history: 100_000,
+        history_max_bytes: 1 << 30,
+        dead_letters: 100_000,
+        dead_letters_max_bytes: 1 << 30,
+    }
 }
 
 /// A database with the tables of the newest format.

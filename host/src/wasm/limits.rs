@@ -8,11 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use caxton_control::memory::MemoryPriority;
 use wasmtime::{ResourceLimiterAsync, UpdateDeadline};
 
 use crate::clock;
-use crate::memory_budget::{MemoryShortage, Reservation};
+use crate::memory_budget::{ExpectedMemory, GuestMemory, MemoryShortage};
 use crate::wasm::guest_threads;
 
 /// The size of a table entry in bytes: a reference.
@@ -23,6 +22,9 @@ pub(super) const INSTANCE_BYTES: u64 = 64 << 10;
 /// The same of an agent that speaks HTTP: the head of a request, and the pieces of a response on their way.
 pub(super) const HTTP_BYTES: u64 = 256 << 10;
 
+/// The memory that a call may take beside what is expected, and that is not planned.
+const SLACK: u64 = 256 << 10;
+
 /// Bounds the sum of all linear memories and tables of one instance. wasmtime's own limits bound each one separately.
 ///
 /// Growth within the bound may still have to wait for the host's budget of memory. If that has no room in time, the call
@@ -31,22 +33,24 @@ pub(super) const HTTP_BYTES: u64 = 256 << 10;
 pub(super) struct MemoryBound {
     limit: usize,
     used: usize,
-    /// The share of the host's budget: [`INSTANCE_BYTES`] and what is used.
-    held: Reservation,
+    /// The share of the host's budget: [`INSTANCE_BYTES`], what is used, and what is expected of the call.
+    held: GuestMemory,
     /// The longest wait for the host's budget.
     patience: Duration,
     /// Set while growth waits for the host's budget, and left set by a call whose time was over then.
     waits: bool,
     /// The largest use by an instance of the same revision.
     peak: Arc<AtomicU64>,
+    /// The use that is expected of instances of the same pool.
+    expected: ExpectedMemory,
     /// Set once the guest was refused memory, to explain a trap that follows.
     pub(super) refused: bool,
 }
 
 impl MemoryBound {
-    pub(super) fn new(limit_bytes: u64, held: Reservation, peak: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(limit_bytes: u64, held: GuestMemory, peak: Arc<AtomicU64>, expected: ExpectedMemory) -> Self {
         let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
-        Self { limit, used: 0, held, patience: Duration::ZERO, waits: false, peak, refused: false }
+        Self { limit, used: 0, held, patience: Duration::ZERO, waits: false, peak, expected, refused: false }
     }
 
     /// Returns the bytes in use.
@@ -59,6 +63,26 @@ impl MemoryBound {
         // Half of it: the caller should learn why there is no answer before it stops waiting.
         self.patience = time / 2;
         self.waits = false;
+        self.held.begin_call();
+    }
+
+    /// Ends a call: what it was expected to take and has not is free for others.
+    pub(super) fn end(&mut self) {
+        self.rest();
+        self.expected.note_call(self.used as u64);
+    }
+
+    /// Gives back what is kept for a call that does not follow at once.
+    pub(super) fn rest(&mut self) {
+        self.held.end_call();
+    }
+
+    /// Keeps what the next call is expected to take beside what is used. Does not wait; returns `false` if there is no
+    /// room.
+    pub(super) fn try_expect(&mut self) -> bool {
+        let more = self.expected.bytes().saturating_sub(self.used as u64);
+        // A few pages more or less are not worth the count in the host's books.
+        more < SLACK || self.held.try_expect(more)
     }
 
     /// Returns `true` if a call whose time is over was waiting for the host's budget.
@@ -77,13 +101,19 @@ impl MemoryBound {
         self.used = sum;
         // Shared with other instances of the revision.
         self.peak.fetch_max(sum as u64, Ordering::Relaxed);
+        self.expected.note_growth(sum as u64);
         Ok(true)
     }
 
     async fn reserve(&mut self, by: u64) -> Result<(), MemoryShortage> {
         self.waits = true;
-        let grown = self.held.grow(by, MemoryPriority::Work, Instant::now() + self.patience).await;
+        let left = (self.limit - self.used) as u64;
+        let grown = self.held.grow(by, left, Instant::now() + self.patience).await;
         self.waits = false;
+        if grown.is_err() {
+            // The next one begins when there is room for more, and not to end as this one did.
+            self.expected.note_end(self.used as u64 + by, self.limit as u64);
+        }
         grown
     }
 }
@@ -269,13 +299,20 @@ impl<F: Future + Unpin> Future for Metered<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory_budget::{MemoryBudget, MemoryKind};
+    use caxton_control::memory::MemoryPriority;
+
+    use crate::memory_budget::MemoryBudget;
 
     #[tokio::test]
     async fn memory_is_bounded_as_a_sum_of_memories_and_tables() {
         let budget = MemoryBudget::new(1_500);
         let peak = Arc::new(AtomicU64::new(0));
-        let bound = || MemoryBound::new(1_000, budget.empty(MemoryKind::Instances), Arc::clone(&peak));
+        let later = Instant::now() + Duration::from_secs(60);
+        let mut guests = Vec::new();
+        for _ in 0..2 {
+            guests.push(budget.reserve_guest(0, 0, MemoryPriority::Instances, later).await.unwrap());
+        }
+        let mut bound = || MemoryBound::new(1_000, guests.pop().unwrap(), Arc::clone(&peak), ExpectedMemory::default());
         let mut first = bound();
         assert!(first.memory_growing(0, 600, None).await.unwrap());
         assert!(!first.memory_growing(0, 600, None).await.unwrap(), "a second memory counts too");

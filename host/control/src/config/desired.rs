@@ -166,7 +166,9 @@ fn store(section: &Section<'_>, findings: &mut Findings) -> StoreSpec {
         path: section.get("path", None, findings).unwrap_or_default(),
         durability,
         history: section.get("history", None, findings).unwrap_or_default(),
+        history_max_bytes: section.get("history-max", None, findings).unwrap_or_default(),
         dead_letters: section.get("dead-letters", None, findings).unwrap_or_default(),
+        dead_letters_max_bytes: section.get("dead-letters-max", None, findings).unwrap_or_default(),
     }
 }
 

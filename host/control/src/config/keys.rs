@@ -106,7 +106,11 @@ pub static KEYS: &[Key] = &[
         "When a commit counts as safe: on the disk, with the operating system, or at once and for the life of the host."),
     integer("store.history", 0, 10_000_000, 100_000,
         "Handled messages that are kept, for threads and receipts; the oldest leave first."),
+    size("store.history-max", MIB, 1024 * GIB, "1GiB",
+        "Bytes of handled messages that are kept, for the same; the oldest leave first."),
     integer("store.dead-letters", 10_000, 10_000_000, 100_000, "Dead letters that are kept; the oldest leave first."),
+    size("store.dead-letters-max", MIB, 1024 * GIB, "1GiB",
+        "Bytes of dead letters that are kept, with what went wrong; the oldest leave first. An event tells how many left."),
 
     table("host", "The host as a whole."),
     time("host.drain", SECOND, 10 * MINUTE, "30s", "How long a stop waits for what is in flight."),
@@ -115,7 +119,7 @@ pub static KEYS: &[Key] = &[
         machine's bound of memory mappings (`vm.max_map_count`) allows."),
     key("host.memory", Kind::Size { least: MIN_BUDGET, most: 64 * 1024 * GIB }, DefaultValue::Unset("\"2GiB\""),
         "What the host holds for others at once, at most: memories of instances, messages that wait, bodies, effects, \
-        connections, logs and compilers. Beyond it [requests wait and are then refused](operate.md#memory). Left out, \
+        connections, logs, caches and compilers. Beyond it [requests wait and are then refused](operate.md#memory). Left out, \
         three quarters of the memory of its control group or of the machine."),
 
     table("conversations", "What conversations may be."),

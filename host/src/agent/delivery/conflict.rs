@@ -27,6 +27,8 @@ pub(in crate::agent) enum FailedAttempt {
     Failed(Outcome),
     /// A conflict with a run that changes what this one read.
     Conflict(Conflict),
+    /// The host had no memory for the rest of the run. Nothing of it is left but the answers to its requests.
+    Starved(RequestLog),
 }
 
 impl From<Outcome> for FailedAttempt {

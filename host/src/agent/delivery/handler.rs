@@ -9,6 +9,7 @@ use caxton_control::mailbox::TakenMessage;
 use crate::agent::delivery::conflict::{FailedAttempt, refused};
 use crate::agent::delivery::handling::Handling;
 use crate::agent::delivery::question::check_sends;
+use crate::agent::delivery::shortage::may_run_again;
 use crate::agent::mailbox::STORE_PAUSE;
 use crate::agent::mailbox::breaker::fault_history;
 use crate::agent::mailbox::entry::QueuedMessage;
@@ -168,6 +169,10 @@ impl Agent {
                 self.run_again(handling, envelope, conflict);
                 (None, None)
             }
+            Err(FailedAttempt::Starved(answers)) => {
+                self.run_when_there_is_memory(handling, envelope, answers);
+                (None, None)
+            }
             Err(FailedAttempt::Failed(outcome)) => {
                 handling.took = handling.started.elapsed();
                 self.failed(handling, envelope, outcome);
@@ -222,8 +227,11 @@ impl Agent {
             Err((Fault::Reserved(key), effects, _)) => {
                 return Err(FailedAttempt::Conflict(effects.into_conflict(key)));
             }
-            Err((fault, _, cpu)) => {
+            Err((fault, effects, cpu)) => {
                 handling.cpu = cpu;
+                if may_run_again(&fault, envelope, &effects) {
+                    return Err(FailedAttempt::Starved(effects.requests));
+                }
                 if let Some(recorder) = &mut handling.recorder {
                     recorder.failed(&fault);
                 }
@@ -385,7 +393,8 @@ impl Agent {
             Ok(result) => result,
             Err(fault) => {
                 let cpu = lease.instance().cpu();
-                let effects = lease.instance().take_effects();
+                let mut effects = lease.instance().take_effects();
+                effects.called_out = lease.instance().has_called_out();
                 // A timeout for the caller's sake is no fault of the agent, and not reported to its supervision.
                 if fault.is_guests() {
                     lease.fail(&fault, self.instance_failure(revision, fault_history(envelope, revision)));

@@ -20,6 +20,7 @@ pub(super) mod outstanding;
 pub(super) mod question;
 mod replay_body;
 pub(super) mod reply;
+mod shortage;
 pub(super) mod submission;
 mod wait_graph;
 pub(super) mod worker;

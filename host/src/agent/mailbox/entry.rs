@@ -6,7 +6,7 @@ use caxton_control::mailbox::Mailbox as Queue;
 use caxton_control::memory::MemoryPriority;
 
 use crate::clock;
-use crate::context::{HostContext, Resident};
+use crate::context::HostContext;
 use crate::message::Envelope;
 use crate::store::{Store, prefetch};
 
@@ -15,6 +15,8 @@ use crate::store::{Store, prefetch};
 const RESIDENT: usize = 128 << 20;
 /// The approximate size of a message in memory beside its content.
 const MESSAGE: usize = 768;
+/// The approximate size of the place of a message that is in the store, in its mailbox.
+const PLACE: usize = 192;
 
 /// A message that waits.
 #[derive(Debug)]
@@ -104,7 +106,7 @@ impl QueuedMessage {
         };
         match seq {
             Some(seq) if !context.resident.try_add(weight(&envelope), bound) => {
-                Self::Stored(Box::new(StoredRef::of(seq, &envelope)))
+                Self::stored(StoredRef::of(seq, &envelope), context)
             }
             Some(_) => Self::InMemory(envelope),
             None => {
@@ -114,7 +116,14 @@ impl QueuedMessage {
         }
     }
 
-    /// Returns the message, from the store if it is there.
+    /// Queues a message that is in the store.
+    pub(super) fn stored(place: StoredRef, context: &HostContext) -> Self {
+        // Counted as others, though without a bound of its own: `mailbox.depth` bounds the number.
+        context.stored_places.try_add(PLACE, usize::MAX);
+        Self::Stored(Box::new(place))
+    }
+
+    /// Returns the message, from the store if it is there. Without it, the place is still counted.
     ///
     /// # Errors
     /// The store does not have the message any more, or cannot be read.
@@ -126,6 +135,7 @@ impl QueuedMessage {
             }
             Self::Stored(stored) => match context.store.queue().message(stored.seq) {
                 Ok(Some(mut envelope)) => {
+                    context.stored_places.subtract(PLACE);
                     // The times by the steady clock from before, because the wall clock may have been set meanwhile.
                     envelope.due = envelope.due.map(|_| stored.since);
                     envelope.since = envelope.since.min(stored.since);
@@ -149,10 +159,10 @@ impl QueuedMessage {
     }
 
     /// Subtracts the message from the memory of waiting messages.
-    pub(super) fn uncount(&self, resident: &Resident) {
+    pub(super) fn uncount(&self, context: &HostContext) {
         match self {
-            Self::InMemory(envelope) => resident.subtract(weight(envelope)),
-            Self::Stored(_) => {}
+            Self::InMemory(envelope) => context.resident.subtract(weight(envelope)),
+            Self::Stored(_) => context.stored_places.subtract(PLACE),
         }
     }
 

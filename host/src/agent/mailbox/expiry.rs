@@ -101,6 +101,7 @@ impl Agent {
                 Ok(envelope) => self.bury_one_expired(envelope),
                 Err((stored, error)) => {
                     let seq = stored.seq;
+                    QueuedMessage::Stored(stored).uncount(&self.context);
                     tracing::error!(agent = %self.name, seq, error, "a message that is over stays in the store");
                 }
             }

@@ -26,7 +26,7 @@ impl Deliver for Agent {
             let mut state = self.mailbox.lock();
             // The next start of the host reads it from the store.
             if state.is_stopping && entry.is_kept(&self.context.store) {
-                entry.uncount(&self.context.resident);
+                entry.uncount(&self.context);
                 state.queue.release();
                 return false;
             }

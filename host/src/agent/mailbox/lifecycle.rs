@@ -21,7 +21,7 @@ impl Agent {
             let since = since.unwrap_or(now).min(now);
             // The number of failures is in the store; here only matters whether there was one.
             let failed = again_at.is_some().into();
-            let entry = QueuedMessage::Stored(Box::new(StoredRef { seq, since, reply_by, failed }));
+            let entry = QueuedMessage::stored(StoredRef { seq, since, reply_by, failed }, &self.context);
             self.watch_expiry(&mut state, self.expires_at(&entry));
             match again_at {
                 Some(again_at) => state.queue.push_deferred(conversation, rank, since, again_at, entry),
@@ -77,7 +77,7 @@ impl Agent {
         // Dropping a message may release its reserved keys, which lets other runs go on and take this lock.
         drop(state);
         // Those that are put back are counted again.
-        drained.iter().for_each(|entry| entry.uncount(&self.context.resident));
+        drained.iter().for_each(|entry| entry.uncount(&self.context));
         let calls: Vec<Box<Envelope>> = drained
             .into_iter()
             .filter_map(|entry| match entry {
@@ -96,7 +96,7 @@ impl Agent {
     /// Closes the mailbox because the host stops: messages that are not stored are returned to their senders.
     pub(crate) fn close(&self, why: &'static str) {
         for entry in self.end_queue(why) {
-            entry.uncount(&self.context.resident);
+            entry.uncount(&self.context);
             if let QueuedMessage::InMemory(envelope) = entry
                 && envelope.seq.is_none()
             {
@@ -121,6 +121,7 @@ impl Agent {
                 }
                 Err((stored, error)) => {
                     let seq = stored.seq;
+                    QueuedMessage::Stored(stored).uncount(&self.context);
                     tracing::error!(agent = %self.name, seq, error, "a message of a removed agent stays in the store");
                 }
             }

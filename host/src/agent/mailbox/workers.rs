@@ -75,7 +75,7 @@ impl Agent {
             match due {
                 _ if state.is_stopping && taken.message.is_kept(&self.context.store) => {
                     // The store keeps it for the next start, and its memory is given back.
-                    taken.message.uncount(&self.context.resident);
+                    taken.message.uncount(&self.context);
                     state.queue.done(taken.lane, taken.follows);
                 }
                 Some(due) => state.queue.defer(taken, due),

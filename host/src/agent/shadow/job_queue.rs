@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::http_job::RecordedCall;
 use super::recent_writes::RecentWrites;
-use super::recording::Recording;
+use super::recording::{MAX_BYTES, Recording};
 use crate::message::Message;
 
 /// The most jobs that wait, and the most bytes of all of them. A job beyond that is counted as set aside: live messages
@@ -151,6 +151,12 @@ impl Shadow {
     /// Returns `true` if any key with a prefix may have been written after a mark.
     pub(super) fn is_prefix_changed(&self, prefix: &str, mark: u64) -> bool {
         self.writes.lock().has_prefix(prefix, mark)
+    }
+
+    /// Returns the bytes of the jobs that wait, of recordings at their bound, and of the keys that are remembered.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let recording = MAX_RECORDERS.saturating_sub(self.recorders.available_permits()) * MAX_BYTES;
+        (self.waiting_bytes.load(Ordering::Relaxed) + recording) as u64 + self.writes.lock().bytes()
     }
 
     /// Counts a handling that is not compared.

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 /// The most keys that are remembered. When there are more, all are forgotten, and every key counts as changed for the
 /// copies of handlings recorded until then.
 const MAX_KEYS: usize = 10_000;
+/// The bytes of an entry beside its key, about.
+const ENTRY: usize = 64;
 
 /// The keys that were written since a shadow began. Writes are numbered; a mark is the number of the last one.
 #[derive(Default)]
@@ -14,6 +16,8 @@ pub(super) struct RecentWrites {
     keys: HashMap<String, u64>,
     /// The last write that was forgotten.
     forgotten: u64,
+    /// The bytes of the keys.
+    bytes: u64,
 }
 
 impl RecentWrites {
@@ -29,10 +33,17 @@ impl RecentWrites {
             // Forgetting all is cheaper than finding the oldest, and costs only the comparison of a few copies.
             if self.keys.len() >= MAX_KEYS && !self.keys.contains_key(key) {
                 self.keys.clear();
-                self.forgotten = self.last;
+                (self.forgotten, self.bytes) = (self.last, 0);
             }
-            self.keys.insert(key.clone(), self.last);
+            if self.keys.insert(key.clone(), self.last).is_none() {
+                self.bytes += (key.len() + ENTRY) as u64;
+            }
         }
+    }
+
+    /// Returns the bytes of the keys in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Returns `true` if a key may have been written after a mark.

@@ -42,6 +42,13 @@ impl RecentMessages {
     }
 }
 
+impl RecentMessages {
+    /// Returns the bytes of the ring in memory.
+    pub(in crate::agent) fn memory_bytes(&self) -> u64 {
+        self.0.as_ref().map_or(0, |kept| (kept.sizes.capacity() * size_of::<usize>()) as u64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,12 +1,17 @@
 //! The last messages that an agent handled, kept where its changes are to be rehearsed with them.
 
+use caxton_control::memory::MemoryPriority;
 use caxton_control::{AgentSpec, Desired};
 
 use crate::agent::Agent;
 use crate::agent::shadow::encode_answer;
 use crate::agent::state::recent::RecentMessages;
+use crate::memory_budget::MemoryKind;
 use crate::message::{Envelope, Message, Reply};
 use crate::store::Store;
+
+/// The largest message that is not counted by itself on its way to the store.
+const SMALL: usize = 4 << 10;
 
 /// Deletes messages that were kept for rehearsals which are not declared any more: of agents that are not declared, or
 /// whose `rehearse` became 0 while no host ran.
@@ -40,14 +45,27 @@ impl Agent {
             return;
         }
         // Rebuilt from the message: a rehearsal needs nothing of its delivery but the hops.
-        let envelope = Envelope { hops, ..Envelope::new(message.clone()) };
         let bytes = message.content.len() + answer.as_ref().map_or(0, Vec::len);
+        let memory = &self.context.memory;
+        // A copy, which is the first to go without where memory is short.
+        if !memory.is_below(MemoryPriority::Copies) {
+            return;
+        }
+        // Until it is written.
+        let held = (bytes > SMALL).then(|| memory.hold(MemoryKind::Messages, bytes as u64));
+        let envelope = Envelope { hops, held, ..Envelope::new(message.clone()) };
         let mut recent = self.recent.lock();
         // Read once for each start of the host; afterwards the sizes are known here.
         let load = || self.context.store.recent().sizes(self.name.as_str()).unwrap_or_default();
         let (seq, first) = recent.push(load, bytes, limit as usize);
         // Under the lock: their numbers come to the store in order.
         self.context.store.recent().keep(seq, first, Box::new(envelope), answer);
+    }
+
+    /// Returns the bytes of what is remembered of the agent to be faster, apart from instances and messages.
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        let shadow = self.shadow.load().as_ref().map_or(0, |shadow| shadow.memory_bytes());
+        shadow + self.recent.lock().memory_bytes()
     }
 
     /// Deletes the kept messages.

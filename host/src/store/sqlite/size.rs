@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use crate::api_types::{AgentRecords, StoreStatus};
 use crate::store::Store;
+use crate::store::sqlite::whole::CONTENT_LENGTH;
 use crate::store::tables::dead_letters;
 
 impl Store {
@@ -59,7 +60,9 @@ pub(in crate::store) fn size(connection: &Connection, database: &Path) -> rusqli
         free_bytes: number("PRAGMA freelist_count")? * page,
         queued: sum(|kept| kept.queued),
         handled: sum(|kept| kept.handled),
+        handled_bytes: number(&format!("SELECT coalesce(sum({CONTENT_LENGTH}), 0) FROM message JOIN ack USING (seq)"))?,
         dead: sum(|kept| kept.dead),
+        dead_bytes: number(&format!("SELECT coalesce(sum({CONTENT_LENGTH}), 0) FROM dead"))?,
         agents,
         // Only a running host has measured them.
         commits: None,

@@ -18,7 +18,7 @@ use crate::store::tables::conversations::{keeps_name, push_end};
 use crate::store::tables::timers::{self, FoundTimer, TimerChange};
 use crate::store::types::Snapshot;
 use crate::store::writer::keys::Known;
-use crate::store::writer::message_row::{push_dead, push_message, push_timer};
+use crate::store::writer::message_row::{bytes_of_dead, push_dead, push_message, push_timer};
 use crate::store::writer::other_rows::{KEY_LIFE, find_key};
 use crate::store::writer::writer_state::WriterState;
 
@@ -283,7 +283,7 @@ pub(in crate::store) fn record<'a>(
         }
         let place = (seq, placed.and_then(PlacedContents::of_dead));
         push_dead(&mut record, &dead.envelope, place, (dead.reason, Cow::Borrowed(&dead.error)), dead.at);
-        writer.history.buried();
+        writer.history.buried(seq, bytes_of_dead(&dead.envelope, &dead.error));
     }
     if let Some(fired) = &commit.fired {
         record.push(OtherRow::Fired { agent: &commit.agent, schedule: &fired.schedule, at: fired.at });
@@ -374,7 +374,8 @@ fn push_sends<'a>(
             push_handled(writer, record, Handled { seq, revision: 0, runs: 0, bytes });
         }
         let reason = (TOO_MANY_HOPS, Cow::Owned(beyond(limit)));
+        let bytes = bytes_of_dead(&sent.envelope, &reason.1);
         push_dead(record, &sent.envelope, (seq, content(index)), reason, writer.now);
-        writer.history.buried();
+        writer.history.buried(seq, bytes);
     }
 }

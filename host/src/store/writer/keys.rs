@@ -1,12 +1,15 @@
 //! A cache of versions and lengths of keys that the writer has written or looked up lately.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 
 /// Keys that are remembered; beyond that all are forgotten.
 const MAX_KEYS: usize = 65_536;
+/// The bytes of an entry beside its key, about.
+const ENTRY: usize = 128;
 
 /// The version, length and expiry of a key, also of one that has expired and is not removed yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,6 +34,8 @@ impl Known {
 pub(in crate::store) struct KeyCache {
     hasher: RandomState,
     keys: HashTable<CachedKey>,
+    /// The bytes of all keys, which others read.
+    bytes: Arc<AtomicU64>,
 }
 
 struct CachedKey {
@@ -56,8 +61,10 @@ impl KeyCache {
         }
         // All at once: an order of use would cost every look-up, and the cache fills again soon.
         if self.keys.len() >= MAX_KEYS {
-            self.keys.clear();
+            self.clear();
         }
+        // Relaxed: it publishes nothing else, and only the writer changes it.
+        self.bytes.fetch_add((ENTRY + key.len()) as u64, Ordering::Relaxed);
         let key = CachedKey { hash, agent: Arc::clone(agent), key: key.into(), known };
         self.keys.insert_unique(hash, key, |key| key.hash);
     }
@@ -65,5 +72,11 @@ impl KeyCache {
     /// Forgets all.
     pub(in crate::store) fn clear(&mut self) {
         self.keys.clear();
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// Returns the count of its bytes.
+    pub(in crate::store) fn bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.bytes)
     }
 }

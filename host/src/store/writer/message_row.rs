@@ -14,6 +14,9 @@ use caxton_control::mailbox::Priority;
 use crate::message::{Envelope, Message};
 use crate::store::record::{ContentRow, DeadRow, QueueRow, Record, TimerRow};
 
+/// The bytes of a failed attempt beside what went wrong, about.
+const ATTEMPT: usize = 128;
+
 /// The part of a message that has no column of its own.
 #[derive(Serialize, Deserialize)]
 struct EncodedHead<'a> {
@@ -175,6 +178,12 @@ pub(in crate::store) fn push_dead<'a>(
     if !envelope.failed.is_empty() {
         record.push(QueueRow::AttemptsRemoved { seq });
     }
+}
+
+/// Returns the bytes of a dead letter beside its head: its content, and what went wrong.
+pub(in crate::store) fn bytes_of_dead(envelope: &Envelope, error: &str) -> u64 {
+    let attempts: usize = envelope.failed.iter().map(|attempt| attempt.error.len() + ATTEMPT).sum();
+    (envelope.message.content.len() + error.len() + attempts) as u64
 }
 
 /// Returns the columns of `message` or `dead` that [`decode`] reads, in its order.

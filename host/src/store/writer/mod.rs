@@ -2,6 +2,7 @@
 
 pub(super) mod apply;
 pub(super) mod batch;
+mod buried;
 pub(super) mod decide;
 pub(super) mod history;
 pub(super) mod job;

@@ -138,6 +138,7 @@ impl WriterState {
     /// Notes that the transaction is written.
     pub(in crate::store) fn written(&mut self) {
         self.gate.written(self.seq);
+        self.history.written();
         // Not before the commit: agents act on these counts.
         self.timers.apply(&mut self.timer_changes);
         #[cfg(test)]

@@ -9,7 +9,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi_http::WasiHttpCtx;
 
-use crate::memory_budget::{MemoryBudget, Reservation};
+use crate::memory_budget::{ExpectedMemory, MemoryBudget, Reservation};
 use crate::message::{CallContext, Effects, GuestHost, Identity};
 use crate::secrets::AgentSecrets;
 use crate::wasm::bindings::types;
@@ -35,6 +35,8 @@ pub(in crate::wasm) struct Environment {
     pub(in crate::wasm) secrets: Option<Arc<AgentSecrets>>,
     /// The host's budget of memory, with the share of it that these instances may fill when they start.
     pub(in crate::wasm) memory: (MemoryBudget, MemoryPriority),
+    /// The memory that these instances are expected to take.
+    pub(in crate::wasm) expected: ExpectedMemory,
 }
 
 /// The data of a store.

@@ -11,14 +11,14 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
-use wasmtime::Store;
+use wasmtime::{Store, Trap};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use crate::bounds;
-use crate::memory_budget::{MemoryKind, MemoryShortage, Reservation};
+use crate::memory_budget::{GuestMemory, MemoryKind, MemoryShortage};
 use crate::message::{
     CallContext, CallOrigin, Cause, Diagnostics, Effects, Failure, Fault, InstanceMemory, LogLevel, Message,
     RefusedMemory, Reply,
@@ -37,8 +37,7 @@ use crate::wasm::convert;
 use crate::wasm::http::caller::BodyError;
 use crate::wasm::http::over_tls::OverTls;
 use crate::wasm::http::response_progress::ResponseProgress;
-use crate::wasm::inspect::Kind;
-use crate::wasm::limits::{HTTP_BYTES, INSTANCE_BYTES, MemoryBound, Meter, Metered};
+use crate::wasm::limits::{MemoryBound, Meter, Metered};
 
 /// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
 /// 16 bytes there may take 48 bytes here.
@@ -62,7 +61,7 @@ pub(crate) struct Instance {
     /// The memory in bytes before its first call.
     first_memory: usize,
     /// The memory of a stateful agent, compared with what is committed of it.
-    memory: InstanceMemory,
+    pub(in crate::wasm) memory: InstanceMemory,
 }
 
 /// The exported functions of an instance.
@@ -300,27 +299,36 @@ impl Instance {
     }
 
     pub(in crate::wasm) fn explain<T>(
-        &self,
+        &mut self,
         result: Result<wasmtime::Result<T>, Late>,
         time: Duration,
     ) -> Result<T, Fault> {
         let limits = &self.store.data().who.spec.limits;
-        self.explain_within(result, time, (limits.cpu, limits.fuel))
+        let within = (limits.cpu, limits.fuel);
+        self.explain_within(result, time, within)
     }
 
     /// Converts the result of a call with these limits by the clock, on a core and of fuel.
     pub(in crate::wasm) fn explain_within<T>(
-        &self,
+        &mut self,
         result: Result<wasmtime::Result<T>, Late>,
         time: Duration,
         (cpu, fuel): (Duration, Option<u64>),
     ) -> Result<T, Fault> {
         // Every call of a guest comes through here at its end.
-        self.store.data().outbound.end_calls();
+        let ctx = self.store.data_mut();
+        ctx.outbound.end_calls();
+        if ctx.work.is_some() {
+            // Not after a restore, which the call comes after.
+            ctx.memory.end();
+        }
         match result {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 let ctx = self.store.data();
+                if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
+                    ctx.slots.note_used_up_stack();
+                }
                 let bounds = Bounds { cpu, fuel, ..ctx.bounds() };
                 Err(fault::of_error(&error, bounds, &self.program.symbols, ctx.stderr.last()))
             }
@@ -386,22 +394,8 @@ pub(in crate::wasm) fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
     }
 }
 
-impl Environment {
-    /// Reserves the memory that an instance takes before its guest has any. The wait for it ends at half of the time, so
-    /// that the caller learns of it.
-    async fn memory(&self, kind: Kind, deadline: Instant) -> Result<Reservation, Fault> {
-        let bytes = INSTANCE_BYTES + if kind == Kind::Http { HTTP_BYTES } else { 0 };
-        let (budget, priority) = &self.memory;
-        let now = Instant::now();
-        let by = now + deadline.saturating_duration_since(now) / 2;
-        // Boxed, as the future would be part of that of every call.
-        let held = Box::pin(budget.reserve(MemoryKind::Instances, bytes, *priority, by)).await;
-        held.map_err(|MemoryShortage| Fault::HostMemory)
-    }
-}
-
-fn context(environment: &Environment, meter: &Arc<Meter>, held: Reservation) -> Ctx {
-    let Environment { who, host, denials, slots, secrets, memory: (budget, _) } = environment;
+fn context(environment: &Environment, meter: &Arc<Meter>, held: GuestMemory) -> Ctx {
+    let Environment { who, host, denials, slots, secrets, memory: (budget, _), expected } = environment;
     let stderr = LineLog::new(who, host, secrets, LogLevel::Warn, "stderr");
     let stdout = LineLog::new(who, host, secrets, LogLevel::Info, "stdout");
     let mut wasi = WasiCtxBuilder::new();
@@ -418,7 +412,7 @@ fn context(environment: &Environment, meter: &Arc<Meter>, held: Reservation) -> 
         slots: Arc::clone(slots),
         work: None,
         effects: Arc::default(),
-        memory: MemoryBound::new(who.spec.limits.memory_bytes, held, Arc::clone(&who.peak_memory)),
+        memory: MemoryBound::new(who.spec.limits.memory_bytes, held, Arc::clone(&who.peak_memory), expected.clone()),
         meter: Arc::clone(meter),
         table: resource_table(),
         resources: budget.empty(MemoryKind::Resources),

@@ -12,6 +12,7 @@ pub(super) mod denials;
 mod effects;
 pub(super) mod fault;
 mod guest_config;
+mod host_memory;
 pub(super) mod instance;
 pub(super) mod linker;
 mod messaging;

@@ -83,6 +83,11 @@ impl Outbound {
         }
     }
 
+    /// Returns `true` if the current call has begun any.
+    pub(in crate::wasm) fn has_called(&self) -> bool {
+        self.scope.is_some()
+    }
+
     /// Takes the context of the current call, while the guest begins a request.
     pub(in crate::wasm) fn lend(&mut self, work: Option<CallContext>) {
         self.work = work;

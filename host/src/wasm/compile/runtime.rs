@@ -51,6 +51,8 @@ pub(crate) struct Runtime {
     warm: u32,
     /// The pools with idle instances that can be evicted.
     pub(in crate::wasm) evictable: EvictableList,
+    /// The pools with idle instances whose memory can be restored. They end for others that wait for memory.
+    pub(in crate::wasm) restorable: EvictableList,
 }
 
 impl Runtime {
@@ -81,15 +83,16 @@ impl Runtime {
             programs: Programs::default(),
             known_features: KnownFeatures::default(),
             compiling: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
-            slots: InstanceSlots::new(instances),
+            slots: InstanceSlots::new(instances, &options.memory),
             secrets: options.secrets,
             memory: options.memory,
             warm,
             evictable: EvictableList::default(),
+            restorable: EvictableList::default(),
         });
         // Weak: the budget lives as long as the last that it counts, which may be longer than the engine.
         let weak = Arc::downgrade(&runtime);
-        runtime.memory.on_shortage(move || weak.upgrade().is_some_and(|runtime| runtime.evict_idle().is_some()));
+        runtime.memory.on_shortage(move || weak.upgrade().is_some_and(|runtime| runtime.evict_for_memory()));
         Ok(runtime)
     }
 
@@ -182,6 +185,13 @@ impl Runtime {
     /// Evicts an idle instance and returns its slot.
     fn evict_idle(&self) -> Option<InstanceSlot> {
         self.evictable.take().map(EvictedInstance::end)
+    }
+
+    /// Evicts an idle instance for its memory; one whose memory has to be restored only while something waits.
+    fn evict_for_memory(&self) -> bool {
+        let restorable = || if self.memory.has_waiters() { self.restorable.take() } else { None };
+        // Ended here, after the lists are unlocked.
+        self.evictable.take().or_else(restorable).map(EvictedInstance::end).is_some()
     }
 
     /// Takes a free slot without evicting an instance.

@@ -12,7 +12,7 @@ use crate::wasm::call::instance::Instance;
 use crate::wasm::inspect::Kind;
 use crate::wasm::pool::permits::CallPermit;
 use crate::wasm::pool::slots::InstanceSlot;
-use crate::wasm::pool::{Memory, Pool};
+use crate::wasm::pool::{IdleInstance, Memory, Pool};
 
 /// The reason why there is no instance for a call.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Pool {
         let overloaded = |_| NoInstance::Fault(Fault::Overloaded);
         // The permit first: without one, an instance would be taken from the idle ones and only wait.
         let permit = self.permits.take_by(deadline).await.map_err(overloaded)?;
-        let warm = self.take_idle();
+        let warm = self.take_idle().and_then(|idle| self.expect_memory(idle));
         let leased = match warm {
             Some(idle) => {
                 self.listing.mark_used();
@@ -62,6 +62,17 @@ impl Pool {
             }
         };
         Ok(Lease::new(self, leased, permit))
+    }
+
+    /// Keeps the memory that an idle instance is expected to take in its next call. If there is no room, it ends, and a
+    /// new one starts in its turn: waiting in the middle of a call it would keep others from what it has.
+    fn expect_memory(&self, mut idle: IdleInstance) -> Option<IdleInstance> {
+        // State in memory that may be nowhere else is not given up for that.
+        if idle.instance.try_expect_memory() || !self.is_evictable() {
+            return Some(idle);
+        }
+        self.ended();
+        None
     }
 
     /// Waits for the end of the pause after failures (SPEC §7, supervision).

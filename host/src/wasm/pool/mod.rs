@@ -15,7 +15,7 @@ use caxton_control::supervision::{InstanceFailure, RestartDecision, Supervision}
 use parking_lot::Mutex;
 
 use crate::clock;
-use crate::memory_budget::MemoryBudget;
+use crate::memory_budget::{ExpectedMemory, MemoryBudget};
 use crate::message::{Fault, GuestHost, Identity};
 use crate::secrets::AgentSecrets;
 use crate::wasm::call::ctx::Environment;
@@ -110,6 +110,7 @@ impl Pool {
                 slots: Arc::clone(runtime.slots()),
                 secrets: AgentSecrets::new(&runtime.secrets, &who.spec.config, who.spec.allow.secrets()),
                 memory,
+                expected: ExpectedMemory::default(),
             },
             who,
             idle: Mutex::default(),
@@ -363,11 +364,13 @@ impl Pool {
     }
 
     /// Puts an instance among the idle ones.
-    pub(in crate::wasm) fn put_idle(self: &Arc<Self>, instance: Box<Instance>, slot: InstanceSlot, since: Instant) {
+    pub(in crate::wasm) fn put_idle(self: &Arc<Self>, mut instance: Box<Instance>, slot: InstanceSlot, since: Instant) {
+        instance.rest();
         self.idle.lock().push(IdleInstance { instance, slot, since });
-        if self.is_evictable() && self.listing.try_list() {
+        if self.listing.try_list() {
             let me: Weak<Self> = Arc::downgrade(self);
-            self.runtime.evictable.add(me);
+            let list = if self.is_evictable() { &self.runtime.evictable } else { &self.runtime.restorable };
+            list.add(me);
         }
         // After the instance can be found: a waiter that queued in between has found it, or is woken now.
         self.runtime.instance_idle(self);
@@ -376,10 +379,11 @@ impl Pool {
 
 impl Evict for Pool {
     fn evict(&self) -> Option<EvictedInstance> {
-        if !self.is_evictable() {
-            return None;
-        }
-        let idle = self.idle.lock().pop()?;
+        // A memory that is committed is restored from there. That takes longer than a start, and is done for want of
+        // memory only.
+        let restores = self.runtime.memory.has_waiters();
+        let may_end = |idle: &IdleInstance| self.is_evictable() || (restores && idle.instance.is_committed());
+        let idle = self.idle.lock().pop_if(|idle| may_end(idle))?;
         self.live.fetch_sub(1, Ordering::Relaxed);
         Some(EvictedInstance::new(idle.instance, idle.slot))
     }

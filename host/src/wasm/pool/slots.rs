@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::memory_budget::{MemoryBudget, MemoryKind, Reservation};
+
 /// The share of slots that is kept free of instances that wait for an answer. Otherwise all slots could belong to
 /// agents that ask, the agents they ask would find none, and all would wait until their deadlines.
 const RESERVED_SHARE: u32 = 8;
@@ -25,11 +27,37 @@ pub(in crate::wasm) struct InstanceSlots {
     waiting: AtomicUsize,
     /// The number of instances that wait for an answer.
     blocked: AtomicU32,
+    /// The memory of the stacks, which stay for the next instances.
+    // Locked when more instances live than ever before, and after a stack was used up.
+    stacks: Mutex<StacksMemory>,
+}
+
+/// The memory of stacks.
+struct StacksMemory {
+    held: Reservation,
+    /// The stacks that were used: as many as instances have lived at once.
+    used: u32,
+    /// Those of them that were used up, at most.
+    used_up: u32,
+}
+
+/// The bytes of a stack that calls touch, beside what an instance is counted with.
+const STACK_BYTES: u64 = 8 << 10;
+/// The bytes of a stack that a guest used up: the engine's bound.
+const WHOLE_STACK_BYTES: u64 = 512 << 10;
+
+impl StacksMemory {
+    fn count(&mut self) {
+        let whole = u64::from(self.used_up.min(self.used)) * WHOLE_STACK_BYTES;
+        self.held.hold(u64::from(self.used) * STACK_BYTES + whole);
+    }
 }
 
 /// The free slots and the waiters. Both queues are in order of arrival, and their waiters may have left.
 struct SlotsState {
     free: u32,
+    /// The least that were free so far.
+    least_free: u32,
     /// The starved waiters: woken once without success, and handed the next slot.
     starved: VecDeque<oneshot::Sender<Wakeup>>,
     /// Waiters to be woken.
@@ -106,9 +134,23 @@ pub(in crate::wasm) struct QueuedWaiter {
 }
 
 impl InstanceSlots {
-    pub(in crate::wasm) fn new(total: u32) -> Arc<Self> {
-        let state = SlotsState { free: total, starved: VecDeque::new(), queue: VecDeque::new() };
-        Arc::new(Self { total, state: Mutex::new(state), waiting: AtomicUsize::new(0), blocked: AtomicU32::new(0) })
+    pub(in crate::wasm) fn new(total: u32, memory: &MemoryBudget) -> Arc<Self> {
+        let state = SlotsState { free: total, least_free: total, starved: VecDeque::new(), queue: VecDeque::new() };
+        let stacks = StacksMemory { held: memory.empty(MemoryKind::Stacks), used: 0, used_up: 0 };
+        Arc::new(Self {
+            total,
+            state: Mutex::new(state),
+            waiting: AtomicUsize::new(0),
+            blocked: AtomicU32::new(0),
+            stacks: Mutex::new(stacks),
+        })
+    }
+
+    /// Counts a stack that a guest has used up. It stays in memory.
+    pub(in crate::wasm) fn note_used_up_stack(&self) {
+        let mut stacks = self.stacks.lock();
+        stacks.used_up = stacks.used_up.saturating_add(1);
+        stacks.count();
     }
 
     pub(in crate::wasm) fn total(&self) -> u32 {
@@ -211,6 +253,12 @@ impl InstanceSlots {
 
     fn take_of(self: &Arc<Self>, state: &mut SlotsState) -> Option<InstanceSlot> {
         state.free = state.free.checked_sub(1)?;
+        if state.free < state.least_free {
+            state.least_free = state.free;
+            let mut stacks = self.stacks.lock();
+            stacks.used = self.total - state.free;
+            stacks.count();
+        }
         Some(InstanceSlot { slots: Some(Arc::clone(self)) })
     }
 
@@ -267,7 +315,7 @@ mod tests {
 
     #[test]
     fn waiters_are_woken_in_order_without_those_who_left() {
-        let slots = InstanceSlots::new(2);
+        let slots = InstanceSlots::new(2, &MemoryBudget::new(u64::MAX));
         let (one, two) = (slots.take().unwrap(), slots.take().unwrap());
         let (mut first, left, mut second, mut third) =
             (waits(&slots, false), waits(&slots, false), waits(&slots, false), waits(&slots, false));
@@ -295,7 +343,7 @@ mod tests {
 
     #[test]
     fn starved_waiters_are_handed_the_next_slot() {
-        let slots = InstanceSlots::new(1);
+        let slots = InstanceSlots::new(1, &MemoryBudget::new(u64::MAX));
         let one = slots.take().unwrap();
         let mut waits_longer = waits(&slots, false);
         let left = waits(&slots, true);
@@ -317,7 +365,7 @@ mod tests {
 
     #[test]
     fn waiters_that_left_do_not_accumulate() {
-        let slots = InstanceSlots::new(1);
+        let slots = InstanceSlots::new(1, &MemoryBudget::new(u64::MAX));
         let _one = slots.take();
         for number in 0..10_000 {
             drop(waits(&slots, number % 2 == 0));

@@ -91,7 +91,7 @@ async fn warm_instances_are_replaced_as_they_end() {
 }
 
 /// Keeps its count in a snapshot of one byte.
-const STATEFUL: &str = r#"
+pub(super) const STATEFUL: &str = r#"
     (func (export "caxton:agent/snapshot@0.1.0#save") (result i32)
         (i32.store (i32.const 260) (i32.const 8)) (i32.store (i32.const 264) (i32.const 1)) (i32.const 256))
     (func (export "caxton:agent/snapshot@0.1.0#restore") (param i32 i32) (result i32)
