@@ -5,6 +5,8 @@
 //! another id. Contents, values, bodies and the heads of requests have settings of their own (`limits.message`,
 //! `limits.state`, `http.max-body`, `http.max-head`).
 
+use std::borrow::Cow;
+
 /// The reason of a failure, in characters (SPEC §7): of a handler, a migration, a health check or a snapshot; and the
 /// message of a trap.
 pub(crate) const REASON: usize = 1_000;
@@ -73,6 +75,26 @@ pub(crate) fn quoted(text: &str) -> String {
     quoted
 }
 
+/// Returns `true` for a character that changes the direction or the order of what follows, or breaks the line: a text with
+/// one is shown as another.
+pub(crate) fn changes_direction(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Escapes what controls a terminal or changes the direction of a text, but tabs and line feeds. For texts that the host
+/// makes for people, which quote guests, callers and files.
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| (!c.is_control() && !changes_direction(c)) || c == '\t' || c == '\n';
+    if text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_plain(c) { shown.push(c) } else { shown.extend(c.escape_default()) }
+    }
+    Cow::Owned(shown)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +113,18 @@ mod tests {
             assert_eq!(cut(text.to_owned(), most), expected, "{text} in {most}");
         }
         assert!(cut("x".repeat(1 << 20), REASON).capacity() < 2 * REASON);
+    }
+
+    #[test]
+    fn plain_texts_neither_move_a_cursor_nor_turn_around() {
+        for (text, expected) in [
+            ("a\tb\nc", "a\tb\nc"),
+            ("grün", "grün"),
+            ("a\u{202e}b\u{2066}c\u{200f}d\u{2028}e", "a\\u{202e}b\\u{2066}c\\u{200f}d\\u{2028}e"),
+            ("\u{1b}[2J\r\u{9b}", "\\u{1b}[2J\\r\\u{9b}"),
+        ] {
+            assert_eq!(plain(text), expected, "{text:?}");
+        }
     }
 
     #[test]

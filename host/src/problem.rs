@@ -49,10 +49,14 @@ pub(crate) fn find_meaning(code: &str) -> &'static Meaning {
     find(code).or_else(|| find("host-error")).unwrap_or(&REQUEST_CODES[0])
 }
 
-/// Cuts the text of a problem, which may quote the request or the agent.
+/// Cuts the text of a problem, which may quote the request or the agent, and escapes what would turn it around.
 fn bounded(detail: Cow<'static, str>) -> Cow<'static, str> {
     match detail {
-        Cow::Owned(text) => Cow::Owned(bounds::cut(text, bounds::ERROR)),
+        Cow::Owned(text) => {
+            let text = bounds::cut(text, bounds::ERROR);
+            // Cut again: an escaped character has up to eight.
+            Cow::Owned(bounds::cut(bounds::plain(&text).into_owned(), bounds::ERROR))
+        }
         Cow::Borrowed(text) => Cow::Borrowed(text),
     }
 }
@@ -364,6 +368,13 @@ mod tests {
             }
         }
         assert!(Problem::of_outcome(&Outcome::Done, Audience::Client).is_none());
+    }
+
+    #[test]
+    fn details_are_plain_and_short() {
+        let detail = |text: String| Problem::bad_request(text).into_parts().detail;
+        assert_eq!(detail("no \u{202e}txt.exe\u{1b}[2J".to_owned()), "no \\u{202e}txt.exe\\u{1b}[2J");
+        assert_eq!(detail("\u{202e}".repeat(1 << 20)).chars().count(), bounds::ERROR);
     }
 
     #[test]

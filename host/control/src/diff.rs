@@ -90,8 +90,8 @@ const RESTART_KEYS: [&str; 7] = [
     "host.instances",
 ];
 
-/// Compares the host's own settings.
-fn host(old: &Desired, new: &Desired) -> Vec<DeclarationChange> {
+/// Compares the host's own settings, without a look at the agents.
+pub fn host(old: &Desired, new: &Desired) -> Vec<DeclarationChange> {
     let tables = [
         ("http", settings(&old.http, &new.http)),
         ("admin", settings(&old.admin, &new.admin)),

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::format::StateFormat;
 use crate::grant::Grants;
@@ -25,9 +25,12 @@ pub(crate) struct RevisionSettings {
     pub(crate) state: StateFormat,
 }
 
+/// The settings of an agent that sets none.
+static UNSET: LazyLock<RevisionSettings> = LazyLock::new(RevisionSettings::default);
+
 /// The settings with their defaults.
 // Built once, as every stored text is compared with it.
-static DEFAULTS: LazyLock<Value> = LazyLock::new(|| tree(&RevisionSettings::default()));
+static DEFAULTS: LazyLock<Value> = LazyLock::new(|| tree(&*UNSET));
 
 fn tree<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).expect("settings are text, numbers, lists and tables of them")
@@ -36,7 +39,8 @@ fn tree<T: Serialize>(value: &T) -> Value {
 impl RevisionSettings {
     /// Returns the stored text. Equal texts are the same revision.
     pub(crate) fn to_text(&self) -> String {
-        print_tree(tree(self))
+        // Most agents set none, and a tree for each of a hundred thousand takes seconds.
+        if *self == *UNSET { NOTHING.to_owned() } else { print_tree(tree(self)) }
     }
 
     /// Reads the output of [`to_text`](Self::to_text), of this version or an earlier one. Returns `None` for any other
@@ -46,9 +50,11 @@ impl RevisionSettings {
     }
 }
 
+/// The text of settings that are all at their defaults, which is read like any other.
+const NOTHING: &str = "{}";
+
 fn print_tree(settings: Value) -> String {
-    // With every value at its default the text is `{}`, which is read like any other.
-    without_defaults(settings, &DEFAULTS).unwrap_or_else(|| Value::Object(Map::new())).to_string()
+    without_defaults(settings, &DEFAULTS).map_or_else(|| NOTHING.to_owned(), |settings| settings.to_string())
 }
 
 /// Rewrites a text of an earlier version in the form of this one. Unknown settings stay, so that two revisions of a

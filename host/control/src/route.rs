@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -16,12 +17,16 @@ pub const MAX_ROUTE: usize = 1_024;
 /// The prefix of the host's own paths, such as the status of messages.
 pub const RESERVED_PREFIX: &str = "/.caxton/";
 
-/// A route's path pattern, parsed and checked.
+/// A route's path pattern, parsed and checked. A clone shares it: the router has one beside that of the declaration.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RoutePattern {
-    text: String,
-    shape: String,
-    params: Vec<String>,
+pub struct RoutePattern(Arc<ParsedPattern>);
+
+#[derive(PartialEq, Eq)]
+struct ParsedPattern {
+    text: Box<str>,
+    /// The shape, where it is another text.
+    shape: Option<Box<str>>,
+    params: Box<[String]>,
 }
 
 /// The error for a text that is not a path pattern.
@@ -78,19 +83,19 @@ pub enum RouteError {
 impl RoutePattern {
     /// Returns the pattern as written.
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// Returns the pattern with its parameters named by position (`/tickets/{p0}`): equal for all patterns that match
     /// the same paths. A `matchit` router accepts every set of different shapes without
     /// [conflicts](Self::conflicts_with).
     pub fn shape(&self) -> &str {
-        &self.shape
+        self.0.shape.as_deref().unwrap_or(&self.0.text)
     }
 
     /// Returns the names of the parameters, in order of position.
     pub fn params(&self) -> &[String] {
-        &self.params
+        &self.0.params
     }
 
     /// Returns `true` if some path matches both patterns and neither has precedence: they differ only in the names of
@@ -98,20 +103,21 @@ impl RoutePattern {
     pub fn conflicts_with(&self, other: &Self) -> bool {
         // A rest matches a single segment too, so it competes with a parameter at its position.
         let crosses = |one: &Self, two: &Self| one.rest_at().is_some_and(|at| two.params_at().any(|p| p == at));
-        self.shape == other.shape || crosses(self, other) || crosses(other, self)
+        self.shape() == other.shape() || crosses(self, other) || crosses(other, self)
     }
 
     /// Returns the part of the [shape](Self::shape) before each `{name}`.
     pub fn params_at(&self) -> impl Iterator<Item = &str> {
         // A literal has no brace and a rest begins with `{*`, so only parameters are found.
-        self.shape.match_indices("{p").map(|(at, _)| &self.shape[..at])
+        let shape = self.shape();
+        shape.match_indices("{p").map(|(at, _)| &shape[..at])
     }
 
     /// Returns the part of the [shape](Self::shape) before `{*name}`, if there is one: the path whose rest is empty. A
     /// `matchit` router never matches an empty rest, so this path has to be added as well, unless another pattern has
     /// that shape.
     pub fn rest_at(&self) -> Option<&str> {
-        self.shape.find("{*").map(|at| &self.shape[..at])
+        self.shape().find("{*").map(|at| &self.shape()[..at])
     }
 }
 
@@ -151,7 +157,8 @@ impl FromStr for RoutePattern {
             shape.push_str(&format!("{{{star}p{}}}", params.len()));
             params.push(name.to_owned());
         }
-        Ok(Self { text: text.to_owned(), shape, params })
+        let shape = Some(shape).filter(|shape| shape != text).map(String::into_boxed_str);
+        Ok(Self(Arc::new(ParsedPattern { text: text.into(), shape, params: params.into() })))
     }
 }
 
@@ -212,19 +219,19 @@ fn check_encoded(text: &str) -> Result<(), RouteError> {
 
 impl fmt::Display for RoutePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.text)
+        f.pad(self.as_str())
     }
 }
 
 impl fmt::Debug for RoutePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.text, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
 impl Serialize for RoutePattern {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.text)
+        serializer.serialize_str(self.as_str())
     }
 }
 

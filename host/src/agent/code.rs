@@ -43,7 +43,7 @@ pub(crate) const MEANINGS: &[Meaning] = &[
     // The host cannot, or not now.
     meaning("host-error", 500, false, "the host could not do its part"),
     meaning("unsupported", 501, false, "the host cannot do this"),
-    meaning("too-many-hops", 508, false, "the chain of messages that caused one another is too long"),
+    meaning("too-many-hops", 508, false, "the message has too many hops: messages that caused one another"),
     meaning("mailbox-full", 503, true, "as many messages wait for the agent as may"),
     meaning("unavailable", 503, true, "the agent takes no messages at the moment"),
     meaning("agent-unavailable", 503, true, "the agent misses something that it needs"),

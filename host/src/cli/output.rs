@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::options::Format;
+use crate::bounds::{changes_direction, plain};
 use crate::telemetry::logging;
 
 /// The exit code of a command.
@@ -267,21 +268,7 @@ impl Out {
 /// Escapes control characters but tabs and line feeds. Texts of agents and callers could otherwise move the cursor of a
 /// terminal or recolour it.
 pub(super) fn printable(text: &str) -> String {
-    let plain = |c: char| (!c.is_control() && !changes_direction(c)) || c == '\t' || c == '\n';
-    if text.chars().all(plain) {
-        return text.to_owned();
-    }
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if plain(c) { shown.push(c) } else { shown.extend(c.escape_default()) }
-    }
-    shown
-}
-
-/// Returns `true` for a character that changes the direction or the order of what follows, or breaks the line: a text with
-/// one is shown as another.
-fn changes_direction(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    plain(text).into_owned()
 }
 
 /// Replaces characters that change the direction of a text.

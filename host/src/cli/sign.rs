@@ -18,7 +18,12 @@ use serde_json::json;
 use super::options::Format;
 use super::output::{CliError, Exit, Out, say};
 use crate::reconcile::signature_path;
-use crate::wasm::digest;
+use crate::wasm::{MAX_COMPONENT, digest};
+
+/// The first bytes of every component: the magic number, the version of the format, and the layer that modules have not.
+const COMPONENT_HEAD: &[u8] = b"\0asm\x0d\0\x01\0";
+/// The largest file of a key, in bytes. A key has a hundred, and a file may have other things beside it.
+const MAX_KEY: u64 = 64 << 10;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -97,7 +102,14 @@ fn make_key(file: &Path, out: &mut Out) -> Result<(), CliError> {
 fn sign_component(component: &Path, key_file: &Path, adds: bool, out: &mut Out) -> Result<(), CliError> {
     let pair = read_key(key_file)?;
     let key = public_key(&pair)?;
-    let bytes = std::fs::read(component).map_err(|error| failed(component, error))?;
+    let bytes = read(component, MAX_COMPONENT)?;
+    // A module or a text would be signed in vain: no policy ever looks at what is not a component.
+    if !bytes.starts_with(COMPONENT_HEAD) {
+        return Err(failed(
+            component,
+            "it is not a component: a file of WebAssembly that says so in its first 8 bytes",
+        ));
+    }
     let of = digest(&bytes);
     let signature = pair.sign(signed_text(of).as_bytes());
     let signature =
@@ -118,8 +130,22 @@ fn sign_component(component: &Path, key_file: &Path, adds: bool, out: &mut Out) 
     }
 }
 
+/// Reads a file of at most so many bytes. Others, such as a device that has no end, would be read for ever.
+fn read(file: &Path, most: u64) -> Result<Vec<u8>, CliError> {
+    let metadata = std::fs::metadata(file).map_err(|error| failed(file, error))?;
+    if !metadata.is_file() {
+        return Err(failed(file, "it is not a file"));
+    }
+    if metadata.len() > most {
+        return Err(failed(file, format!("it has {} bytes, more than {most}", metadata.len())));
+    }
+    std::fs::read(file).map_err(|error| failed(file, error))
+}
+
 fn read_key(file: &Path) -> Result<Ed25519KeyPair, CliError> {
-    let key = PrivatePkcs8KeyDer::from_pem_file(file).map_err(|error| failed(file, error))?;
+    let text = read(file, MAX_KEY)?;
+    let key = PrivatePkcs8KeyDer::from_pem_slice(&text)
+        .map_err(|error| failed(file, format!("it has no private key in PEM form with PKCS #8 ({error})")))?;
     // One of OpenSSL lacks the public key, which is then derived.
     Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.secret_pkcs8_der())
         .map_err(|error| failed(file, format!("it has no key of Ed25519 ({error})")))

@@ -4,18 +4,25 @@ use std::path::Path;
 
 use caxton_control::config::Operator;
 
-use super::{ConfigErrors, parse};
+use super::variables::Variables;
+use super::{ConfigErrors, parse, parts};
 
 /// Parses a text and renders all that is said of it.
 ///
 /// # Panics
-/// It is refused without a reason, with a place outside of it, or with a character that controls a terminal.
+/// It means something else when it is read in parts. It is refused without a reason, with a place outside of it, or with a character that controls a terminal.
 pub(crate) fn examine(text: &str) {
-    let errors = match parse(text, std::iter::empty(), &[], &Operator::default()) {
-        Ok(parsed) => return drop(parsed.desired.warnings()),
+    let operator = Operator::default();
+    let in_parts = parts::read(&text.into(), &[], &[], &operator, None).map(|(desired, _)| desired);
+    let errors = match parse(text, Variables::default(), &[], &operator) {
+        Ok(parsed) => {
+            assert!(in_parts.is_none_or(|desired| desired == parsed.desired), "read in parts it means something else");
+            return drop(parsed.desired.warnings());
+        }
         Err(errors) => errors,
     };
     assert!(!errors.is_empty(), "refused without a reason");
+    assert!(in_parts.is_none(), "read in parts it has no errors: {errors:?}");
     let lines = text.lines().count() as u64 + 1;
     let report = ConfigErrors::new(Path::new("caxton.toml"), text.to_owned(), errors);
     for error in report.to_json().as_array().into_iter().flatten() {

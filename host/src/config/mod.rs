@@ -1,9 +1,10 @@
 //! The loading of settings: from a file, the environment and the command line to [`Desired`].
 //!
 //! ```text
-//! caxton.toml --syntax, toml--.
-//! CAXTON_*  -----variables-----+--> layers: figment picks --> Node --caxton_control::config::check_within--> Desired
-//! --listen … ------flags------'                                          `--> errors --render--> text or JSON
+//! caxton.toml --parts, in pieces --.
+//!             `--syntax, as a whole-+
+//! CAXTON_*  -----variables----------+--> layers: figment picks --> Node --caxton_control::config--> Desired
+//! --listen … ------flags-----------'                                          `--> errors --render--> text or JSON
 //! Desired --named_files--> errors of the files that it names, such as certificates
 //! the operator's own file --operator--> Operator, which bounds what caxton.toml may say
 //! ```
@@ -17,6 +18,8 @@ pub(crate) mod examine;
 mod layers;
 mod named_files;
 mod operator;
+mod origins;
+mod parts;
 mod render;
 mod syntax;
 #[cfg(test)]
@@ -26,12 +29,15 @@ mod variables;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use caxton_control::config::{ConfigError, Entry, Node, Operator, Value, check_within};
+use caxton_control::config::{ConfigError, Entry, Operator, Value, check_within};
 use caxton_control::{Desired, Digest};
 use sha2::Digest as _;
 
 use self::named_files::Places;
+use self::origins::Origins;
+use self::parts::FileParts;
 use self::variables::Variables;
 pub(crate) use named_files::TlsTable;
 pub(crate) use operator::{LoadedOperator, load_operator};
@@ -53,6 +59,8 @@ pub(crate) struct Loaded {
     pub(crate) places: Places,
     /// Harmless oddities of the environment, and settings that may not be meant, one line each.
     pub(crate) warnings: Vec<String>,
+    /// The parts of the file, from which a later one is read faster; `None` if it was read as a whole.
+    parts: Option<Arc<FileParts>>,
 }
 
 impl Loaded {
@@ -88,18 +96,38 @@ pub(crate) fn load_within(
     flags: &[(&str, String)],
     operator: &Operator,
 ) -> Result<Loaded, ConfigErrors> {
+    load_after(None, path, env, flags, operator)
+}
+
+/// Loads the file at `path` like [`load_within`]. Of `before`, an earlier state of it, the agents are taken that have not
+/// changed.
+///
+/// # Errors
+/// Those of [`load_within`].
+pub(crate) fn load_after(
+    before: Option<&Loaded>,
+    path: &Path,
+    env: impl Iterator<Item = (OsString, OsString)>,
+    flags: &[(&str, String)],
+    operator: &Operator,
+) -> Result<Loaded, ConfigErrors> {
     let text = std::fs::read_to_string(path).map_err(|error| ConfigErrors::unreadable(path, &error))?;
-    let Parsed { desired, root, mut warnings } =
-        parse(&text, env, flags, operator).map_err(|errors| ConfigErrors::new(path, text.clone(), errors))?;
+    let text: Arc<str> = text.into();
+    let Parsed { desired, origins, mut warnings } = read(&text, env, flags, operator, before)
+        .map_err(|errors| ConfigErrors::new(path, Arc::clone(&text), errors))?;
     let dir = folder(path);
-    let (errors, mut of_files) = named_files::check(&desired, &root, &dir);
+    let (errors, mut of_files) = named_files::check(&desired, &origins, &dir);
     warnings.append(&mut desired.warnings());
     warnings.append(&mut of_files);
     let text_digest = Digest(sha2::Sha256::digest(text.as_bytes()).into());
     let report = ConfigErrors::new(path, text, errors);
-    let places = named_files::places(&desired, &root, &report);
+    let places = named_files::places(&desired, &origins, &report);
     let file_errors = (!report.errors().is_empty()).then_some(report);
-    Ok(Loaded { desired, dir, text_digest, file_errors, places, warnings })
+    let parts = match origins {
+        Origins::Parts(parts) => Some(parts),
+        Origins::Whole(_) => None,
+    };
+    Ok(Loaded { desired, dir, text_digest, file_errors, places, warnings, parts })
 }
 
 /// Returns the components of a file by their agents, even if other settings are wrong; none if the file cannot be
@@ -128,23 +156,41 @@ fn folder(path: &Path) -> PathBuf {
     absolute.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-/// A declaration without errors, with the tree that it was read from.
+/// A declaration without errors, with the places of its settings.
 #[derive(Debug)]
 struct Parsed {
     desired: Desired,
-    root: Node,
+    origins: Origins,
     /// The warnings of the environment.
     warnings: Vec<String>,
 }
 
-/// Parses and checks a text.
-fn parse(
-    text: &str,
+/// Reads and checks a text, in parts if it has some.
+fn read(
+    text: &Arc<str>,
     env: impl Iterator<Item = (OsString, OsString)>,
     flags: &[(&str, String)],
     operator: &Operator,
+    before: Option<&Loaded>,
 ) -> Result<Parsed, Vec<ConfigError>> {
-    let Variables { settings, mut errors, warnings } = variables::read(env);
+    let variables = variables::read(env);
+    let before = before.map(|before| (before.parts.as_deref(), &before.desired));
+    if variables.errors.is_empty()
+        && let Some((desired, parts)) = parts::read(text, &variables.settings, flags, operator, before)
+    {
+        return Ok(Parsed { desired, origins: Origins::Parts(Arc::new(parts)), warnings: variables.warnings });
+    }
+    parse(text, variables, flags, operator)
+}
+
+/// Parses and checks a text as a whole.
+fn parse(
+    text: &str,
+    variables: Variables,
+    flags: &[(&str, String)],
+    operator: &Operator,
+) -> Result<Parsed, Vec<ConfigError>> {
+    let Variables { settings, mut errors, warnings } = variables;
     let file = match syntax::parse(text) {
         Ok(file) => file,
         Err(mut broken) => {
@@ -155,7 +201,7 @@ fn parse(
     };
     let root = layers::merge(file, settings, flags);
     match check_within(&root, operator) {
-        Ok(desired) if errors.is_empty() => Ok(Parsed { desired, root, warnings }),
+        Ok(desired) if errors.is_empty() => Ok(Parsed { desired, origins: Origins::Whole(root), warnings }),
         Ok(_) => Err(errors),
         Err(mut wrong) => {
             wrong.append(&mut errors);

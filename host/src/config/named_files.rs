@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use caxton_control::Desired;
-use caxton_control::config::{ConfigError, Location, Node, Source, Value};
+use caxton_control::config::{ConfigError, Location};
 use caxton_control::desired::{SecretSource, TlsSpec};
 
+use super::origins::Origins;
 use super::render::{ConfigErrors, Place};
 use crate::net::{TlsError, TlsFiles, ca_errors};
 use crate::secrets;
@@ -53,14 +54,14 @@ impl TlsTable {
 pub(crate) type Places = BTreeMap<String, Place>;
 
 /// Checks the files. Returns the errors, and warnings of one line each.
-pub(super) fn check(desired: &Desired, root: &Node, dir: &Path) -> (Vec<ConfigError>, Vec<String>) {
+pub(super) fn check(desired: &Desired, origins: &Origins, dir: &Path) -> (Vec<ConfigError>, Vec<String>) {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     for table in TlsTable::ALL {
         let Some(spec) = table.spec(desired) else { continue };
         let files = TlsFiles::new(spec, dir);
         for error in files.load().err().into_iter().flatten() {
             let key = table.key(&error);
-            let at = Location { source: source(root, &key.split('.').collect::<Vec<_>>()), key };
+            let at = Location { source: origins.source(&key.split('.').collect::<Vec<_>>()), key };
             errors.push(ConfigError::UnusableFile { at, file: error.path, reason: error.reason, help: error.help });
         }
         if files.is_key_exposed() {
@@ -73,13 +74,13 @@ pub(super) fn check(desired: &Desired, root: &Node, dir: &Path) -> (Vec<ConfigEr
     }
     for error in ca_errors(&desired.outgoing, dir) {
         let key = format!("{CA}[{}]", error.index);
-        let at = Location { source: element(root, error.index), key };
+        let at = Location { source: origins.element(CA, error.index), key };
         let help =
             "it has to have certificates in PEM form; relative paths start from the folder of this file".to_owned();
         errors.push(ConfigError::UnusableFile { at, file: error.file, reason: error.reason, help });
     }
     for error in secrets::read(desired, dir).errors {
-        let at = Location { source: source(root, &error.path), key: error.path.join(".") };
+        let at = Location { source: origins.source(&error.path), key: error.path.join(".") };
         let (reason, help) = (error.reason, error.help.to_owned());
         errors.push(match error.name.is_empty() {
             false => ConfigError::UnusableSecret { at, name: error.name, reason, help },
@@ -93,7 +94,7 @@ pub(super) fn check(desired: &Desired, root: &Node, dir: &Path) -> (Vec<ConfigEr
 }
 
 /// Returns the places of all keys that name files.
-pub(super) fn places(desired: &Desired, root: &Node, text: &ConfigErrors) -> Places {
+pub(super) fn places(desired: &Desired, origins: &Origins, text: &ConfigErrors) -> Places {
     let tables = TlsTable::ALL.into_iter().filter(|table| table.spec(desired).is_some());
     let of_tls = tables.flat_map(|table| {
         let key = |key: &str| table.name().split('.').chain([key]).map(str::to_owned).collect();
@@ -108,31 +109,12 @@ pub(super) fn places(desired: &Desired, root: &Node, text: &ConfigErrors) -> Pla
         ["secrets", name, key].map(str::to_owned).to_vec()
     });
     let of_folder = desired.secrets.folder.iter().map(|_| ["secrets", "folder"].map(str::to_owned).to_vec());
-    let of_agents = desired.agents.values().flat_map(|spec| {
-        let refers = spec.config.iter().filter(|(_, text)| text.contains("${"));
-        refers.map(|(key, _)| ["agents", spec.name.as_str(), "config", key].map(str::to_owned).to_vec())
-    });
-    let of_calls = desired.agents.values().filter(|spec| !spec.allow.http.is_empty());
-    let of_calls = of_calls.map(|spec| ["agents", spec.name.as_str(), "allow", "http"].map(str::to_owned).to_vec());
     let of_issuers = std::iter::once(CA.split('.').map(str::to_owned).collect());
-    let paths = of_tls.chain(of_secrets).chain(of_folder).chain(of_agents).chain(of_calls).chain(of_issuers);
-    paths.map(|path: Vec<String>| (path.join("."), text.place(&source(root, &path)))).collect()
+    let paths = of_tls.chain(of_secrets).chain(of_folder).chain(of_issuers);
+    let found = paths.map(|path: Vec<String>| (path.join("."), origins.source(&path)));
+    let found = found.chain(origins.of_agents(desired));
+    found.map(|(key, source)| (key, text.place(&source))).collect()
 }
 
 /// The key of the files with issuers that calls trust.
 const CA: &str = "outgoing.ca";
-
-/// Returns the place of an element of `outgoing.ca`.
-fn element(root: &Node, index: usize) -> Source {
-    let list = CA.split('.').try_fold(root, |node, key| Some(&node.get(key)?.node));
-    match list.map(|list| &list.value) {
-        Some(Value::Array(nodes)) => nodes.get(index).map_or(Source::Default, |node| node.source.clone()),
-        _ => Source::Default,
-    }
-}
-
-/// Returns the place of the value at a path of keys.
-fn source(root: &Node, path: &[impl AsRef<str>]) -> Source {
-    let found = path.iter().try_fold(root, |node, key| Some(&node.get(key.as_ref())?.node));
-    found.map_or(Source::Default, |node| node.source.clone())
-}

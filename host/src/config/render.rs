@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
@@ -42,7 +43,7 @@ impl Place {
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigErrors {
     file: PathBuf,
-    text: String,
+    text: Arc<str>,
     /// The start of each line in bytes.
     lines: Vec<usize>,
     errors: Vec<ConfigError>,
@@ -58,7 +59,8 @@ impl fmt::Display for ConfigErrors {
 
 impl ConfigErrors {
     /// Wraps the errors of `file`, which contains `text`.
-    pub(super) fn new(file: &Path, text: String, errors: Vec<ConfigError>) -> Self {
+    pub(super) fn new(file: &Path, text: impl Into<Arc<str>>, errors: Vec<ConfigError>) -> Self {
+        let text = text.into();
         // Once for all errors: to count lines for each would be quadratic in a file with many.
         let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(starts).collect();

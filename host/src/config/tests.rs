@@ -10,7 +10,18 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+mod in_parts;
 mod malformed;
+
+/// Reads a text like the file of a host that starts.
+fn parse(
+    text: &str,
+    env: impl Iterator<Item = (OsString, OsString)>,
+    flags: &[(&str, String)],
+    operator: &Operator,
+) -> Result<Parsed, Vec<ConfigError>> {
+    read(&text.into(), env, flags, operator, None)
+}
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("control/tests/config").join(name)

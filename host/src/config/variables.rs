@@ -31,7 +31,7 @@ const COMMAND_LINE: [&str; 10] = [
 ];
 
 /// A setting from outside of the file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Setting {
     /// The keys from the root.
     pub(super) path: Vec<String>,

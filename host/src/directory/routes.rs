@@ -1,5 +1,6 @@
 //! The agents by path, name and capability: an immutable snapshot that calls read without a lock.
 
+#[cfg(test)]
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use caxton_control::access::{RouteAuth, RouteRate};
 use caxton_control::desired::{ResponseMode, RouteSpec};
 use caxton_control::route::RoutePattern;
 use caxton_control::template::Template;
-use caxton_control::{AgentName, Capability};
+use caxton_control::{AgentName, AgentSpec, Capability};
 use http::Method;
 
 use crate::agent::Agent;
@@ -17,11 +18,20 @@ use crate::agent::Agent;
 /// The snapshot.
 #[derive(Default)]
 pub(crate) struct Routes {
-    agents: AHashMap<AgentName, Arc<Agent>>,
+    agents: Arc<AHashMap<AgentName, Arc<Agent>>>,
     /// The agents that are no longer declared and continue their open conversations.
     retiring: AHashMap<AgentName, Arc<Agent>>,
     capabilities: AHashMap<Capability, Vec<Arc<Agent>>>,
-    paths: matchit::Router<Arc<[RouteTarget]>>,
+    paths: Arc<Paths>,
+}
+
+/// The agents by path. Shared by the snapshots between two changes of a route, as to build it takes a part of a second
+/// with a hundred thousand agents.
+#[derive(Default)]
+struct Paths {
+    router: matchit::Router<Arc<[RouteTarget]>>,
+    /// The agents that it was built of, in order of name, each with the declaration of its routes.
+    of: Vec<(Arc<Agent>, Arc<AgentSpec>)>,
 }
 
 /// The guard of a route: what it asks of its callers.
@@ -34,7 +44,7 @@ pub(crate) struct RouteGuard {
 
 /// The agent for some methods of a path.
 pub(crate) struct RouteTarget {
-    /// The methods; empty for all.
+    /// The methods; empty for all but TRACE.
     methods: Vec<Method>,
     pub(crate) mode: ResponseMode,
     /// Set if an HTTP agent gets a request before its body has come.
@@ -60,7 +70,16 @@ pub(crate) enum RouteMatch<'r, 'p> {
     Nothing,
 }
 
+/// The methods that a route without `methods` is said to take. It takes those that are not registered, too.
+const COMMON_METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
 impl RouteTarget {
+    /// Returns `true` if it takes a method. TRACE has to be named: what answers with the request shows a page the headers
+    /// that a browser keeps from it, and those that a proxy has added (RFC 9110, section 9.3.8).
+    fn takes(&self, method: &Method) -> bool {
+        if self.methods.is_empty() { *method != Method::TRACE } else { self.methods.contains(method) }
+    }
+
     /// Returns the methods; empty for all.
     pub(crate) fn methods(&self) -> &[Method] {
         &self.methods
@@ -83,36 +102,22 @@ fn guard(agent: &AgentName, route: &RouteSpec) -> Option<Arc<RouteGuard>> {
     Some(Arc::new(RouteGuard { route: name.into(), auth: route.auth.clone(), rate: route.rate }))
 }
 
-impl Routes {
-    /// Creates the routes of these agents.
-    pub(crate) fn new(agents: &BTreeMap<AgentName, Arc<Agent>>) -> Self {
-        let mut routes = Self::default();
-        let mut paths: BTreeMap<String, Vec<RouteTarget>> = BTreeMap::new();
-        for (name, agent) in agents {
-            let spec = agent.spec();
-            routes.agents.insert(name.clone(), Arc::clone(agent));
-            // A capability is resolved only to agents that run; a name also to one whose messages have to wait.
-            if agent.current().is_some() {
-                for capability in &spec.capabilities {
-                    routes.capabilities.entry(capability.clone()).or_default().push(Arc::clone(agent));
-                }
-            }
-            for route in &spec.http {
-                let target = RouteTarget {
-                    methods: route.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect(),
-                    mode: route.mode,
-                    stream: route.stream,
-                    cors: route.cors,
-                    guard: guard(name, route),
-                    conversation: route.conversation.clone().map(Arc::new),
-                    agent: Arc::clone(agent),
-                    pattern: route.pattern.clone(),
-                };
-                paths.entry(route.pattern.shape().into()).or_default().push(target);
+impl Paths {
+    /// Builds the routes of these agents, in order of name.
+    fn new<'a>(agents: impl Iterator<Item = (&'a AgentName, &'a Arc<Agent>)>) -> Self {
+        let mut of = Vec::new();
+        let mut paths: AHashMap<&str, Vec<(usize, usize)>> = AHashMap::new();
+        of.extend(agents.map(|(_, agent)| (Arc::clone(agent), agent.spec())));
+        for (at, (_, spec)) in of.iter().enumerate() {
+            for (number, route) in spec.http.iter().enumerate() {
+                paths.entry(route.pattern.shape()).or_default().push((at, number));
             }
         }
-        let mut paths: BTreeMap<String, Arc<[RouteTarget]>> =
-            paths.into_iter().map(|(shape, targets)| (shape, targets.into())).collect();
+        let targets = |places: Vec<(usize, usize)>| -> Arc<[RouteTarget]> {
+            places.into_iter().map(|(at, number)| target(&of[at].0, &of[at].1.http[number])).collect()
+        };
+        let mut paths: AHashMap<String, Arc<[RouteTarget]>> =
+            paths.into_iter().map(|(shape, places)| (shape.to_owned(), targets(places))).collect();
         // The router knows no rest that is empty: the path before it leads there too, unless it is declared itself.
         let before = |targets: &Arc<[RouteTarget]>| {
             let before = targets.first()?.pattern.rest_at()?;
@@ -121,13 +126,77 @@ impl Routes {
         for (shape, targets) in paths.values().filter_map(before).collect::<Vec<_>>() {
             paths.entry(shape).or_insert(targets);
         }
+        let mut router = matchit::Router::new();
         for (shape, targets) in paths {
-            if let Err(error) = routes.paths.insert(&shape, targets) {
+            if let Err(error) = router.insert(&shape, targets) {
                 // Checked with the file; a route that is lost all the same must not be lost silently.
                 tracing::error!(route = shape, %error, "a route cannot be used");
             }
         }
-        routes
+        Self { router, of }
+    }
+
+    /// Returns `true` if these agents, in order of name, have the routes that it was built of.
+    fn fits<'a>(&self, agents: impl Iterator<Item = (&'a AgentName, &'a Arc<Agent>)>) -> bool {
+        let mut known = self.of.iter();
+        for (_, agent) in agents {
+            let Some((was, before)) = known.next() else { return false };
+            if !Arc::ptr_eq(was, agent) {
+                return false;
+            }
+            let now = agent.spec();
+            // Most have not even been configured since.
+            if !Arc::ptr_eq(&now, before) && now.http != before.http {
+                return false;
+            }
+        }
+        known.next().is_none()
+    }
+}
+
+/// Returns the target of a route.
+fn target(agent: &Arc<Agent>, route: &RouteSpec) -> RouteTarget {
+    RouteTarget {
+        methods: route.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect(),
+        mode: route.mode,
+        stream: route.stream,
+        cors: route.cors,
+        guard: guard(agent.name(), route),
+        conversation: route.conversation.clone().map(Arc::new),
+        agent: Arc::clone(agent),
+        pattern: route.pattern.clone(),
+    }
+}
+
+impl Routes {
+    /// Creates the routes of these agents.
+    #[cfg(test)]
+    pub(crate) fn new(agents: &BTreeMap<AgentName, Arc<Agent>>) -> Self {
+        Self::after(&Self::default(), agents.iter())
+    }
+
+    /// Creates the routes of these agents, in order of name. Shares with an earlier snapshot what has not changed.
+    pub(crate) fn after<'a>(
+        before: &Self,
+        agents: impl Iterator<Item = (&'a AgentName, &'a Arc<Agent>)> + Clone,
+    ) -> Self {
+        let mut capabilities: AHashMap<Capability, Vec<Arc<Agent>>> = AHashMap::new();
+        for (_, agent) in agents.clone() {
+            let spec = agent.spec();
+            // A capability is resolved only to agents that run; a name also to one whose messages have to wait.
+            if !spec.capabilities.is_empty() && agent.current().is_some() {
+                for capability in &spec.capabilities {
+                    capabilities.entry(capability.clone()).or_default().push(Arc::clone(agent));
+                }
+            }
+        }
+        let (names, paths) = if before.paths.fits(agents.clone()) {
+            (Arc::clone(&before.agents), Arc::clone(&before.paths))
+        } else {
+            let names = agents.clone().map(|(name, agent)| (name.clone(), Arc::clone(agent))).collect();
+            (Arc::new(names), Arc::new(Paths::new(agents)))
+        };
+        Self { agents: names, retiring: AHashMap::new(), capabilities, paths }
     }
 
     /// Returns the declared agent of a name.
@@ -194,8 +263,8 @@ impl Routes {
     }
 
     fn find<'r, 'p>(&'r self, path: &'p str, method: &Method) -> RouteMatch<'r, 'p> {
-        let Ok(found) = self.paths.at(path) else { return RouteMatch::Nothing };
-        let fits = |target: &&RouteTarget| target.methods.is_empty() || target.methods.contains(method);
+        let Ok(found) = self.paths.router.at(path) else { return RouteMatch::Nothing };
+        let fits = |target: &&RouteTarget| target.takes(method);
         match found.value.iter().find(fits) {
             Some(target) => {
                 // The router knows parameters by position; their names are the target's.
@@ -204,8 +273,11 @@ impl Routes {
                 RouteMatch::Target(target, target.pattern.params().iter().map(String::as_str).zip(values).collect())
             }
             None => {
-                let names: Vec<&str> =
+                let mut names: Vec<&str> =
                     found.value.iter().flat_map(|target| &target.methods).map(Method::as_str).collect();
+                if found.value.iter().any(|target| target.methods.is_empty()) {
+                    names.extend(COMMON_METHODS);
+                }
                 RouteMatch::OtherMethods(names.join(", "))
             }
         }

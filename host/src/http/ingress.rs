@@ -115,8 +115,9 @@ async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: C
         return Answered::host_response(response);
     }
     if head.method == Method::CONNECT {
-        // CONNECT names no path, and its response would turn the connection into a tunnel.
-        return Answered::host_response(refuse(Problem::of_code("no-route"), None));
+        // CONNECT names no path, and a response that grants it would turn the connection into a tunnel.
+        let problem = Problem::of_code("unsupported").with_detail("the host makes no tunnels (CONNECT)");
+        return Answered::host_response(refuse(problem, None));
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         // `OPTIONS *` asks about the server as a whole, which has no methods of its own.

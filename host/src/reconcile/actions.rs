@@ -44,23 +44,30 @@ impl Reconciler {
         let now = self.now();
         let known = self.ledgers.get(name).map_or(0, Ledger::last_number);
         let Some(managed) = self.managed.get_mut(name) else { return };
+        let mut is_stored = false;
         let next = managed.next_number.unwrap_or_else(|| {
             let last = self.context.store.rollouts().last_revision(name.as_str()).unwrap_or_else(|error| {
                 tracing::error!(agent = %name, error, "an agent's last revision cannot be read; its numbers start at 1 again");
+                is_stored = true;
                 None
             });
             // The same bytes and settings as before a restart of the host are the same revision.
             last.map_or(1, |(number, kept, before)| {
                 let same = kept == digest.to_string() && revision_settings::normalize(&before) == spec.revision_settings();
+                is_stored = same;
                 if same { number } else { number + 1 }
             })
         });
+        // The store has just been asked, and need not be once more when the revision is prepared.
+        let is_new = managed.next_number.is_none() && !is_stored;
         // A number in the ledger belongs to a revision that has ended and is not used again.
         let number = next.max(known + 1);
         managed.next_number = Some(number + 1);
         // Of the revisions that have ended only the newest is shown, and that is no longer any of these.
         managed.revisions.retain(|revision| !revision.state.is_terminal());
-        managed.revisions.push(ManagedRevision::new(number, spec, digest, now));
+        // Most agents have one, and room for four takes more than all else of it.
+        managed.revisions.reserve_exact(1);
+        managed.revisions.push(ManagedRevision { is_new, ..ManagedRevision::new(number, spec, digest, now) });
     }
 
     pub(super) fn pause(&mut self, name: &AgentName, paused: bool) {

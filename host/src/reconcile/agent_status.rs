@@ -28,12 +28,11 @@ impl Reconciler {
     /// Returns `true` if the running state matches the declaration.
     pub(super) fn is_in_sync(&self) -> bool {
         let waiting = self.plans.waiting().keys().chain(self.plans.queued());
-        let is_unusable = |managed: &ManagedAgent| managed.settings_error.is_some() || managed.policy_error.is_some();
         self.file_errors.is_empty()
             && self.policy.errors.is_empty()
             && self.restart_for.is_empty()
             && waiting.map(AgentName::as_str).all(|name| self.only_finishes(name))
-            && !self.managed.values().any(is_unusable)
+            && self.summary.unusable.is_empty()
     }
 
     /// Returns the status of the host.
@@ -59,7 +58,7 @@ impl Reconciler {
 
     /// Returns the status of agents after a name, in order of name, and at most `count` of them.
     pub(super) fn agents_after(&self, name: Option<&str>, count: usize) -> Vec<AgentStatus> {
-        let turn = self.rollout_queue().waits();
+        let turn = self.turn();
         let after = (name.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         let wanted = self.wanted.range::<str, _>(after).map(|(name, _)| name).take(count);
         let leaving = self.managed.range::<str, _>(after).map(|(name, _)| name);

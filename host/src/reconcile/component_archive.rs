@@ -30,13 +30,18 @@ impl ComponentArchive {
         self.0.join(format!("{digest}.wasm"))
     }
 
+    /// Returns the path of the copy with this digest, if there is one.
+    pub(super) fn kept(&self, of: Digest) -> Option<PathBuf> {
+        Some(self.path(of)).filter(|kept| kept.exists())
+    }
+
     /// Returns a path to the bytes with this digest: the copy, which is made if the file still holds them, or else the
     /// file. Blocks.
     pub(super) fn keep(&self, of: Digest, file: &Path) -> PathBuf {
-        let kept = self.path(of);
-        if kept.exists() {
+        if let Some(kept) = self.kept(of) {
             return kept;
         }
+        let kept = self.path(of);
         match fs::read(file) {
             // Other errors of the file are reported when it is loaded.
             Ok(bytes) if digest(&bytes) == of => match self.write(&kept, &bytes) {

@@ -19,6 +19,9 @@ use crate::tasks::{BEAT, RECONCILER};
 const FULL_PASS_INTERVAL: Duration = Duration::from_secs(60);
 /// The most reports that are taken in before the next pass.
 const MAX_REPORTS: usize = 4_096;
+/// The most agents of one plan. What is observed and planned of an agent takes some kilobytes until it is done, and with a
+/// hundred thousand at once, at a start, that would be as much as the agents themselves take.
+const MAX_PLANNED: usize = 4_096;
 /// The number of unserved agents above which a pass waits [`BATCH_PAUSE`] for more reports.
 const BATCH_THRESHOLD: usize = 256;
 /// The pause between two publications of the routes during a start of many agents, as a multiple of what one takes.
@@ -118,19 +121,20 @@ impl Reconciler {
         self.bury_orphans();
         loop {
             let now = self.now();
-            let names = self.plans.take_marked(now);
+            // All at once, as each publication costs as much as there are agents.
+            if self.register() {
+                self.publish();
+            }
+            let names = self.plans.take_marked(now, MAX_PLANNED);
             if names.is_empty() {
                 break;
-            }
-            // Before the plan, which can act on registered agents only.
-            if self.register(&names) {
-                self.publish();
             }
             // Before the observation, which reads the windows that are started here.
             self.update_measurements(&names);
             self.record_failures(&names);
             let actual = self.observe(&names);
-            let plan = plan::plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
+            let ledgers = (&mut self.ledgers, &self.summary.rolling_out);
+            let plan = plan::plan_for(&names, &self.wanted, &actual, ledgers, now);
             self.plans.update(&names, &plan, now);
             // The plan has judged them as gone; a ledger left behind would apply to a later agent of the same name.
             plan.gone.iter().for_each(|name| self.forget_ledger(name));

@@ -25,7 +25,7 @@ impl Reconciler {
     pub(super) fn changes_with(&mut self, desired: &Desired) -> Vec<PlannedChange> {
         let needs_restart = |change: &PlannedChange| change.change == diff::ChangeKind::RestartNeeded.as_str();
         // The settings of the host itself are compared with those of its start, which are in force until a restart.
-        let mut all = declared_changes(&self.started_with, desired);
+        let mut all: Vec<PlannedChange> = diff::host(&self.started_with, desired).into_iter().map(planned).collect();
         all.retain(needs_restart);
         all.extend(declared_changes(&self.as_it_runs(), desired).into_iter().filter(|change| !needs_restart(change)));
         let mut changes = all;
@@ -139,13 +139,10 @@ fn refused(ledger: &Ledger, digest: Digest, spec: &AgentSpec) -> DeclaredState {
 }
 
 /// Returns the differences between two declarations, as the API returns them.
-pub(super) fn declared_changes(old: &Desired, new: &Desired) -> Vec<PlannedChange> {
-    diff::diff(old, new)
-        .into_iter()
-        .map(|difference| PlannedChange {
-            agent: difference.agent,
-            change: difference.kind.as_str().to_owned(),
-            details: difference.details,
-        })
-        .collect()
+fn declared_changes(old: &Desired, new: &Desired) -> Vec<PlannedChange> {
+    diff::diff(old, new).into_iter().map(planned).collect()
+}
+
+fn planned(difference: diff::DeclarationChange) -> PlannedChange {
+    PlannedChange { agent: difference.agent, change: difference.kind.as_str().to_owned(), details: difference.details }
 }

@@ -71,6 +71,8 @@ pub(super) struct ManagedRevision {
     pub(super) state: RevisionState,
     /// The time of the last transition on the steady clock, in milliseconds.
     pub(super) since: u64,
+    /// Set until it is prepared for the first time if its number is above all that the store has.
+    pub(super) is_new: bool,
     /// Set while a task works on it. The plan leaves it alone until the task reports.
     pub(super) busy: bool,
     /// A token that ends its preparation; `None` unless it is being prepared.
@@ -97,6 +99,7 @@ impl ManagedRevision {
             digest,
             state,
             since: now,
+            is_new: false,
             busy,
             preparing,
             live,

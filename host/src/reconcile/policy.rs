@@ -40,7 +40,7 @@ impl Reconciler {
         (self.policy.operator, self.policy.text_digest) = (loaded.operator, Some(loaded.text_digest));
         // Its ceilings bound the declaration, also one that has not changed.
         if self.is_complete_or_defers(DeferredRequest::All) {
-            let declared = self.source.load(&self.policy.operator);
+            let declared = self.source.load(&self.policy.operator, Some(&self.declared));
             self.load_declaration(declared, false);
         }
         // Also with a declaration that has errors now: the rules for components hold.
@@ -112,6 +112,7 @@ impl Reconciler {
             tracing::warn!(agent = %name, "{why}");
             self.context.events.emit(Some(name.as_str()), "policy.violated", json!({ "findings": findings }));
         }
+        self.note_unusable(name);
         self.mark_readiness_stale();
     }
 }

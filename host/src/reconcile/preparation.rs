@@ -51,6 +51,8 @@ struct Preparation {
     policy: Arc<Policy>,
     /// Set if the revision ran before. Then the store knows it, and its settings are not checked again.
     has_run: bool,
+    /// Set if the store cannot know the revision.
+    is_new: bool,
 }
 
 impl Reconciler {
@@ -66,6 +68,7 @@ impl Reconciler {
         managed_revision.busy = true;
         let cancelled = CancellationToken::new();
         managed_revision.preparing = Some(cancelled.clone());
+        let is_new = std::mem::take(&mut managed_revision.is_new);
         let (spec, digest) = (Arc::clone(&managed_revision.spec), managed_revision.digest);
         let preparation = Preparation {
             context: Arc::clone(&self.context),
@@ -82,6 +85,7 @@ impl Reconciler {
             cancelled,
             policy: Arc::clone(&self.policy.rules),
             has_run,
+            is_new,
         };
         let reports = self.reports.0.clone();
         // Begun when it is its turn: the future of a preparation takes some kilobytes.
@@ -128,9 +132,10 @@ impl Preparation {
         self.keep().await?;
         let shown = self.spec.component.as_str();
         // Before it is compiled, so that an undo has the bytes even if the file changes meanwhile.
-        let path = tokio::task::block_in_place(|| self.archive.keep(self.digest, &self.path));
+        let kept = self.archive.kept(self.digest);
+        let path = kept.unwrap_or_else(|| tokio::task::block_in_place(|| self.archive.keep(self.digest, &self.path)));
         // Before it is compiled: who may not run it has no claim on the compiler either.
-        let refused = tokio::task::block_in_place(|| self.judge_origin());
+        let refused = self.judge_origin();
         if !refused.is_empty() {
             return Err(self.refuse(&path, refused).await);
         }
@@ -167,9 +172,16 @@ impl Preparation {
     /// Judges digest and signatures, also of a revision that ran before: the rules may have changed since.
     fn judge_origin(&self) -> Vec<Finding> {
         let (kept, beside) = (self.archive.signatures(self.digest), signature_path(&self.path));
-        self.archive.keep_signatures(self.digest, &beside);
-        let signed = match self.policy.signatures_required {
-            true => signatures::check_any(&[&kept, &beside], self.digest),
+        let read = || {
+            self.archive.keep_signatures(self.digest, &beside);
+            match self.policy.signatures_required {
+                true => signatures::check_any(&[&kept, &beside], self.digest),
+                false => SignatureCheck::Absent,
+            }
+        };
+        // A thread that says that it blocks hands over all its tasks, which takes longer than most preparations.
+        let signed = match self.policy.signatures_required || beside.exists() {
+            true => tokio::task::block_in_place(read),
             false => SignatureCheck::Absent,
         };
         self.policy.judge_origin(&self.spec.name, &self.spec.component, self.digest, &signed)
@@ -203,9 +215,12 @@ impl Preparation {
 
     /// Persists the number, digest and settings of the revision, so that the number is never used for another.
     async fn keep(&self) -> Result<(), String> {
-        let last = self.context.store.rollouts().last_revision(self.id.agent.as_str())?;
         // A restarted host prepares revisions that the store knows already.
-        if self.has_run || last.is_some_and(|(number, ..)| number >= self.id.number) {
+        let is_kept = || {
+            let last = self.context.store.rollouts().last_revision(self.id.agent.as_str())?;
+            Ok::<_, String>(last.is_some_and(|(number, ..)| number >= self.id.number))
+        };
+        if self.has_run || (!self.is_new && is_kept()?) {
             return Ok(());
         }
         let record = RevisionRecord {

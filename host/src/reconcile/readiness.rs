@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use caxton_control::AgentName;
 use caxton_control::lifecycle::RevisionState;
 use caxton_control::rollout::{Ledger, Obstacle, RolloutQueue};
+use caxton_control::{AgentName, diff};
 
-use super::diff::declared_changes;
 use super::handle::Readiness;
 use super::managed::ManagedAgent;
 use super::reconciler::Reconciler;
@@ -35,6 +34,7 @@ impl Reconciler {
             self.set_obstacle(name, obstacle);
             let open = self.ledgers.get(name).and_then(Ledger::open).is_some();
             set_member(&mut self.summary.rolling_out, name, open);
+            self.note_unusable(name);
         }
         self.mark_readiness_stale();
     }
@@ -58,10 +58,16 @@ impl Reconciler {
 
     /// Compares the host's own settings with those that it was started with.
     pub(super) fn compare_host_settings(&mut self) {
-        let host = declared_changes(&self.started_with, &self.declared.desired);
-        let late = host.into_iter().filter(|change| change.change == "restart-needed");
+        let host = diff::host(&self.started_with, &self.declared.desired);
+        let late = host.into_iter().filter(|change| change.kind == diff::ChangeKind::RestartNeeded);
         self.restart_for = late.map(|change| change.details.join(", ")).collect();
         self.mark_readiness_stale();
+    }
+
+    /// Notes whether an agent is unusable, after that has changed outside of a pass.
+    pub(super) fn note_unusable(&mut self, name: &AgentName) {
+        let is_unusable = self.managed.get(name).is_some_and(ManagedAgent::is_unusable);
+        set_member(&mut self.summary.unusable, name, is_unusable);
     }
 
     /// Requests an update of the published readiness.
@@ -75,14 +81,14 @@ impl Reconciler {
         let reasons = self.plans.waiting().values().flatten();
         let mut all: Vec<WaitingAgent> = reasons.take(MAX_WAITING).map(WaitingAgent::from).collect();
         if !self.plans.queued().is_empty() {
-            let turn = self.rollout_queue().waits();
+            let turn = self.turn();
             let waits = |name: &AgentName| WaitingAgent { agent: name.to_string(), why: turn.clone(), obstacle: None };
             all.extend(self.plans.queued().iter().take(MAX_WAITING).map(waits));
             // Two sorted lists were joined; a status is read by name.
             all.sort_by(|one, other| one.agent.cmp(&other.agent));
         }
-        all.extend(self.managed.iter().filter_map(|(name, managed)| {
-            let why = managed.settings_error.clone()?;
+        all.extend(self.summary.unusable.iter().filter_map(|name| {
+            let why = self.managed.get(name)?.settings_error.clone()?;
             Some(WaitingAgent { agent: name.to_string(), why, obstacle: None })
         }));
         let count = self.plans.waiting().len() + self.plans.queued().len();
@@ -99,9 +105,15 @@ impl Reconciler {
         all
     }
 
+    /// Returns the reason for waiting of agents whose rollout is queued; empty if there are none.
+    pub(super) fn turn(&self) -> String {
+        if self.plans.queued().is_empty() { String::new() } else { self.rollout_queue().waits() }
+    }
+
     /// Returns the rollouts under way, which bound how many more may begin.
     pub(super) fn rollout_queue(&self) -> RolloutQueue {
-        RolloutQueue::of(self.ledgers.values().filter_map(Ledger::open))
+        // Of those that the last pass has found: a look at the ledgers of all agents takes a part of a second.
+        RolloutQueue::of(self.summary.rolling_out.iter().filter_map(|name| self.ledgers.get(name)?.open()))
     }
 
     /// Publishes the readiness if it may have changed, and answers pending applies once nothing more can be done.
@@ -168,6 +180,11 @@ fn set_member(names: &mut BTreeSet<AgentName>, name: &AgentName, belongs: bool) 
 }
 
 impl ManagedAgent {
+    /// Returns `true` if a setting cannot act on what runs, or what runs violates the policy.
+    fn is_unusable(&self) -> bool {
+        self.settings_error.is_some() || self.policy_error.is_some()
+    }
+
     /// Returns `true` if no work is under way that will end by itself soon. Drains do not count, nor do rollouts that
     /// wait for time, messages or people.
     fn is_settled(&self, ledger: Option<&Ledger>) -> bool {

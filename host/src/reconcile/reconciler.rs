@@ -158,7 +158,8 @@ impl Reconciler {
             runtime: setup.runtime,
             policy: PolicyInForce::new(setup.operator, &setup.declared.desired.policy),
             source: setup.source,
-            started_with: setup.declared.desired.clone(),
+            // Without the agents: their settings would be kept for as long as the host runs.
+            started_with: Desired { agents: BTreeMap::new(), ..setup.declared.desired.clone() },
             declared: setup.declared,
             http: setup.http,
             certificates: setup.certificates,
@@ -207,10 +208,11 @@ impl Reconciler {
     pub(super) fn publish(&self) {
         let agents = |retired: bool| {
             let selected = self.managed.iter().filter(move |(_, managed)| managed.retired.is_some() == retired);
-            selected.map(|(name, managed)| (name.clone(), Arc::clone(&managed.agent)))
+            selected.map(|(name, managed)| (name, &managed.agent))
         };
         // Retiring agents have no routes any more, and still receive messages of open conversations.
-        let routes = Routes::new(&agents(false).collect()).with_retiring(agents(true).collect());
+        let retiring = agents(true).map(|(name, agent)| (name.clone(), Arc::clone(agent))).collect();
+        let routes = Routes::after(&self.directory.routes.load(), agents(false)).with_retiring(retiring);
         // Replaced as a whole, so that calls read the routes without a lock.
         self.directory.routes.store(Arc::new(routes));
     }

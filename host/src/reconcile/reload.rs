@@ -80,7 +80,7 @@ impl Reconciler {
 
     /// Reads the declaration and adopts it, if it has no errors.
     fn read_declaration(&mut self) {
-        let loaded = self.source.load(&self.policy.operator);
+        let loaded = self.source.load(&self.policy.operator, Some(&self.declared));
         self.load_declaration(loaded, true);
     }
 
@@ -205,7 +205,7 @@ impl Reconciler {
             self.declaration.text = text.unwrap_or_default();
             return;
         }
-        let loaded = self.source.load(&self.policy.operator);
+        let loaded = self.source.load(&self.policy.operator, Some(&self.declared));
         if let (Some(text), Ok(loaded)) = (&text, &loaded)
             && let Some(left) = self.declaration.removal_delay(text, &self.declared.desired, &loaded.desired)
         {

@@ -28,9 +28,13 @@ const MAX_SINGLE_COUNTS: usize = 32;
 impl Reconciler {
     /// Registers declared agents that are new, so that callers learn that they are not ready rather than unknown.
     /// Returns `true` if there were any.
-    pub(super) fn register(&mut self, names: &BTreeSet<AgentName>) -> bool {
+    pub(super) fn register(&mut self) -> bool {
+        // Most passes come without a new declaration, and need no look at all the marked agents.
+        if !std::mem::take(&mut self.summary.has_new_agents) {
+            return false;
+        }
         let mut come = BTreeSet::new();
-        for (name, wanted) in names.iter().filter_map(|name| self.wanted.get_key_value(name)) {
+        for (name, wanted) in self.plans.marked().iter().filter_map(|name| self.wanted.get_key_value(name)) {
             if !self.managed.contains_key(name) {
                 let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.directory) as _);
                 let mut managed = ManagedAgent::new(agent);
@@ -108,6 +112,8 @@ impl Reconciler {
 
     /// Removes an agent that has drained. Messages that still wait for it become dead letters.
     pub(super) fn forget(&mut self, name: &AgentName) {
+        // It may be declared again meanwhile.
+        self.summary.has_new_agents = true;
         if let Some(managed) = self.managed.remove(name) {
             managed.agent.remove("the agent was removed");
             self.context.events.emit(Some(name.as_str()), "agent.removed", serde_json::json!({}));

@@ -20,7 +20,7 @@ impl Reconciler {
             }
             Request::Apply(answer) => {
                 self.reload_policy(true);
-                let loaded = self.source.load(&self.policy.operator);
+                let loaded = self.source.load(&self.policy.operator, Some(&self.declared));
                 let unusable = loaded.as_ref().map_or_else(|_| Vec::new(), |loaded| self.unusable_settings(loaded));
                 if !unusable.is_empty() {
                     let _ = answer.send(Err(unusable));
@@ -42,7 +42,10 @@ impl Reconciler {
                 self.pending_applies.push((answer, Vec::new()));
             }
             Request::Diff(answer) => {
-                let found = self.source.load(&self.policy.operator).map_err(|errors| file_errors(&errors));
+                let found = self
+                    .source
+                    .load(&self.policy.operator, Some(&self.declared))
+                    .map_err(|errors| file_errors(&errors));
                 let _ = answer.send(found.map(|loaded| self.changes_with(&loaded.desired)));
             }
             Request::Status(answer) => {
@@ -69,7 +72,7 @@ impl Reconciler {
             Request::Agents(AgentSelection::Named(name), answer) => {
                 self.mark(&name);
                 self.reconcile();
-                let _ = answer.send(self.agent_status(&name, &self.rollout_queue().waits()).into_iter().collect());
+                let _ = answer.send(self.agent_status(&name, &self.turn()).into_iter().collect());
             }
         }
     }

@@ -85,7 +85,7 @@ impl Reconciler {
         let (key, file) = (error.path.join("."), &self.source.file);
         let place = loaded.places.get(&key).map_or_else(|| file.display().to_string(), |place| place.text(file));
         let message = if error.name.is_empty() {
-            error.reason.clone()
+            format!("the folder `{}` {}", loaded.desired.secrets.folder.as_deref().unwrap_or_default(), error.reason)
         } else {
             format!("the secret `{}` has no value: {}", error.name, error.reason)
         };

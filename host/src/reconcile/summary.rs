@@ -18,6 +18,10 @@ pub(super) struct ReconcileSummary {
     pub(super) obstructed: BTreeMap<AgentName, Obstacle>,
     /// Agents with a rollout under way.
     pub(super) rolling_out: BTreeSet<AgentName>,
+    /// Agents with a setting that cannot act, or a revision that violates the policy.
+    pub(super) unusable: BTreeSet<AgentName>,
+    /// Set if agents may be declared that are not registered yet. These are marked.
+    pub(super) has_new_agents: bool,
     /// The time at which the statistics of rollouts were compared last with the persisted ones.
     pub(super) stats_checked_at: Option<Instant>,
     /// The time since which the published readiness may be outdated.

@@ -104,7 +104,7 @@ impl SecretsRead {
 /// Reads the files of a folder. Those that an agent refers to have to be there.
 fn read_folder(desired: &Desired, written: &str, folder: &Path, read: &mut SecretsRead) {
     if let Err(error) = std::fs::read_dir(folder) {
-        let reason = format!("the folder `{written}` cannot be read: {error}");
+        let reason = format!("cannot be read: {error}");
         let help = "relative paths start from the folder of this file";
         let path = ["secrets", "folder"].map(str::to_owned).to_vec();
         read.errors.push(SecretError { path, name: String::new(), reason, help });

@@ -121,7 +121,7 @@ fn describe_send_error(error: &SendError) -> String {
         }
         SendError::TooManySends(limit) => format!("more than {limit} messages sent in one handling (limits.sends)"),
         SendError::TooManyHops(limit) => {
-            format!("the chain of messages is {limit} long and may not be longer (limits.hops)")
+            format!("the message would have more than {limit} hops (limits.hops)")
         }
         SendError::Invalid(part) => format!("the draft is not as it has to be: {part}"),
         SendError::Unsupported(what) => format!("this host cannot do it: {what}"),

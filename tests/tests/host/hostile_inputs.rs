@@ -156,6 +156,25 @@ fn the_command_line_escapes_what_turns_a_text_around() {
 }
 
 #[test]
+fn what_the_host_says_of_a_text_does_not_turn_around() {
+    let mut host = host(&agent("rogue", "rogue", ""));
+    let turned = "safe\u{202e}txt.exe";
+    let reason = json!({ "do": "fail", "cause": "rejected", "reason": turned }).to_string();
+    let refused = host.client().post("/rogue", reason);
+    assert_eq!(refused.status.as_u16(), 422);
+    // The text after it was decoded: a raw character would be shown by whatever shows the response.
+    assert_eq!(refused.json()["detail"], "safe\\u{202e}txt.exe");
+    host.edit(&file(&format!("{}\n\"{turned}\" = 1\n", agent("rogue", "rogue", ""))));
+    let errors = host.until("the file is refused", |host| {
+        let status = host.api().get("/v1/host");
+        status.text().contains("unknown-key").then(|| status.text())
+    });
+    assert!(errors.contains("202e") && !errors.contains('\u{202e}'), "{errors}");
+    let events = host.api().get("/v1/events?limit=1000").text();
+    assert!(events.contains("config.refused") && !events.contains('\u{202e}'), "{events}");
+}
+
+#[test]
 fn a_host_that_cannot_commit_is_not_ready() {
     let mut host = host(&agent("counter", "counter", ""));
     let is_ready = |host: &mut Host, status: u16| {

@@ -15,7 +15,8 @@ fn host_with_echo() -> Host {
         "[agents.echo]\ncomponent = \"GUEST(echo)\"\n\
          [[agents.echo.http]]\nroute = \"/echo\"\n\
          [[agents.echo.http]]\nroute = \"/t%C3%BCr/{id}\"\nmethods = [\"GET\"]\n\
-         [[agents.echo.http]]\nroute = \"/later\"\nmethods = [\"POST\"]\nmode = \"enqueue\"\n",
+         [[agents.echo.http]]\nroute = \"/later\"\nmethods = [\"POST\"]\nmode = \"enqueue\"\n\
+         [[agents.echo.http]]\nroute = \"/traced\"\nmethods = [\"TRACE\"]\n",
     )
 }
 
@@ -30,6 +31,9 @@ fn requests_are_routed_or_refused_with_a_reason() {
         (Method::GET, "/t%c3%bc%72/7", 200, ""),
         (Method::HEAD, "/t%C3%BCr/7", 200, ""),
         (Method::OPTIONS, "/later", 204, ""),
+        (Method::TRACE, "/traced", 200, ""),
+        (Method::TRACE, "/echo", 405, "wrong-method"),
+        (Method::TRACE, "/later", 405, "wrong-method"),
         (Method::POST, "/t%C3%BCr/7", 405, "wrong-method"),
         (Method::GET, "/later", 405, "wrong-method"),
         (Method::GET, "/t%C3%BCr", 404, "no-route"),
@@ -46,6 +50,9 @@ fn requests_are_routed_or_refused_with_a_reason() {
         }
     }
     assert_eq!(client.get("/later").header("allow"), "POST, OPTIONS");
+    let traced = client.send(Method::TRACE, "/echo", &[("cookie", "secret")], "");
+    assert_eq!(traced.header("allow"), "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS");
+    assert!(!traced.text().contains("secret"), "{}", traced.text());
     assert_eq!(client.send(Method::OPTIONS, "/t%C3%BCr/7", &[], "").header("allow"), "GET, HEAD, OPTIONS");
 }
 
@@ -153,7 +160,8 @@ fn requests_follow_http_1_1() {
             "caxton-agent: echo",
         ),
         ("OPTIONS * HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", "HTTP/1.1 204", "date: "),
-        ("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\nconnection: close\r\n\r\n", "HTTP/1.1 404", "no-route"),
+        ("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\nconnection: close\r\n\r\n", "HTTP/1.1 501", "unsupported"),
+        ("TRACE /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", "HTTP/1.1 405", "allow: GET, POST, "),
         ("hello\r\n\r\n", "HTTP/1.1 400", ""),
         ("POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 400", "body-broken"),
     ] {

@@ -235,17 +235,29 @@ fn keys_are_made_once_and_for_their_owner() {
     assert_eq!(mode & 0o777, 0o600);
     let (code, _, words) = setup.caxton(&["sign", "--new-key", "release.key"]);
     assert_eq!(code, 1, "an existing key is kept: {words}");
-    write(setup.folder(), "a.wasm", "some bytes");
+    let component = "\0asm\x0d\0\x01\0some bytes";
+    write(setup.folder(), "a.wasm", component);
     let (code, out, words) = setup.caxton(&["sign", "a.wasm", "--key", "release.key", "-o", "json"]);
     assert_eq!(code, 0, "{words}");
     let signed: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(signed["key"], public.as_str(), "{signed}");
-    assert_eq!(signed["digest"], digest_of(b"some bytes"), "{signed}");
+    assert_eq!(signed["digest"], digest_of(component.as_bytes()), "{signed}");
     let text = fs::read_to_string(setup.folder().join("a.wasm.sig")).expect("it is there");
     assert!(text.starts_with(&public) && text.lines().count() == 1, "{text}");
     write(setup.folder(), "wrong.key", "no key at all");
     let (code, _, words) = setup.caxton(&["sign", "a.wasm", "--key", "wrong.key"]);
     assert!(code == 1 && words.contains("wrong.key"), "{words}");
+    // Nothing that no host would look at, and nothing without an end.
+    for (component, key, expected) in [
+        ("caxton.toml", "release.key", "it is not a component"),
+        ("/dev/zero", "release.key", "it is not a file"),
+        ("a.wasm", "/dev/zero", "it is not a file"),
+        ("none.wasm", "release.key", "No such file"),
+    ] {
+        let (code, _, words) = setup.caxton(&["sign", component, "--key", key]);
+        assert!(code == 1 && words.contains(expected), "{component} {key}: {words}");
+    }
+    assert!(!setup.folder().join("caxton.toml.sig").exists());
 }
 
 /// Returns what the agent `repeatable` has logged of a message, by attempt.

@@ -98,6 +98,9 @@ fn a_damaged_store_is_reported_by_the_check_and_by_the_host() {
     let (code, stderr) = setup.again().refused();
     assert!(code == 1 && stderr.contains("caxton.db is damaged (file is not a database)"), "{code}: {stderr}");
     assert!(stderr.contains("caxton store check") && stderr.contains("caxton store restore"), "{stderr}");
+    let (code, _, stderr) = setup.caxton(&["store", "restore", "caxton.toml", "--force"]);
+    assert!(code == 1 && stderr.contains("caxton.toml is not a copy of a store: it is damaged"), "{code}: {stderr}");
+    assert!(!stderr.contains("move it away"), "{stderr}");
     let (code, _, stderr) = setup.caxton(&["store", "restore", "good.db"]);
     assert!(code == 4 && stderr.contains("--force"), "{stderr}");
     assert_eq!(setup.caxton(&["store", "restore", "good.db", "--force"]).0, 0);

@@ -19,6 +19,7 @@ use crate::snapshot::SaveMode;
 use crate::units::{print_bytes, print_duration};
 
 /// The settings that an agent inherits from `[defaults]`.
+#[derive(Debug)]
 pub(super) struct Inheritable {
     pub(super) limits: Limits,
     pub(super) instances: InstancesSpec,
@@ -58,6 +59,15 @@ impl Inheritable {
             instances_ends,
             backoff_ends,
         }
+    }
+
+    /// Returns `true` if the values are those of `other`, wherever they were written.
+    pub(super) fn has_values_of(&self, other: &Self) -> bool {
+        let Self { limits, instances, snapshot, mailbox, breaker, reload, rollout, instances_ends: _, backoff_ends: _ } =
+            self;
+        (limits, instances, snapshot) == (&other.limits, &other.instances, &other.snapshot)
+            && (mailbox, breaker, reload) == (&other.mailbox, &other.breaker, &other.reload)
+            && *rollout == other.rollout
     }
 }
 

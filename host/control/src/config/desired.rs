@@ -14,6 +14,7 @@ use super::findings::Findings;
 use super::node::{Entry, Node, Source, Table, Value};
 use super::outgoing::{outgoing, places};
 use super::policy::{self, Operator};
+use super::schedules::schedules;
 use super::schema;
 use super::secrets;
 use super::section::Section;
@@ -22,14 +23,12 @@ use crate::access::{JwtSpec, KeySource, RouteAuth, TokenName};
 use crate::cors::Cors;
 use crate::desired::{
     AdminSpec, AgentSpec, BuildSpec, ConversationsSpec, Desired, Durability, ErrorDetails, Grants, HostSpec, HttpSpec,
-    Limits, ProbesSpec, ResponseMode, RouteSpec, SecretsSpec, StoreSpec, Supply, TlsSpec,
+    ProbesSpec, ResponseMode, RouteSpec, SecretsSpec, StoreSpec, Supply, TlsSpec,
 };
 use crate::format::StateFormat;
 use crate::names::{AgentName, Capability};
 use crate::route::RoutePattern;
-use crate::schedule::{Missed, Schedule};
 use crate::template::Template;
-use crate::units::print_bytes;
 
 /// Checks the tree and returns its meaning, or all errors in the order of the file.
 pub fn check(root: &Node) -> Result<Desired, Vec<ConfigError>> {
@@ -48,6 +47,24 @@ pub fn check_within(root: &Node, operator: &Operator) -> Result<Desired, Vec<Con
 }
 
 fn desired(root: &Node, operator: &Operator, findings: &mut Findings) -> Option<Desired> {
+    let (root, shared) = shared(root, operator, findings)?;
+    let agents = agents(&root, &shared, findings);
+    Some(Desired { agents, ..shared.desired })
+}
+
+/// The tables that all agents share, with the meaning of the file without its agents.
+#[derive(Debug)]
+pub(super) struct SharedTables {
+    pub(super) desired: Desired,
+    pub(super) base: Inheritable,
+}
+
+/// Reads all tables but those of agents. Returns them with the root, which has the agents.
+pub(super) fn shared<'a>(
+    root: &'a Node,
+    operator: &Operator,
+    findings: &mut Findings,
+) -> Option<(Section<'a>, SharedTables)> {
     let Value::Table(table) = &root.value else {
         let at = Location { key: String::new(), source: root.source.clone() };
         let found = root.value.describe();
@@ -72,11 +89,11 @@ fn desired(root: &Node, operator: &Operator, findings: &mut Findings) -> Option<
         host: host(&root.section("host", findings), findings),
         conversations: conversations(&root.section("conversations", findings), findings),
         outgoing: outgoing(&root.section("outgoing", findings), findings),
-        agents: agents(&root, &base, &secrets, findings),
+        agents: BTreeMap::new(),
         policy: policy::read_policy(&root, operator, findings).0,
         secrets,
     };
-    Some(desired)
+    Some((root, SharedTables { desired, base }))
 }
 
 fn listen(section: &Section<'_>, findings: &mut Findings) -> SocketAddr {
@@ -180,12 +197,7 @@ fn conversations(section: &Section<'_>, findings: &mut Findings) -> Conversation
 }
 
 /// Reads all agents and checks them, one by one and against each other.
-fn agents(
-    root: &Section<'_>,
-    base: &Inheritable,
-    secrets: &SecretsSpec,
-    findings: &mut Findings,
-) -> BTreeMap<AgentName, Arc<AgentSpec>> {
+fn agents(root: &Section<'_>, shared: &SharedTables, findings: &mut Findings) -> BTreeMap<AgentName, Arc<AgentSpec>> {
     let mut agents = BTreeMap::new();
     let Some(entry) = root.entry("agents") else { return agents };
     let Value::Table(table) = &entry.node.value else {
@@ -194,36 +206,49 @@ fn agents(
     };
     let mut consistency = Consistency::default();
     for (name, entry) in table {
-        let path = format!("agents.{name}");
-        // Recorded even if its settings are wrong, so that grants for it are no further errors.
-        let parsed = name.parse::<AgentName>().inspect(|name| consistency.agent(name.clone())).map_err(|reason| {
-            let at = Location { key: path.clone(), source: entry.key.clone() };
-            findings.errors.push(ConfigError::BadName { at, given: name.clone(), whose: "an agent", reason });
-        });
-        let Value::Table(settings) = &entry.node.value else {
-            findings.errors.push(ConfigError::WrongType {
-                at: Location { key: path, source: entry.node.source.clone() },
-                expected: "a table".to_owned(),
-                found: entry.node.value.describe(),
-                example: format!("[agents.{name}]"),
-            });
-            continue;
-        };
-        let fields = &schema::root()["agents"].fields;
-        // Opened even under a bad name, so that all errors of the table are found.
-        let section = Section::open(fields, settings, path, entry.key.clone(), findings);
-        report_missing_component(&section, name, table, findings);
-        secrets::references(&section, secrets, findings);
-        // After a bad name the settings are still checked, under a name that is never shown.
-        let agent = parsed.clone().unwrap_or_else(|()| "nobody".parse().expect("follows the rule for names"));
-        let spec = agent_spec(&section, name, agent, base, secrets, &mut consistency, findings);
-        if let Ok(agent) = parsed {
-            agents.insert(agent, Arc::new(spec));
+        if let Some(spec) = agent(name, entry, table, shared, &mut consistency, findings) {
+            agents.insert(spec.name.clone(), Arc::new(spec));
         }
     }
     // Only now are all agents known that a grant may name.
     consistency.check(findings);
     agents
+}
+
+/// Reads one agent; `None` if its name or its table is none. `all` has the others, one of which may be meant.
+pub(super) fn agent(
+    name: &str,
+    entry: &Entry,
+    all: &Table,
+    shared: &SharedTables,
+    consistency: &mut Consistency,
+    findings: &mut Findings,
+) -> Option<AgentSpec> {
+    let path = format!("agents.{name}");
+    // Recorded even if its settings are wrong, so that grants for it are no further errors.
+    let parsed = name.parse::<AgentName>().inspect(|name| consistency.agent(name.clone())).map_err(|reason| {
+        let at = Location { key: path.clone(), source: entry.key.clone() };
+        findings.errors.push(ConfigError::BadName { at, given: name.to_owned(), whose: "an agent", reason });
+    });
+    let Value::Table(settings) = &entry.node.value else {
+        findings.errors.push(ConfigError::WrongType {
+            at: Location { key: path, source: entry.node.source.clone() },
+            expected: "a table".to_owned(),
+            found: entry.node.value.describe(),
+            example: format!("[agents.{name}]"),
+        });
+        return None;
+    };
+    let fields = &schema::root()["agents"].fields;
+    // Opened even under a bad name, so that all errors of the table are found.
+    let section = Section::open(fields, settings, path, entry.key.clone(), findings);
+    report_missing_component(&section, name, all, findings);
+    let secrets = &shared.desired.secrets;
+    secrets::references(&section, secrets, findings);
+    // After a bad name the settings are still checked, under a name that is never shown.
+    let agent = parsed.clone().unwrap_or_else(|()| "nobody".parse().expect("follows the rule for names"));
+    let spec = agent_spec(&section, name, agent, &shared.base, secrets, consistency, findings);
+    parsed.ok().map(|_| spec)
 }
 
 /// Reports a missing component, with the agent that was probably meant: a misspelt `[agents.typo.http]` declares an
@@ -390,41 +415,4 @@ fn conversation(section: &Section<'_>, route: &RoutePattern, findings: &mut Find
             None
         }
     }
-}
-
-/// Reads the schedules. No schedule may occur twice, or send a message that the agent cannot take.
-fn schedules(section: &Section<'_>, limits: &Limits, findings: &mut Findings) -> Vec<Schedule> {
-    let mut schedules = Vec::new();
-    let mut seen: BTreeMap<String, Source> = BTreeMap::new();
-    for section in section.sections("schedule", findings) {
-        let cron = section.get("cron", None, findings);
-        let timezone = section.get("timezone", None, findings);
-        let content: Option<String> = section.get("content", None, findings);
-        let content_type = section.get("content-type", None, findings);
-        let missed = match section.get("missed", None, findings) {
-            Some("skip") => Missed::Skip,
-            Some("all") => Missed::All,
-            _ => Missed::Latest,
-        };
-        // Checked here, since a schedule has no sender that could get the error.
-        let bytes = content.as_ref().map_or(0, |content| content.len() as u64);
-        if bytes > limits.message_bytes {
-            let at = Location { key: section.key("content"), source: section.source_of("content") };
-            let [given, least, most] = [bytes, 0, limits.message_bytes].map(print_bytes);
-            findings.errors.push(ConfigError::OutOfBounds { at, given, least, most });
-        }
-        let (Some(cron), Some(timezone), Some(content), Some(content_type)) = (cron, timezone, content, content_type)
-        else {
-            continue;
-        };
-        let schedule = Schedule { cron, timezone, content, content_type, missed };
-        let source = section.source_of("cron");
-        // By the key of the store, where two schedules with one key would share their last time.
-        if let Some(first) = seen.insert(schedule.key(), source.clone()) {
-            let at = Location { key: section.key("cron"), source };
-            findings.errors.push(ConfigError::Repeated { at, given: schedule.cron.to_string(), first });
-        }
-        schedules.push(schedule);
-    }
-    schedules
 }

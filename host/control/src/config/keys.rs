@@ -242,7 +242,7 @@ pub static KEYS: &[Key] = &[
     integer("agents.NAME.limits.timers", 0, 10_000_000, 100_000,
         "Messages that may wait for the agent until a time to come; the sender of one more gets an error. They are on disk \
         and count for nothing in `mailbox.depth` before they are due.").capped(),
-    integer("agents.NAME.limits.hops", 1, 1_000_000, 64, "How long the chain of messages that caused one may be.").capped(),
+    integer("agents.NAME.limits.hops", 1, 1_000_000, 64, "The most hops of a message: the messages that caused one another before it.").capped(),
     integer("agents.NAME.limits.log-lines", 0, 1_000_000, 1_000,
         "Lines in the agent's log per second; the rest is counted and dropped.").capped(),
     table("agents.NAME.mailbox", "The order and bound of the messages that wait, and how often they are tried."),
@@ -270,7 +270,7 @@ pub static KEYS: &[Key] = &[
     key("agents.NAME.http.route", Kind::Route, DefaultValue::Required("\"/tickets/{id}\""),
         "The path. `{id}` matches one segment, `{*rest}` at the end all that is left, be it nothing; literals go before \
          them."),
-    list("agents.NAME.http.methods", ItemKind::Method, "[\"POST\"]", "The methods; none means all."),
+    list("agents.NAME.http.methods", ItemKind::Method, "[\"POST\"]", "The methods; none means all but TRACE."),
     word("agents.NAME.http.mode", &["request", "enqueue"], &[], "request",
         "Whether the caller waits for the reply, or gets 202 and the message's id at once."),
     key("agents.NAME.http.stream", Kind::Boolean, DefaultValue::Boolean(false),

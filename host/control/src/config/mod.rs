@@ -10,7 +10,7 @@
 //! the tree beside the table (`section`) and reads each value once (`values`; `steps` for those of rollouts, `bounds`
 //! for their limits). `defaults` has the tables of an agent that `[defaults]` has too, `strategies` the settings of
 //! each strategy. `ceilings` bounds what agents may set, `policy` has the rules for components and the operator's own
-//! file, which bounds this one. `consistency` checks what only the whole file shows. `json_schema` and `reference` print the table.
+//! file, which bounds this one. `consistency` checks what only the whole file shows. `parts` checks a file agent by agent. `json_schema` and `reference` print the table.
 //! Syntax, files and the environment belong to the host: a [`Node`] only records where it was written.
 
 mod bounds;
@@ -29,10 +29,12 @@ mod keys;
 mod kinds;
 mod node;
 mod outgoing;
+mod parts;
 mod place_problem;
 mod policy;
 mod policy_error;
 mod reference;
+mod schedules;
 pub mod schema;
 mod secrets;
 mod section;
@@ -46,6 +48,7 @@ pub use error::{Clash, ConfigError, Location, Overlap, PlaceProblem};
 pub use error_parts::{BadUnit, UnknownReceiver};
 pub use json_schema::json_schema;
 pub use node::{Entry, Node, Source, Table, Value};
+pub use parts::CheckedShared;
 pub use policy::{Operator, check_operator};
 pub use policy_error::PolicyError;
 pub use reference::reference;

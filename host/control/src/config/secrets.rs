@@ -35,9 +35,9 @@ pub(super) fn secrets(root: &Section<'_>, findings: &mut Findings) -> SecretsSpe
             let at = Location { key: path.clone(), source: entry.key.clone() };
             findings.errors.push(ConfigError::BadSecretName { at, given: name.clone() });
         }
-        if let Some(source) = source(name, path, entry, findings) {
-            spec.named.insert(name.clone(), source);
-        }
+        // Declared even with a source that is wrong, so that the references to it are no further errors.
+        let source = source(name, path, entry, findings).unwrap_or_else(|| SecretSource::Env(String::new()));
+        spec.named.insert(name.clone(), source);
     }
     spec
 }

@@ -43,8 +43,8 @@ impl IncrementalPlan {
         &self.marked
     }
 
-    /// Returns the agents to plan at `now` and clears their marks.
-    pub fn take_marked(&mut self, now: u64) -> BTreeSet<AgentName> {
+    /// Returns agents to plan at `now`, the first by name and `most` at most, and clears their marks.
+    pub fn take_marked(&mut self, now: u64, most: usize) -> BTreeSet<AgentName> {
         while let Some((at, name)) = self.due.first()
             && *at <= now
         {
@@ -54,7 +54,8 @@ impl IncrementalPlan {
             self.marked.insert(name);
         }
         // Cleared before the plan is made: a change that arrives meanwhile marks the agent again.
-        std::mem::take(&mut self.marked)
+        let rest = self.marked.iter().nth(most).cloned().map(|next| self.marked.split_off(&next));
+        std::mem::replace(&mut self.marked, rest.unwrap_or_default())
     }
 
     /// Replaces the results for `names` by a plan made at `now`. Agents with actions are marked again, since their
@@ -110,5 +111,30 @@ impl IncrementalPlan {
     /// Returns the agents whose rollout waits for others to end.
     pub fn queued(&self) -> &BTreeSet<AgentName> {
         &self.queued
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marked_agents_are_taken_in_parts() {
+        let names: Vec<AgentName> = ["a", "b", "c", "d", "e"].map(|name| name.parse().unwrap()).to_vec();
+        let mut plans = IncrementalPlan::default();
+        names.iter().for_each(|name| plans.mark(name));
+        let mut taken = Vec::new();
+        loop {
+            let some = plans.take_marked(0, 2);
+            assert!(some.len() <= 2);
+            if some.is_empty() {
+                break;
+            }
+            taken.extend(some);
+        }
+        assert_eq!(taken, names);
+        // Marked meanwhile, it is taken again.
+        plans.mark(&names[3]);
+        assert_eq!(plans.take_marked(0, 5), BTreeSet::from([names[3].clone()]));
     }
 }

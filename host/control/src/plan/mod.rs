@@ -202,7 +202,8 @@ pub fn plan(
 ) -> Plan {
     // An agent may be in one of the three only: new, removed, or gone with its ledger left.
     let names = ledgers.keys().chain(desired.keys()).chain(actual.agents.keys()).cloned().collect();
-    let mut plan = plan_for(&names, desired, actual, ledgers, now);
+    // All are planned for, so that there are no other open rollouts.
+    let mut plan = plan_for(&names, desired, actual, (ledgers, &BTreeSet::new()), now);
     let queue = RolloutQueue::of(ledgers.values().filter_map(Ledger::open));
     // One text for all, since the same rollouts are ahead of each.
     for name in plan.queued.clone() {
@@ -211,14 +212,15 @@ pub fn plan(
     plan
 }
 
-/// Plans for `names` only; `actual` needs to cover only these, `ledgers` has to be complete. The union of the last
+/// Plans for `names` only; `actual` needs to cover only these. The ledgers have to be complete, and come with the names of
+/// those that may have an open rollout; those of `names` are looked at in any case. The union of the last
 /// results for all agents is the plan for the host, as long as each agent is planned again after each change to it.
 /// [`IncrementalPlan`] keeps that union.
 pub fn plan_for(
     names: &BTreeSet<AgentName>,
     desired: &BTreeMap<AgentName, DesiredAgent>,
     actual: &Actual,
-    ledgers: &mut BTreeMap<AgentName, Ledger>,
+    (ledgers, open): (&mut BTreeMap<AgentName, Ledger>, &BTreeSet<AgentName>),
     now: u64,
 ) -> Plan {
     let mut plan = Plan::default();
@@ -243,8 +245,25 @@ pub fn plan_for(
         }
     }
     // After the ledgers of gone agents are removed, so that these hold no place in the queue.
-    plan.advance_rollouts(&present, ledgers, now);
+    let open = OpenRollouts { of: names, others: open };
+    plan.advance_rollouts(&present, ledgers, &open, now);
     plan
+}
+
+/// The agents that may have an open rollout.
+struct OpenRollouts<'a> {
+    /// Those that are planned for.
+    of: &'a BTreeSet<AgentName>,
+    /// Those that were known to have one before, which may have some of these.
+    others: &'a BTreeSet<AgentName>,
+}
+
+impl OpenRollouts<'_> {
+    /// Returns the queue of their rollouts. Not of all ledgers: a host has a hundred thousand, and plans for a few at a time.
+    fn queue(&self, ledgers: &BTreeMap<AgentName, Ledger>) -> RolloutQueue {
+        let names = self.of.iter().chain(self.others.iter().filter(|name| !self.of.contains(*name)));
+        RolloutQueue::of(names.filter_map(|name| ledgers.get(name)?.open()))
+    }
 }
 
 /// The agents that are declared and do not leave, each with its declared and observed state.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ActualAgent, Plan, PresentAgents};
+use super::{ActualAgent, OpenRollouts, Plan, PresentAgents};
 use crate::names::AgentName;
 use crate::rollout::{self, Ledger, ObservedRevision, RolloutQueue, Status, collect_garbage};
 
@@ -15,6 +15,7 @@ impl Plan {
         &mut self,
         present: &PresentAgents<'_>,
         ledgers: &mut BTreeMap<AgentName, Ledger>,
+        open: &OpenRollouts<'_>,
         now: u64,
     ) {
         let mut names: Vec<&AgentName> = present.keys().copied().collect();
@@ -33,7 +34,7 @@ impl Plan {
                     again.push(*name);
                 }
             }
-            queue = RolloutQueue::of(ledgers.values().filter_map(Ledger::open));
+            queue = open.queue(ledgers);
             again.extend(self.observe(&names, &queue, present, ledgers, now));
             again.sort();
             names = again;
@@ -48,7 +49,7 @@ impl Plan {
             }
         }
         // Rollouts that began or ended here may have changed whose turn it is.
-        let after = RolloutQueue::of(ledgers.values().filter_map(Ledger::open));
+        let after = open.queue(ledgers);
         let seen = |name: &&AgentName| present.contains_key(name) && queue.may_begin().contains(name);
         self.ready_to_begin = after.may_begin().iter().filter(|name| !seen(name)).cloned().collect();
     }

@@ -102,6 +102,8 @@ pub(crate) struct Host {
     pub(crate) entries: BTreeMap<AgentName, Entry>,
     /// The agents' ledgers; these survive a restart.
     pub(crate) ledgers: BTreeMap<AgentName, Ledger>,
+    /// The agents whose ledger had an open rollout after the last plan for them.
+    open: BTreeSet<AgentName>,
     pub(crate) now: Duration,
     pub(crate) bug: Option<Bug>,
     /// The bookkeeping of incremental plans.
@@ -240,13 +242,25 @@ impl Host {
     pub(crate) fn look(&mut self) -> Plan {
         loop {
             let now = millis(self.now);
-            let names = self.standing.take_marked(now);
+            let names = self.standing.take_marked(now, usize::MAX);
             let mut actual = self.observe();
             actual.agents.retain(|name, _| names.contains(name));
-            let plan = plan_for(&names, &self.wanted, &actual, &mut self.ledgers, now);
+            let plan = plan_for(&names, &self.wanted, &actual, (&mut self.ledgers, &self.open), now);
+            self.note_open(&names);
             self.standing.update(&names, &plan, now);
             if names.is_empty() || !plan.actions.is_empty() {
                 return plan;
+            }
+        }
+    }
+
+    /// Notes which of the agents that were planned for have an open rollout.
+    fn note_open(&mut self, names: &BTreeSet<AgentName>) {
+        for name in names {
+            if self.ledgers.get(name).and_then(Ledger::open).is_some() {
+                self.open.insert(name.clone());
+            } else {
+                self.open.remove(name);
             }
         }
     }
@@ -317,6 +331,7 @@ impl Host {
             _ => {}
         }
         let mut plan = plan(&self.wanted, &actual, &mut self.ledgers, millis(now));
+        self.note_open(&self.ledgers.keys().chain(&self.open).cloned().collect());
         match self.bug {
             Some(Bug::NoResume) => plan.actions.retain(|action| !matches!(action, Action::Roll(Do::Resume { .. }))),
             Some(Bug::SwitchUnready) => {
@@ -665,6 +680,7 @@ impl Host {
         }
         self.given_now.clear();
         self.standing = IncrementalPlan::default();
+        self.open.clear();
         self.mark_all();
     }
 

@@ -1,6 +1,6 @@
 //! The set of files that a declaration asks to follow.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use caxton_control::Desired;
@@ -40,17 +40,18 @@ impl WatchSet {
         }
         followed.named.extend(secrets::files(&desired.secrets, dir));
         followed.named.extend(ca_files(&desired.outgoing, dir));
+        // By their text: many agents share a component, and paths are slow to compare.
+        let mut components = HashSet::new();
         for spec in desired.agents.values() {
-            let component = dir.join(&spec.component);
-            // Several agents may share a component.
-            if spec.reload.watch && !followed.components.contains(&component) {
-                followed.components.insert(component.clone());
+            if spec.reload.watch {
+                components.insert(spec.component.as_str());
             }
             if let Some(build) = &spec.build {
                 followed.builds.entry(build.command.clone()).or_default().extend(build.watch.iter().cloned());
-                followed.outputs.insert(component);
+                followed.outputs.insert(dir.join(&spec.component));
             }
         }
+        followed.components.extend(components.into_iter().map(|component| dir.join(component)));
         // Without builds no folder is searched for sources.
         if !followed.builds.is_empty() {
             followed.outputs.insert(data.to_owned());

@@ -187,6 +187,14 @@ pub(crate) fn ledgers(folder: &Path) -> Result<Vec<(String, String)>, StoreError
     rows.collect::<rusqlite::Result<_>>().map_err(wrong)
 }
 
+/// Returns the error of a file that was to be a copy. What helps against a store that is damaged would not help here.
+fn of_copy(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Damaged { path, cause } => StoreError::Foreign { path, why: format!("it is damaged ({cause})") },
+        other => other,
+    }
+}
+
 /// Puts a copy in the place of the store of a folder, which no host may have. A store that is there is kept beside it
 /// if `replace` says so; gives where.
 pub(crate) fn restore(folder: &Path, copy: &Path, replace: bool) -> Result<Option<PathBuf>, StoreError> {
@@ -198,7 +206,7 @@ pub(crate) fn restore(folder: &Path, copy: &Path, replace: bool) -> Result<Optio
     let connection = Connection::open_with_flags(copy, flags).map_err(|error| StoreError::of(copy, error))?;
     // Nothing that the file's schema says is run before it is known to be that of a store.
     connection.pragma_update(None, "trusted_schema", false).map_err(|error| StoreError::of(copy, error))?;
-    schema::check_origin(&connection, copy)?;
+    schema::check_origin(&connection, copy).map_err(of_copy)?;
     let lock = lock(folder)?;
     let database = folder.join(DATABASE);
     let old = with_suffix(&database, ".old");
