@@ -10,7 +10,7 @@
 //! | `list` | publishes the number of keys in each page of the store `many`, of which it sets 2,500 |
 //! | another | publishes it again behind the greeting of its configuration, with the count |
 
-use wasmcloud_component::wasi::config::runtime as config;
+use wasmcloud_component::wasi::config::store as config;
 use wasmcloud_component::wasi::keyvalue::{atomics, batch, store};
 use wasmcloud_component::wasmcloud::messaging::consumer::{self, BrokerMessage};
 

@@ -6,12 +6,13 @@
 //! wasi:config, fermyon:spin/variables   -> `config` of the agent
 //! ```
 //! Each function ends in one of the contract in `wit/`, so that limits, conflicts, copies and rehearsals are those of every
-//! agent. Interfaces with a meaning that the host has no counterpart for are absent: [`nearest`](offer::nearest) names what is offered in
+//! agent. Interfaces that the host has no counterpart for are absent: [`nearest`](offer::nearest) names what is offered in
 //! their place.
 
 mod buckets;
 mod config;
 mod keyvalue;
+mod logging;
 pub(in crate::wasm) mod messaging;
 pub(in crate::wasm) mod offer;
 pub(in crate::wasm) mod pending_reply;
@@ -25,6 +26,7 @@ use crate::wasm::call::ctx::Ctx;
 pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
     config::add_to_linker(linker)?;
     keyvalue::add_to_linker(linker)?;
+    logging::add_to_linker(linker)?;
     messaging::add_to_linker(linker)?;
     spin::add_to_linker(linker)
 }

@@ -13,6 +13,7 @@ pub(in crate::wasm) const OFFERED: &[&str] = &[
     "wasi:keyvalue/batch@0.2.0-draft2",
     "wasi:keyvalue/store@0.2.0-draft",
     "wasi:keyvalue/store@0.2.0-draft2",
+    "wasi:logging/logging",
     "wasmcloud:messaging/consumer@0.2.0",
     "wasmcloud:messaging/types@0.2.0",
 ];
