@@ -4,7 +4,8 @@
 #   components/build.sh                 all of them
 #   components/build.sh echo counter    these
 #   components/build.sh demo            a group: demo (components/*), tests (components/tests/*),
-#                                       hostile (components/hostile/*) or benches (components/benches/*)
+#                                       hostile (components/hostile/*), benches (components/benches/*) or
+#                                       hosts (components/hosts/*, made with the SDKs of other hosts)
 #   components/build.sh --list          name, language and folder of each
 #
 # A folder with Cargo.toml is a guest in Rust, one with agent.js in JavaScript, one with app.py in Python.
@@ -47,6 +48,7 @@ list_guests() {
   list_folder tests "$here/tests"
   list_folder hostile "$here/hostile"
   list_folder benches "$here/benches"
+  list_folder hosts "$here/hosts"
 }
 
 # --- which tools there are
@@ -92,8 +94,9 @@ install_file() { # BUILT NAME
   fi
 }
 
-build_rust() { # NAME...
-  local name environment progress=--quiet
+build_rust() { # WORKSPACE NAME...
+  local name environment workspace=$1 progress=--quiet
+  shift
   if [ -t 2 ]; then progress=; fi
   environment=$("$here/rust-target.sh") || die "the target wasm32-wasip2 is not there"
   say "building $* (rust) ..."
@@ -103,7 +106,7 @@ build_rust() { # NAME...
     unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET CARGO_BUILD_RUSTFLAGS
     # The whole workspace even for one guest: a dependency gets the features that all who are built together ask
     # for, so a guest built alone would have other bytes, and count as changed, each time.
-    cargo build $progress --workspace --manifest-path "$here/Cargo.toml" --target-dir "$work" \
+    cargo build $progress --workspace --manifest-path "$workspace/Cargo.toml" --target-dir "$work" \
       --release --target wasm32-wasip2 >&2
   ) || die "cargo failed"
   for name in "$@"; do install_file "$work/wasm32-wasip2/release/${name//-/_}.wasm" "$name"; done
@@ -188,7 +191,7 @@ by_name=" "
 for argument in "${@:-all}"; do
   case $argument in
     all) found=$guests ;;
-    demo | tests | hostile | benches) found=$(echo "$guests" | awk -v group="$argument" '$3 == group') ;;
+    demo | tests | hostile | benches | hosts) found=$(echo "$guests" | awk -v group="$argument" '$3 == group') ;;
     *)
       found=$(echo "$guests" | awk -v name="$argument" '$1 == name')
       by_name="$by_name$argument " ;;
@@ -205,6 +208,7 @@ mkdir -p "$dist" "$work/stamps"
 lock 9 "$work/build.lock"
 
 rust=()
+hosts=()
 others=
 while read -r name language _ folder; do
   missing=$(missing_tool "$language")
@@ -212,13 +216,18 @@ while read -r name language _ folder; do
     case $by_name in *" $name "*) die "$name $missing" ;; esac
     say "skipped: $name ($missing)"
   elif [ "$language" = rust ]; then
-    rust+=("$name")
+    case $folder in
+      hosts/*) hosts+=("$name") ;;
+      *) rust+=("$name") ;;
+    esac
   else
     others+="$name $language $folder"$'\n'
   fi
 done <<< "$wanted"
 
-if [ ${#rust[@]} -gt 0 ]; then build_rust "${rust[@]}"; fi
+if [ ${#rust[@]} -gt 0 ]; then build_rust "$here" "${rust[@]}"; fi
+# Each is a workspace of its own.
+for name in "${hosts[@]}"; do build_rust "$here/hosts/$name" "$name"; done
 unfetched=" "
 while read -r name language folder; do
   if [ -z "$name" ] || is_current "$name" "$folder" "tools/$language"; then continue; fi

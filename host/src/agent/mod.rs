@@ -312,7 +312,12 @@ impl Agent {
         self.mailbox.is_busy() || self.calls.expected.load(Ordering::Relaxed) > 0
     }
 
-    /// Returns `true` if the agent speaks HTTP itself, and so has no mailbox.
+    /// Returns `true` if the agent answers HTTP itself.
+    pub(crate) fn answers_http(&self) -> bool {
+        self.traffic.load().as_ref().is_some_and(|traffic| traffic.stable().kind().answers_http())
+    }
+
+    /// Returns `true` if the agent speaks HTTP only, and so has no mailbox.
     pub(crate) fn is_http(&self) -> bool {
         self.traffic.load().as_ref().is_some_and(|traffic| traffic.stable().kind() == Kind::Http)
     }

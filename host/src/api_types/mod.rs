@@ -90,7 +90,7 @@ pub(crate) struct AgentStatus {
     pub(crate) revision: Option<String>,
     /// The SHA-256 of the running component.
     pub(crate) digest: Option<String>,
-    /// The kind of its component: `message`, `stateful` or `http`.
+    /// The kind of its component: `message`, `stateful`, `http` or `both`.
     pub(crate) kind: Option<String>,
     /// The path of the component, as declared.
     pub(crate) component: String,

@@ -87,7 +87,7 @@ impl RouteTarget {
 
     /// Returns `true` if `http.cors` applies. An HTTP agent answers such requests itself.
     pub(crate) fn is_shared(&self) -> bool {
-        self.cors.unwrap_or_else(|| !self.agent.is_http())
+        self.cors.unwrap_or_else(|| !self.agent.answers_http())
     }
 }
 

@@ -154,7 +154,9 @@ async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: C
 async fn call_agent(connection: &ConnectionContext, call: Call) -> HttpReply {
     let _expected = call.agent.expect_call();
     match call.revision.kind() {
-        Kind::Message | Kind::Stateful => {
+        // A route that only enqueues has no use for the response of the HTTP face.
+        Kind::Both if call.mode != ResponseMode::Enqueue => Box::pin(http_agent::call(connection, call)).await,
+        Kind::Message | Kind::Stateful | Kind::Both => {
             let mut response = message_agent::call(connection, call).await;
             // The content type is the agent's word: a browser must not guess another, and run the content.
             let nosniff = HeaderValue::from_static("nosniff");

@@ -107,7 +107,7 @@ pub(crate) struct Effects {
     checkpoint: Option<Box<Checkpoint>>,
     /// Set if a part of the call is committed.
     pub(crate) partly_committed: bool,
-    /// Set once the effects were taken, so that no more can be added.
+    /// Set once nothing of the call is committed any more, so that no more can be added.
     pub(crate) closed: bool,
     /// The memory of the contents and values, if they are many bytes; until they are committed.
     pub(crate) held: Option<Reservation>,
@@ -117,10 +117,19 @@ pub(crate) struct Effects {
     pub(crate) called_out: bool,
 }
 
+/// The error of an effect after a response whose status commits nothing.
+pub(crate) const CLOSED: &str =
+    "the response has begun with a status of 500 or more, which commits nothing of the call";
+
 /// The bytes of contents and values of a call that are not counted by themselves.
 const UNCOUNTED_BYTES: u64 = 32 << 10;
 
 impl Effects {
+    /// Returns `true` if there are effects.
+    pub(crate) fn has_any(&self) -> bool {
+        self.changes_state() || !self.sends.is_empty() || !self.cancels.is_empty()
+    }
+
     /// Returns `true` if keys are written.
     pub(crate) fn changes_state(&self) -> bool {
         !(self.writes.is_empty() && self.adds.is_empty())
@@ -205,6 +214,17 @@ impl Effects {
         (self.write_count, self.bytes, self.sent_count) = (write_count, bytes, sent_count);
         // Requests and their answers belong to the call as a whole.
         (self.requests, self.partly_committed) = (std::mem::take(&mut taken.requests), taken.partly_committed);
+        taken
+    }
+
+    /// Takes the effects that go with the head of a response. Later ones are for another commit if `is_kept` is set, and
+    /// are refused otherwise.
+    pub(crate) fn take_with_head(&mut self, is_kept: bool) -> Self {
+        let mut taken = self.take_part();
+        // Another run needs them, which there is only before the head.
+        taken.requests = std::mem::take(&mut self.requests);
+        self.partly_committed = true;
+        self.closed = !is_kept;
         taken
     }
 

@@ -30,7 +30,7 @@ pub(crate) use conflict::{Conflict, ConflictHistory};
 pub(crate) use contract::{Cause, Delivery, Draft, Failure, Message, Reply, RequestError, SendError};
 pub(crate) use deliver::Deliver;
 pub(crate) use diagnostics::{Diagnostics, RefusedMemory};
-pub(crate) use effects::{CommitFailure, CommitMode, Committer, Effects, Write};
+pub(crate) use effects::{CLOSED, CommitFailure, CommitMode, Committer, Effects, Write};
 pub(crate) use envelope::{Attempt, Envelope};
 pub(crate) use fault::{ExceededBound, Fault};
 pub(crate) use guest_host::{CallContext, CallOrigin, GuestHost, Identity, LogLevel, Read, Seen};

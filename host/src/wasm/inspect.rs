@@ -8,6 +8,7 @@ use wasmparser::{Parser, WasmFeatures};
 
 use crate::wasm::call::denials::WASI;
 use crate::wasm::call::linker::OFFERED;
+use crate::wasm::compat::offer;
 use crate::wasm::scan::{REUSE_SECTION, Scan, ScanError};
 
 /// The largest component in bytes (SPEC §3).
@@ -29,6 +30,26 @@ pub(crate) enum Kind {
     Stateful,
     /// Answers HTTP requests.
     Http,
+    /// Handles messages and answers HTTP requests, in any number of instances.
+    Both,
+}
+
+impl Kind {
+    /// Returns `true` if it handles messages.
+    pub(crate) fn takes_messages(self) -> bool {
+        match self {
+            Self::Message | Self::Stateful | Self::Both => true,
+            Self::Http => false,
+        }
+    }
+
+    /// Returns `true` if it answers HTTP requests itself.
+    pub(crate) fn answers_http(self) -> bool {
+        match self {
+            Self::Http | Self::Both => true,
+            Self::Message | Self::Stateful => false,
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -37,6 +58,7 @@ impl fmt::Display for Kind {
             Self::Message => "message",
             Self::Stateful => "stateful",
             Self::Http => "http",
+            Self::Both => "both",
         })
     }
 }
@@ -61,15 +83,19 @@ pub(crate) struct Summary {
     /// The reuse of an instance according to its section.
     #[serde(skip)]
     pub(super) reuse: Option<u32>,
+    /// Set if its messages go to the handler of wasmCloud's interface.
+    #[serde(skip)]
+    pub(super) is_brokered: bool,
     /// Set if it has DWARF.
     #[serde(skip)]
     pub(super) dwarf: bool,
 }
 
 impl Summary {
-    /// Returns `true` if it imports the state interface.
+    /// Returns `true` if it imports an interface to the agent's state.
     pub(crate) fn keeps_state(&self) -> bool {
-        self.imports.iter().any(|import| import.starts_with("caxton:agent/state@"))
+        let is_state = |import: &String| import.starts_with("caxton:agent/state@") || offer::keeps_state(import);
+        self.imports.iter().any(is_state)
     }
 
     /// Returns the number of calls for which an instance is used. `declared` is the setting. An instance with
@@ -78,7 +104,7 @@ impl Summary {
         match self.kind {
             Kind::Stateful => u32::MAX,
             Kind::Message => declared.or(self.reuse).unwrap_or(MESSAGE_REUSE),
-            Kind::Http => declared.or(self.reuse).unwrap_or(HTTP_REUSE),
+            Kind::Http | Kind::Both => declared.or(self.reuse).unwrap_or(HTTP_REUSE),
         }
     }
 }
@@ -227,19 +253,24 @@ impl Scan {
             ));
         }
         findings.extend(self.exports.iter().filter_map(|export| judge_option(export)));
-        let handler = self.exports_interface("caxton:agent/handler", "0.1.");
+        let contract = self.exports_interface("caxton:agent/handler", "0.1.");
+        let brokered = self.exports.iter().any(|export| export == offer::BROKER_HANDLER);
+        let handler = contract || brokered;
         let snapshot = self.exports_interface("caxton:agent/snapshot", "0.1.");
         let http = self.exports_interface("wasi:http/incoming-handler", "0.2.");
         let kind = match (handler, snapshot, http) {
             (true, false, false) => Some(Kind::Message),
             (true, true, false) => Some(Kind::Stateful),
             (false, false, true) => Some(Kind::Http),
-            (true, _, true) | (false, true, true) => {
+            (true, false, true) => Some(Kind::Both),
+            (_, true, true) => {
                 findings.push(Finding::new(
                     &inspection::TWO_WORLDS,
                     "its exports",
-                    "it exports both an interface of caxton:agent and wasi:http/incoming-handler",
-                    "make two components of it: one takes messages, one answers HTTP and sends messages to the first",
+                    "it exports both caxton:agent/snapshot and wasi:http/incoming-handler: a memory that is saved with \
+                     each message, and calls that save none",
+                    "leave the snapshot out and keep its data with caxton:agent/state, or make two components of it: one \
+                     takes messages, one answers HTTP and sends messages to the first",
                 ));
                 None
             }
@@ -258,6 +289,8 @@ impl Scan {
                 memory_bytes: self.memory_bytes,
                 size,
                 reuse: self.reuse,
+                // The contract's handler gets more of a message.
+                is_brokered: brokered && !contract,
                 dwarf: self.dwarf,
             }),
             _ => Err(in_order(findings)),
@@ -269,6 +302,14 @@ impl Scan {
         if let Some(other) = other {
             // A handler of another version is the likelier mistake than none at all.
             return other_version(other, "caxton:agent/handler");
+        }
+        if let Some(other) = self.exports.iter().find(|export| export.starts_with("wasmcloud:messaging/handler@")) {
+            return Finding::new(
+                &inspection::OTHER_VERSION,
+                format!("export {other}"),
+                format!("it exports {other}, another version than this host's {}", offer::BROKER_HANDLER),
+                "build it against wasmcloud:messaging@0.2.0",
+            );
         }
         // Before the general finding: the author needs the reason, and not the list of exports.
         if self.exports_interface("wasi:http/handler", "0.3.") {
@@ -316,8 +357,16 @@ fn judge_import(import: &str) -> Option<Finding> {
     };
     // Some interfaces are offered alone, and of other packages all.
     let package = name.split('/').next().unwrap_or(name);
+    if offer::OFFERED.contains(&import) {
+        return None;
+    }
     let offered = OFFERED.iter().any(|offer| *offer == name || *offer == package);
     let message = format!("it imports {import}, which this host does not have");
+    if let Some(help) = offer::nearest(import) {
+        let is_known = offer::OFFERED.iter().any(|offer| interface(offer).is_some_and(|(offer, _)| offer == name));
+        let code = if is_known { &inspection::IMPORT_VERSION } else { &inspection::IMPORT_UNKNOWN };
+        return Some(Finding::new(code, format!("import {import}"), message, help));
+    }
     if !offered {
         return Some(Finding::new(
             &inspection::IMPORT_UNKNOWN,

@@ -10,6 +10,7 @@
 
 mod bindings;
 mod call;
+mod compat;
 mod compile;
 mod convert;
 mod digest;

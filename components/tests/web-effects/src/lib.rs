@@ -8,13 +8,19 @@
 //! | `/trap` | traps before there is a response |
 //! | `/trap-later` | sets its response, then traps without having written its body |
 //! | `/late` | sets its response, then writes and sends; the body is what the host said to that |
+//! | `/late-error` | the same, with the status 500 |
+//! | `/late-trap` | sets its response, writes, and traps |
+//! | `/late-asking` | begins its body, adds one to `late`, and ends once the peer has answered |
+//! | `/late-asking-whole` | the same, with its body whole and its length in the head before it asks |
+//! | `/late-commit` | commits after its response was set, and then writes and traps |
 //! | `/ask` | status 200 and what the peer answers to `request` |
 
 use wasip2::exports::http::incoming_handler::Guest;
 use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
+use wasip2::io::streams::OutputStream;
 
 use self::caxton::agent::types::{Delivery, Draft, Performative, Priority};
-use self::caxton::agent::{messaging, state};
+use self::caxton::agent::{effects, messaging, state};
 
 wit_bindgen::generate!({
     path: "../../../wit",
@@ -24,6 +30,7 @@ wit_bindgen::generate!({
         world effects {
             import caxton:agent/messaging@0.1.0;
             import caxton:agent/state@0.1.0;
+            import caxton:agent/effects@0.1.0;
             import wasi:config/store@0.2.0-rc.1;
         }
     "#,
@@ -48,11 +55,41 @@ impl Guest for WebEffects {
                 let _body = begin(out, 200);
                 panic!("told to trap later");
             }
-            "/late" => {
-                let body = begin(out, 200);
+            "/late" | "/late-error" => {
+                let body = begin(out, if path == "/late" { 200 } else { 500 });
                 let written = state::set("late", b"1");
                 let sent = messaging::send(&draft(Performative::Inform, "late"));
                 finish(body, &format!("{written:?} {sent:?}"));
+            }
+            "/late-trap" => {
+                let _body = begin(out, 200);
+                let _ = state::set("late", b"1");
+                panic!("told to trap later");
+            }
+            "/late-asking" => {
+                let body = begin(out, 200);
+                let stream = body.write().expect("the stream is taken once");
+                write(&stream, "first, ");
+                let late = state::increment("late", 1).expect("the host keeps state");
+                let _ = messaging::request(&draft(Performative::Request, "asked"), 60_000);
+                write(&stream, &late.to_string());
+                end(stream, body);
+            }
+            "/late-asking-whole" => {
+                let body = begin_with(out, 200, &[("content-length", "5")]);
+                let stream = body.write().expect("the stream is taken once");
+                let late = state::increment("late", 1).expect("the host keeps state");
+                write(&stream, &format!("{late:05}"));
+                let _ = messaging::request(&draft(Performative::Request, "asked"), 60_000);
+                end(stream, body);
+            }
+            "/late-commit" => {
+                let body = begin(out, 200);
+                let stream = body.write().expect("the stream is taken once");
+                let _ = state::set("late", b"committed");
+                write(&stream, &format!("{:?}", effects::commit()));
+                let _ = state::set("late", b"lost");
+                panic!("told to trap after the commit");
             }
             "/ask" => {
                 let answer = messaging::request(&draft(Performative::Request, "asked"), 5_000);
@@ -84,17 +121,33 @@ fn draft(performative: Performative, content: &str) -> Draft {
 
 /// Sets the head of the response, and with it commits.
 fn begin(out: ResponseOutparam, status: u16) -> OutgoingBody {
-    let response = OutgoingResponse::new(Fields::new());
+    begin_with(out, status, &[])
+}
+
+fn begin_with(out: ResponseOutparam, status: u16, headers: &[(&str, &str)]) -> OutgoingBody {
+    let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+    let response = OutgoingResponse::new(Fields::from_list(&headers).expect("they are headers"));
     response.set_status_code(status).expect("it is a status");
     let body = response.body().expect("the body is taken once");
     ResponseOutparam::set(out, Ok(response));
     body
 }
 
-fn finish(body: OutgoingBody, text: &str) {
+fn write(stream: &OutputStream, text: &str) {
     // A client that has gone is no error of this agent's.
-    let _ = body.write().expect("the stream is taken once").blocking_write_and_flush(text.as_bytes());
+    let _ = stream.blocking_write_and_flush(text.as_bytes());
+}
+
+fn end(stream: OutputStream, body: OutgoingBody) {
+    // A body is finished once its stream is gone.
+    drop(stream);
     let _ = OutgoingBody::finish(body, None);
+}
+
+fn finish(body: OutgoingBody, text: &str) {
+    let stream = body.write().expect("the stream is taken once");
+    write(&stream, text);
+    end(stream, body);
 }
 
 wasip2::http::proxy::export!(WebEffects);

@@ -64,11 +64,14 @@ fn verdict(import: &str, allow: &Grants) -> Verdict {
         Supply::None => Verdict::Denied(format!("allow.{key} = none")),
     };
     match (package, interface) {
-        ("caxton:agent", "types") => Verdict::Types,
+        ("caxton:agent" | "wasmcloud:messaging", "types") => Verdict::Types,
+        ("wasmcloud:messaging", "consumer") if allow.send.is_empty() => {
+            Verdict::Denied("allow.send is empty: only replies".to_owned())
+        }
         ("caxton:agent", "messaging") if allow.send.is_empty() => {
             Verdict::Granted("allow.send is empty: only timers to itself".to_owned())
         }
-        ("caxton:agent", "messaging") => {
+        ("caxton:agent", "messaging") | ("wasmcloud:messaging", "consumer") => {
             let receivers: Vec<String> = allow.send.iter().map(ToString::to_string).collect();
             Verdict::Granted(format!("allow.send = {}", receivers.join(", ")))
         }
@@ -93,7 +96,7 @@ fn verdict(import: &str, allow: &Grants) -> Verdict {
 fn in_vain<'a>(imports: &[String], allow: &Grants, config: impl IntoIterator<Item = &'a String>) -> Vec<String> {
     let imports_any = |prefix: &str| imports.iter().any(|import| import.starts_with(prefix));
     let mut grants = Vec::new();
-    if !imports_any("caxton:agent/messaging@") {
+    if !imports_any("caxton:agent/messaging@") && !imports_any("wasmcloud:messaging/consumer@") {
         grants.extend(allow.send.iter().map(|receiver| format!("allow.send {receiver}")));
     }
     if !imports_any("wasi:cli/environment@") {
@@ -108,7 +111,7 @@ fn in_vain<'a>(imports: &[String], allow: &Grants, config: impl IntoIterator<Ite
     if allow.random != Supply::Real && !imports_any("wasi:random/") {
         grants.push("allow.random".to_owned());
     }
-    if !imports_any("wasi:config/store@") {
+    if !imports_any("wasi:config/") && !imports_any("fermyon:spin/variables@") {
         grants.extend(config.into_iter().map(|key| format!("config.{key}")));
     }
     grants
@@ -138,6 +141,9 @@ mod tests {
             ("caxton:agent/state@0.1.0", nothing(), true, ""),
             ("caxton:agent/messaging@0.1.0", nothing(), true, "allow.send is empty: only timers to itself"),
             ("caxton:agent/messaging@0.1.0", much(), true, "allow.send = desk"),
+            ("wasmcloud:messaging/consumer@0.2.0", nothing(), false, "allow.send is empty: only replies"),
+            ("wasmcloud:messaging/consumer@0.2.0", much(), true, "allow.send = desk"),
+            ("fermyon:spin/key-value@2.0.0", nothing(), true, ""),
             ("wasi:cli/environment@0.2.6", nothing(), false, "allow.env is empty"),
             ("wasi:cli/environment@0.2.6", much(), true, "allow.env = LANG"),
             ("wasi:cli/stdout@0.2.6", nothing(), true, ""),
@@ -188,5 +194,7 @@ mod tests {
             "wasi:config/store@0.2.0-rc.1",
         ];
         assert_eq!(import_report(&imports.map(str::to_owned), &allow, &config).in_vain, [""; 0]);
+        let others = ["wasmcloud:messaging/consumer@0.2.0", "fermyon:spin/variables@2.0.0"].map(str::to_owned);
+        assert_eq!(import_report(&others, &allow, &config).in_vain, all[1..6]);
     }
 }

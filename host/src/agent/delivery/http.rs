@@ -233,6 +233,7 @@ impl Agent {
         let recorder = self.record(&revision, 0).map(|one| HttpRecorder::new(one, &request, conversation));
         let run = self.run_context(again.as_deref_mut(), &[], yields);
         let committer = self.committer(&revision, recorder.clone(), run.ticket);
+        let late = self.late_committer(&committer, &revision, (recorder.as_ref(), run.ticket));
         let call = HttpCall {
             request: recorded(request, recorder.clone()),
             work: CallContext {
@@ -248,6 +249,7 @@ impl Agent {
             interrupt: revision.interrupt.clone(),
             failure: self.instance_failure(&revision, FaultHistory::First),
             guests: self.context.guests.clone(),
+            late,
         };
         // Shared between this function and the end of the body, whichever takes it first.
         let in_call = Arc::new(Mutex::new(Some(in_call)));
@@ -306,6 +308,17 @@ impl Agent {
                 })
             })
         })
+    }
+
+    /// Returns the function that commits what comes after the head: without the ticket, which ends with the head, so that
+    /// it may wait for keys that others have reserved.
+    fn late_committer(
+        self: &Arc<Self>,
+        committer: &Committer,
+        revision: &Arc<Revision>,
+        (recorder, ticket): (Option<&Arc<HttpRecorder>>, Option<u64>),
+    ) -> Committer {
+        ticket.map_or_else(|| Arc::clone(committer), |_| self.committer(revision, recorder.cloned(), None))
     }
 
     /// Waits until a call may run again, with its keys to itself.

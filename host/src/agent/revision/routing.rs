@@ -160,7 +160,7 @@ impl Agent {
         match sticky {
             Sticky::None => false,
             Sticky::Conversation if self.is_http() => self.conversation_starts.knows(name),
-            Sticky::Conversation => conversations.first(name).is_some(),
+            Sticky::Conversation => conversations.first(name).is_some() || self.conversation_starts.knows(name),
             Sticky::Idle => {
                 self.conversation_starts.is_busy(name)
                     || self.mailbox.is_open(name)

@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use caxton_control::rollout::comparison::{Answer, Content};
 use caxton_control::supervision::InstanceFailure;
+use futures::future::BoxFuture;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Limited};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handler_answer::effects_of;
 use super::recording::MAX_BYTES;
-use crate::message::{CallContext, CommitMode, Effects, Fault, GuestHost, RunContext};
+use crate::message::{CallContext, CommitFailure, CommitMode, Effects, Fault, GuestHost, RunContext};
 use crate::wasm::{BodyError, GuestThreads, HttpCall, Pool, Unanswered};
 
 /// A call that was recorded.
@@ -69,15 +70,24 @@ pub(super) async fn handle(
         run: RunContext::default(),
     };
     let request = http::Request::from_parts(call.head.clone(), body);
-    let effects = Mutex::new(Vec::new());
+    let effects = Arc::new(Mutex::new(Vec::new()));
     let commit = |done: Effects| {
         *effects.lock() = effects_of(&done);
         std::future::ready(Ok::<(), Infallible>(()))
     };
+    let late = {
+        let effects = Arc::clone(&effects);
+        let keep = move |done: Effects, _| -> BoxFuture<'static, Result<(), CommitFailure>> {
+            effects.lock().extend(effects_of(&done));
+            Box::pin(std::future::ready(Ok(())))
+        };
+        Arc::new(keep)
+    };
     // Never cancelled: the comparer drops this future to stop a copy.
     let interrupt = CancellationToken::new();
     let failure = InstanceFailure::Trap;
-    let ended = HttpCall { request, work, time, interrupt, failure, guests }.run(lease, commit, Box::new(|_| ())).await;
+    let ended =
+        HttpCall { request, work, time, interrupt, failure, guests, late }.run(lease, commit, Box::new(|_| ())).await;
     let response = match ended {
         Ok(response) => response,
         // Checked first: the fault of a guest whose body broke off is not its own.
@@ -97,7 +107,8 @@ pub(super) async fn handle(
     if is_exceeded.load(Ordering::Relaxed) {
         return Err(incomplete_body());
     }
-    Ok(Answer { head, reply, effects: effects.into_inner() })
+    let effects = std::mem::take(&mut *effects.lock());
+    Ok(Answer { head, reply, effects })
 }
 
 /// Returns the fault of a copy that reads more of the request's body than the live handler did. It is the host's, so

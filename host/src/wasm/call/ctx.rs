@@ -1,7 +1,7 @@
 //! The data of a store, for the host functions.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU16;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use caxton_control::memory::MemoryPriority;
 use parking_lot::Mutex;
@@ -17,6 +17,8 @@ use crate::wasm::call::guest_config::GuestConfig;
 use crate::wasm::call::of_message::OfMessage;
 use crate::wasm::call::outbound::{Denials, Outbound};
 use crate::wasm::call::stdio::LineLog;
+use crate::wasm::compat::pending_reply::PendingReply;
+use crate::wasm::http::head_commit::HeadCommit;
 use crate::wasm::http::response_progress::ResponseProgress;
 use crate::wasm::limits::{MemoryBound, Meter};
 use crate::wasm::pool::slots::InstanceSlots;
@@ -65,6 +67,8 @@ pub(crate) struct Ctx {
     pub(in crate::wasm) answer: HttpAnswering,
     /// The progress of the response of the current HTTP call.
     pub(in crate::wasm) answered: ResponseProgress,
+    /// The reply that a component of wasmCloud may publish in the current call.
+    pub(in crate::wasm) pending_reply: Option<PendingReply>,
     pub(in crate::wasm) config: GuestConfig,
     /// The clocks and random numbers that follow from the message; `None` before the first one.
     pub(in crate::wasm) of_message: Option<Box<OfMessage>>,
@@ -80,6 +84,20 @@ pub(in crate::wasm) struct HttpAnswering {
     /// The status once the response was sent; 0 before. Shared, because it is set while the guest still holds the
     /// store.
     pub(in crate::wasm) status: Arc<AtomicU16>,
+    /// The commit of what came before the head.
+    pub(in crate::wasm) head_commit: HeadCommit,
+}
+
+impl HttpAnswering {
+    /// Returns `true` once the response was sent.
+    pub(in crate::wasm) fn is_begun(&self) -> bool {
+        self.status.load(Ordering::Relaxed) != 0
+    }
+
+    /// Returns the commit that others wait for, once the response was sent.
+    pub(super) fn commit_of_head(&self) -> Option<HeadCommit> {
+        self.is_begun().then(|| self.head_commit.clone())
+    }
 }
 
 impl Ctx {
@@ -98,6 +116,7 @@ impl Ctx {
         self.work = work;
         self.outbound.begin();
         self.config.begin();
+        self.pending_reply = None;
         self.stderr.begin();
         // Replaced and not reset: the old one may still be shared with the previous response.
         self.answered = ResponseProgress::default();

@@ -3,7 +3,7 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
-use crate::message::{CommitFailure, CommitMode};
+use crate::message::{CLOSED, CommitFailure, CommitMode};
 use crate::wasm::bindings::caxton::agent::effects;
 use crate::wasm::call::ctx::Ctx;
 use crate::wasm::call::fault::Reserved;
@@ -50,8 +50,7 @@ impl Ctx {
             return Err("the effects of a message handler are committed when it returns ok, and not before".to_owned());
         }
         if self.effects.lock().closed {
-            // The head took the effects with it, so that a later commit would have nothing to be atomic with.
-            return Err("the response has begun, and with it the commit is made".to_owned());
+            return Err(CLOSED.to_owned());
         }
         Ok(commits)
     }
@@ -71,6 +70,11 @@ impl effects::Host for Ctx {
         };
         // A commit cannot be undone, so that a run which has to be repeated ends before it.
         self.check_not_blocked()?;
+        if let Some(head) = self.answer.commit_of_head()
+            && !head.is_made().await
+        {
+            return Ok(Err("what came before the response was not committed".to_owned()));
+        }
         // A statement of its own, so that the guard does not live across the wait below.
         let taken = self.effects.lock().take_part();
         match committer(taken, false).await {

@@ -13,7 +13,7 @@ impl Environment {
     /// Reserves the memory that an instance takes before its guest has any, and what that is expected to take. The wait
     /// for it ends at half of the time, so that the caller learns of it.
     pub(in crate::wasm) async fn memory(&self, kind: Kind, deadline: Instant) -> Result<GuestMemory, Fault> {
-        let bytes = INSTANCE_BYTES + if kind == Kind::Http { HTTP_BYTES } else { 0 };
+        let bytes = INSTANCE_BYTES + if kind.answers_http() { HTTP_BYTES } else { 0 };
         let (budget, priority) = &self.memory;
         let now = Instant::now();
         let by = now + deadline.saturating_duration_since(now) / 2;

@@ -13,8 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep_until};
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::WasiCtxBuilder;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use crate::bounds;
@@ -23,8 +22,8 @@ use crate::message::{
     CallContext, CallOrigin, Cause, Diagnostics, Effects, Failure, Fault, InstanceMemory, LogLevel, Message,
     RefusedMemory, Reply,
 };
-use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::ctx::{Ctx, Environment, HttpAnswering};
+use crate::wasm::call::exports::Exports;
 use crate::wasm::call::fault::{self, Bounds, CpuExhausted};
 use crate::wasm::call::guest_config::GuestConfig;
 use crate::wasm::call::outbound::Outbound;
@@ -35,6 +34,7 @@ use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::program::Program;
 use crate::wasm::convert;
 use crate::wasm::http::caller::BodyError;
+use crate::wasm::http::head_commit::{Head, HeadCommit, LateEffects};
 use crate::wasm::http::over_tls::OverTls;
 use crate::wasm::http::response_progress::ResponseProgress;
 use crate::wasm::limits::{MemoryBound, Meter, Metered};
@@ -62,15 +62,6 @@ pub(crate) struct Instance {
     first_memory: usize,
     /// The memory of a stateful agent, compared with what is committed of it.
     pub(in crate::wasm) memory: InstanceMemory,
-}
-
-/// The exported functions of an instance.
-pub(in crate::wasm) struct Exports {
-    handler: Option<handler::Guest>,
-    http: Option<incoming_handler::Guest>,
-    pub(in crate::wasm) snapshot: Option<snapshot::Guest>,
-    health: Option<health::Guest>,
-    pub(in crate::wasm) migration: Option<migration::Guest>,
 }
 
 impl Instance {
@@ -206,10 +197,15 @@ impl Instance {
         time: Duration,
     ) -> Result<Result<Option<Reply>, Failure>, Fault> {
         self.begin(Some(work), time);
-        let Some(handler) = &self.exports.handler else {
-            return Err(Fault::Host("the component exports no handler".to_owned()));
-        };
         self.store.data_mut().supply_by(|| (message.id.clone(), message.sent_at));
+        let Some(handler) = &self.exports.handler else {
+            let Some(broker) = &self.exports.broker else {
+                return Err(Fault::Host("the component exports no handler".to_owned()));
+            };
+            let call = Box::pin(broker.handle(&mut self.store, message));
+            let result = bounded(&self.meter, time, call).await;
+            return Ok(self.explain(result, time)?.map_err(|failure| self.complete(failure)));
+        };
         let headers = convert::borrow_headers(message);
         let call = handler.call_handle(&mut self.store, convert::borrow(message, &headers));
         let result = bounded(&self.meter, time, pin!(call)).await;
@@ -236,14 +232,26 @@ impl Instance {
         Ok(self.explain(result, time)?.map_err(|why| self.store.data().config.shortened(&why)))
     }
 
+    /// Takes the effects that came after the head of the last response, if there are any.
+    pub(in crate::wasm) fn take_late_effects(&mut self) -> Option<Effects> {
+        let ctx = self.store.data();
+        let mut effects = ctx.effects.lock();
+        (ctx.answer.is_begun() && effects.has_any()).then(|| std::mem::take(&mut *effects))
+    }
+
+    /// Returns the effects of the call under way, for the reader of its response.
+    pub(in crate::wasm) fn late_effects(&self) -> LateEffects {
+        LateEffects::of(&self.store.data().effects)
+    }
+
     /// Runs an HTTP request until the guest ends. `sender` gets the head of the response when the guest sets it, with
-    /// the effects until then. Later effects are refused.
+    /// the effects until then. Later effects stay with the instance.
     pub(in crate::wasm) async fn serve_http<B>(
         &mut self,
         request: http::Request<B>,
         work: CallContext,
         time: Duration,
-        sender: oneshot::Sender<(Result<http::Response<HyperOutgoingBody>, ErrorCode>, Effects)>,
+        (sender, head_commit): (oneshot::Sender<Head>, HeadCommit),
     ) -> Result<(), Fault>
     where
         B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
@@ -260,7 +268,7 @@ impl Instance {
             (id, at_ms)
         });
         let status = Arc::<AtomicU16>::default();
-        self.store.data_mut().answer = HttpAnswering { head, status: Arc::clone(&status) };
+        self.store.data_mut().answer = HttpAnswering { head, status: Arc::clone(&status), head_commit };
         let scheme = if request.extensions().get::<OverTls>().is_some() { Scheme::Https } else { Scheme::Http };
         let request = self.store.data_mut().http().new_incoming_request(scheme, request).map_err(host)?;
         let effects = Arc::clone(&self.store.data().effects);
@@ -274,10 +282,8 @@ impl Instance {
                 if let Ok(response) = &response {
                     status.store(response.status().as_u16(), Ordering::Relaxed);
                 }
-                let mut effects = effects.lock();
-                let taken = std::mem::take(&mut *effects);
-                // The effects are committed with the head: later ones could not be part of it any more.
-                effects.closed = true;
+                let is_kept = response.as_ref().is_ok_and(|response| !response.status().is_server_error());
+                let taken = effects.lock().take_with_head(is_kept);
                 // The client may have left, which is not an error of the guest.
                 let _ = sender.send((response, taken));
             })
@@ -423,21 +429,9 @@ fn context(environment: &Environment, meter: &Arc<Meter>, held: GuestMemory) -> 
         denials: Arc::clone(denials),
         answer: HttpAnswering::default(),
         answered: ResponseProgress::default(),
+        pending_reply: None,
         config: GuestConfig::new(secrets.as_ref()),
         of_message: None,
         stderr,
-    }
-}
-
-impl Program {
-    /// Looks up the exports of an instance.
-    fn exports(&self, store: &mut Store<Ctx>, instance: &wasmtime::component::Instance) -> wasmtime::Result<Exports> {
-        Ok(Exports {
-            handler: self.handler.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
-            http: self.http.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
-            snapshot: self.snapshot.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
-            health: self.health.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
-            migration: self.migration.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
-        })
     }
 }

@@ -47,6 +47,7 @@ pub(in crate::wasm) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> 
     crate::wasm::call::effects::add_to_linker(&mut linker)?;
     config::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     logging::logging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
+    crate::wasm::compat::add_to_linker(&mut linker)?;
     // The last two replace functions defined above.
     crate::wasm::call::supply::add_to_linker(&mut linker)?;
     crate::wasm::call::denials::add_to_linker(&mut linker)?;

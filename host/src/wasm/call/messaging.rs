@@ -5,7 +5,7 @@ use std::time::Duration;
 use caxton_control::grant::Address;
 
 use crate::bounds;
-use crate::message::{CallContext, Delivery, Draft, Outgoing, RequestError, SendError, TimerName};
+use crate::message::{CLOSED, CallContext, Delivery, Draft, Outgoing, RequestError, SendError, TimerName};
 use crate::wasm::bindings::caxton::agent::{messaging, types as wit};
 use crate::wasm::call::ctx::Ctx;
 use crate::wasm::convert;
@@ -36,8 +36,7 @@ impl Ctx {
         let work = self.may_speak()?;
         let mut effects = self.effects.lock();
         if effects.closed {
-            let why = "the response has begun, and with it the commit is made";
-            return Err(SendError::Unavailable(why.to_owned()));
+            return Err(SendError::Unavailable(CLOSED.to_owned()));
         }
         let limit = self.limits().sends;
         // Cancelled timers count as sends: each is a write of the store.

@@ -10,6 +10,7 @@ mod backtrace;
 pub(super) mod ctx;
 pub(super) mod denials;
 mod effects;
+pub(in crate::wasm) mod exports;
 pub(super) mod fault;
 mod guest_config;
 mod host_memory;

@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::memory_budget::MemoryShortage;
-use crate::message::{CallContext, Draft, Effects, GuestHost, Identity, Message, NotANumber, RequestError, Value, sum};
+use crate::message::{
+    CLOSED, CallContext, Draft, Effects, GuestHost, Identity, Message, NotANumber, RequestError, Value, sum,
+};
 use crate::wasm::bindings::types::StateError;
 use crate::wasm::call::ctx::Ctx;
 use crate::wasm::call::fault::Reserved;
@@ -124,7 +126,7 @@ impl Ctx {
         let limits = self.limits();
         let mut effects = self.effects.lock();
         if effects.closed {
-            return Err(StateError::Unavailable("the response has begun, and with it the commit is made".to_owned()));
+            return Err(StateError::Unavailable(CLOSED.to_owned()));
         }
         if effects.write_count >= limits.writes {
             return Err(StateError::TooManyWrites(limits.writes));

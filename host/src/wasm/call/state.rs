@@ -3,14 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use crate::clock;
-use crate::message::{Effects, Expiry, Seen, Value, Write};
+use crate::message::{CLOSED, Effects, Expiry, Seen, Value, Write};
 use crate::wasm::bindings::caxton::agent::state;
 use crate::wasm::bindings::types::{self as wit, StateError};
 use crate::wasm::call::ctx::Ctx;
 use crate::wasm::call::requests;
 
 /// The longest key in bytes.
-const MAX_KEY: u32 = 1_024;
+pub(in crate::wasm) const MAX_KEY: u32 = 1_024;
 /// The largest value in bytes, whatever `limits.state` allows: the store keeps a value in one row of bounded size.
 pub(crate) const MAX_VALUE: u64 = 256 << 20;
 /// The most keys that a call may read between two commits.
@@ -72,7 +72,7 @@ impl Ctx {
         }
         let mut effects = self.effects.lock();
         if effects.closed {
-            return Err(StateError::Unavailable("the response has begun, and with it the commit is made".to_owned()));
+            return Err(StateError::Unavailable(CLOSED.to_owned()));
         }
         if effects.write_count >= limits.writes {
             return Err(StateError::TooManyWrites(limits.writes));

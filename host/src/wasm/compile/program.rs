@@ -11,6 +11,7 @@ use wasmtime::component::InstancePre;
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::ctx::Ctx;
 use crate::wasm::call::symbols::Symbols;
+use crate::wasm::compat::messaging::BrokerIndex;
 use crate::wasm::compile::engine::RuntimeError;
 use crate::wasm::inspect::Summary;
 
@@ -22,6 +23,7 @@ pub(crate) struct Program {
     pub(in crate::wasm) symbols: Symbols,
     pub(in crate::wasm) pre: InstancePre<Ctx>,
     pub(in crate::wasm) handler: Option<handler::GuestIndices>,
+    pub(in crate::wasm) broker: Option<BrokerIndex>,
     pub(in crate::wasm) http: Option<incoming_handler::GuestIndices>,
     pub(in crate::wasm) snapshot: Option<snapshot::GuestIndices>,
     pub(in crate::wasm) health: Option<health::GuestIndices>,

@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 use crate::memory_budget::{MemoryKind, MemoryShortage, Reservation};
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::symbols::Symbols;
+use crate::wasm::compat::messaging::BrokerIndex;
 use crate::wasm::compile::child::{self, ChildTask};
 use crate::wasm::compile::program::{Program, ProgramError};
 use crate::wasm::compile::runtime::Runtime;
@@ -51,10 +52,12 @@ impl Runtime {
         let fit = |error: wasmtime::Error| ProgramError::Link(format!("{error:#}"));
         let pre = compiled.linker.instantiate_pre(&component).map_err(fit)?;
         // Exports are looked up by name here. Their types are checked when an instance starts.
-        let (messages, stateful) = (summary.kind != Kind::Http, summary.kind == Kind::Stateful);
+        let (kind, brokered) = (summary.kind, summary.is_brokered);
+        let (messages, stateful) = (kind.takes_messages() && !brokered, kind == Kind::Stateful);
         let program = Arc::new(Program {
             handler: messages.then(|| handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
-            http: (!messages).then(|| incoming_handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            broker: brokered.then(|| BrokerIndex::find(&component)).transpose().map_err(fit)?,
+            http: kind.answers_http().then(|| incoming_handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             snapshot: stateful.then(|| snapshot::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             health: summary.health.then(|| health::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             migration: summary.migrates.then(|| migration::GuestIndices::new(&pre)).transpose().map_err(fit)?,

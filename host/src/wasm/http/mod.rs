@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request -> guest runs until it sets the response's head -> commit -> head to the client
-//!                 '-- goes on inside the response body, which polls it, until its last byte
+//!                 '-- goes on inside the response body, which polls it, until its last byte -> second commit, if needed
 //! ```
 //! The guest is polled by the reader of the response, so that a small response needs neither a task nor a wake-up, and
 //! a client that leaves ends the guest. What a guest does not write at once is read by a task, ahead of the client
@@ -12,6 +12,7 @@ pub(super) mod body_recorder;
 pub(super) mod bodyless;
 pub(super) mod caller;
 pub(super) mod end;
+pub(super) mod head_commit;
 pub(super) mod outgoing;
 pub(super) mod outgoing_linker;
 pub(super) mod over_tls;
@@ -29,15 +30,14 @@ use caxton_control::supervision::InstanceFailure;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::bounds;
-use crate::message::{CallContext, Diagnostics, Effects, Fault};
+use crate::message::{CallContext, CommitFailure, Committer, Diagnostics, Effects, Fault};
 use crate::wasm::guest_threads::GuestThreads;
 use crate::wasm::http::bodyless::is_bodyless;
 use crate::wasm::http::caller::{BodyError, CallerActivity, CallerBody};
 use crate::wasm::http::end::{EndListener, Ended, HttpEnd, Running};
+use crate::wasm::http::head_commit::{Head, HeadCommit, HeadCommitter};
 use crate::wasm::http::response::{ResponseBody, ResponseError, length, without_body};
 use crate::wasm::pool::lease::Lease;
 
@@ -91,10 +91,10 @@ pub(crate) struct HttpCall<B> {
     pub(crate) failure: InstanceFailure,
     /// The threads to which the guest moves when it computes.
     pub(crate) guests: GuestThreads,
+    /// Commits what the guest writes and sends after the head.
+    pub(crate) late: Committer,
 }
 
-/// The head that the guest has set, with the effects until then.
-type Head = (Result<http::Response<HyperOutgoingBody>, ErrorCode>, Effects);
 impl<B> HttpCall<B>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
@@ -104,7 +104,7 @@ where
     /// later.
     pub(crate) async fn run<C, F, E>(
         self,
-        lease: Lease,
+        mut lease: Lease,
         commit: C,
         ended: Ended,
     ) -> Result<http::Response<ResponseBody>, Unanswered<E>>
@@ -115,6 +115,9 @@ where
         let (sender, receiver) = oneshot::channel::<Head>();
         let mut listener = EndListener(Some(ended));
         let (method, time) = (self.request.method().clone(), self.time);
+        let head_committer = HeadCommitter::default();
+        let (head_commit, late) = (head_committer.commit(), self.late);
+        let late_effects = lease.instance().late_effects();
         let caller = Arc::<CallerActivity>::default();
         let request = self.request.map(|body| CallerBody::new(body, &caller));
         let serving = Arc::clone(&caller);
@@ -122,7 +125,7 @@ where
             tokio::select! {
                 // Biased: a response that is ready counts even if the revision stops at the same moment.
                 biased;
-                end = lease.serve(request, self.work, time, (sender, self.failure), &serving) => end,
+                end = lease.serve(request, self.work, time, (sender, self.failure, head_commit, late), &serving) => end,
                 () = self.interrupt.cancelled() => Fault::Interrupted.into(),
             }
         })));
@@ -154,11 +157,12 @@ where
                 None => Unanswered::Fault(Fault::Abandoned),
             });
         }
+        head_committer.made();
         let length = length(response.headers());
         match (progress, response.body_mut()) {
             (Progress::Ended(end), _) => listener.notify(end),
             (Progress::Running(running), ResponseBody::Open(open)) => {
-                open.attach_guest(running, listener, caller, length);
+                open.attach_guest(running, listener, caller, (length, late_effects));
             }
             // Cannot happen: only the body of a guest that has ended is complete.
             (Progress::Running(_), ResponseBody::Whole(_)) => {}
@@ -270,13 +274,13 @@ impl Lease {
         request: http::Request<B>,
         work: CallContext,
         time: Duration,
-        (sender, failure): (oneshot::Sender<Head>, InstanceFailure),
+        (sender, failure, head_commit, late): (oneshot::Sender<Head>, InstanceFailure, HeadCommit, Committer),
         caller: &CallerActivity,
     ) -> HttpEnd
     where
         B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
     {
-        let mut result = self.instance().serve_http(request, work, time, sender).await;
+        let mut result = self.instance().serve_http(request, work, time, (sender, head_commit.clone())).await;
         // Read before the lease is finished below, after which the instance may belong to another call.
         let cpu = self.instance().cpu();
         let broken_off = matches!(result, Err(Fault::Reserved(_))).then(|| Box::new(self.instance().take_effects()));
@@ -289,6 +293,9 @@ impl Lease {
             let why = ResponseError::Unfinished.to_string();
             result = Err(Fault::NoResponse { why, diagnostics: diagnostics.clone() });
         }
+        if result.is_ok() {
+            result = self.commit_late(&head_commit, &late).await;
+        }
         let starved = self.instance().starved();
         let by_caller = result.as_ref().err().is_some_and(|fault| caller.has_caused(fault, time, starved));
         match &result {
@@ -296,5 +303,21 @@ impl Lease {
             Ok(()) | Err(_) => self.finish(ended && answered),
         }
         HttpEnd { result, cpu, diagnostics, by_caller, broken_off }
+    }
+
+    /// Commits what the guest wrote and sent after the head of its response.
+    ///
+    /// # Errors
+    /// It was refused: the body has to break off.
+    async fn commit_late(&mut self, head: &HeadCommit, late: &Committer) -> Result<(), Fault> {
+        let Some(effects) = self.instance().take_late_effects() else { return Ok(()) };
+        if !head.is_made().await {
+            // Nobody reads the body any more: the caller was told that the call failed.
+            return Err(Fault::Abandoned);
+        }
+        late(effects, true).await.map_err(|error| match error {
+            CommitFailure::Conflict(conflict) => Fault::Reserved(conflict.key),
+            CommitFailure::Other(why) => Fault::Host(format!("its effects after the head were not committed: {why}")),
+        })
     }
 }

@@ -15,6 +15,7 @@ use crate::message::Fault;
 use crate::wasm::http::body_recorder::BodyRecorder;
 use crate::wasm::http::caller::CallerActivity;
 use crate::wasm::http::end::{EndListener, Running};
+use crate::wasm::http::head_commit::LateEffects;
 
 /// The time for a guest to end after the reader of its response has left: its next write fails, and it may clean up.
 const CLEANUP_TIME: Duration = Duration::from_secs(1);
@@ -76,6 +77,11 @@ pub(crate) struct OpenBody {
     length: Option<u64>,
     /// The bytes that were read so far.
     read: u64,
+    /// The effects of the guest after its head.
+    late: Option<LateEffects>,
+    /// The last part of a body whose length is in the head, which is held until the effects before it are committed:
+    /// with it the response is complete for its reader.
+    last: Option<Frame<Bytes>>,
     /// Records the body.
     recorder: Option<BodyRecorder>,
 }
@@ -112,6 +118,8 @@ impl ResponseBody {
             caller: Arc::default(),
             length: None,
             read: 0,
+            late: None,
+            last: None,
             recorder: None,
         }))
     }
@@ -155,12 +163,19 @@ impl OpenBody {
         running: Running,
         listener: EndListener,
         caller: Arc<CallerActivity>,
-        length: Option<u64>,
+        (length, late): (Option<u64>, LateEffects),
     ) {
         self.running = Some(running);
         self.listener = listener;
         self.caller = caller;
         self.length = length;
+        self.late = Some(late);
+    }
+
+    /// Returns `true` if the response is complete with this part, while effects wait for the guest's end.
+    fn has_to_wait(&self, part: &Frame<Bytes>) -> bool {
+        let read = self.read + part.data_ref().map_or(0, |data| data.len() as u64);
+        self.length.is_some_and(|length| read >= length) && self.late.as_ref().is_some_and(LateEffects::are_pending)
     }
 
     /// Lets the guest run, and notes its end.
@@ -213,11 +228,22 @@ impl OpenBody {
             }
             return Poll::Ready(Some(Err(self.failed.take().map_or(ResponseError::Broken(broken), Into::into))));
         }
+        if let Some(last) = self.last.take() {
+            if runs {
+                self.last = Some(last);
+                return Poll::Pending;
+            }
+            return Poll::Ready(Some(self.failed.take().map_or(Ok(last), |fault| Err(fault.into()))));
+        }
         let frame = if runs { Pin::new(&mut self.body).poll_frame(cx) } else { poll_left(&mut self.body, cx) };
         match self.within_length(frame) {
             // On a thread of its own a guest that fails is not quite at its end yet.
             Poll::Ready(Some(Err(broken))) if runs => {
                 self.broken = Some(broken);
+                Poll::Pending
+            }
+            Poll::Ready(Some(Ok(part))) if runs && self.has_to_wait(&part) => {
+                self.last = Some(part);
                 Poll::Pending
             }
             Poll::Ready(Some(frame)) => Poll::Ready(Some(frame.map_err(ResponseError::Broken))),

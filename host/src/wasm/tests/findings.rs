@@ -92,10 +92,23 @@ fn findings_are_reported() {
             ],
         ),
         (
-            "both worlds",
-            shell(&[], &[HANDLER, HTTP]),
+            "HTTP beside a memory that is saved with each message",
+            shell(&[], &[HANDLER, SNAPSHOT, HTTP]),
             &[
-                "it exports both an interface of caxton:agent and wasi:http/incoming-handler (two-worlds); make two components of it: one takes messages, one answers HTTP and sends messages to the first",
+                "it exports both caxton:agent/snapshot and wasi:http/incoming-handler: a memory that is saved with each message, and calls that save none (two-worlds); leave the snapshot out and keep its data with caxton:agent/state, or make two components of it: one takes messages, one answers HTTP and sends messages to the first",
+            ],
+        ),
+        (
+            "interfaces of other hosts",
+            shell(
+                &["wasi:blobstore/blobstore@0.2.0-draft", "wasi:keyvalue/store@0.1.0", "fermyon:spin/mqtt@2.0.0"],
+                &["wasmcloud:messaging/handler@0.3.0"],
+            ),
+            &[
+                "it imports wasi:blobstore/blobstore@0.2.0-draft, which this host does not have (import-unknown); the nearest is wasi:keyvalue/store@0.2.0-draft2, with values of up to 256 MiB (limits.state)",
+                "it imports wasi:keyvalue/store@0.1.0, which this host does not have (import-version); this host has store, atomics and batch of wasi:keyvalue@0.2.0-draft and @0.2.0-draft2",
+                "it imports fermyon:spin/mqtt@2.0.0, which this host does not have (import-unknown); the nearest is caxton:agent/messaging@0.1.0, whose messages go to agents",
+                "it exports wasmcloud:messaging/handler@0.3.0, another version than this host's wasmcloud:messaging/handler@0.2.0 (other-version); build it against wasmcloud:messaging@0.2.0",
             ],
         ),
         (
@@ -122,11 +135,11 @@ fn findings_are_reported() {
         (
             "versions of proposals, and a draft of WASI 0.2",
             shell(
-                &["wasi:config/store@0.2.0-draft", "wasi:logging/logging@0.2.0", "wasi:io/poll@0.2.0-rc-2023-11-10"],
+                &["wasi:config/store@0.2.0-rc.0", "wasi:logging/logging@0.2.0", "wasi:io/poll@0.2.0-rc-2023-11-10"],
                 &[HANDLER],
             ),
             &[
-                "it imports wasi:config/store@0.2.0-draft, which this host does not have (import-version); this host has wasi:config@0.2.0-rc.1; build it against that (`caxton wit`)",
+                "it imports wasi:config/store@0.2.0-rc.0, which this host does not have (import-version); this host has wasi:config@0.2.0-rc.1; build it against that (`caxton wit`)",
                 "it imports wasi:logging/logging@0.2.0, which this host does not have (import-version); this host has wasi:logging@0.1.0-draft; build it against that (`caxton wit`)",
                 "it imports wasi:io/poll@0.2.0-rc-2023-11-10, which this host does not have (import-version); this host has wasi:io@0.2.0 to wasi:io@0.2.12; build it for WASI 0.2, in Rust for the target wasm32-wasip2",
             ],
@@ -195,6 +208,9 @@ fn kinds_are_determined_by_exports() {
         (&[HTTP], Kind::Http, false, false),
         (&["wasi:http/incoming-handler@0.2.0", "caxton:agent/health@0.1.0"], Kind::Http, true, false),
         (&[MIGRATION, HTTP], Kind::Http, false, true),
+        (&[HANDLER, HTTP], Kind::Both, false, false),
+        (&["wasmcloud:messaging/handler@0.2.0"], Kind::Message, false, false),
+        (&["wasmcloud:messaging/handler@0.2.0", HTTP], Kind::Both, false, false),
     ] {
         let summary =
             summarise(&shell(&["wasi:io/poll@0.2.0", "wasi:logging/logging@0.1.0-draft"], exports), None).unwrap();
@@ -371,7 +387,7 @@ fn findings_of_all_stages_are_told_at_once_in_their_order() {
         r#"(component
             (import "wasi:nn/graph@0.2.0" (instance))
             (core module (memory i64 1))
-            (instance $i) (export "{HTTP}" (instance $i)) (export "{HANDLER}" (instance $i)))"#
+            (instance $i) (export "{HTTP}" (instance $i)) (export "{SNAPSHOT}" (instance $i)))"#
     );
     let bytes = with_section(wat::parse_str(text).unwrap(), "caxton:reuse", b"often\n");
     let findings = summarise(&bytes, None).expect_err("much is wrong");
