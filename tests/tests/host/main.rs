@@ -78,6 +78,7 @@ mod rollouts;
 mod route_access;
 mod saga;
 mod secrets;
+mod services;
 mod shadowing;
 mod snapshots;
 mod startup;

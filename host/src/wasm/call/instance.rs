@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::Body;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Sleep, sleep_until};
 use wasmtime::Store;
 use wasmtime_wasi::WasiCtxBuilder;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
@@ -23,8 +23,8 @@ use crate::message::{
     CallContext, CallOrigin, Cause, Diagnostics, Effects, Failure, Fault, InstanceMemory, LogLevel, Message,
     RefusedMemory, Reply,
 };
-use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::ctx::{Ctx, Environment, HttpAnswering};
+use crate::wasm::call::exports::Exports;
 use crate::wasm::call::fault::{self, Bounds, CpuExhausted};
 use crate::wasm::call::guest_config::GuestConfig;
 use crate::wasm::call::outbound::Outbound;
@@ -56,6 +56,8 @@ pub(crate) struct Instance {
     pub(in crate::wasm) meter: Arc<Meter>,
     pub(in crate::wasm) exports: Exports,
     program: Arc<Program>,
+    /// The permit of an engine with few instances. After the store, which takes its place in the engine.
+    _permit: Option<OwnedSemaphorePermit>,
     /// Messages and requests that it has handled. Health checks do not count.
     uses: u32,
     born: Instant,
@@ -63,15 +65,6 @@ pub(crate) struct Instance {
     first_memory: usize,
     /// The memory of a stateful agent, compared with what is committed of it.
     memory: InstanceMemory,
-}
-
-/// The exported functions of an instance.
-pub(in crate::wasm) struct Exports {
-    handler: Option<handler::Guest>,
-    http: Option<incoming_handler::Guest>,
-    pub(in crate::wasm) snapshot: Option<snapshot::Guest>,
-    health: Option<health::Guest>,
-    pub(in crate::wasm) migration: Option<migration::Guest>,
 }
 
 impl Instance {
@@ -83,6 +76,7 @@ impl Instance {
     ) -> Result<Self, Fault> {
         let limits = &environment.who.spec.limits;
         let held = environment.memory(program.summary.kind, deadline).await?;
+        let permit = program.permit(deadline).await?;
         let meter = Meter::new();
         let mut store = Store::new(program.pre.engine(), context(environment, &meter, held));
         store.data_mut().memory.begin(limits.time.min(deadline.saturating_duration_since(Instant::now())));
@@ -121,7 +115,17 @@ impl Instance {
         let first_memory = store.data().memory.used();
         let program = Arc::clone(program);
         let memory = InstanceMemory::default();
-        Ok(Self { store, meter, exports, program, uses: 0, born: Instant::now(), first_memory, memory })
+        Ok(Self {
+            store,
+            meter,
+            exports,
+            program,
+            _permit: permit,
+            uses: 0,
+            born: Instant::now(),
+            first_memory,
+            memory,
+        })
     }
 
     /// Returns `true` if the instance should not be reused after a call that ended well.
@@ -164,6 +168,11 @@ impl Instance {
     /// Returns the time limit of a call.
     pub(crate) fn time(&self) -> Duration {
         self.store.data().who.spec.limits.time
+    }
+
+    /// Returns `true` if it answers by the handler of WASI 0.3.
+    pub(in crate::wasm) fn is_service(&self) -> bool {
+        self.exports.service.is_some()
     }
 
     /// Returns `true` if the last HTTP call set a response and finished its body.
@@ -244,7 +253,7 @@ impl Instance {
         request: http::Request<B>,
         work: CallContext,
         time: Duration,
-        sender: oneshot::Sender<(Result<http::Response<HyperOutgoingBody>, ErrorCode>, Effects)>,
+        sender: oneshot::Sender<(Result<http::Response<HyperOutgoingBody>, String>, Effects)>,
     ) -> Result<(), Fault>
     where
         B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
@@ -271,7 +280,7 @@ impl Instance {
             .data_mut()
             .http()
             .new_response_outparam_from_callback(move |response| {
-                answered.note_response_set(&response);
+                answered.note_response_set(response.as_ref().ok());
                 if let Ok(response) = &response {
                     status.store(response.status().as_u16(), Ordering::Relaxed);
                 }
@@ -280,7 +289,7 @@ impl Instance {
                 // The effects are committed with the head: later ones could not be part of it any more.
                 effects.closed = true;
                 // The client may have left, which is not an error of the guest.
-                let _ = sender.send((response, taken));
+                let _ = sender.send((response.map_err(|code| format!("{code:?}")), taken));
             })
             .map_err(host)?;
         let result = bounded(&self.meter, time, pin!(http.call_handle(&mut self.store, request, outparam))).await;
@@ -432,18 +441,5 @@ fn context(environment: &Environment, meter: &Arc<Meter>, held: Reservation) -> 
         config: GuestConfig::new(secrets.as_ref()),
         of_message: None,
         stderr,
-    }
-}
-
-impl Program {
-    /// Looks up the exports of an instance.
-    fn exports(&self, store: &mut Store<Ctx>, instance: &wasmtime::component::Instance) -> wasmtime::Result<Exports> {
-        Ok(Exports {
-            handler: self.handler.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
-            http: self.http.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
-            snapshot: self.snapshot.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
-            health: self.health.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
-            migration: self.migration.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
-        })
     }
 }

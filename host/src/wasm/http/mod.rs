@@ -1,4 +1,4 @@
-//! Calls of HTTP agents: components that export `wasi:http/incoming-handler`.
+//! Calls of HTTP agents: components that export `wasi:http/incoming-handler`, or the handler of WASI 0.3.
 //!
 //! ```text
 //! request -> guest runs until it sets the response's head -> commit -> head to the client
@@ -29,7 +29,6 @@ use caxton_control::supervision::InstanceFailure;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::bounds;
@@ -93,8 +92,8 @@ pub(crate) struct HttpCall<B> {
     pub(crate) guests: GuestThreads,
 }
 
-/// The head that the guest has set, with the effects until then.
-type Head = (Result<http::Response<HyperOutgoingBody>, ErrorCode>, Effects);
+/// The head that the guest has set, or the name of the error that it gave instead, with the effects until then.
+type Head = (Result<http::Response<HyperOutgoingBody>, String>, Effects);
 impl<B> HttpCall<B>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
@@ -243,7 +242,7 @@ fn check_head(
     match head {
         None => none("the handler ended without one".to_owned()),
         // Some codes carry a text of the guest.
-        Some((Err(code), _)) => none(bounds::cut(format!("the handler gave the error {code:?}"), bounds::REASON)),
+        Some((Err(code), _)) => none(bounds::cut(format!("the handler gave the error {code}"), bounds::REASON)),
         Some((Ok(response), _)) if response.status().is_informational() => {
             none(format!("the handler gave the status {}", response.status().as_u16()))
         }
@@ -276,7 +275,12 @@ impl Lease {
     where
         B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
     {
-        let mut result = self.instance().serve_http(request, work, time, sender).await;
+        let instance = self.instance();
+        let mut result = if instance.is_service() {
+            instance.serve_service(request, work, time, sender).await
+        } else {
+            instance.serve_http(request, work, time, sender).await
+        };
         // Read before the lease is finished below, after which the instance may belong to another call.
         let cpu = self.instance().cpu();
         let broken_off = matches!(result, Err(Fault::Reserved(_))).then(|| Box::new(self.instance().take_effects()));
