@@ -72,8 +72,7 @@ pub(super) fn mappings() -> MachineFinding {
 pub(super) fn asynchronous_interfaces() -> MachineFinding {
     let names = |denied: bool| {
         let asynchronous = |offered: &&OfferedInterface| offered.is_asynchronous && offered.is_denied == denied;
-        let names: Vec<&str> =
-            OFFERED_INTERFACES.iter().filter(asynchronous).map(|offered| offered.name).collect();
+        let names: Vec<&str> = OFFERED_INTERFACES.iter().filter(asynchronous).map(|offered| offered.name).collect();
         names.join(", ")
     };
     let (engine, version) = ENGINE;

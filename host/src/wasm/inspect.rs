@@ -78,6 +78,11 @@ impl Summary {
         self.imports.iter().any(|import| import.starts_with("caxton:agent/state@"))
     }
 
+    /// Returns `true` if it answers by the handler of WASI 0.3.
+    pub(crate) fn is_of_wasi_03(&self) -> bool {
+        self.service
+    }
+
     /// Returns `true` if it has names of the release candidate of WASI 0.3.
     pub(super) fn is_of_candidate(&self) -> bool {
         self.imports.iter().chain(&self.exports).any(|name| is_of_candidate(name))

@@ -137,6 +137,23 @@ fn a_client_that_leaves_ends_its_call() {
 }
 
 #[test]
+fn an_instance_of_wasi_03_is_used_again_where_that_is_declared() {
+    let once = host(&service("p3-web", "instances = { max = 1 }"));
+    let again = host(&service("p3-web", "instances = { max = 1, reuse = 100 }"));
+    for nth in 1..=5 {
+        for host in [&once, &again] {
+            assert_eq!(host.client().post("/upper", "hello").text(), "HELLO");
+        }
+        assert_eq!(once.agent("web")["started_instances"], nth);
+    }
+    assert_eq!(again.agent("web")["started_instances"], 1);
+    // One that failed is not.
+    assert_eq!(again.client().get("/trap").status.as_u16(), 500);
+    assert_eq!(again.client().get("/ok").text(), "ok");
+    assert_eq!(again.agent("web")["started_instances"], 2);
+}
+
+#[test]
 fn effects_of_wasi_03_commit_with_the_head() {
     let host = host(&service("p3-web", ""));
     let client = host.client();
@@ -170,9 +187,7 @@ fn clocks_and_random_numbers_of_wasi_03_are_granted() {
 
 #[test]
 fn components_of_the_release_candidate_run() {
-    for (guest, path, answer) in
-        [("p3-candidate", "/ok", "ok"), ("p3-spin", "/there", "Hello, Spin: /there")]
-    {
+    for (guest, path, answer) in [("p3-candidate", "/ok", "ok"), ("p3-spin", "/there", "Hello, Spin: /there")] {
         let host = host(&service(guest, ""));
         let client = host.client();
         assert_eq!(client.get(path).text(), answer, "{guest}");
@@ -184,6 +199,7 @@ fn components_of_the_release_candidate_run() {
     // Its names are those that it has, also where the host maps them.
     let (status, checked, _) = host.caxton(&["check", "-o", "json"]);
     assert!(status == 0 && checked.contains("wasi:http/types@0.3.0-rc-2026-03-15"), "{checked}");
+    assert!(checked.contains("experimental"), "{checked}");
 }
 
 #[test]

@@ -161,8 +161,7 @@ fn visit(key: &str) -> String {
 }
 
 async fn together(milliseconds: u64) {
-    let mut sleeps: Vec<_> =
-        (0..10).map(|_| Box::pin(monotonic_clock::wait_for(milliseconds * MILLISECOND))).collect();
+    let mut sleeps: Vec<_> = (0..10).map(|_| Box::pin(monotonic_clock::wait_for(milliseconds * MILLISECOND))).collect();
     std::future::poll_fn(|cx| {
         sleeps.retain_mut(|sleep| sleep.as_mut().poll(cx).is_pending());
         if sleeps.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }

@@ -64,7 +64,8 @@ fn verdict(import: &str, allow: &Grants) -> Verdict {
         Supply::None => Verdict::Denied(format!("allow.{key} = none")),
     };
     match (package, interface) {
-        ("caxton:agent", "types") => Verdict::Types,
+        // Those of WASI are of 0.3, where they are apart from the functions.
+        ("caxton:agent" | "wasi:cli" | "wasi:clocks", "types") => Verdict::Types,
         ("caxton:agent", "messaging") if allow.send.is_empty() => {
             Verdict::Granted("allow.send is empty: only timers to itself".to_owned())
         }
@@ -81,8 +82,11 @@ fn verdict(import: &str, allow: &Grants) -> Verdict {
         ("wasi:random", _) => by_supply("random", allow.random),
         ("wasi:filesystem", _) => Verdict::Denied("no folder can be granted".to_owned()),
         ("wasi:sockets", _) => Verdict::Denied("no socket can be granted".to_owned()),
-        ("wasi:http", "outgoing-handler") if allow.http.is_empty() => Verdict::Denied("allow.http is empty".to_owned()),
-        ("wasi:http", "outgoing-handler") => {
+        // The second is that of WASI 0.3.
+        ("wasi:http", "outgoing-handler" | "client") if allow.http.is_empty() => {
+            Verdict::Denied("allow.http is empty".to_owned())
+        }
+        ("wasi:http", "outgoing-handler" | "client") => {
             let places: Vec<String> = allow.http.iter().map(CallPlace::url).collect();
             Verdict::Granted(format!("allow.http = {}", places.join(", ")))
         }
@@ -99,7 +103,7 @@ fn in_vain<'a>(imports: &[String], allow: &Grants, config: impl IntoIterator<Ite
     if !imports_any("wasi:cli/environment@") {
         grants.extend(allow.env.iter().map(|name| format!("allow.env {name}")));
     }
-    if !imports_any("wasi:http/outgoing-handler@") {
+    if !imports_any("wasi:http/outgoing-handler@") && !imports_any("wasi:http/client@") {
         grants.extend(allow.http.iter().map(|place| format!("allow.http {}", place.url())));
     }
     if allow.clock != Supply::Real && !imports_any("wasi:clocks/") {
@@ -148,6 +152,8 @@ mod tests {
             ("wasi:sockets/tcp@0.2.6", much(), false, "no socket can be granted"),
             ("wasi:http/outgoing-handler@0.2.6", nothing(), false, "allow.http is empty"),
             ("wasi:http/outgoing-handler@0.2.6", much(), true, "allow.http = https://api.example.com/v1/*"),
+            ("wasi:http/client@0.3.0", nothing(), false, "allow.http is empty"),
+            ("wasi:http/client@0.3.0", much(), true, "allow.http = https://api.example.com/v1/*"),
             ("wasi:http/types@0.2.6", nothing(), true, ""),
         ] {
             let report = import_report(&[import.to_owned()], &allow, []);
@@ -155,8 +161,9 @@ mod tests {
             let (yes, no) = if granted { (expected, Vec::new()) } else { (Vec::new(), expected) };
             assert_eq!((report.granted, report.denied), (yes, no), "{import}");
         }
-        let types = import_report(&["caxton:agent/types@0.1.0".to_owned()], &nothing(), []);
-        assert_eq!(types, ImportReport::default());
+        for types in ["caxton:agent/types@0.1.0", "wasi:clocks/types@0.3.0"] {
+            assert_eq!(import_report(&[types.to_owned()], &nothing(), []), ImportReport::default());
+        }
     }
 
     #[test]
@@ -188,5 +195,7 @@ mod tests {
             "wasi:config/store@0.2.0-rc.1",
         ];
         assert_eq!(import_report(&imports.map(str::to_owned), &allow, &config).in_vain, [""; 0]);
+        let imports = imports.map(|import| import.replace("outgoing-handler@0.2.6", "client@0.3.0"));
+        assert_eq!(import_report(&imports, &allow, &config).in_vain, [""; 0]);
     }
 }

@@ -37,14 +37,16 @@ use crate::wasm::convert;
 use crate::wasm::http::caller::BodyError;
 use crate::wasm::http::over_tls::OverTls;
 use crate::wasm::http::response_progress::ResponseProgress;
-use crate::wasm::inspect::Kind;
-use crate::wasm::limits::{HTTP_BYTES, INSTANCE_BYTES, MemoryBound, Meter, Metered};
+use crate::wasm::inspect::{Kind, Summary};
+use crate::wasm::limits::{HTTP_BYTES, INSTANCE_BYTES, MemoryBound, Meter, Metered, SERVICE_BYTES};
 
 /// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
 /// 16 bytes there may take 48 bytes here.
 const HOSTCALL_BYTES: usize = 4 << 20;
 /// The number of resource handles that a guest may hold.
 const MAX_HANDLES: usize = 4_096;
+/// The same for a component of WASI 0.3, where each may stand for a task, with a stack or a timer behind it.
+const MAX_SERVICE_HANDLES: usize = 1_024;
 /// Resources that may remain after a call. Guests in Rust, JavaScript and Python leave none but their standard streams.
 /// More is a leak, which ends with the instance.
 const MAX_LEFT: usize = 16;
@@ -75,7 +77,7 @@ impl Instance {
         deadline: Instant,
     ) -> Result<Self, Fault> {
         let limits = &environment.who.spec.limits;
-        let held = environment.memory(program.summary.kind, deadline).await?;
+        let held = environment.memory(&program.summary, deadline).await?;
         let permit = program.permit(deadline).await?;
         let meter = Meter::new();
         let mut store = Store::new(program.pre.engine(), context(environment, &meter, held));
@@ -87,7 +89,7 @@ impl Instance {
         let copied = limits.memory_bytes.max(limits.message_bytes.saturating_mul(2));
         store.set_hostcall_fuel(usize::try_from(copied).unwrap_or(usize::MAX).saturating_add(HOSTCALL_BYTES));
         // wasmtime's default of 100,000 would let a guest take much memory of the host.
-        store.set_max_component_handles(MAX_HANDLES);
+        store.set_max_component_handles(if program.summary.service { MAX_SERVICE_HANDLES } else { MAX_HANDLES });
         store.epoch_deadline_callback(|cx| {
             // A run that depends on a key which another handler has reserved would end in a conflict anyway.
             cx.data().check_not_blocked()?;
@@ -398,8 +400,9 @@ pub(in crate::wasm) fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
 impl Environment {
     /// Reserves the memory that an instance takes before its guest has any. The wait for it ends at half of the time, so
     /// that the caller learns of it.
-    async fn memory(&self, kind: Kind, deadline: Instant) -> Result<Reservation, Fault> {
-        let bytes = INSTANCE_BYTES + if kind == Kind::Http { HTTP_BYTES } else { 0 };
+    async fn memory(&self, component: &Summary, deadline: Instant) -> Result<Reservation, Fault> {
+        let http = if component.kind == Kind::Http { HTTP_BYTES } else { 0 };
+        let bytes = INSTANCE_BYTES + http + if component.service { SERVICE_BYTES } else { 0 };
         let (budget, priority) = &self.memory;
         let now = Instant::now();
         let by = now + deadline.saturating_duration_since(now) / 2;

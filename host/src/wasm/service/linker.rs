@@ -83,18 +83,12 @@ fn add_denials(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
         },
     )?;
     let mut interface = linker.instance(&format!("wasi:sockets/types@{VERSION}"))?;
-    interface.func_wrap(
-        "[static]tcp-socket.create",
-        |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
-            store.data().deny(DeniedAccess::Tcp, || denied_socket("TCP"));
-            Ok((Err::<Resource<TcpSocket>, _>(ErrorCode::AccessDenied),))
-        },
-    )?;
-    interface.func_wrap(
-        "[static]udp-socket.create",
-        |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
-            store.data().deny(DeniedAccess::Udp, || denied_socket("UDP"));
-            Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
-        },
-    )
+    interface.func_wrap("[static]tcp-socket.create", |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
+        store.data().deny(DeniedAccess::Tcp, || denied_socket("TCP"));
+        Ok((Err::<Resource<TcpSocket>, _>(ErrorCode::AccessDenied),))
+    })?;
+    interface.func_wrap("[static]udp-socket.create", |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
+        store.data().deny(DeniedAccess::Udp, || denied_socket("UDP"));
+        Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
+    })
 }

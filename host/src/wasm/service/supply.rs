@@ -49,7 +49,8 @@ pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
         },
     )?;
     let mut interface = linker.instance(&format!("wasi:clocks/monotonic-clock@{VERSION}"))?;
-    interface.func_wrap("now", |mut store: StoreContextMut<'_, Ctx>, (): ()| Ok((store.data_mut().monotonic_now()?,)))?;
+    interface
+        .func_wrap("now", |mut store: StoreContextMut<'_, Ctx>, (): ()| Ok((store.data_mut().monotonic_now()?,)))?;
     interface.func_wrap_concurrent("wait-until", |tasks, (when,): (u64,)| {
         Box::pin(async move {
             // From the clock that the guest sees, which may stand.
