@@ -101,10 +101,10 @@ agents.core: the file is a core module, not a component (core-module); build for
 agents.empty: the file is empty (empty); build it again, for the target wasm32-wasip2
 agents.folder: the component folder.wasm is not a file (missing); mend the path
 agents.missing: the component missing.wasm is not there (missing); build it (`caxton up --build`) or mend the path
-agents.none: it exports nothing, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x
+agents.none: it exports nothing, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`), wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.3.0
 agents.text: the file is not WebAssembly (not-wasm); build it again, for the target wasm32-wasip2
 agents.unknown: it imports wasi:nn/graph@0.2.0, which this host does not have (import-unknown); leave that import out, or satisfy it with another component (`wac plug`) before it comes here
-agents.unknown: it exports nothing, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x
+agents.unknown: it exports nothing, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`), wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.3.0
 caxton.toml is valid, but 7 of 7 agents cannot run
 ";
     assert_eq!(stderr, expected);

@@ -51,6 +51,9 @@ pub(crate) struct HostStatus {
     pub(crate) instances: u32,
     /// The bound of live instances on this machine.
     pub(crate) max_instances: u32,
+    /// The engines that were created so far: `plain`, and `fuel`, `async` or `async-fuel` once an agent needs it.
+    #[serde(default)]
+    pub(crate) engines: Vec<String>,
     /// Set once the host is stopping.
     pub(crate) stopping: bool,
     /// The memory that the host holds for others.

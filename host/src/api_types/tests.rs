@@ -63,6 +63,7 @@ pub(crate) fn host() -> HostStatus {
         waiting: Vec::new(),
         instances: 3,
         max_instances: 5_000,
+        engines: vec!["plain".to_owned()],
         stopping: false,
         memory: HostMemory { limit_bytes: 1 << 30, ..HostMemory::default() },
     }

@@ -24,7 +24,7 @@ use crate::access::unread_keys;
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::reconcile::watcher::{ExcludedFiles, Pattern, WatchSet, no_match_warning};
 use crate::reconcile::{check_settings, check_signatures, memory_finding, route_text, signature_path};
-use crate::wasm::{Kind, MAX_COMPONENT, Summary, digest, imports_and_exports, summarise};
+use crate::wasm::{ENGINE, Kind, MAX_COMPONENT, Summary, digest, imports_and_exports, summarise};
 
 /// The code of a problem with the key of a caller, without which an agent runs.
 const KEY: &str = "key";
@@ -265,7 +265,11 @@ fn checked(spec: &AgentSpec, found: Option<&ReadComponent>) -> Checked {
         routes: spec.http.iter().map(route_text).collect(),
         imports: summary.map(|summary| import_report(&summary.imports, &spec.allow, spec.config.keys())),
         findings,
-        notes: summary.and_then(|summary| unsaved(spec, summary)).into_iter().collect(),
+        notes: summary
+            .into_iter()
+            .flat_map(|summary| [unsaved(spec, summary), experimental(summary)])
+            .flatten()
+            .collect(),
     }
 }
 
@@ -278,6 +282,17 @@ fn unsaved(spec: &AgentSpec, summary: &Summary) -> Option<String> {
              fails, and with it a reload and a clean stop",
             print_bytes(memory),
             print_bytes(max)
+        )
+    })
+}
+
+/// Returns a note about a component of WASI 0.3.
+fn experimental(summary: &Summary) -> Option<String> {
+    let (engine, version) = ENGINE;
+    summary.is_of_wasi_03().then(|| {
+        format!(
+            "it is of WASI 0.3: the makers of {engine} {version} call their support of that experimental, and mend its \
+             faults in no patch release; let it run only if you trust it"
         )
     })
 }

@@ -44,6 +44,7 @@ pub(super) fn run(doctor: &DoctorArgs, out: &mut Out) -> Result<ExitCode, CliErr
         machine::address_space(),
         machine::memory(desired.as_ref().and_then(|(desired, _)| desired.host.memory_bytes)),
         machine::open_files(),
+        machine::asynchronous_interfaces(),
         machine::rust(),
         machine::javascript(),
         machine::python(),

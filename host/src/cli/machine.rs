@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::memory_budget::describe_bound;
-use crate::wasm::machine_instances;
+use crate::wasm::{ENGINE, OFFERED_INTERFACES, OfferedInterface, machine_instances};
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -66,6 +66,24 @@ pub(super) fn mappings() -> MachineFinding {
         return MachineFinding::warn(WHAT, found, format!("for more, `sysctl -w vm.max_map_count={USUAL_MAPPINGS}`"));
     }
     MachineFinding::ok(WHAT, found)
+}
+
+/// Lists the asynchronous interfaces of WASI 0.3 that components may use.
+pub(super) fn asynchronous_interfaces() -> MachineFinding {
+    let names = |denied: bool| {
+        let asynchronous = |offered: &&OfferedInterface| offered.is_asynchronous && offered.is_denied == denied;
+        let names: Vec<&str> = OFFERED_INTERFACES.iter().filter(asynchronous).map(|offered| offered.name).collect();
+        names.join(", ")
+    };
+    let (engine, version) = ENGINE;
+    MachineFinding::ok(
+        "WASI 0.3",
+        format!(
+            "export wasi:http/handler; import {}; there and denied: {}; {engine} {version} calls its support experimental",
+            names(false),
+            names(true)
+        ),
+    )
 }
 
 /// Checks if address space can be reserved beyond the physical memory: instances reserve gigabytes and use little of

@@ -51,6 +51,7 @@ impl Reconciler {
             waiting,
             instances: self.runtime.live(),
             max_instances: self.runtime.instances(),
+            engines: self.runtime.engines().into_iter().map(|kind| kind.name().to_owned()).collect(),
             stopping: self.facts.stopping,
             memory: self.context.memory_status(),
         }

@@ -82,6 +82,7 @@ const METRICS: &[Metric] = &[
     metric("caxton_mailbox_depth", MetricKind::Gauge, Unit::Count, "Messages that wait, by agent."),
     metric("caxton_mailbox_bound", MetricKind::Gauge, Unit::Count, "Messages that may wait, by agent."),
     metric("caxton_in_flight", MetricKind::Gauge, Unit::Count, "Messages and calls being handled, by agent."),
+    metric("caxton_engines_created_total", MetricKind::Counter, Unit::Count, "Engines created after the first, by engine: fuel, async or async-fuel, each when an agent first needs it."),
     metric("caxton_instances", MetricKind::Gauge, Unit::Count, "Live instances, by agent."),
     metric("caxton_state_bytes", MetricKind::Gauge, Unit::Bytes, "State of an agent, keys and values."),
     metric("caxton_snapshot_bytes", MetricKind::Gauge, Unit::Bytes, "Memory that the live instance of a stateful agent saved last, by agent."),

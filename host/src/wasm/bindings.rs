@@ -59,3 +59,4 @@ pub(crate) use self::borrowed::handler;
 pub(crate) use self::caxton::agent::types;
 pub(crate) use exports::caxton::agent::{health, migration, snapshot};
 pub(crate) use wasmtime_wasi_http::p2::bindings::exports::wasi::http::incoming_handler;
+pub(crate) use wasmtime_wasi_http::p3::bindings::exports::wasi::http::handler as service_handler;

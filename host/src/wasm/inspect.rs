@@ -10,6 +10,8 @@ use crate::wasm::call::denials::WASI;
 use crate::wasm::call::linker::OFFERED;
 use crate::wasm::compat::offer;
 use crate::wasm::scan::{REUSE_SECTION, Scan, ScanError};
+use crate::wasm::service::candidate::is_of_candidate;
+use crate::wasm::service::offered::{self, HANDLER};
 
 /// The largest component in bytes (SPEC §3).
 pub(crate) const MAX_COMPONENT: u64 = 100 << 20;
@@ -17,7 +19,8 @@ pub(crate) const MAX_COMPONENT: u64 = 100 << 20;
 /// The reuse of an instance of a message agent without another setting.
 const MESSAGE_REUSE: u32 = 1_000;
 /// The reuse of an instance of an HTTP agent without another setting: components of WASI 0.2 are written for one
-/// instance per request, and may leave data of a request where the next one finds it.
+/// instance per request, and may leave data of a request where the next one finds it. Those of 0.3 may expect several
+/// requests, and the same holds for what they leave.
 const HTTP_REUSE: u32 = 1;
 
 /// The kind of a component, determined by its exports.
@@ -80,6 +83,9 @@ pub(crate) struct Summary {
     pub(crate) memory_bytes: u64,
     /// The size of the component in bytes.
     pub(crate) size: u64,
+    /// Set if it answers by the handler of WASI 0.3.
+    #[serde(skip)]
+    pub(super) service: bool,
     /// The reuse of an instance according to its section.
     #[serde(skip)]
     pub(super) reuse: Option<u32>,
@@ -96,6 +102,16 @@ impl Summary {
     pub(crate) fn keeps_state(&self) -> bool {
         let is_state = |import: &String| import.starts_with("caxton:agent/state@") || offer::keeps_state(import);
         self.imports.iter().any(is_state)
+    }
+
+    /// Returns `true` if it answers by the handler of WASI 0.3.
+    pub(crate) fn is_of_wasi_03(&self) -> bool {
+        self.service
+    }
+
+    /// Returns `true` if it has names of the release candidate of WASI 0.3.
+    pub(super) fn is_of_candidate(&self) -> bool {
+        self.imports.iter().chain(&self.exports).any(|name| is_of_candidate(name))
     }
 
     /// Returns the number of calls for which an instance is used. `declared` is the setting. An instance with
@@ -206,11 +222,12 @@ pub(super) const FEATURES_OFF: WasmFeatures = WasmFeatures::GC
     .union(WasmFeatures::RELAXED_SIMD)
     .union(WasmFeatures::WIDE_ARITHMETIC);
 
-/// Returns the proposals that a component may use.
-pub(super) fn features() -> WasmFeatures {
+/// Returns the proposals that a component may use. `service` is set for one that exports the handler of WASI 0.3.
+pub(super) fn features(service: bool) -> WasmFeatures {
     // Several memories in one module are only for the engine's own adapters.
-    let refused = FEATURES_OFF.union(WasmFeatures::MULTI_MEMORY).union(WasmFeatures::CM_ASYNC);
-    WasmFeatures::default().difference(refused)
+    let refused = FEATURES_OFF.union(WasmFeatures::MULTI_MEMORY).union(ASYNC);
+    let asynchronous = if service { WasmFeatures::CM_ASYNC } else { WasmFeatures::empty() };
+    WasmFeatures::default().difference(refused).union(asynchronous)
 }
 
 /// The asynchronous features of the component model, on which WASI 0.3 is built.
@@ -220,18 +237,37 @@ pub(super) const ASYNC: WasmFeatures = WasmFeatures::CM_ASYNC
     .union(WasmFeatures::CM_ERROR_CONTEXT)
     .union(WasmFeatures::CM_THREADING);
 
-pub(super) fn needs_async() -> Finding {
+/// Returns the finding about asynchronous functions. `service` is set for a component that exports the handler of WASI
+/// 0.3, which uses more than WASI 0.3 has.
+pub(super) fn needs_async(service: bool) -> Finding {
+    if service {
+        return Finding::new(
+            &inspection::NEEDS_ASYNC,
+            "its functions",
+            "it uses asynchronous parts of the component model beyond WASI 0.3.0 (threads, contexts of errors, or \
+             functions that keep their stack), which this host does not run",
+            "build it for WASI 0.3.0",
+        );
+    }
     Finding::new(
         &inspection::NEEDS_ASYNC,
         "its functions",
-        "it is built with asynchronous functions of the component model (WASI 0.3), which this host does not run",
-        "build it for WASI 0.2, where functions wait: in Rust for the target wasm32-wasip2, in JavaScript and Python with \
-         handlers that are not async; it has to export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or \
-         wasi:http/incoming-handler@0.2.x",
+        "it is built with asynchronous functions of the component model (WASI 0.3), which this host runs only in \
+         components that export wasi:http/handler@0.3.0",
+        "export that handler, or build it for WASI 0.2, where functions wait: in Rust for the target wasm32-wasip2, in \
+         JavaScript and Python with handlers that are not async; it has to export caxton:agent/handler@0.1.0 (the \
+         contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
     )
 }
 
 impl Scan {
+    /// Returns `true` if the component exports a handler of WASI 0.3 that the host knows.
+    pub(super) fn is_service(&self) -> bool {
+        self.exports.iter().any(|export| {
+            interface(export).is_some_and(|(name, version)| name == HANDLER && offered::is_known(version))
+        })
+    }
+
     fn exports_interface(&self, name: &str, track: &str) -> bool {
         self.exports.iter().any(|export| interface(export).is_some_and(|(n, v)| n == name && v.starts_with(track)))
     }
@@ -239,8 +275,9 @@ impl Scan {
     /// Judges imports, exports and sections.
     pub(super) fn judge(self, size: u64) -> Result<Summary, Vec<Finding>> {
         let mut findings = Vec::new();
+        let service = self.is_service();
         for import in &self.imports {
-            if let Some(finding) = judge_import(import) {
+            if let Some(finding) = judge_import(import, service) {
                 findings.push(finding);
             }
         }
@@ -257,7 +294,9 @@ impl Scan {
         let brokered = self.exports.iter().any(|export| export == offer::BROKER_HANDLER);
         let handler = contract || brokered;
         let snapshot = self.exports_interface("caxton:agent/snapshot", "0.1.");
-        let http = self.exports_interface("wasi:http/incoming-handler", "0.2.");
+        let face = if service { HANDLER } else { "wasi:http/incoming-handler" };
+        // A component with both is called by the newer.
+        let http = service || self.exports_interface("wasi:http/incoming-handler", "0.2.");
         let kind = match (handler, snapshot, http) {
             (true, false, false) => Some(Kind::Message),
             (true, true, false) => Some(Kind::Stateful),
@@ -267,8 +306,10 @@ impl Scan {
                 findings.push(Finding::new(
                     &inspection::TWO_WORLDS,
                     "its exports",
-                    "it exports both caxton:agent/snapshot and wasi:http/incoming-handler: a memory that is saved with \
-                     each message, and calls that save none",
+                    format!(
+                        "it exports both caxton:agent/snapshot and {face}: a memory that is saved with each message, and \
+                         calls that save none"
+                    ),
                     "leave the snapshot out and keep its data with caxton:agent/state, or make two components of it: one \
                      takes messages, one answers HTTP and sends messages to the first",
                 ));
@@ -288,6 +329,7 @@ impl Scan {
                 exports: self.exports,
                 memory_bytes: self.memory_bytes,
                 size,
+                service,
                 reuse: self.reuse,
                 // The contract's handler gets more of a message.
                 is_brokered: brokered && !contract,
@@ -311,16 +353,22 @@ impl Scan {
                 "build it against wasmcloud:messaging@0.2.0",
             );
         }
-        // Before the general finding: the author needs the reason, and not the list of exports.
-        if self.exports_interface("wasi:http/handler", "0.3.") {
-            return needs_async();
+        let other = self.exports.iter().find(|export| interface(export).is_some_and(|(name, _)| name == HANDLER));
+        if let Some(other) = other {
+            return Finding::new(
+                &inspection::OTHER_VERSION,
+                format!("export {other}"),
+                format!("it exports {other}, another version than this host's {HANDLER}@{}", offered::VERSION),
+                format!("build it for WASI {}, or for its candidate {}", offered::VERSION, offered::CANDIDATE),
+            );
         }
         let found = if self.exports.is_empty() { "nothing".to_owned() } else { self.exports.join(", ") };
         Finding::new(
             &inspection::NO_WORLD,
             "its exports",
             format!("it exports {found}, which makes no agent"),
-            "export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+            "export caxton:agent/handler@0.1.0 (the contract: `caxton wit`), wasi:http/incoming-handler@0.2.x or \
+             wasi:http/handler@0.3.0",
         )
     }
 }
@@ -346,7 +394,7 @@ fn other_version(export: &str, name: &str) -> Finding {
     )
 }
 
-fn judge_import(import: &str) -> Option<Finding> {
+fn judge_import(import: &str, service: bool) -> Option<Finding> {
     let Some((name, version)) = interface(import) else {
         return Some(Finding::new(
             &inspection::IMPORT_UNKNOWN,
@@ -355,6 +403,9 @@ fn judge_import(import: &str) -> Option<Finding> {
             "import only what `caxton wit` prints and WASI 0.2",
         ));
     };
+    if service && let Some(judged) = offered::judge_import(import, name, version) {
+        return judged;
+    }
     // Some interfaces are offered alone, and of other packages all.
     let package = name.split('/').next().unwrap_or(name);
     if offer::OFFERED.contains(&import) {

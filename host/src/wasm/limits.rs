@@ -21,6 +21,8 @@ pub(super) const TABLE_ENTRY_BYTES: usize = 8;
 pub(super) const INSTANCE_BYTES: u64 = 64 << 10;
 /// The same of an agent that speaks HTTP: the head of a request, and the pieces of a response on their way.
 pub(super) const HTTP_BYTES: u64 = 256 << 10;
+/// The same of a component of WASI 0.3, in addition: the tasks, streams and futures behind as many handles as it may hold.
+pub(super) const SERVICE_BYTES: u64 = 512 << 10;
 
 /// The memory that a call may take beside what is expected, and that is not planned.
 const SLACK: u64 = 256 << 10;

@@ -20,6 +20,7 @@ mod inspect;
 mod limits;
 mod pool;
 mod scan;
+mod service;
 #[cfg(test)]
 pub(crate) mod tests;
 mod validate;
@@ -42,4 +43,5 @@ pub(crate) use http::{HttpCall, HttpFailure, Unanswered};
 pub(crate) use inspect::{Kind, MAX_COMPONENT, Summary, imports_and_exports, is_cut, outline};
 pub(crate) use pool::Pool;
 pub(crate) use pool::lease::{HeldLease, Lease, NoInstance, restarting};
+pub(crate) use service::offered::{OFFERED_INTERFACES, OfferedInterface};
 pub(crate) use validate::summarise;

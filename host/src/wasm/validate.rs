@@ -13,6 +13,7 @@ use crate::wasm::inspect::{ASYNC, Summary, features, needs_async, read};
 /// The proposals that a policy can leave out, by the names of `policy.features`.
 const NAMED: &[(&str, WasmFeatures)] = &[
     ("bulk-memory", WasmFeatures::BULK_MEMORY),
+    ("component-model-async", WasmFeatures::CM_ASYNC),
     ("extended-const", WasmFeatures::EXTENDED_CONST),
     ("multi-value", WasmFeatures::MULTI_VALUE),
     ("mutable-global", WasmFeatures::MUTABLE_GLOBAL),
@@ -38,13 +39,14 @@ const OFF: &[(&str, WasmFeatures)] = &[
 /// Validates a component that was [outlined](crate::wasm::inspect::outline). `allowed` are the proposals that the policy
 /// lists; with `None` it may use all that the host takes. Returns all findings.
 pub(super) fn validate(bytes: &[u8], allowed: Option<&BTreeSet<&str>>) -> Vec<Finding> {
-    let base = features();
+    let service = read(bytes).is_ok_and(|scan| scan.is_service());
+    let base = features(service);
     let Err(error) = Validator::new_with_features(base).validate_all(bytes) else {
         return allowed.map_or_else(Vec::new, |allowed| not_allowed(bytes, base, allowed));
     };
     // Validated again with the asynchronous features on, for an error that names the actual cause.
     if is_valid(bytes, base.union(ASYNC)) {
-        return vec![needs_async()];
+        return vec![needs_async(service)];
     }
     let off = OFF.iter().fold(WasmFeatures::empty(), |all, (_, feature)| all.union(*feature));
     let needed = needed(bytes, base.union(off).union(ASYNC), OFF);

@@ -81,6 +81,7 @@ mod rollouts;
 mod route_access;
 mod saga;
 mod secrets;
+mod services;
 mod shadowing;
 mod snapshots;
 mod startup;

@@ -154,7 +154,7 @@ fn effects_commit_with_the_response_head_and_not_with_an_error() {
 }
 
 /// Returns the resident memory of the host, in bytes.
-fn resident(host: &Host) -> usize {
+pub(crate) fn resident(host: &Host) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid().as_raw_nonzero())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
     line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10

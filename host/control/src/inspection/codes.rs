@@ -32,10 +32,11 @@ codes! {
     TRUNCATED, Structure, "truncated", "the file ends in the middle of a section";
     INVALID, Structure, "invalid", "the bytes do not follow the rules of WebAssembly";
     BAD_SECTION, Structure, "bad-section", "a custom section for the host says nothing that it understands";
-    NEEDS_ASYNC, Features, "needs-async", "it has asynchronous functions of the component model (WASI 0.3)";
+    NEEDS_ASYNC, Features, "needs-async", "it has asynchronous functions of the component model, and does not export the handler of WASI 0.3";
     FEATURE_OFF, Features, "feature-off", "it uses a proposal of WebAssembly that no component may use";
     IMPORT_UNKNOWN, Imports, "import-unknown", "it imports what this host does not have";
     IMPORT_VERSION, Imports, "import-version", "it imports another version than this host has";
+    CANDIDATE_DIFFERS, Imports, "candidate-differs", "it is built for the release candidate of WASI 0.3, and its types are not those of 0.3.0";
     NO_WORLD, Exports, "no-world", "its exports make no agent";
     TWO_WORLDS, Exports, "two-worlds", "its exports make two kinds of agents";
     OTHER_VERSION, Exports, "other-version", "it exports another version of the contract";

@@ -64,7 +64,8 @@ fn verdict(import: &str, allow: &Grants) -> Verdict {
         Supply::None => Verdict::Denied(format!("allow.{key} = none")),
     };
     match (package, interface) {
-        ("caxton:agent" | "wasmcloud:messaging", "types") => Verdict::Types,
+        // Those of WASI are of 0.3, where they are apart from the functions.
+        ("caxton:agent" | "wasmcloud:messaging" | "wasi:cli" | "wasi:clocks", "types") => Verdict::Types,
         ("wasmcloud:messaging", "consumer") if allow.send.is_empty() => {
             Verdict::Denied("allow.send is empty: only replies".to_owned())
         }
@@ -84,8 +85,11 @@ fn verdict(import: &str, allow: &Grants) -> Verdict {
         ("wasi:random", _) => by_supply("random", allow.random),
         ("wasi:filesystem", _) => Verdict::Denied("no folder can be granted".to_owned()),
         ("wasi:sockets", _) => Verdict::Denied("no socket can be granted".to_owned()),
-        ("wasi:http", "outgoing-handler") if allow.http.is_empty() => Verdict::Denied("allow.http is empty".to_owned()),
-        ("wasi:http", "outgoing-handler") => {
+        // The second is that of WASI 0.3.
+        ("wasi:http", "outgoing-handler" | "client") if allow.http.is_empty() => {
+            Verdict::Denied("allow.http is empty".to_owned())
+        }
+        ("wasi:http", "outgoing-handler" | "client") => {
             let places: Vec<String> = allow.http.iter().map(CallPlace::url).collect();
             Verdict::Granted(format!("allow.http = {}", places.join(", ")))
         }
@@ -102,7 +106,7 @@ fn in_vain<'a>(imports: &[String], allow: &Grants, config: impl IntoIterator<Ite
     if !imports_any("wasi:cli/environment@") {
         grants.extend(allow.env.iter().map(|name| format!("allow.env {name}")));
     }
-    if !imports_any("wasi:http/outgoing-handler@") {
+    if !imports_any("wasi:http/outgoing-handler@") && !imports_any("wasi:http/client@") {
         grants.extend(allow.http.iter().map(|place| format!("allow.http {}", place.url())));
     }
     if allow.clock != Supply::Real && !imports_any("wasi:clocks/") {
@@ -154,6 +158,8 @@ mod tests {
             ("wasi:sockets/tcp@0.2.6", much(), false, "no socket can be granted"),
             ("wasi:http/outgoing-handler@0.2.6", nothing(), false, "allow.http is empty"),
             ("wasi:http/outgoing-handler@0.2.6", much(), true, "allow.http = https://api.example.com/v1/*"),
+            ("wasi:http/client@0.3.0", nothing(), false, "allow.http is empty"),
+            ("wasi:http/client@0.3.0", much(), true, "allow.http = https://api.example.com/v1/*"),
             ("wasi:http/types@0.2.6", nothing(), true, ""),
         ] {
             let report = import_report(&[import.to_owned()], &allow, []);
@@ -161,8 +167,9 @@ mod tests {
             let (yes, no) = if granted { (expected, Vec::new()) } else { (Vec::new(), expected) };
             assert_eq!((report.granted, report.denied), (yes, no), "{import}");
         }
-        let types = import_report(&["caxton:agent/types@0.1.0".to_owned()], &nothing(), []);
-        assert_eq!(types, ImportReport::default());
+        for types in ["caxton:agent/types@0.1.0", "wasi:clocks/types@0.3.0"] {
+            assert_eq!(import_report(&[types.to_owned()], &nothing(), []), ImportReport::default());
+        }
     }
 
     #[test]
@@ -196,5 +203,7 @@ mod tests {
         assert_eq!(import_report(&imports.map(str::to_owned), &allow, &config).in_vain, [""; 0]);
         let others = ["wasmcloud:messaging/consumer@0.2.0", "fermyon:spin/variables@2.0.0"].map(str::to_owned);
         assert_eq!(import_report(&others, &allow, &config).in_vain, all[1..6]);
+        let imports = imports.map(|import| import.replace("outgoing-handler@0.2.6", "client@0.3.0"));
+        assert_eq!(import_report(&imports, &allow, &config).in_vain, [""; 0]);
     }
 }

@@ -29,6 +29,7 @@ use crate::units::print_bytes;
 /// The proposals of WebAssembly that a component may use, by the names that `policy.features` has for them.
 pub const FEATURES: &[&str] = &[
     "bulk-memory",
+    "component-model-async",
     "extended-const",
     "multi-value",
     "mutable-global",

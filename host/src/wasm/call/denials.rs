@@ -22,7 +22,7 @@ use crate::wasm::call::outbound::{DeniedAccess, log_once};
 pub(in crate::wasm) const WASI: &str = "0.2.12";
 
 impl Ctx {
-    fn deny(&self, kind: DeniedAccess, text: impl FnOnce() -> String) {
+    pub(in crate::wasm) fn deny(&self, kind: DeniedAccess, text: impl FnOnce() -> String) {
         log_once(&self.denials, &self.who, self.host(), kind, text);
     }
 }
@@ -40,11 +40,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
     })?;
     let mut interface = linker.instance(&format!("wasi:filesystem/preopens@{WASI}"))?;
     interface.func_wrap("get-directories", |store: StoreContextMut<'_, Ctx>, (): ()| {
-        store.data().deny(DeniedAccess::Files, || {
-            "it asked for files and sees none: no folder can be granted by this version (`allow.files` is known and not \
-             implemented); keep data with `caxton:agent/state`, or build it into the component"
-                .to_owned()
-        });
+        store.data().deny_files();
         // An empty list and not a trap: language runtimes ask for folders at their start.
         Ok((Vec::<(Resource<Descriptor>, String)>::new(),))
     })?;
@@ -78,14 +74,23 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
     Ok(())
 }
 
-fn denied_socket(kind: &str) -> String {
+pub(in crate::wasm) fn denied_socket(kind: &str) -> String {
     format!("it asked for a {kind} socket, which was denied: no setting of this version allows sockets")
 }
 
 impl Ctx {
+    /// Logs that a guest asked for folders and sees none.
+    pub(in crate::wasm) fn deny_files(&self) {
+        self.deny(DeniedAccess::Files, || {
+            "it asked for files and sees none: no folder can be granted by this version (`allow.files` is known and not \
+             implemented); keep data with `caxton:agent/state`, or build it into the component"
+                .to_owned()
+        });
+    }
+
     /// Logs the variables that a guest gets when it reads its environment. WASI passes all at once, so that the one it
     /// looks for is unknown.
-    fn log_environment(&self, seen: &[(String, String)]) {
+    pub(in crate::wasm) fn log_environment(&self, seen: &[(String, String)]) {
         let granted = &self.who.spec.allow.env;
         let missing: Vec<&str> =
             granted.iter().map(String::as_str).filter(|name| !seen.iter().any(|(seen, _)| seen == name)).collect();

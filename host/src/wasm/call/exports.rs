@@ -1,8 +1,12 @@
-//! The exported functions of an instance.
+//! The exports of an instance, and the room that its program has for one.
 
+use std::time::Instant;
+
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::Store;
 
-use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
+use crate::message::Fault;
+use crate::wasm::bindings::{handler, health, incoming_handler, migration, service_handler, snapshot};
 use crate::wasm::call::ctx::Ctx;
 use crate::wasm::compat::messaging::BrokerHandler;
 use crate::wasm::compile::program::Program;
@@ -13,6 +17,7 @@ pub(in crate::wasm) struct Exports {
     /// The handler of wasmCloud's messages, in place of the contract's.
     pub(super) broker: Option<BrokerHandler>,
     pub(super) http: Option<incoming_handler::Guest>,
+    pub(in crate::wasm) service: Option<service_handler::Guest>,
     pub(in crate::wasm) snapshot: Option<snapshot::Guest>,
     pub(super) health: Option<health::Guest>,
     pub(in crate::wasm) migration: Option<migration::Guest>,
@@ -29,9 +34,19 @@ impl Program {
             handler: self.handler.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
             broker: self.broker.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
             http: self.http.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+            service: self.service.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
             snapshot: self.snapshot.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
             health: self.health.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
             migration: self.migration.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
         })
+    }
+
+    /// Waits for room in an engine that has fewer instances than the host has slots.
+    pub(super) async fn permit(&self, deadline: Instant) -> Result<Option<OwnedSemaphorePermit>, Fault> {
+        let Some(permits) = &self.permits else { return Ok(None) };
+        match tokio::time::timeout_at(deadline.into(), permits.clone().acquire_owned()).await {
+            Ok(permit) => Ok(permit.ok()),
+            Err(_) => Err(Fault::Overloaded),
+        }
     }
 }

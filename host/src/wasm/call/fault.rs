@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use wasmtime::Trap;
 use wasmtime::component::ResourceTableError;
+use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 use crate::bounds;
 use crate::memory_budget::MemoryShortage;
@@ -28,6 +28,10 @@ pub(in crate::wasm) fn of_error(error: &wasmtime::Error, bounds: Bounds, symbols
     let diagnostics = Diagnostics::new(backtrace(error, symbols), stderr, refused);
     if error.is::<MemoryShortage>() {
         return Fault::HostMemory;
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        // Only where tasks of guests keep stacks: there is a permit for all else.
+        return Fault::Overloaded;
     }
     if error.is::<CpuExhausted>() {
         return Fault::Cpu { limit: cpu, diagnostics };

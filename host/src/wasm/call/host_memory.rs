@@ -6,14 +6,15 @@ use crate::memory_budget::{GuestMemory, MemoryShortage};
 use crate::message::Fault;
 use crate::wasm::call::ctx::Environment;
 use crate::wasm::call::instance::Instance;
-use crate::wasm::inspect::Kind;
-use crate::wasm::limits::{HTTP_BYTES, INSTANCE_BYTES};
+use crate::wasm::inspect::Summary;
+use crate::wasm::limits::{HTTP_BYTES, INSTANCE_BYTES, SERVICE_BYTES};
 
 impl Environment {
     /// Reserves the memory that an instance takes before its guest has any, and what that is expected to take. The wait
     /// for it ends at half of the time, so that the caller learns of it.
-    pub(in crate::wasm) async fn memory(&self, kind: Kind, deadline: Instant) -> Result<GuestMemory, Fault> {
-        let bytes = INSTANCE_BYTES + if kind.answers_http() { HTTP_BYTES } else { 0 };
+    pub(in crate::wasm) async fn memory(&self, component: &Summary, deadline: Instant) -> Result<GuestMemory, Fault> {
+        let http = if component.kind.answers_http() { HTTP_BYTES } else { 0 };
+        let bytes = INSTANCE_BYTES + http + if component.service { SERVICE_BYTES } else { 0 };
         let (budget, priority) = &self.memory;
         let now = Instant::now();
         let by = now + deadline.saturating_duration_since(now) / 2;

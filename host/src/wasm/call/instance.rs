@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::Body;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Sleep, sleep_until};
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::WasiCtxBuilder;
@@ -44,6 +44,8 @@ use crate::wasm::limits::{MemoryBound, Meter, Metered};
 const HOSTCALL_BYTES: usize = 4 << 20;
 /// The number of resource handles that a guest may hold.
 const MAX_HANDLES: usize = 4_096;
+/// The same for a component of WASI 0.3, where each may stand for a task, with a stack or a timer behind it.
+const MAX_SERVICE_HANDLES: usize = 1_024;
 /// Resources that may remain after a call. Guests in Rust, JavaScript and Python leave none but their standard streams.
 /// More is a leak, which ends with the instance.
 const MAX_LEFT: usize = 16;
@@ -55,6 +57,8 @@ pub(crate) struct Instance {
     pub(in crate::wasm) meter: Arc<Meter>,
     pub(in crate::wasm) exports: Exports,
     program: Arc<Program>,
+    /// The permit of an engine with few instances. After the store, which takes its place in the engine.
+    _permit: Option<OwnedSemaphorePermit>,
     /// Messages and requests that it has handled. Health checks do not count.
     uses: u32,
     born: Instant,
@@ -72,7 +76,8 @@ impl Instance {
         deadline: Instant,
     ) -> Result<Self, Fault> {
         let limits = &environment.who.spec.limits;
-        let held = environment.memory(program.summary.kind, deadline).await?;
+        let held = environment.memory(&program.summary, deadline).await?;
+        let permit = program.permit(deadline).await?;
         let meter = Meter::new();
         let mut store = Store::new(program.pre.engine(), context(environment, &meter, held));
         store.data_mut().memory.begin(limits.time.min(deadline.saturating_duration_since(Instant::now())));
@@ -83,7 +88,7 @@ impl Instance {
         let copied = limits.memory_bytes.max(limits.message_bytes.saturating_mul(2));
         store.set_hostcall_fuel(usize::try_from(copied).unwrap_or(usize::MAX).saturating_add(HOSTCALL_BYTES));
         // wasmtime's default of 100,000 would let a guest take much memory of the host.
-        store.set_max_component_handles(MAX_HANDLES);
+        store.set_max_component_handles(if program.summary.service { MAX_SERVICE_HANDLES } else { MAX_HANDLES });
         store.epoch_deadline_callback(|cx| {
             // A run that depends on a key which another handler has reserved would end in a conflict anyway.
             cx.data().check_not_blocked()?;
@@ -111,7 +116,17 @@ impl Instance {
         let first_memory = store.data().memory.used();
         let program = Arc::clone(program);
         let memory = InstanceMemory::default();
-        Ok(Self { store, meter, exports, program, uses: 0, born: Instant::now(), first_memory, memory })
+        Ok(Self {
+            store,
+            meter,
+            exports,
+            program,
+            _permit: permit,
+            uses: 0,
+            born: Instant::now(),
+            first_memory,
+            memory,
+        })
     }
 
     /// Returns `true` if the instance should not be reused after a call that ended well.
@@ -154,6 +169,11 @@ impl Instance {
     /// Returns the time limit of a call.
     pub(crate) fn time(&self) -> Duration {
         self.store.data().who.spec.limits.time
+    }
+
+    /// Returns `true` if it answers by the handler of WASI 0.3.
+    pub(in crate::wasm) fn is_service(&self) -> bool {
+        self.exports.service.is_some()
     }
 
     /// Returns `true` if the last HTTP call set a response and finished its body.
@@ -278,14 +298,14 @@ impl Instance {
             .data_mut()
             .http()
             .new_response_outparam_from_callback(move |response| {
-                answered.note_response_set(&response);
+                answered.note_response_set(response.as_ref().ok());
                 if let Ok(response) = &response {
                     status.store(response.status().as_u16(), Ordering::Relaxed);
                 }
                 let is_kept = response.as_ref().is_ok_and(|response| !response.status().is_server_error());
                 let taken = effects.lock().take_with_head(is_kept);
                 // The client may have left, which is not an error of the guest.
-                let _ = sender.send((response, taken));
+                let _ = sender.send((response.map_err(|code| format!("{code:?}")), taken));
             })
             .map_err(host)?;
         let result = bounded(&self.meter, time, pin!(http.call_handle(&mut self.store, request, outparam))).await;

@@ -5,17 +5,17 @@ use rand_chacha::ChaCha20Rng;
 use sha2::{Digest as _, Sha256};
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::Datetime;
 
-pub(super) const NANOS_PER_MS: u64 = 1_000_000;
+pub(in crate::wasm) const NANOS_PER_MS: u64 = 1_000_000;
 
 /// The values that follow from the message in hand.
 pub(in crate::wasm) struct OfMessage {
     /// The time at which the message was accepted, in milliseconds since 1970.
-    pub(super) at_ms: u64,
+    pub(in crate::wasm) at_ms: u64,
     /// The generator of `wasi:random/random`, and that of `wasi:random/insecure`.
     // Two of them: a runtime that takes from one for itself must not move the other.
-    pub(super) random: ChaCha20Rng,
-    pub(super) insecure: ChaCha20Rng,
-    pub(super) seed: (u64, u64),
+    pub(in crate::wasm) random: ChaCha20Rng,
+    pub(in crate::wasm) insecure: ChaCha20Rng,
+    pub(in crate::wasm) seed: (u64, u64),
 }
 
 impl Default for OfMessage {
@@ -26,7 +26,7 @@ impl Default for OfMessage {
 
 impl OfMessage {
     /// Creates the values of the message with this id, accepted at a time in milliseconds since 1970.
-    pub(super) fn new(id: &str, at_ms: u64) -> Self {
+    pub(in crate::wasm) fn new(id: &str, at_ms: u64) -> Self {
         // Hashed, so that ids that differ little have nothing in common; with a name, so that the three differ.
         let generator = |name: &str| {
             let seed = Sha256::new().chain_update(name).chain_update([0]).chain_update(id).finalize();
@@ -42,7 +42,7 @@ impl OfMessage {
     }
 
     /// Returns so many bytes of a generator.
-    pub(super) fn bytes(generator: &mut ChaCha20Rng, length: u64) -> Vec<u8> {
+    pub(in crate::wasm) fn bytes(generator: &mut ChaCha20Rng, length: u64) -> Vec<u8> {
         // The length was checked, and is small.
         let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
         generator.fill_bytes(&mut bytes);
@@ -50,7 +50,7 @@ impl OfMessage {
     }
 
     /// Returns the time of the wall clock.
-    pub(super) fn datetime(&self) -> Datetime {
+    pub(in crate::wasm) fn datetime(&self) -> Datetime {
         let nanoseconds = u32::try_from(self.at_ms % 1_000 * NANOS_PER_MS).unwrap_or_default();
         Datetime { seconds: self.at_ms / 1_000, nanoseconds }
     }

@@ -16,7 +16,7 @@ use crate::wasm::http::outgoing::{self, Sent, WireEnd};
 
 /// A kind of access that can be denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DeniedAccess {
+pub(in crate::wasm) enum DeniedAccess {
     Http,
     Files,
     Name,
@@ -154,6 +154,10 @@ impl Drop for Outbound {
 
 impl WasiHttpHooks for Outbound {
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        self.chunk
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
         self.chunk
     }
 

@@ -62,6 +62,14 @@ impl Ctx {
         }
     }
 
+    /// Checks that a copy of fields may be made.
+    pub(in crate::wasm) fn check_copy(&mut self, fields: &Resource<FieldMap>) -> Result<(), ResourceTableError> {
+        let (count, copied) = (self.table.iter_mut().count(), self.table.get(fields)?);
+        let bytes: usize = copied.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        // The first few may be copies of any head that was accepted.
+        if count > FEW && bytes > share(FIELDS, count) { Err(ResourceTableError::Full) } else { Ok(()) }
+    }
+
     /// Forgets the resources of a call that has ended.
     pub(in crate::wasm) fn release_resources(&mut self) {
         if self.resources.bytes() > 0 {
@@ -79,12 +87,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
         CLONE,
         |mut store: StoreContextMut<'_, Ctx>, (fields,): Params| -> wasmtime::Result<(Resource<FieldMap>,)> {
             let ctx = store.data_mut();
-            let (count, copied) = (ctx.table.iter_mut().count(), ctx.table.get(&fields)?);
-            let bytes: usize = copied.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-            // The first few may be copies of any head that was accepted.
-            if count > FEW && bytes > share(FIELDS, count) {
-                return Err(ResourceTableError::Full.into());
-            }
+            ctx.check_copy(&fields)?;
             Ok((ctx.http().clone(fields)?,))
         },
     )?;

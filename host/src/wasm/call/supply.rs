@@ -28,12 +28,12 @@ pub(in crate::wasm) struct SupplyDenied {
 }
 
 /// Creates the error of a guest that asks for the time or a timer.
-fn no_clock() -> SupplyDenied {
+pub(in crate::wasm) fn no_clock() -> SupplyDenied {
     SupplyDenied { what: "the time", key: "allow.clock" }
 }
 
 /// Creates the error of a guest that asks for random numbers.
-fn no_random() -> SupplyDenied {
+pub(in crate::wasm) fn no_random() -> SupplyDenied {
     SupplyDenied { what: "random numbers", key: "allow.random" }
 }
 
@@ -47,15 +47,15 @@ impl Ctx {
         }
     }
 
-    fn values(&mut self) -> &mut OfMessage {
+    pub(in crate::wasm) fn values(&mut self) -> &mut OfMessage {
         self.of_message.get_or_insert_with(Box::default)
     }
 
-    fn clock_supply(&self) -> Supply {
+    pub(in crate::wasm) fn clock_supply(&self) -> Supply {
         self.who.spec.allow.clock
     }
 
-    fn random_supply(&self) -> Supply {
+    pub(in crate::wasm) fn random_supply(&self) -> Supply {
         self.who.spec.allow.random
     }
 }

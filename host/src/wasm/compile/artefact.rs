@@ -20,10 +20,15 @@ use sha2::Sha256;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::wasm::compile::engine_kind::EngineKind;
+
 type Sealer = Hmac<Sha256>;
 
 /// The length of the key and of the MAC in bytes.
 const KEY_BYTES: usize = 32;
+
+/// The compatibility of the engine of each kind; `None` for one that cannot be created.
+pub(in crate::wasm) type KnownEngines = [Option<String>; EngineKind::ALL.len()];
 
 /// The cache's folder.
 pub(in crate::wasm) struct Artefacts {
@@ -31,7 +36,7 @@ pub(in crate::wasm) struct Artefacts {
     /// Set if other hosts use the folder too.
     pub(in crate::wasm) shared: bool,
     /// The compatibility of the engines whose artefacts are used, computed once.
-    pub(in crate::wasm) engines: OnceLock<[Option<String>; 2]>,
+    pub(in crate::wasm) engines: OnceLock<KnownEngines>,
     key: [u8; KEY_BYTES],
     pub(in crate::wasm) compiler: Vec<OsString>,
 }

@@ -13,8 +13,9 @@ use std::time::{Duration, SystemTime};
 use caxton_control::Digest;
 use wasmtime::Engine;
 
-use crate::wasm::compile::artefact::{Artefacts, compatibility, mark_used, seal_path};
+use crate::wasm::compile::artefact::{Artefacts, KnownEngines, compatibility, mark_used, seal_path};
 use crate::wasm::compile::engine;
+use crate::wasm::compile::engine_kind::EngineKind;
 use crate::wasm::compile::runtime::Runtime;
 
 /// The time for which an unused artefact stays in a shared folder. A host that was stopped for longer has to compile
@@ -52,7 +53,7 @@ impl Runtime {
     /// Removes compiled components that are neither among these digests nor in use; in a shared folder only those that
     /// no host has used for long. With `starting`, no compilation is under way yet. Blocks on the file system.
     pub(crate) fn remove_unused(&self, used: &HashSet<Digest>, starting: bool) {
-        let engines = self.artefacts.engines.get_or_init(|| self.engines());
+        let engines = self.artefacts.engines.get_or_init(|| self.compatibilities());
         // Held throughout: a load or a compilation that starts now waits, so that its artefact is not removed in
         // between.
         let mut programs = self.programs.lock();
@@ -73,18 +74,21 @@ impl Runtime {
         }
     }
 
-    /// Returns the compatibility of both engines; `None` for one that cannot be created.
-    fn engines(&self) -> [Option<String>; 2] {
-        // A pool of one: its size does not affect the compatibility.
-        let fuelled = Engine::new(&engine::config(true, Some((1, 1)))).ok();
-        let plain = self.compiled(false).ok().map(|compiled| compatibility(&compiled.engine));
-        [plain, fuelled.as_ref().map(compatibility)]
+    /// Returns the compatibility of the engines of all kinds; `None` for one that cannot be created.
+    fn compatibilities(&self) -> KnownEngines {
+        EngineKind::ALL.map(|kind| {
+            if kind == EngineKind::Plain {
+                return self.compiled(kind).ok().map(|compiled| compatibility(&compiled.engine));
+            }
+            // A pool of one, dropped at once: its size does not affect the compatibility.
+            Engine::new(&engine::config(kind, Some((1, 1)))).ok().as_ref().map(compatibility)
+        })
     }
 }
 
 impl Artefacts {
     /// Removes unused files.
-    fn evict(&self, used: &HashSet<String>, engines: &[Option<String>; 2], starting: bool) -> io::Result<()> {
+    fn evict(&self, used: &HashSet<String>, engines: &KnownEngines, starting: bool) -> io::Result<()> {
         let now = SystemTime::now();
         for file in fs::read_dir(&self.folder)?.flatten() {
             let path = file.path();
@@ -161,7 +165,7 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 3_600);
 
     fn evict(folder: &Path, shared: bool, starting: bool) {
-        let engines = [Some("1".to_owned()), Some("2".to_owned())];
+        let engines = ["1", "2", "3", "4"].map(|engine| Some(engine.to_owned()));
         artefacts(folder, shared).evict(&["aa".to_owned()].into(), &engines, starting).unwrap();
     }
 

@@ -16,6 +16,7 @@ use tokio::process::Command;
 use wasmtime::Engine;
 
 use crate::wasm::compile::engine;
+use crate::wasm::compile::engine_kind::EngineKind;
 use crate::wasm::compile::program::ProgramError;
 use crate::wasm::validate::validate;
 
@@ -34,8 +35,8 @@ pub(in crate::wasm) enum ChildTask<'a> {
     Compile {
         /// The file.
         output: &'a Path,
-        /// Set if the code counts fuel.
-        fuel: bool,
+        /// The engine that runs the code.
+        kind: EngineKind,
     },
     /// Validates a component, with the proposals that a policy lists, if it does.
     Inspect(Option<&'a BTreeSet<&'static str>>),
@@ -45,7 +46,7 @@ impl ChildTask<'_> {
     /// Returns the arguments after the path of the component.
     fn arguments(self) -> Vec<OsString> {
         match self {
-            Self::Compile { output, fuel } => vec![output.into(), if fuel { "fuel" } else { "plain" }.into()],
+            Self::Compile { output, kind } => vec![output.into(), kind.name().into()],
             Self::Inspect(None) => vec![NO_OUTPUT.into(), "inspect".into()],
             Self::Inspect(Some(features)) => {
                 let features: Vec<&str> = features.iter().copied().collect();
@@ -100,7 +101,7 @@ pub(in crate::wasm) async fn run(compiler: &[OsString], input: &Path, task: Chil
     Err(failed(last.unwrap_or_else(|| format!("the compiler ended with {}", finished.status))))
 }
 
-/// The child process: `caxton compile-component INPUT OUTPUT plain|fuel` or `INPUT - inspect [FEATURES]`. Sets its own
+/// The child process: `caxton compile-component INPUT OUTPUT ENGINE` or `INPUT - inspect [FEATURES]`. Sets its own
 /// limits first.
 ///
 /// # Errors
@@ -127,8 +128,9 @@ pub(crate) fn compile_child(input: &Path, output: &Path, engine: &str, features:
     if engine == "inspect" {
         return Ok(());
     }
+    let kind = EngineKind::named(engine).ok_or_else(|| format!("there is no engine `{engine}`"))?;
     // A pool of one: artefacts depend on the kind of allocator, not on its size.
-    let engine = Engine::new(&engine::config(engine == "fuel", Some((1, 1)))).map_err(|error| format!("{error:#}"))?;
+    let engine = Engine::new(&engine::config(kind, Some((1, 1)))).map_err(|error| format!("{error:#}"))?;
     let compiled = engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"))?;
     // New: a name that is there could be a link to another file.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(output);

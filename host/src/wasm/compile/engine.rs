@@ -1,13 +1,17 @@
 //! The engines, sized to the machine.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, ModuleVersionStrategy, PoolingAllocationConfig};
 
 use crate::wasm::call::ctx::Ctx;
 use crate::wasm::call::linker;
+use crate::wasm::compile::engine_kind::EngineKind;
 use crate::wasm::inspect;
+use crate::wasm::service;
 
 /// The engine and its version.
 pub(crate) const ENGINE: (&str, &str) = ("wasmtime", env!("WASMTIME_VERSION"));
@@ -21,7 +25,7 @@ const MAPPINGS_PER_INSTANCE: u64 = 9;
 /// The bound of live instances on any machine; each costs about 25 kB while idle.
 const MAX_INSTANCES: u64 = 16_384;
 /// The least number of instances: a host with fewer is of no use.
-pub(in crate::wasm) const MIN_INSTANCES: u64 = 64;
+pub(in crate::wasm) const MIN_INSTANCES: u32 = 64;
 /// The default of `vm.max_map_count` on Linux, used where the machine's cannot be read.
 const USUAL_MAPPINGS: u64 = 65_530;
 /// The bound of core instances of one component. Components made from Python have about twenty.
@@ -45,10 +49,18 @@ const MIN_WARM_SLOTS: u32 = 4;
 const MAX_WARM_SLOTS: u32 = 256;
 const WARM_SHARE: u64 = 16;
 
+/// The part of the instances that an engine with concurrency has room for, and the stacks of each: a task that waits keeps
+/// its stack. With both engines of this kind these are a sixth of the mappings of a machine, of the quarter that is left
+/// to the rest of the process: agents of the first engine have as many instances as before.
+const ASYNC_SHARE: u32 = 4;
+const ASYNC_STACKS: u32 = 2;
+
 /// An engine with its linker.
 pub(in crate::wasm) struct Compiled {
     pub(in crate::wasm) engine: Engine,
     pub(in crate::wasm) linker: wasmtime::component::Linker<Ctx>,
+    /// The permits for instances, of an engine that has room for fewer than the host has slots.
+    pub(in crate::wasm) permits: Option<Arc<Semaphore>>,
 }
 
 /// The error of setting up a runtime.
@@ -80,7 +92,7 @@ pub(crate) enum RuntimeError {
 /// Returns the number of instances that this bound of mappings allows, with a quarter left for the rest of the process.
 pub(crate) fn machine_instances(mappings: u64) -> u32 {
     let instances = (mappings - mappings / 4) / MAPPINGS_PER_INSTANCE;
-    u32::try_from(instances.clamp(MIN_INSTANCES, MAX_INSTANCES)).expect("the bound fits")
+    u32::try_from(instances.clamp(MIN_INSTANCES.into(), MAX_INSTANCES)).expect("the bound fits")
 }
 
 pub(in crate::wasm) fn max_map_count() -> u64 {
@@ -97,25 +109,36 @@ pub(in crate::wasm) fn warm_slots(budget: u64) -> u32 {
     u32::try_from(slots).unwrap_or(MAX_WARM_SLOTS).clamp(MIN_WARM_SLOTS, MAX_WARM_SLOTS)
 }
 
-pub(in crate::wasm) fn compiled(fuel: bool, instances: u32, warm: u32) -> Result<Compiled, RuntimeError> {
-    let engine = Engine::new(&config(fuel, Some((instances, warm))))
+/// Returns the number of instances that an engine with concurrency has room for.
+pub(in crate::wasm) fn async_instances(instances: u32) -> u32 {
+    (instances / ASYNC_SHARE).max(instances.min(MIN_INSTANCES))
+}
+
+pub(in crate::wasm) fn compiled(kind: EngineKind, instances: u32, warm: u32) -> Result<Compiled, RuntimeError> {
+    let instances = if kind.is_asynchronous() { async_instances(instances) } else { instances };
+    let engine = Engine::new(&config(kind, Some((instances, warm))))
         .map_err(|source| RuntimeError::Engine { instances, source })?;
-    let linker = linker::linker(&engine).map_err(RuntimeError::Link)?;
+    let mut linker = linker::linker(&engine).map_err(RuntimeError::Link)?;
+    if kind.is_asynchronous() {
+        service::linker::add_to_linker(&mut linker).map_err(RuntimeError::Link)?;
+    }
     start_ticker(&engine);
-    Ok(Compiled { engine, linker })
+    let permits = kind.is_asynchronous().then(|| Arc::new(Semaphore::new(instances as usize)));
+    Ok(Compiled { engine, linker, permits })
 }
 
 /// Returns the settings that compiling and running share. `pool` has the size of the pool, and the number of ended
 /// instances whose memory it keeps; `None` is for inspection only.
-pub(in crate::wasm) fn config(fuel: bool, pool: Option<(u32, u32)>) -> Config {
+pub(in crate::wasm) fn config(kind: EngineKind, pool: Option<(u32, u32)>) -> Config {
     let mut config = Config::new();
     config
         // The component model's async support would make a warm call several times slower, and the contract does not
-        // use it.
-        .concurrency_support(false)
+        // use it. So only components of WASI 0.3 have it.
+        .concurrency_support(kind.is_asynchronous())
+        .wasm_component_model_async(kind.is_asynchronous())
         // Fuel is counted by code in the guest, so that engines with and without it need artefacts of their own.
-        .consume_fuel(fuel)
-        // Needed by both engines: fuel counts instructions, and the epoch bounds time.
+        .consume_fuel(kind.counts_fuel())
+        // Needed by all engines: fuel counts instructions, and the epoch bounds time.
         .epoch_interruption(true)
         .memory_guaranteed_dense_image_size(IMAGE_BYTES)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(32));
@@ -125,12 +148,12 @@ pub(in crate::wasm) fn config(fuel: bool, pool: Option<(u32, u32)>) -> Config {
         .module_version(ModuleVersionStrategy::Custom(format!("caxton-{}-{}", env!("CARGO_PKG_VERSION"), ENGINE.1)))
         .expect("the version is short");
     if let Some((instances, warm)) = pool {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(instances, warm)));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(kind, instances, warm)));
     }
     config
 }
 
-fn pooling(instances: u32, warm: u32) -> PoolingAllocationConfig {
+fn pooling(kind: EngineKind, instances: u32, warm: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         // A number only: a core instance takes no memory before it is used.
@@ -138,7 +161,7 @@ fn pooling(instances: u32, warm: u32) -> PoolingAllocationConfig {
         // Most components have one memory; the few with more use the extra quarter.
         .total_memories(instances.saturating_add(instances / 4).saturating_add(MEMORIES))
         .total_tables(instances.saturating_mul(4).saturating_add(TABLES))
-        .total_stacks(instances)
+        .total_stacks(instances.saturating_mul(if kind.is_asynchronous() { ASYNC_STACKS } else { 1 }))
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(MEMORIES)
         .max_tables_per_component(TABLES)
@@ -193,6 +216,13 @@ mod tests {
     fn the_memory_that_is_kept_follows_the_budget() {
         for (budget, slots) in [(0, 4), (64 << 20, 8), (200 << 20, 25), (8 << 30, 256), (u64::MAX, 256)] {
             assert_eq!(warm_slots(budget), slots, "{budget}");
+        }
+    }
+
+    #[test]
+    fn an_engine_with_concurrency_has_room_for_a_part() {
+        for (instances, room) in [(5_460, 1_365), (256, 64), (100, 64), (16, 16)] {
+            assert_eq!(async_instances(instances), room, "{instances}");
         }
     }
 

@@ -4,6 +4,7 @@ pub(super) mod artefact;
 mod artefact_eviction;
 pub(super) mod child;
 pub(super) mod engine;
+pub(super) mod engine_kind;
 mod inspection;
 pub(super) mod program;
 mod programs;

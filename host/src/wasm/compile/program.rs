@@ -6,9 +6,10 @@ use std::sync::{Arc, Weak};
 use caxton_control::Digest;
 use caxton_control::inspection::Finding;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use wasmtime::component::InstancePre;
 
-use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
+use crate::wasm::bindings::{handler, health, incoming_handler, migration, service_handler, snapshot};
 use crate::wasm::call::ctx::Ctx;
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compat::messaging::BrokerIndex;
@@ -25,6 +26,9 @@ pub(crate) struct Program {
     pub(in crate::wasm) handler: Option<handler::GuestIndices>,
     pub(in crate::wasm) broker: Option<BrokerIndex>,
     pub(in crate::wasm) http: Option<incoming_handler::GuestIndices>,
+    pub(in crate::wasm) service: Option<service_handler::GuestIndices>,
+    /// The permits for instances of its engine, if that has fewer than the host has slots.
+    pub(in crate::wasm) permits: Option<Arc<Semaphore>>,
     pub(in crate::wasm) snapshot: Option<snapshot::GuestIndices>,
     pub(in crate::wasm) health: Option<health::GuestIndices>,
     pub(in crate::wasm) migration: Option<migration::GuestIndices>,

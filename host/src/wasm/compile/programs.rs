@@ -9,14 +9,16 @@ use caxton_control::memory::MemoryPriority;
 use tokio::io::AsyncWriteExt;
 
 use crate::memory_budget::{MemoryKind, MemoryShortage, Reservation};
-use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
+use crate::wasm::bindings::{handler, health, incoming_handler, migration, service_handler, snapshot};
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compat::messaging::BrokerIndex;
 use crate::wasm::compile::child::{self, ChildTask};
+use crate::wasm::compile::engine_kind::EngineKind;
 use crate::wasm::compile::program::{Program, ProgramError};
 use crate::wasm::compile::runtime::Runtime;
 use crate::wasm::digest;
 use crate::wasm::inspect::{Kind, outline};
+use crate::wasm::service::candidate;
 
 impl Runtime {
     /// Returns the program of a component: the one in use, one from the cache, or a newly compiled one. `started` is
@@ -42,22 +44,40 @@ impl Runtime {
                 return Err(ProgramError::Changed);
             }
             let summary = outline(&bytes).map_err(ProgramError::Findings)?;
+            let bytes = if summary.is_of_candidate() {
+                candidate::renamed(&bytes).map_err(|error| ProgramError::Compile(error.to_string()))?
+            } else {
+                bytes
+            };
             Ok((bytes, summary))
         })
         .await
         .expect("looking at bytes does not panic")?;
-        let component = self.component(&bytes, expected, fuel, started).await?;
+        let kind = EngineKind::of(fuel, summary.service);
+        let component = self.component(&bytes, expected, kind, started).await?;
         // Linked here and not at each start: an import that does not fit is a fault of the component, found once.
-        let compiled = self.compiled(fuel)?;
-        let fit = |error: wasmtime::Error| ProgramError::Link(format!("{error:#}"));
+        let compiled = self.compiled(kind)?;
+        let of_candidate = summary.is_of_candidate();
+        let fit = |error: wasmtime::Error| {
+            let error = format!("{error:#}");
+            if of_candidate {
+                // Here the types of the candidate are compared with those of the version.
+                ProgramError::Findings(vec![candidate::differs(&error)])
+            } else {
+                ProgramError::Link(error)
+            }
+        };
         let pre = compiled.linker.instantiate_pre(&component).map_err(fit)?;
         // Exports are looked up by name here. Their types are checked when an instance starts.
-        let (kind, brokered) = (summary.kind, summary.is_brokered);
+        let (kind, brokered, service) = (summary.kind, summary.is_brokered, summary.service);
         let (messages, stateful) = (kind.takes_messages() && !brokered, kind == Kind::Stateful);
+        let http = kind.answers_http() && !service;
         let program = Arc::new(Program {
             handler: messages.then(|| handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             broker: brokered.then(|| BrokerIndex::find(&component)).transpose().map_err(fit)?,
-            http: kind.answers_http().then(|| incoming_handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            http: http.then(|| incoming_handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            service: service.then(|| service_handler::GuestIndices::new(&pre)).transpose().map_err(fit)?,
+            permits: compiled.permits.clone(),
             snapshot: stateful.then(|| snapshot::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             health: summary.health.then(|| health::GuestIndices::new(&pre)).transpose().map_err(fit)?,
             migration: summary.migrates.then(|| migration::GuestIndices::new(&pre)).transpose().map_err(fit)?,
@@ -75,10 +95,10 @@ impl Runtime {
         &self,
         bytes: &[u8],
         digest: Digest,
-        fuel: bool,
+        kind: EngineKind,
         started: impl FnOnce(u64),
     ) -> Result<wasmtime::component::Component, ProgramError> {
-        let engine = &self.compiled(fuel)?.engine;
+        let engine = &self.compiled(kind)?.engine;
         let path = self.artefacts.path(digest, engine);
         if let Some(component) = tokio::task::block_in_place(|| self.artefacts.find(engine, &path)) {
             return Ok(component);
@@ -93,7 +113,7 @@ impl Runtime {
         let compiled = async {
             // The child reads a copy that no other process can change.
             write_new(&input, bytes).await.map_err(ProgramError::Read)?;
-            child::run(&self.artefacts.compiler, &input, ChildTask::Compile { output: &output, fuel }).await?;
+            child::run(&self.artefacts.compiler, &input, ChildTask::Compile { output: &output, kind }).await?;
             tokio::task::block_in_place(|| self.artefacts.keep(&output, &path)).map_err(ProgramError::Read)
         }
         .await;

@@ -12,6 +12,7 @@ use crate::wasm::compile::artefact::Artefacts;
 use crate::wasm::compile::engine::{
     Compiled, MIN_INSTANCES, RuntimeError, compiled, machine_instances, max_map_count, warm_slots,
 };
+use crate::wasm::compile::engine_kind::EngineKind;
 use crate::wasm::compile::program::{KnownFeatures, Programs};
 use crate::wasm::pool::evictable::EvictableList;
 use crate::wasm::pool::slots::{Evict, EvictedInstance, InstanceSlot, InstanceSlots, Wakeup};
@@ -36,9 +37,9 @@ pub(crate) struct RuntimeOptions {
 
 /// The engines, the artefact cache and the instance slots.
 pub(crate) struct Runtime {
-    plain: Compiled,
-    /// The engine that counts fuel, created when an agent first sets `fuel`: counting costs every guest 14 to 22 %.
-    fuelled: OnceLock<Compiled>,
+    /// The engines, in the order of their kinds. The first is created at the start, each other when an agent first needs it:
+    /// counting fuel costs every guest 14 to 22 %, and concurrency makes a warm call several times slower.
+    engines: [OnceLock<Compiled>; EngineKind::ALL.len()],
     pub(in crate::wasm) artefacts: Artefacts,
     pub(in crate::wasm) programs: Programs,
     pub(in crate::wasm) known_features: KnownFeatures,
@@ -69,16 +70,16 @@ impl Runtime {
         let mut instances = options.instances.unwrap_or(most).min(most);
         let warm = warm_slots(options.memory.limit());
         let plain = loop {
-            match compiled(false, instances, warm) {
+            match compiled(EngineKind::Plain, instances, warm) {
                 Ok(plain) => break plain,
                 // The address space for many instances may be refused; half of it may be granted.
-                Err(RuntimeError::Engine { .. }) if u64::from(instances) / 2 >= MIN_INSTANCES => instances /= 2,
+                Err(RuntimeError::Engine { .. }) if instances / 2 >= MIN_INSTANCES => instances /= 2,
                 Err(error) => return Err(error),
             }
         };
         let runtime = Arc::new(Self {
-            plain,
-            fuelled: OnceLock::new(),
+            // In the order of their kinds.
+            engines: [plain.into(), OnceLock::new(), OnceLock::new(), OnceLock::new()],
             artefacts,
             programs: Programs::default(),
             known_features: KnownFeatures::default(),
@@ -106,16 +107,22 @@ impl Runtime {
         self.slots.total() - self.slots.free()
     }
 
-    pub(in crate::wasm) fn compiled(&self, fuel: bool) -> Result<&Compiled, RuntimeError> {
-        if !fuel {
-            return Ok(&self.plain);
-        }
-        if let Some(fuelled) = self.fuelled.get() {
-            return Ok(fuelled);
+    pub(in crate::wasm) fn compiled(&self, kind: EngineKind) -> Result<&Compiled, RuntimeError> {
+        let engine = &self.engines[kind as usize];
+        if let Some(compiled) = engine.get() {
+            return Ok(compiled);
         }
         // Two callers may both create one; the second is dropped, and the error of neither is kept for later callers.
-        let made = compiled(true, self.instances(), self.warm)?;
-        Ok(self.fuelled.get_or_init(|| made))
+        let made = compiled(kind, self.instances(), self.warm)?;
+        Ok(engine.get_or_init(|| {
+            metrics::counter!("caxton_engines_created_total", "engine" => kind.name()).increment(1);
+            made
+        }))
+    }
+
+    /// Returns the kinds of the engines that were created so far.
+    pub(crate) fn engines(&self) -> Vec<EngineKind> {
+        EngineKind::ALL.into_iter().filter(|kind| self.engines[*kind as usize].get().is_some()).collect()
     }
 
     /// Takes a slot for one more instance. If all are taken, an idle instance of another agent is evicted. If none is

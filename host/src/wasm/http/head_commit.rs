@@ -12,13 +12,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::message::Effects;
 
-/// The head that a guest has set, with the effects until then.
-pub(in crate::wasm) type Head = (Result<http::Response<HyperOutgoingBody>, ErrorCode>, Effects);
+/// The head that a guest has set, or the name of the error that it gave instead, with the effects until then.
+pub(in crate::wasm) type Head = (Result<http::Response<HyperOutgoingBody>, String>, Effects);
 
 const UNDECIDED: u8 = 0;
 const MADE: u8 = 1;

@@ -1,4 +1,4 @@
-//! Calls of HTTP agents: components that export `wasi:http/incoming-handler`.
+//! Calls of HTTP agents: components that export `wasi:http/incoming-handler`, or the handler of WASI 0.3.
 //!
 //! ```text
 //! request -> guest runs until it sets the response's head -> commit -> head to the client
@@ -247,7 +247,7 @@ fn check_head(
     match head {
         None => none("the handler ended without one".to_owned()),
         // Some codes carry a text of the guest.
-        Some((Err(code), _)) => none(bounds::cut(format!("the handler gave the error {code:?}"), bounds::REASON)),
+        Some((Err(code), _)) => none(bounds::cut(format!("the handler gave the error {code}"), bounds::REASON)),
         Some((Ok(response), _)) if response.status().is_informational() => {
             none(format!("the handler gave the status {}", response.status().as_u16()))
         }
@@ -280,7 +280,13 @@ impl Lease {
     where
         B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
     {
-        let mut result = self.instance().serve_http(request, work, time, (sender, head_commit.clone())).await;
+        let instance = self.instance();
+        let head = (sender, head_commit.clone());
+        let mut result = if instance.is_service() {
+            instance.serve_service(request, work, time, head).await
+        } else {
+            instance.serve_http(request, work, time, head).await
+        };
         // Read before the lease is finished below, after which the instance may belong to another call.
         let cpu = self.instance().cpu();
         let broken_off = matches!(result, Err(Fault::Reserved(_))).then(|| Box::new(self.instance().take_effects()));

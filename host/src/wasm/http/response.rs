@@ -247,8 +247,16 @@ impl OpenBody {
                 Poll::Pending
             }
             Poll::Ready(Some(frame)) => Poll::Ready(Some(frame.map_err(ResponseError::Broken))),
+            Poll::Ready(None) if runs => {
+                // A guest of WASI 0.3 has often done its work, and only waits for its body to be read.
+                self.drive(cx);
+                if self.running.is_some() {
+                    return Poll::Pending;
+                }
+                Poll::Ready(self.failed.take().map(|fault| Err(fault.into())))
+            }
             // The guest's work after the last byte belongs to the call as well: its end is awaited.
-            Poll::Ready(None) | Poll::Pending if runs => Poll::Pending,
+            Poll::Pending if runs => Poll::Pending,
             // After a failure the body must not end normally: the client would take it for complete.
             Poll::Ready(None) => Poll::Ready(self.failed.take().map(|fault| Err(fault.into()))),
             // The guest has ended without finishing the body.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use http_body::Body;
-use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 /// The progress of a response. Shared, because it is set while the guest still holds the store.
@@ -20,8 +19,8 @@ const FINISHED: u8 = 2;
 impl ResponseProgress {
     /// Notes that the guest has set its response, or an error in place of one. An informational response does not
     /// count.
-    pub(in crate::wasm) fn note_response_set(&self, response: &Result<http::Response<HyperOutgoingBody>, ErrorCode>) {
-        let Ok(response) = response else { return };
+    pub(in crate::wasm) fn note_response_set(&self, response: Option<&http::Response<HyperOutgoingBody>>) {
+        let Some(response) = response else { return };
         if response.status().is_informational() {
             return;
         }

@@ -13,12 +13,13 @@ fn shell(imports: &[&str], exports: &[&str]) -> Vec<u8> {
     wat::parse_str(format!("(component {})", imports.chain(exports).collect::<String>())).unwrap()
 }
 
-/// The finding about a component with asynchronous functions, which this host does not run.
-const NEEDS_ASYNC: &str = "it is built with asynchronous functions of the component model (WASI 0.3), which this host does not run (needs-async); build it for WASI 0.2, where functions wait: in Rust for the target wasm32-wasip2, in JavaScript and Python with handlers that are not async; it has to export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x";
+/// The finding about a component with asynchronous functions that is no service of WASI 0.3.
+const NEEDS_ASYNC: &str = "it is built with asynchronous functions of the component model (WASI 0.3), which this host runs only in components that export wasi:http/handler@0.3.0 (needs-async); export that handler, or build it for WASI 0.2, where functions wait: in Rust for the target wasm32-wasip2, in JavaScript and Python with handlers that are not async; it has to export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x";
 
 const HANDLER: &str = "caxton:agent/handler@0.1.0";
 const SNAPSHOT: &str = "caxton:agent/snapshot@0.1.0";
 const MIGRATION: &str = "caxton:agent/migration@0.1.0";
+const SERVICE: &str = "wasi:http/handler@0.3.0";
 const HTTP: &str = "wasi:http/incoming-handler@0.2.6";
 
 #[test]
@@ -53,14 +54,14 @@ fn findings_are_reported() {
             "nothing exported",
             shell(&[], &[]),
             &[
-                "it exports nothing, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+                "it exports nothing, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`), wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.3.0",
             ],
         ),
         (
             "another world",
             shell(&[], &["wasi:cli/run@0.2.6"]),
             &[
-                "it exports wasi:cli/run@0.2.6, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+                "it exports wasi:cli/run@0.2.6, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`), wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.3.0",
             ],
         ),
         (
@@ -81,14 +82,14 @@ fn findings_are_reported() {
             "a migration of nothing",
             shell(&[], &[MIGRATION]),
             &[
-                "it exports caxton:agent/migration@0.1.0, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+                "it exports caxton:agent/migration@0.1.0, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`), wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.3.0",
             ],
         ),
         (
             "another version of HTTP",
             shell(&[], &["wasi:http/incoming-handler@0.3.0"]),
             &[
-                "it exports wasi:http/incoming-handler@0.3.0, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+                "it exports wasi:http/incoming-handler@0.3.0, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`), wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.3.0",
             ],
         ),
         (
@@ -115,7 +116,7 @@ fn findings_are_reported() {
             "a snapshot of nothing",
             shell(&[], &[SNAPSHOT]),
             &[
-                "it exports caxton:agent/snapshot@0.1.0, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+                "it exports caxton:agent/snapshot@0.1.0, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`), wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.3.0",
             ],
         ),
         (
@@ -129,7 +130,7 @@ fn findings_are_reported() {
                 "it imports wasi:clocks/monotonic-clock@0.3.0, which this host does not have (import-version); this host has wasi:clocks@0.2.0 to wasi:clocks@0.2.12; build it for WASI 0.2, in Rust for the target wasm32-wasip2",
                 "it imports caxton:agent/messaging@0.2.0, which this host does not have (import-version); this host has caxton:agent@0.1.0; build it against the contract that `caxton wit` prints",
                 "it imports `spirit`, which is no interface of a package (import-unknown); import only what `caxton wit` prints and WASI 0.2",
-                "it exports wasi:cli/run@0.2.6, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`) or wasi:http/incoming-handler@0.2.x",
+                "it exports wasi:cli/run@0.2.6, which makes no agent (no-world); export caxton:agent/handler@0.1.0 (the contract: `caxton wit`), wasi:http/incoming-handler@0.2.x or wasi:http/handler@0.3.0",
             ],
         ),
         (
@@ -144,7 +145,38 @@ fn findings_are_reported() {
                 "it imports wasi:io/poll@0.2.0-rc-2023-11-10, which this host does not have (import-version); this host has wasi:io@0.2.0 to wasi:io@0.2.12; build it for WASI 0.2, in Rust for the target wasm32-wasip2",
             ],
         ),
-        ("HTTP of WASI 0.3", shell(&[], &["wasi:http/handler@0.3.0"]), &[NEEDS_ASYNC]),
+        (
+            "another candidate of WASI 0.3",
+            shell(&[], &["wasi:http/handler@0.3.0-rc-2026-01-06"]),
+            &[
+                "it exports wasi:http/handler@0.3.0-rc-2026-01-06, another version than this host's wasi:http/handler@0.3.0 (other-version); build it for WASI 0.3.0, or for its candidate 0.3.0-rc-2026-03-15",
+            ],
+        ),
+        (
+            "interfaces of WASI 0.3 that are not offered",
+            shell(
+                &[
+                    "wasi:http/handler@0.3.0",
+                    "wasi:clocks/timezone@0.3.0",
+                    "wasi:clocks/system-clock@0.3.0-rc-2026-01-06",
+                    "wasi:clocks/monotonic-clock@0.3.0-rc-2026-03-15",
+                    "wasi:cli/stdout@0.3.2",
+                ],
+                &[SERVICE],
+            ),
+            &[
+                "it imports wasi:http/handler@0.3.0, which this host does not have (import-unknown); leave that import out, or satisfy it with another component (`wac plug`) before it comes here; `caxton doctor` lists the interfaces of WASI 0.3 that are offered",
+                "it imports wasi:clocks/timezone@0.3.0, which this host does not have (import-unknown); leave that import out, or satisfy it with another component (`wac plug`) before it comes here; `caxton doctor` lists the interfaces of WASI 0.3 that are offered",
+                "it imports wasi:clocks/system-clock@0.3.0-rc-2026-01-06, which this host does not have (import-version); this host has wasi:clocks/system-clock@0.3.0, also by its name in 0.3.0-rc-2026-03-15; build it for one of these",
+            ],
+        ),
+        (
+            "both worlds, one of them of WASI 0.3",
+            shell(&[], &[HANDLER, SERVICE]),
+            &[
+                "it exports both an interface of caxton:agent and wasi:http/handler (two-worlds); make two components of it: one takes messages, one answers HTTP and sends messages to the first",
+            ],
+        ),
         (
             "asynchronous functions of the component model",
             wat::parse_str(

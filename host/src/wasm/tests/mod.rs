@@ -10,6 +10,7 @@ mod malformed;
 mod migrations;
 mod pool;
 mod sends;
+mod services;
 mod snapshots;
 mod symbols;
 
