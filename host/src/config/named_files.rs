@@ -4,13 +4,17 @@
 //! keeps what it had of such a file.
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use caxton_control::Desired;
 use caxton_control::config::{ConfigError, Location, Node, Source, Value};
 use caxton_control::desired::{SecretSource, TlsSpec};
+use caxton_control::folder::FolderGrant;
 
 use super::render::{ConfigErrors, Place};
+use crate::folders;
 use crate::net::{TlsError, TlsFiles, ca_errors};
 use crate::secrets;
 
@@ -78,6 +82,24 @@ pub(super) fn check(desired: &Desired, root: &Node, dir: &Path) -> (Vec<ConfigEr
             "it has to have certificates in PEM form; relative paths start from the folder of this file".to_owned();
         errors.push(ConfigError::UnusableFile { at, file: error.file, reason: error.reason, help });
     }
+    for spec in desired.agents.values() {
+        for grant in &spec.allow.files {
+            let Err(fault) = folders::open(grant, dir) else { continue };
+            let at = folder_of(root, spec.name.as_str(), grant);
+            let help = "make the folder, or name another; relative paths start from the folder of this file".to_owned();
+            errors.push(ConfigError::UnusableFile { at, file: fault.path, reason: fault.reason, help });
+        }
+    }
+    for (name, found) in &desired.secrets.named {
+        let SecretSource::File(path) = found else { continue };
+        // Not the group: services are often given a secret by a group of their own.
+        let is_exposed = |found: Metadata| found.permissions().mode() & 0o004 != 0;
+        if std::fs::metadata(dir.join(path)).is_ok_and(is_exposed) {
+            warnings.push(format!(
+                "secrets.{name}.file: every user of this machine may read `{path}`; `chmod o-r` ends that"
+            ));
+        }
+    }
     for error in secrets::read(desired, dir).errors {
         let at = Location { source: source(root, &error.path), key: error.path.join(".") };
         let (reason, help) = (error.reason, error.help.to_owned());
@@ -124,11 +146,34 @@ const CA: &str = "outgoing.ca";
 
 /// Returns the place of an element of `outgoing.ca`.
 fn element(root: &Node, index: usize) -> Source {
-    let list = CA.split('.').try_fold(root, |node, key| Some(&node.get(key)?.node));
+    let found = elements(root, &CA.split('.').collect::<Vec<_>>());
+    found.get(index).map_or(Source::Default, |node| node.source.clone())
+}
+
+/// Returns the elements of the list at a path of keys.
+fn elements<'n>(root: &'n Node, path: &[&str]) -> &'n [Node] {
+    let list = path.iter().try_fold(root, |node, key| Some(&node.get(key)?.node));
     match list.map(|list| &list.value) {
-        Some(Value::Array(nodes)) => nodes.get(index).map_or(Source::Default, |node| node.source.clone()),
-        _ => Source::Default,
+        Some(Value::Array(nodes)) => nodes,
+        _ => &[],
     }
+}
+
+/// Returns the setting that names a folder of an agent.
+fn folder_of(root: &Node, agent: &str, grant: &FolderGrant) -> Location {
+    let path = ["agents", agent, "allow", "files"];
+    let key = path.join(".");
+    for (index, node) in elements(root, &path).iter().enumerate() {
+        let (named, key) = match &node.value {
+            Value::String(_) => (Some(node), format!("{key}[{index}]")),
+            _ => (node.get("folder").map(|entry| &entry.node), format!("{key}[{index}].folder")),
+        };
+        let is_it = |node: &&Node| matches!(&node.value, Value::String(text) if text == grant.folder());
+        if let Some(named) = named.filter(is_it) {
+            return Location { key, source: named.source.clone() };
+        }
+    }
+    Location { key, source: Source::Default }
 }
 
 /// Returns the place of the value at a path of keys.

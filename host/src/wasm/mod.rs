@@ -13,12 +13,14 @@ mod call;
 mod compile;
 mod convert;
 mod digest;
+mod files;
 mod guest_threads;
 mod http;
 mod inspect;
 mod limits;
 mod pool;
 mod scan;
+mod sockets;
 #[cfg(test)]
 pub(crate) mod tests;
 mod validate;

@@ -17,7 +17,7 @@ pub(super) mod linker;
 mod messaging;
 mod migration;
 mod of_message;
-mod outbound;
+pub(super) mod outbound;
 mod random;
 mod requests;
 mod resources;

@@ -8,6 +8,7 @@ mod credentials;
 mod encryption;
 mod proxy;
 mod server;
+mod uploads;
 
 use caxton_tests::{Host, Setup};
 use serde_json::{Value, json};
