@@ -51,7 +51,7 @@ pub struct ProxySpec {
 /// The reason why a text is not the URL of a proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyError {
-    /// Another scheme, a path, or no URL at all: the text, without a password.
+    /// A text with another scheme, with a path, or that is no URL; shown without a password.
     Url(String),
     /// A password that is no secret.
     Password,

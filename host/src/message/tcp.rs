@@ -26,14 +26,14 @@ pub(crate) struct GuestConnect {
 pub(crate) struct LookedUp {
     /// The name in normal form.
     pub(crate) name: String,
-    /// Its addresses that the agent may have.
+    /// The addresses of it that the agent may have.
     pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// The reason why a connection or a look-up fails.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TcpError {
-    /// No grant covers it.
+    /// A connection or a look-up that no grant covers.
     #[error("it is not allowed")]
     Denied,
     /// The name has no address.
@@ -42,10 +42,10 @@ pub(crate) enum TcpError {
     /// The server refuses connections.
     #[error("the connection was refused")]
     Refused,
-    /// There was no connection in time.
+    /// A connection that was not made in time.
     #[error("no connection was made in time")]
     Timeout,
-    /// There is no way to the server.
+    /// A server to which there is no way.
     #[error("no connection was made: {0}")]
     Unreachable(String),
     /// A bound on connections is reached.
@@ -108,9 +108,9 @@ struct Outbox {
 /// The state of what a guest has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// All of it was taken by the system.
+    /// The system has taken all of it.
     All,
-    /// Some of it waits for the server to take more.
+    /// A part of it waits for the server to take more.
     Waits,
     /// The connection takes no more.
     Closed,

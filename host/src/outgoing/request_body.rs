@@ -212,6 +212,24 @@ impl UploadBody {
     }
 }
 
+impl Drop for UploadBody {
+    /// The connection needs no more of it: all was sent, as its length says, or the connection has ended.
+    fn drop(&mut self) {
+        let mut state = self.upload.state.lock();
+        if state.failure.is_none() && !matches!(state.progress, UploadProgress::Complete(_)) {
+            if state.progress == UploadProgress::AwaitsGuest {
+                self.upload.resumed.notify_one();
+            }
+            // From here on the connection may be that of another request, which nothing of this one may break.
+            state.progress = UploadProgress::Complete(Instant::now());
+        }
+        drop(state);
+        // The guest's next write fails, if it has more. Dropped outside of the lock: it wakes the guest.
+        let body = self.upload.body.lock().take();
+        drop(body);
+    }
+}
+
 impl Body for UploadBody {
     type Data = Bytes;
     type Error = HttpCallError;

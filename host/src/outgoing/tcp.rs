@@ -77,7 +77,7 @@ impl OutgoingClient {
     }
 }
 
-/// One connection or look-up of an agent.
+/// A connection or look-up of an agent.
 struct Attempt {
     agent: CallingAgent,
     target: String,

@@ -16,7 +16,7 @@ enum Action {
     File(files::FileAction),
     /// An action on sockets.
     Socket(sockets::SocketAction),
-    /// Several actions, one after the other.
+    /// A list of actions, one after the other.
     Steps { steps: Vec<Action> },
 }
 

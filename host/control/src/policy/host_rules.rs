@@ -13,7 +13,7 @@ pub enum FilesRule {
     Write,
     /// Folders that are read only.
     Read,
-    /// No folder.
+    /// An empty set of folders.
     None,
 }
 
@@ -26,7 +26,7 @@ pub enum TcpRule {
     Any,
     /// Places that are of the public internet only.
     Public,
-    /// No place.
+    /// An empty set of places.
     None,
 }
 

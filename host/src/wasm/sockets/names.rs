@@ -23,7 +23,7 @@ pub(super) enum NameLookup {
     UnderWay(AbortOnDropJoinHandle<Result<LookedUp, TcpError>>),
     /// The guest is given the addresses, one after the other.
     Found(Arc<str>, std::vec::IntoIter<IpAddr>),
-    /// There are none.
+    /// A look-up that found none.
     Failed(ErrorCode),
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::message::{TcpConnection, Written};
@@ -11,7 +12,7 @@ use crate::message::{TcpConnection, Written};
 /// The most bytes that are read or written at once.
 const PART: usize = 64 << 10;
 
-/// What a guest reads of a connection.
+/// The stream of what the server sends.
 pub(super) struct SocketReader {
     pub(super) connection: Arc<TcpConnection>,
     /// Set once the server has said that no more comes.
@@ -56,14 +57,21 @@ impl InputStream for SocketReader {
     }
 }
 
-/// What a guest writes to a connection.
+/// The stream of what the guest sends.
 pub(super) struct SocketWriter {
-    pub(super) connection: Arc<TcpConnection>,
+    connection: Arc<TcpConnection>,
     /// Set once it takes no more.
-    pub(super) is_over: bool,
+    is_over: bool,
+    /// The task that writes what the system has not taken at once, while the guest waits for something else: for an answer
+    /// that comes only after all of it.
+    flushing: Option<AbortOnDropJoinHandle<()>>,
 }
 
 impl SocketWriter {
+    pub(super) fn new(connection: Arc<TcpConnection>) -> Self {
+        Self { connection, is_over: false, flushing: None }
+    }
+
     /// Returns the bytes that may be written now.
     fn room(&mut self, written: io::Result<Written>) -> StreamResult<usize> {
         match written {
@@ -101,6 +109,10 @@ impl OutputStream for SocketWriter {
             return Err(StreamError::trap("a guest may write as much as `check-write` has told it"));
         }
         let written = self.connection.write(bytes);
+        if matches!(written, Ok(Written::Waits)) {
+            let connection = Arc::clone(&self.connection);
+            self.flushing = Some(spawn(async move { connection.flushed().await }));
+        }
         self.room(written).map(drop)
     }
 

@@ -71,10 +71,10 @@ impl Ctx {
     fn option<T>(
         &self,
         handle: &Resource<TcpSocket>,
-        use_it: impl FnOnce(&TcpStream) -> rustix::io::Result<T>,
+        use_it: impl FnOnce(Arc<TcpStream>) -> rustix::io::Result<T>,
     ) -> SocketResult<T> {
         let stream = self.connection(handle)?.stream().ok_or(ErrorCode::InvalidState)?;
-        use_it(&stream).map_err(|error| SocketError::from(std::io::Error::from(error)))
+        use_it(stream).map_err(|error| SocketError::from(std::io::Error::from(error)))
     }
 }
 
@@ -165,7 +165,7 @@ impl HostTcpSocket for Ctx {
         };
         socket.state = SocketState::Connected(Arc::clone(&connection));
         let input: DynInputStream = Box::new(SocketReader { connection: Arc::clone(&connection), is_over: false });
-        let output: DynOutputStream = Box::new(SocketWriter { connection, is_over: false });
+        let output: DynOutputStream = Box::new(SocketWriter::new(connection));
         let input = self.table.push_child(input, &own(&handle))?;
         let output = self.table.push_child(output, &own(&handle))?;
         Ok((input, output))
@@ -209,7 +209,7 @@ impl HostTcpSocket for Ctx {
     }
 
     fn keep_alive_enabled(&mut self, handle: Resource<TcpSocket>) -> SocketResult<bool> {
-        self.option(&handle, |stream| sockopt::socket_keepalive(stream))
+        self.option(&handle, sockopt::socket_keepalive)
     }
 
     fn set_keep_alive_enabled(&mut self, handle: Resource<TcpSocket>, value: bool) -> SocketResult<()> {
@@ -233,7 +233,7 @@ impl HostTcpSocket for Ctx {
     }
 
     fn keep_alive_count(&mut self, handle: Resource<TcpSocket>) -> SocketResult<u32> {
-        self.option(&handle, |stream| sockopt::tcp_keepcnt(stream))
+        self.option(&handle, sockopt::tcp_keepcnt)
     }
 
     fn set_keep_alive_count(&mut self, handle: Resource<TcpSocket>, value: u32) -> SocketResult<()> {
