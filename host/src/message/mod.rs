@@ -42,6 +42,6 @@ pub(crate) use outcome::{Answer, Outcome, Waiter};
 pub(crate) use outgoing::{Dispatch, Outgoing, Refusal, ReservedPlace};
 pub(crate) use requests::RequestLog;
 pub(crate) use reservation::{KeyReservations, Reservation, RunContext};
-pub(crate) use tcp::{GuestConnect, LookedUp, TcpConnection, TcpError, Written};
+pub(crate) use tcp::{GuestConnect, LookedUp, TcpConnection, TcpError, TcpWritten};
 pub(crate) use timer::{TimerCancel, TimerName};
 pub(crate) use value::{Expiry, NotANumber, Value, is_as_seen, sum};

@@ -107,7 +107,7 @@ struct Outbox {
 
 /// The state of what a guest has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
+pub(crate) enum TcpWritten {
     /// The system has taken all of it.
     All,
     /// A part of it waits for the server to take more.
@@ -146,8 +146,8 @@ impl TcpConnection {
     }
 
     /// Writes bytes, or keeps what the system does not take at once. Called only after [`write_more`](Self::write_more)
-    /// has returned [`Written::All`].
-    pub(crate) fn write(&self, bytes: Bytes) -> io::Result<Written> {
+    /// has returned [`TcpWritten::All`].
+    pub(crate) fn write(&self, bytes: Bytes) -> io::Result<TcpWritten> {
         if let Some(open) = &mut *self.open.lock() {
             open.outbox.bytes = bytes;
         }
@@ -155,17 +155,17 @@ impl TcpConnection {
     }
 
     /// Writes of what is left as much as the system takes.
-    pub(crate) fn write_more(&self) -> io::Result<Written> {
+    pub(crate) fn write_more(&self) -> io::Result<TcpWritten> {
         let mut guard = self.open.lock();
-        let Some(open) = guard.as_mut() else { return Ok(Written::Closed) };
+        let Some(open) = guard.as_mut() else { return Ok(TcpWritten::Closed) };
         while !open.outbox.bytes.is_empty() {
             match open.stream.try_write(&open.outbox.bytes) {
-                Ok(0) => return Ok(Written::Closed),
+                Ok(0) => return Ok(TcpWritten::Closed),
                 Ok(taken) => {
                     open.outbox.bytes.advance(taken);
                     self.sent.fetch_add(taken as u64, Ordering::Relaxed);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Written::Waits),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(TcpWritten::Waits),
                 Err(error) => {
                     open.outbox.bytes = Bytes::new();
                     return Err(error);
@@ -173,18 +173,18 @@ impl TcpConnection {
             }
         }
         if open.outbox.is_shut {
-            return Ok(Written::Closed);
+            return Ok(TcpWritten::Closed);
         }
-        Ok(Written::All)
+        Ok(TcpWritten::All)
     }
 
     /// Waits until all is written, or no more can be.
     pub(crate) async fn flushed(&self) {
         loop {
             match self.write_more() {
-                Ok(Written::Waits) => {}
+                Ok(TcpWritten::Waits) => {}
                 // An error is told by the next write.
-                Ok(Written::All | Written::Closed) | Err(_) => break,
+                Ok(TcpWritten::All | TcpWritten::Closed) | Err(_) => break,
             }
             let Some(stream) = self.stream() else { return };
             if stream.writable().await.is_err() {
@@ -261,13 +261,13 @@ mod tests {
     async fn connections_close_with_their_message_though_a_guest_holds_them() {
         let (scope, ended) = (CallScope::default(), Arc::<AtomicBool>::default());
         let (connection, mut server) = connected(&scope, &ended).await;
-        assert_eq!(connection.write(Bytes::from_static(b"last")).unwrap(), Written::All);
+        assert_eq!(connection.write(Bytes::from_static(b"last")).unwrap(), TcpWritten::All);
         scope.end();
         let mut text = String::new();
         server.read_to_string(&mut text).await.unwrap();
         assert_eq!((text.as_str(), ended.load(Ordering::SeqCst)), ("last", true));
         assert!(connection.read(&mut [0; 8]).is_none());
-        assert_eq!(connection.write(Bytes::from_static(b"more")).unwrap(), Written::Closed);
+        assert_eq!(connection.write(Bytes::from_static(b"more")).unwrap(), TcpWritten::Closed);
     }
 
     #[tokio::test]
@@ -276,11 +276,11 @@ mod tests {
         let (connection, mut server) = connected(&scope, &ended).await;
         let part = Bytes::from(vec![7; 64 << 10]);
         let mut parts = 0;
-        while connection.write(part.clone()).unwrap() == Written::All {
+        while connection.write(part.clone()).unwrap() == TcpWritten::All {
             parts += 1;
             connection.stream().unwrap().writable().await.unwrap();
         }
-        assert_eq!(connection.write_more().unwrap(), Written::Waits);
+        assert_eq!(connection.write_more().unwrap(), TcpWritten::Waits);
         connection.shutdown(Shutdown::Write).unwrap();
         let reading = tokio::spawn(async move {
             let mut bytes = Vec::new();

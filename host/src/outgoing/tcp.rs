@@ -48,7 +48,7 @@ impl OutgoingClient {
         let settings = self.tcp();
         async move {
             let Some(settings) = settings else { return Err(TcpError::Denied) };
-            let attempt = Attempt::new(&settings, agent, name.clone(), on_problem);
+            let attempt = TcpAttempt::new(&settings, agent, name.clone(), on_problem);
             let found = attempt.look_up(&settings, &name);
             tokio::select! {
                 found = found => found,
@@ -68,7 +68,7 @@ impl OutgoingClient {
         async move {
             let Some(settings) = settings else { return Err(TcpError::Denied) };
             let scope = Arc::clone(&call.scope);
-            let attempt = Attempt::new(&settings, agent, call.address.to_string(), on_problem);
+            let attempt = TcpAttempt::new(&settings, agent, call.address.to_string(), on_problem);
             tokio::select! {
                 made = attempt.connect(&settings, &call) => made,
                 () = scope.ended() => Err(TcpError::TimeOver),
@@ -78,7 +78,7 @@ impl OutgoingClient {
 }
 
 /// A connection or look-up of an agent.
-struct Attempt {
+struct TcpAttempt {
     agent: CallingAgent,
     target: String,
     on_problem: OnTcpProblem,
@@ -86,7 +86,7 @@ struct Attempt {
     by: Instant,
 }
 
-impl Attempt {
+impl TcpAttempt {
     fn new(settings: &TcpSettings, agent: CallingAgent, target: String, on_problem: OnTcpProblem) -> Self {
         let by = (Instant::now() + settings.spec.connect_timeout).min(agent.deadline.into());
         Self { agent, target: bounds::cut(target, bounds::QUOTED), on_problem, by }

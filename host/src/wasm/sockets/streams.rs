@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
-use crate::message::{TcpConnection, Written};
+use crate::message::{TcpConnection, TcpWritten};
 
 /// The most bytes that are read or written at once.
 const PART: usize = 64 << 10;
@@ -73,11 +73,11 @@ impl SocketWriter {
     }
 
     /// Returns the bytes that may be written now.
-    fn room(&mut self, written: io::Result<Written>) -> StreamResult<usize> {
+    fn room(&mut self, written: io::Result<TcpWritten>) -> StreamResult<usize> {
         match written {
-            Ok(Written::All) => Ok(PART),
-            Ok(Written::Waits) => Ok(0),
-            Ok(Written::Closed) => {
+            Ok(TcpWritten::All) => Ok(PART),
+            Ok(TcpWritten::Waits) => Ok(0),
+            Ok(TcpWritten::Closed) => {
                 self.is_over = true;
                 Err(StreamError::Closed)
             }
@@ -109,7 +109,7 @@ impl OutputStream for SocketWriter {
             return Err(StreamError::trap("a guest may write as much as `check-write` has told it"));
         }
         let written = self.connection.write(bytes);
-        if matches!(written, Ok(Written::Waits)) {
+        if matches!(written, Ok(TcpWritten::Waits)) {
             let connection = Arc::clone(&self.connection);
             self.flushing = Some(spawn(async move { connection.flushed().await }));
         }
