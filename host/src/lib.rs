@@ -12,6 +12,7 @@ mod context;
 mod conversation;
 mod directory;
 mod events;
+mod folders;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod host;

@@ -1,5 +1,5 @@
-//! The grants of an agent: the receivers that it may send to, the places that it may call over HTTP, and the environment
-//! variables that it sees.
+//! The grants of an agent: the receivers that it may send to, the places that it may call over HTTP or connect to, and the
+//! environment variables and folders that it sees.
 //!
 //! An agent may send to what its `allow.send` lists, and nowhere else. A name grants one agent. `cap:NAME` grants a
 //! capability, and with it every agent that declares it, also one that is addressed by name: a reply to an agent that
@@ -7,12 +7,15 @@
 //! cover the other agents that have, or will have, the same capability.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::call_target::{CallTarget, TargetError};
+use crate::folder::FolderGrant;
 use crate::names::{AgentName, CAPABILITY_PREFIX, Capability, Receiver};
 use crate::place::{CallPlace, is_forbidden_method};
+use crate::tcp_place::{self, TcpPlace, TcpRefusal};
 
 /// The table `allow`: the grants of the agent. Empty lists grant nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,12 @@ pub struct Grants {
     // Left out if empty, as in what was stored before there were any.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub http: BTreeSet<CallPlace>,
+    /// The places that it may connect to over TCP.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tcp: BTreeSet<TcpPlace>,
+    /// The folders that it sees.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub files: BTreeSet<FolderGrant>,
 }
 
 /// The source of an agent's clocks, or of its random numbers.
@@ -120,6 +129,31 @@ impl Grants {
             Some(place) => PlaceRefusal::OtherPath(place.url()),
             None => PlaceRefusal::NotGranted(format!("{}/*", target.origin())),
         })
+    }
+
+    /// Returns the normal form of a name that the agent may look up, with the places that it is for.
+    ///
+    /// # Errors
+    /// No place has the name.
+    pub fn lookup(&self, name: &str) -> Result<(String, Vec<&TcpPlace>), TcpRefusal> {
+        tcp_place::lookup(&self.tcp, name)
+    }
+
+    /// Returns those of a name's addresses that the agent may have, for the places of its look-up.
+    ///
+    /// # Errors
+    /// There is none among them.
+    pub fn admitted(places: &[&TcpPlace], found: &[IpAddr]) -> Result<Vec<IpAddr>, TcpRefusal> {
+        tcp_place::admitted(places, found)
+    }
+
+    /// Returns the place by which the agent may make this connection. `names` are those that it has looked up and that led
+    /// to the address.
+    ///
+    /// # Errors
+    /// No place has the address and the port.
+    pub fn connection(&self, address: SocketAddr, names: &[&str]) -> Result<&TcpPlace, TcpRefusal> {
+        tcp_place::connection(&self.tcp, address, names)
     }
 
     /// Returns the names of the secrets that the host adds to calls.

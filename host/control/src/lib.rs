@@ -22,6 +22,7 @@ pub mod desired;
 pub mod diff;
 pub mod fair_queue;
 pub mod files;
+pub mod folder;
 pub mod format;
 pub mod grant;
 pub mod hosts;
@@ -48,6 +49,7 @@ pub mod schedule;
 pub mod secret;
 pub mod snapshot;
 pub mod supervision;
+pub mod tcp_place;
 pub mod template;
 pub mod units;
 

@@ -70,7 +70,9 @@ fn base() -> Node {
         "policy": { "keys": [public_key(1)] },
         "agents": { "triage": {
             "component": "triage.wasm", "build": { "command": "make" }, "capabilities": ["other"],
-            "allow": { "http": [{ "url": "https://a.example" }] },
+            "allow": {
+                "http": [{ "url": "https://a.example" }], "tcp": [{ "to": "a.example:1" }], "files": [{ "folder": "f" }],
+            },
             "http": [{ "route": "/a", "auth": { "jwt": { "jwks": "k", "issuer": "i", "audience": "a" } } }], "schedule": [{ "cron": "0 0 * * *" }],
         } },
     }))
@@ -81,6 +83,8 @@ fn another(key: &Key) -> Option<serde_json::Value> {
     let value = match key.kind {
         // Its lower bound is below the default of `first`, which it must not be.
         _ if key.path == "agents.NAME.mailbox.backoff.max" => json!("1m"),
+        _ if key.path == "agents.NAME.allow.tcp.to" => json!("another.example:2"),
+        _ if key.path == "agents.NAME.allow.files.name" => json!("/another"),
         // No default is at its upper bound, and some are at the lower.
         Kind::Integer { least, .. } => {
             json!(least + u64::from(key.default == DefaultValue::Integer(least.cast_signed())))
@@ -105,6 +109,8 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::List(_) => json!(["another"]),
         _ if key.path == "agents.NAME.http.auth.hmac" => json!({ "shop": "env:SHOP_KEY" }),
         Kind::Rate => json!("7/m"),
+        Kind::Folders => json!(["another", { "folder": "more", "name": "/x", "write": true }]),
+        Kind::TcpPlaces => json!(["another.example:1", { "to": "10.0.0.0/8:1" }]),
         Kind::Places => json!(["https://another.example", { "url": "https://a.example/b/*" }]),
         Kind::PlaceUrl => json!("https://another.example"),
         Kind::Proxy => json!("http://another.example:3128"),

@@ -4,6 +4,8 @@
 //! keeps what it had of such a file.
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use caxton_control::Desired;
@@ -12,6 +14,7 @@ use caxton_control::desired::{SecretSource, TlsSpec};
 
 use super::origins::Origins;
 use super::render::{ConfigErrors, Place};
+use crate::folders;
 use crate::net::{TlsError, TlsFiles, ca_errors};
 use crate::secrets;
 
@@ -78,6 +81,24 @@ pub(super) fn check(desired: &Desired, origins: &Origins, dir: &Path) -> (Vec<Co
         let help =
             "it has to have certificates in PEM form; relative paths start from the folder of this file".to_owned();
         errors.push(ConfigError::UnusableFile { at, file: error.file, reason: error.reason, help });
+    }
+    for spec in desired.agents.values() {
+        for grant in &spec.allow.files {
+            let Err(fault) = folders::open(grant, dir) else { continue };
+            let at = origins.folder(spec.name.as_str(), grant);
+            let help = "make the folder, or name another; relative paths start from the folder of this file".to_owned();
+            errors.push(ConfigError::UnusableFile { at, file: fault.path, reason: fault.reason, help });
+        }
+    }
+    for (name, found) in &desired.secrets.named {
+        let SecretSource::File(path) = found else { continue };
+        // Not the group: services are often given a secret by a group of their own.
+        let is_exposed = |found: Metadata| found.permissions().mode() & 0o004 != 0;
+        if std::fs::metadata(dir.join(path)).is_ok_and(is_exposed) {
+            warnings.push(format!(
+                "secrets.{name}.file: every user of this machine may read `{path}`; `chmod o-r` ends that"
+            ));
+        }
     }
     for error in secrets::read(desired, dir).errors {
         let at = Location { source: origins.source(&error.path), key: error.path.join(".") };

@@ -51,6 +51,12 @@ impl FileParts {
         &self.rest
     }
 
+    /// Returns the tree of an agent's piece of the text, and the beginning of the piece.
+    pub(super) fn agent_tree(&self, name: &str) -> Option<(Node, usize)> {
+        let part = self.agents.iter().find(|part| part.spec.name.as_str() == name)?;
+        Some((tree(self.piece(part))?, part.text.start))
+    }
+
     /// Returns the paths of the keys of agents that refer to files, with their places.
     pub(super) fn agent_places(&self) -> impl Iterator<Item = (String, Source)> {
         self.agents.iter().flat_map(|part| {
@@ -190,7 +196,7 @@ fn locate(node: &mut Node, to_file: &impl Fn(usize) -> usize) {
 }
 
 /// Returns a place with its first byte moved.
-fn moved(source: &Source, to_file: impl Fn(usize) -> usize) -> Source {
+pub(super) fn moved(source: &Source, to_file: impl Fn(usize) -> usize) -> Source {
     match source {
         Source::File { start, end } => {
             let begin = to_file(*start);

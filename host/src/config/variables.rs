@@ -162,6 +162,7 @@ fn takes_text(kind: Kind) -> bool {
         Kind::TextMap => true,
         // These allow both, and a percentage does not parse as another type of TOML.
         Kind::Percent { .. } | Kind::Batch | Kind::CanarySteps | Kind::Weights | Kind::Versions | Kind::Places => false,
+        Kind::Folders | Kind::TcpPlaces => false,
         Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Integer { .. } | Kind::Size { .. } => false,
         Kind::Number { .. } | Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Unimplemented => false,
     }

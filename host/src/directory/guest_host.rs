@@ -15,8 +15,8 @@ use crate::bounds;
 use crate::clock;
 use crate::logs::Line;
 use crate::message::{
-    CallBody, CallContext, Draft, Fault, GuestHost, GuestHttpCall, HttpCallError, Identity, LogLevel, Message,
-    Outgoing, Read, RequestError, Seen, SendError, TimerName,
+    CallBody, CallContext, CallScope, Draft, Fault, GuestConnect, GuestHost, GuestHttpCall, HttpCallError, Identity,
+    LogLevel, LookedUp, Message, Outgoing, Read, RequestError, Seen, SendError, TcpConnection, TcpError, TimerName,
 };
 
 impl GuestHost for HostDirectory {
@@ -110,6 +110,30 @@ impl GuestHost for HostDirectory {
         call: GuestHttpCall,
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
         self.call_over_http(who, work, call)
+    }
+
+    fn look_up(
+        &self,
+        who: &Arc<Identity>,
+        work: &CallContext,
+        name: String,
+        scope: Arc<CallScope>,
+    ) -> BoxFuture<'static, Result<LookedUp, TcpError>> {
+        self.look_up_name(who, work, name, scope)
+    }
+
+    fn connect(
+        &self,
+        who: &Arc<Identity>,
+        work: &CallContext,
+        call: GuestConnect,
+    ) -> BoxFuture<'static, Result<Arc<TcpConnection>, TcpError>> {
+        self.connect_over_tcp(who, work, call)
+    }
+
+    fn admits_change(&self, _: &str) -> bool {
+        // The folder has been granted to be written to.
+        true
     }
 
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {

@@ -15,7 +15,7 @@ use crate::message::{CallBody, CallContext, GuestHttpCall, HttpCallError, Identi
 use crate::outgoing::{CallProblem, CallingAgent};
 
 /// The time between two events of the same agent, place and code. A server that is gone would fill the store with them.
-const EVENT_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const EVENT_INTERVAL: Duration = Duration::from_secs(10);
 
 impl HostDirectory {
     /// Makes a call over HTTP for an agent.

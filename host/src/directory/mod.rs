@@ -21,6 +21,7 @@ mod request;
 mod resolve;
 pub(crate) mod routes;
 pub(crate) mod schedules;
+mod tcp_calls;
 pub(crate) mod wakeups;
 
 use std::sync::Arc;

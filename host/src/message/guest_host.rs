@@ -13,10 +13,11 @@ use futures::future::BoxFuture;
 use super::contract::{Draft, Message, RequestError, SendError};
 use super::effects::CommitMode;
 use super::fault::Fault;
-use super::http_call::{CallBody, GuestHttpCall, HttpCallError};
+use super::http_call::{CallBody, CallScope, GuestHttpCall, HttpCallError};
 use super::id::new_id;
 use super::outgoing::Outgoing;
 use super::reservation::RunContext;
+use super::tcp::{GuestConnect, LookedUp, TcpConnection, TcpError};
 use super::timer::TimerName;
 use super::value::{Expiry, Value};
 use crate::clock;
@@ -161,6 +162,29 @@ pub(crate) trait GuestHost: Send + Sync {
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
         // Of a host that lets nothing leave it.
         Box::pin(std::future::ready(Err(HttpCallError::Denied)))
+    }
+    /// Looks up the addresses of a name for connections. The look-up ends with its scope.
+    fn look_up(
+        &self,
+        _who: &Arc<Identity>,
+        _work: &CallContext,
+        _name: String,
+        _scope: Arc<CallScope>,
+    ) -> BoxFuture<'static, Result<LookedUp, TcpError>> {
+        Box::pin(std::future::ready(Err(TcpError::Denied)))
+    }
+    /// Makes a connection over TCP, at once. It ends with its scope.
+    fn connect(
+        &self,
+        _who: &Arc<Identity>,
+        _work: &CallContext,
+        _call: GuestConnect,
+    ) -> BoxFuture<'static, Result<Arc<TcpConnection>, TcpError>> {
+        Box::pin(std::future::ready(Err(TcpError::Denied)))
+    }
+    /// Notes that the call is about to change a file, by the path that the guest sees. Returns `false` if it may not.
+    fn admits_change(&self, _path: &str) -> bool {
+        false
     }
     /// Reports that a request was not sent because an earlier run has its answer.
     fn request_replayed(&self, _draft: &Draft, _answer: &Result<Message, RequestError>) {}

@@ -30,17 +30,18 @@ pub(crate) struct CallTimeouts {
     pub(crate) between_bytes: Option<Duration>,
 }
 
-/// The calls over HTTP of one message. They end with it, also those that the guest has left open.
+/// The calls over HTTP and the connections of one message. They end with it, also those that the guest has left open.
 #[derive(Default)]
 pub(crate) struct CallScope {
     made: AtomicU32,
+    connected: AtomicU32,
     ended: CancellationToken,
     /// The responses that are open. Held weakly: one that the guest has read or dropped is gone.
     // Locked for each call and at the end of the message, never across a wait.
     open: Mutex<Vec<Weak<dyn OpenResponse>>>,
 }
 
-/// A response that a guest has not read to its end.
+/// A response that a guest has not read to its end, a request that is still being sent, or a connection.
 pub(crate) trait OpenResponse: Send + Sync {
     /// Gives the connection up.
     fn close(&self);
@@ -50,6 +51,11 @@ impl CallScope {
     /// Counts a call. Returns `false` if it would be more than `most`.
     pub(crate) fn admit(&self, most: u32) -> bool {
         self.made.fetch_add(1, Ordering::Relaxed) < most
+    }
+
+    /// Counts a connection. Returns `false` if it would be more than `most`.
+    pub(crate) fn admit_connection(&self, most: u32) -> bool {
+        self.connected.fetch_add(1, Ordering::Relaxed) < most
     }
 
     /// Adds a response, which is closed with the message.

@@ -23,6 +23,7 @@ mod outcome;
 mod outgoing;
 mod requests;
 mod reservation;
+mod tcp;
 mod timer;
 mod value;
 
@@ -41,5 +42,6 @@ pub(crate) use outcome::{Answer, Outcome, Waiter};
 pub(crate) use outgoing::{Dispatch, Outgoing, Refusal, ReservedPlace};
 pub(crate) use requests::RequestLog;
 pub(crate) use reservation::{KeyReservations, Reservation, RunContext};
+pub(crate) use tcp::{GuestConnect, LookedUp, TcpConnection, TcpError, TcpWritten};
 pub(crate) use timer::{TimerCancel, TimerName};
 pub(crate) use value::{Expiry, NotANumber, Value, is_as_seen, sum};

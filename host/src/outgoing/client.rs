@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::failure;
 use super::pools::Pools;
+use super::proxy::authorization;
 use super::report::{CallProblem, CallRecord, OnProblem, count_refusal};
 use super::request_body::{Upload, UploadBody};
 use super::response_body::{Download, DownloadBody, ResponseBounds};
@@ -52,6 +53,15 @@ struct OutgoingSettings {
     pools: Arc<OnceCell<Pools>>,
     /// The permits for calls at once.
     permits: Arc<Semaphore>,
+    /// The permits for connections over TCP at once.
+    connections: Arc<Semaphore>,
+}
+
+/// The settings of connections over TCP.
+pub(super) struct TcpSettings {
+    pub(super) spec: OutgoingSpec,
+    /// The permits for connections at once.
+    pub(super) permits: Arc<Semaphore>,
 }
 
 /// The agent that makes a call, and its message.
@@ -96,9 +106,18 @@ impl OutgoingClient {
         let kept = before.as_ref().filter(|before| before.spec.calls == spec.calls);
         let permits =
             kept.map_or_else(|| Arc::new(Semaphore::new(spec.calls as usize)), |kept| Arc::clone(&kept.permits));
-        let settings = OutgoingSettings { spec: spec.clone(), secrets: Arc::clone(secrets), own, pools, permits };
-        self.settings.store(Some(Arc::new(settings)));
+        let kept = before.as_ref().filter(|before| before.spec.connections == spec.connections);
+        let connections = kept
+            .map_or_else(|| Arc::new(Semaphore::new(spec.connections as usize)), |kept| Arc::clone(&kept.connections));
+        let (spec, secrets) = (spec.clone(), Arc::clone(secrets));
+        self.settings.store(Some(Arc::new(OutgoingSettings { spec, secrets, own, pools, permits, connections })));
         errors
+    }
+
+    /// Returns the settings of connections over TCP; `None` before there are any.
+    pub(super) fn tcp(&self) -> Option<TcpSettings> {
+        let settings = self.settings.load_full()?;
+        Some(TcpSettings { spec: settings.spec.clone(), permits: Arc::clone(&settings.connections) })
     }
 
     /// Makes a call. `on_problem` gets a refusal or failure, also one in the middle of the response.
@@ -170,6 +189,8 @@ impl OutgoingSettings {
         );
         let (body, upload) = UploadBody::new(body, most.0, &scope);
         record.follow(Arc::clone(&upload));
+        let weak = Arc::downgrade(&upload);
+        scope.add(weak);
         let length = body.size_hint().exact().or_else(|| declared_length(&parts.headers));
         let times = CallTimes::new(&self.spec, timeouts, agent.deadline);
         let made = if length.is_some_and(|length| length > most.0) {
@@ -213,17 +234,29 @@ impl OutgoingSettings {
         let pools = self.pools().await?;
         let mut connection = capture_connection(&mut request);
         let connected = async move {
-            connection.wait_for_connection_metadata().await;
+            let found = connection.wait_for_connection_metadata().await;
+            if let Some(found) = found.as_ref() {
+                upload.follow(found);
+            }
         };
         let response = pools.client(place).request(request);
-        Ok((within(response, connected, times, upload).await?, permit))
+        match within(response, connected, times, upload).await {
+            Ok(response) => Ok((response, permit)),
+            Err(error) => {
+                // The guest may be in the middle of writing to a server that takes nothing, and learns of it by this.
+                upload.abandon(&error);
+                // Also of a request that was sent: no other call gets a connection whose answer is awaited.
+                upload.break_off();
+                Err(error)
+            }
+        }
     }
 
     async fn pools(&self) -> Result<&Pools, HttpCallError> {
         let make = || async {
-            let (own, spec) = (self.own.clone(), self.spec.clone());
+            let (own, spec, secrets) = (self.own.clone(), self.spec.clone(), Arc::clone(&self.secrets));
             // On a thread of its own: it reads files.
-            let made = tokio::task::spawn_blocking(move || Pools::new(&calls_config(&own), &spec)).await;
+            let made = tokio::task::spawn_blocking(move || Pools::new(&calls_config(&own), &spec, &secrets)).await;
             made.map_err(|error| HttpCallError::Configuration(format!("the client cannot be made: {error}")))
         };
         self.pools.get_or_try_init(make).await
@@ -254,6 +287,13 @@ impl OutgoingSettings {
             insert(parts, "traceparent", &child.to_string(), false)?;
             if let Some(state) = &child.state {
                 insert(parts, "tracestate", state, false)?;
+            }
+        }
+        if let Some(proxy) = self.spec.proxy.as_ref().filter(|_| !target.is_https() && !place.is_direct()) {
+            // With each request in plain text, which the proxy itself reads. Those over TLS have a tunnel.
+            parts.headers.remove(header::PROXY_AUTHORIZATION);
+            if let Some(value) = authorization(proxy, &self.secrets)? {
+                parts.headers.insert(header::PROXY_AUTHORIZATION, value);
             }
         }
         if place.headers().is_empty() {

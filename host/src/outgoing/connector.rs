@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use caxton_control::outgoing::OutgoingSpec;
 use caxton_control::outgoing::ProxySpec;
 use caxton_control::reach::Reach;
 use futures::future::BoxFuture;
+use futures::task::AtomicWaker;
 use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -22,7 +25,9 @@ use tower::Service;
 
 use super::dial::{dial, literal};
 use super::failure;
+use super::proxy::authorization;
 use crate::message::HttpCallError;
+use crate::secrets::Secrets;
 
 /// A connector that checks addresses, speaks TLS and has a time limit.
 #[derive(Clone)]
@@ -33,7 +38,12 @@ pub(super) struct CheckedConnector {
 
 impl CheckedConnector {
     /// Creates a connector to addresses of `reach`, over `proxy` if there is one.
-    pub(super) fn new(tls: ClientConfig, spec: &OutgoingSpec, reach: Reach, proxy: Option<ProxySpec>) -> Self {
+    pub(super) fn new(
+        tls: ClientConfig,
+        spec: &OutgoingSpec,
+        reach: Reach,
+        proxy: Option<(ProxySpec, Arc<Secrets>)>,
+    ) -> Self {
         let inner = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -72,7 +82,7 @@ impl Service<Uri> for CheckedConnector {
 #[derive(Debug, Clone)]
 struct AddressConnector {
     reach: Reach,
-    proxy: Option<ProxySpec>,
+    proxy: Option<(ProxySpec, Arc<Secrets>)>,
 }
 
 impl Service<Uri> for AddressConnector {
@@ -90,7 +100,7 @@ impl Service<Uri> for AddressConnector {
             let host = uri.host().ok_or(HttpCallError::UriInvalid)?;
             let is_https = uri.scheme() == Some(&Scheme::HTTPS);
             let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-            let Some(proxy) = proxy else {
+            let Some((proxy, secrets)) = proxy else {
                 return Ok(CallStream::new(dial(host, port, reach).await?, false));
             };
             // Of a name only the proxy knows the addresses.
@@ -100,10 +110,15 @@ impl Service<Uri> for AddressConnector {
             if !is_https {
                 return ProxyConnector(proxy, true).connect().await;
             }
-            let at = Uri::try_from(proxy.to_string()).map_err(|_| HttpCallError::UriInvalid)?;
+            let at = Uri::try_from(proxy.origin()).map_err(|_| HttpCallError::UriInvalid)?;
             // With the port, which the tunnel takes from the URI.
             let target = Uri::try_from(format!("https://{host}:{port}/")).map_err(|_| HttpCallError::UriInvalid)?;
-            let tunnel = Tunnel::new(at, ProxyConnector(proxy, false)).call(target).await;
+            let credentials = authorization(&proxy, &secrets)?;
+            let mut tunnel = Tunnel::new(at, ProxyConnector(proxy, false));
+            if let Some(value) = credentials {
+                tunnel = tunnel.with_auth(value);
+            }
+            let tunnel = tunnel.call(target).await;
             tunnel.map_err(|error| match failure::of_call(&error) {
                 // What the proxy answered, such as that it needs credentials.
                 HttpCallError::Protocol(why) => HttpCallError::Unreachable(format!("the proxy: {why}")),
@@ -145,17 +160,49 @@ pub(super) struct CallStream {
     io: TokioIo<TcpStream>,
     /// Set if requests are sent in absolute form, to a proxy.
     is_proxied: bool,
+    breaker: ConnectionBreaker,
+}
+
+/// The means to break a connection whose request the server does not take: nothing else ends a write that waits.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ConnectionBreaker(Arc<Break>);
+
+#[derive(Debug, Default)]
+struct Break {
+    is_broken: AtomicBool,
+    /// The task of the connection, while it waits for the server to take more.
+    writer: AtomicWaker,
+}
+
+impl ConnectionBreaker {
+    /// Has the next write fail, and the one that waits.
+    pub(super) fn break_off(&self) {
+        self.0.is_broken.store(true, Ordering::Release);
+        self.0.writer.wake();
+    }
+
+    /// Passes the result of a write on, unless the connection was broken.
+    fn check<T>(&self, cx: &Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_pending() {
+            // Before the flag is read: one that is set in between wakes the task.
+            self.0.writer.register(cx.waker());
+            if self.0.is_broken.load(Ordering::Acquire) {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+        }
+        polled
+    }
 }
 
 impl CallStream {
     fn new(stream: TcpStream, is_proxied: bool) -> Self {
-        Self { io: TokioIo::new(stream), is_proxied }
+        Self { io: TokioIo::new(stream), is_proxied, breaker: ConnectionBreaker::default() }
     }
 }
 
 impl Connection for CallStream {
     fn connected(&self) -> Connected {
-        Connected::new().proxy(self.is_proxied)
+        Connected::new().proxy(self.is_proxied).extra(self.breaker.clone())
     }
 }
 
@@ -167,11 +214,13 @@ impl Read for CallStream {
 
 impl Write for CallStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, from)
+        let written = Pin::new(&mut self.io).poll_write(cx, from);
+        self.breaker.check(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.breaker.check(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -187,6 +236,7 @@ impl Write for CallStream {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, from)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, from);
+        self.breaker.check(cx, written)
     }
 }

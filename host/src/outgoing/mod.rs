@@ -1,4 +1,4 @@
-//! Calls over HTTP that agents make, through one client that all of them share.
+//! Calls over HTTP that agents make, through one client that all of them share, and their connections over TCP.
 //!
 //! ```text
 //! GuestHost::call_http -> client: grant, headers of the place, a permit
@@ -14,10 +14,13 @@ mod connector;
 mod dial;
 mod failure;
 mod pools;
+mod proxy;
 mod report;
 mod request_body;
 mod resolve;
 mod response_body;
+mod tcp;
 
 pub(crate) use client::{CallingAgent, OutgoingClient};
 pub(crate) use report::CallProblem;
+pub(crate) use tcp::{OnTcpProblem, TcpProblem, is_reachable};

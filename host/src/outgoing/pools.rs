@@ -1,5 +1,6 @@
 //! The pools of connections: one for each reach, and for each again over the proxy.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use caxton_control::outgoing::OutgoingSpec;
@@ -11,6 +12,7 @@ use rustls::ClientConfig;
 
 use super::connector::CheckedConnector;
 use super::request_body::UploadBody;
+use crate::secrets::Secrets;
 
 /// The time for which an idle connection is kept. Shorter than the time after which most servers close it, so that few
 /// requests meet one that is being closed.
@@ -33,10 +35,11 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    pub(super) fn new(tls: &ClientConfig, spec: &OutgoingSpec) -> Self {
+    pub(super) fn new(tls: &ClientConfig, spec: &OutgoingSpec, secrets: &Arc<Secrets>) -> Self {
         let direct = Reach::ALL.map(|reach| client(CheckedConnector::new(tls.clone(), spec, reach, None)));
         let proxied = spec.proxy.as_ref().map(|proxy| {
-            Reach::ALL.map(|reach| client(CheckedConnector::new(tls.clone(), spec, reach, Some(proxy.clone()))))
+            let over = || Some((proxy.clone(), Arc::clone(secrets)));
+            Reach::ALL.map(|reach| client(CheckedConnector::new(tls.clone(), spec, reach, over())))
         });
         Self { direct, proxied }
     }

@@ -6,12 +6,15 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Extensions;
 use http_body::{Body, Frame, SizeHint};
+use hyper_util::client::legacy::connect::Connected;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::message::{CallBody, CallScope, HttpCallError};
+use super::connector::ConnectionBreaker;
+use crate::message::{CallBody, CallScope, HttpCallError, OpenResponse};
 
 /// The part of a request that has gone out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +28,16 @@ enum UploadProgress {
 }
 
 /// The progress of a request, shared by its body and the call that waits for the response.
-#[derive(Debug)]
 pub(super) struct Upload {
     state: Mutex<UploadState>,
     /// A notification that the guest has given more, after the server had to wait for it.
     resumed: Notify,
+    /// The body; `None` once it was abandoned. Here and not with the connection, which holds its own part of it for as
+    /// long as a server takes nothing: the guest would wait as long.
+    // Locked by the connection for each part, and once to abandon it.
+    body: Mutex<Option<CallBody>>,
+    /// The means to break the connection, if the request has one of its own (HTTP/1.1).
+    connection: Mutex<Option<ConnectionBreaker>>,
 }
 
 // A few words that are written for each part, and never locked across a wait.
@@ -88,6 +96,37 @@ impl Upload {
         self.resumed.notified().await;
     }
 
+    /// Takes the connection over which the request is sent. One of HTTP/2 has other requests, and ends this one by itself.
+    pub(super) fn follow(&self, connection: &Connected) {
+        if !connection.is_negotiated_h2() {
+            let mut extras = Extensions::new();
+            connection.get_extras(&mut extras);
+            *self.connection.lock() = extras.remove();
+        }
+    }
+
+    /// Gives up what the server was not given yet. The guest's next write fails, also one that waits, and so does the
+    /// connection.
+    pub(super) fn abandon(&self, error: &HttpCallError) {
+        let mut state = self.state.lock();
+        if matches!(state.progress, UploadProgress::Complete(_)) {
+            return;
+        }
+        state.failure.get_or_insert_with(|| error.clone());
+        drop(state);
+        // Dropped outside of the lock: it wakes the guest.
+        let body = self.body.lock().take();
+        drop(body);
+        self.break_off();
+    }
+
+    /// Breaks the connection, if it is the request's own.
+    pub(super) fn break_off(&self) {
+        if let Some(connection) = self.connection.lock().take() {
+            connection.break_off();
+        }
+    }
+
     /// Returns the bytes that were sent.
     pub(super) fn sent(&self) -> u64 {
         self.state.lock().sent
@@ -97,6 +136,12 @@ impl Upload {
     /// stream.
     pub(super) fn failure(&self) -> Option<HttpCallError> {
         self.state.lock().failure.clone()
+    }
+}
+
+impl OpenResponse for Upload {
+    fn close(&self) {
+        self.abandon(&HttpCallError::TimeOver);
     }
 }
 
@@ -116,7 +161,6 @@ impl Wake for GiveWaker {
 
 /// The body of a request, with a bound.
 pub(super) struct UploadBody {
-    body: CallBody,
     /// The waker of the last wait for the guest, and that of the connection which it is made of.
     waker: Option<(Waker, Waker)>,
     upload: Arc<Upload>,
@@ -132,8 +176,10 @@ impl UploadBody {
         let upload = Arc::new(Upload {
             state: Mutex::new(UploadState { progress, sent: 0, given: 0, failure: None }),
             resumed: Notify::new(),
+            body: Mutex::new(Some(body)),
+            connection: Mutex::default(),
         });
-        (Self { body, waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), most }, upload)
+        (Self { waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), most }, upload)
     }
 
     /// Returns the waker for a wait of the connection.
@@ -166,6 +212,24 @@ impl UploadBody {
     }
 }
 
+impl Drop for UploadBody {
+    /// The connection needs no more of it: all was sent, as its length says, or the connection has ended.
+    fn drop(&mut self) {
+        let mut state = self.upload.state.lock();
+        if state.failure.is_none() && !matches!(state.progress, UploadProgress::Complete(_)) {
+            if state.progress == UploadProgress::AwaitsGuest {
+                self.upload.resumed.notify_one();
+            }
+            // From here on the connection may be that of another request, which nothing of this one may break.
+            state.progress = UploadProgress::Complete(Instant::now());
+        }
+        drop(state);
+        // The guest's next write fails, if it has more. Dropped outside of the lock: it wakes the guest.
+        let body = self.upload.body.lock().take();
+        drop(body);
+    }
+}
+
 impl Body for UploadBody {
     type Data = Bytes;
     type Error = HttpCallError;
@@ -174,7 +238,10 @@ impl Body for UploadBody {
         // Read before the guest is asked: it may give more at once, on another thread.
         let given = self.upload.state.lock().given;
         let waker = self.waker(cx.waker());
-        let polled = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(&waker));
+        let polled = match &mut *self.upload.body.lock() {
+            Some(body) => Pin::new(body).poll_frame(&mut Context::from_waker(&waker)),
+            None => Poll::Ready(Some(Err(self.upload.failure().unwrap_or(HttpCallError::TimeOver)))),
+        };
         if polled.is_pending() {
             self.upload.await_guest(given);
         }
@@ -192,7 +259,7 @@ impl Body for UploadBody {
         if self.note(UploadProgress::Taken(Instant::now()), bytes) > self.most {
             return self.fail(HttpCallError::RequestTooLarge(self.most));
         }
-        if self.body.is_end_stream() {
+        if self.is_end_stream() {
             // Not polled again then.
             self.note(UploadProgress::Complete(Instant::now()), 0);
         }
@@ -200,11 +267,11 @@ impl Body for UploadBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.upload.body.lock().as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.upload.body.lock().as_ref().map_or_else(SizeHint::default, Body::size_hint)
     }
 }
 
@@ -237,6 +304,24 @@ mod tests {
         scope.end();
         assert_eq!(body.frame().await.unwrap().unwrap_err(), HttpCallError::TimeOver);
         assert_eq!(upload.failure(), Some(HttpCallError::TimeOver));
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_writes_learns_that_its_request_was_abandoned() {
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, HttpCallError>>(1);
+        let stream =
+            futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+        let scope = Arc::default();
+        let (mut body, upload) = UploadBody::new(http_body_util::StreamBody::new(stream).boxed_unsync(), 100, &scope);
+        sender.send(Ok(Frame::data(Bytes::from_static(b"abc")))).await.unwrap();
+        let waiting = tokio::spawn(async move { sender.send(Ok(Frame::data(Bytes::from_static(b"def")))).await });
+        upload.abandon(&HttpCallError::WriteTimeout);
+        assert!(waiting.await.unwrap().is_err(), "the write that waited");
+        assert_eq!(body.frame().await.unwrap().unwrap_err(), HttpCallError::WriteTimeout);
+        let (complete, upload) = super::tests::body(3, 10);
+        complete.collect().await.unwrap();
+        upload.abandon(&HttpCallError::TimeOver);
+        assert_eq!(upload.failure(), None, "the server has all of it");
     }
 
     #[tokio::test]

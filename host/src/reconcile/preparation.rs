@@ -21,6 +21,7 @@ use crate::agent::{Agent, Revision};
 use crate::clock;
 use crate::context::HostContext;
 use crate::directory::HostDirectory;
+use crate::folders;
 use crate::message::Identity;
 use crate::store::RevisionRecord;
 use crate::tasks::caught;
@@ -39,6 +40,8 @@ struct Preparation {
     spec: Arc<AgentSpec>,
     digest: Digest,
     path: PathBuf,
+    /// The folder of the declaration, from which the paths of folders start.
+    dir: PathBuf,
     archive: ComponentArchive,
     /// The number of instances to start; with 0 one is started on trial and ended.
     instances: u32,
@@ -77,6 +80,7 @@ impl Reconciler {
             agent,
             id: Arc::new(revision.clone()),
             path: path_of(&spec),
+            dir: self.declared.dir.clone(),
             spec,
             digest,
             archive: self.archive.clone(),
@@ -243,8 +247,9 @@ impl Preparation {
             peak_memory: Arc::default(),
         });
         let outside = Arc::clone(&self.directory) as Arc<dyn crate::message::GuestHost>;
-        let instances = &self.spec.instances;
-        let pool = Pool::new(&self.runtime, program, who, outside, instances.max);
+        let folders = tokio::task::block_in_place(|| folders::open_all(&self.spec, &self.dir));
+        let folders = folders.map_err(|fault| format!("allow.files: {fault}"))?;
+        let pool = Pool::with_folders(&self.runtime, program, who, outside, folders);
         // During a rollout another revision has the memory until the handoff. Without one, an instance is started even
         // if none is asked for, to see that it can restore the memory.
         let count = if stateful { u32::from(self.owns_memory) } else { self.instances };

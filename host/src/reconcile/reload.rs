@@ -90,8 +90,10 @@ impl Reconciler {
         let missing = match &loaded {
             Ok(loaded) => {
                 let commands = asked || loaded.desired.secrets != self.declared.desired.secrets;
-                // Before anything is adopted: an agent without its secret could not start.
-                self.take_secrets(loaded, commands)
+                // Before anything is adopted: an agent without its secret or its folder could not start.
+                let mut missing = self.take_secrets(loaded, commands);
+                missing.extend(unusable_folders(loaded));
+                missing
             }
             Err(_) => Vec::new(),
         };
@@ -219,4 +221,11 @@ impl Reconciler {
         self.declaration.read = Some(content);
         self.declaration.text = text.unwrap_or_default();
     }
+}
+
+/// Returns the errors of folders that agents are granted and that cannot be used.
+fn unusable_folders(loaded: &Loaded) -> Vec<FileError> {
+    let all = loaded.file_errors.iter().flat_map(file_errors);
+    // Other files have what was taken of them before.
+    all.filter(|error| error.key.starts_with("agents.") && error.key.contains(".allow.files")).collect()
 }

@@ -14,6 +14,7 @@ mod compat;
 mod compile;
 mod convert;
 mod digest;
+mod files;
 mod guest_threads;
 mod http;
 mod inspect;
@@ -21,6 +22,7 @@ mod limits;
 mod pool;
 mod scan;
 mod service;
+mod sockets;
 #[cfg(test)]
 pub(crate) mod tests;
 mod validate;

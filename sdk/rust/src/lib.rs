@@ -96,6 +96,8 @@ mod pages {
     pub struct Sdk;
     #[doc = include_str!("../../../docs/contract.md")]
     pub struct Contract;
+    #[doc = include_str!("../../../docs/files.md")]
+    pub struct Files;
     #[doc = include_str!("../../../docs/first-agent.md")]
     pub struct FirstAgent;
     #[doc = include_str!("../../../docs/http-agents.md")]

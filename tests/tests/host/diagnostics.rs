@@ -174,8 +174,8 @@ fn a_denied_import_is_reported_once_with_the_setting_that_allows_it() {
     for (part, setting) in [
         ("environment variables", "allow.env"),
         ("files", "allow.files"),
-        ("TCP socket", "no setting"),
-        ("`example.com`", "no setting"),
+        ("TCP socket", "allow.tcp"),
+        ("`example.com`", "allow.tcp"),
     ] {
         let lines: Vec<&String> = rogue.iter().filter(|line| line.contains(part)).collect();
         assert!(lines.len() == 1 && lines[0].contains(setting), "{part}: {rogue:?}");

@@ -1,6 +1,7 @@
 //! Secrets: given to agents, changed in place, masked in what is logged, and never a part of a revision.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use caxton_tests::{Host, Setup};
@@ -26,6 +27,20 @@ fn act(host: &Host, action: &Value) -> String {
 fn config(host: &Host, key: &str) -> String {
     let all: Vec<(String, String)> = serde_json::from_str(&act(host, &json!({ "do": "config" }))).expect("pairs");
     all.into_iter().find(|(name, _)| name == key).expect("the key").1
+}
+
+#[test]
+fn a_secret_that_every_user_may_read_is_warned_of() {
+    let toml = file(&format!("[secrets]\nkey = {{ file = \"own.key\" }}\n{}", agent("rogue", "rogue", "")));
+    let setup = Setup::new(BINARY, &toml);
+    write(setup.folder(), "own.key", "a key");
+    for (mode, expected) in [(0o640, false), (0o644, true)] {
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(setup.folder().join("own.key"), permissions).expect("it is ours");
+        let (code, _, words) = setup.caxton(&["check", "--no-components"]);
+        let warning = "warning: secrets.key.file: every user of this machine may read `own.key`; `chmod o-r` ends that";
+        assert!(code == 0 && words.contains(warning) == expected, "{mode:o}: {words}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::consistency::Consistency;
 use super::defaults::Inheritable;
 use super::error::{ConfigError, Location};
 use super::findings::Findings;
+use super::host_grants::{folders, tcp_places};
 use super::node::{Entry, Node, Source, Table, Value};
 use super::outgoing::{outgoing, places};
 use super::policy::{self, Operator};
@@ -79,6 +80,9 @@ pub(super) fn shared<'a>(
     findings.ceilings = policy::read_ceilings(&root, &operator.ceilings, findings);
     // Read before the agents, which refer to them.
     let secrets = secrets::secrets(&root, findings);
+    // Read before the agents, whose grants it bounds.
+    let (policy, places) = policy::read_policy(&root, operator, findings);
+    findings.rules = policy::host_rules(&policy, &places, operator);
     // Read before the agents, each of which starts from it.
     let base = Inheritable::read(&root.section("defaults", findings), None, findings);
     let desired = Desired {
@@ -88,9 +92,9 @@ pub(super) fn shared<'a>(
         store: store(&root.section("store", findings), findings),
         host: host(&root.section("host", findings), findings),
         conversations: conversations(&root.section("conversations", findings), findings),
-        outgoing: outgoing(&root.section("outgoing", findings), findings),
+        outgoing: outgoing(&root.section("outgoing", findings), &secrets, findings),
         agents: BTreeMap::new(),
-        policy: policy::read_policy(&root, operator, findings).0,
+        policy,
         secrets,
     };
     Some((root, SharedTables { desired, base }))
@@ -331,7 +335,8 @@ fn allow(
     let (clock, random) = (supply("clock"), supply("random"));
     let env = section.get("env", None, findings).unwrap_or_default();
     let http = places(&section, secrets, findings);
-    let mut allow = Grants { send: BTreeSet::new(), env, clock, random, http };
+    let (tcp, files) = (tcp_places(&section, findings), folders(&section, findings));
+    let mut allow = Grants { send: BTreeSet::new(), env, clock, random, http, tcp, files };
     for (index, (element, source)) in send.into_iter().enumerate() {
         if let Some(receiver) = element.receiver() {
             let at = Location { key: format!("{}[{index}]", section.key("send")), source };

@@ -11,7 +11,7 @@ macro_rules! by_variant {
         impl ConfigError {
             /// The codes of all errors; each has a file in `host/control/tests/config/bad`.
             pub const CODES: &[&'static str] =
-                &[$($code,)* PolicyError::CODES[0], PolicyError::CODES[1], PolicyError::CODES[2]];
+                &[$($code,)* PolicyError::CODES[0], PolicyError::CODES[1], PolicyError::CODES[2], PolicyError::CODES[3]];
 
             /// Returns the error's stable name for programs.
             pub fn code(&self) -> &'static str {
@@ -84,7 +84,12 @@ impl ConfigError {
             Self::Repeated { first, .. } => Some((first, "first listed here")),
             Self::BadPlace { problem, .. } => match &**problem {
                 PlaceProblem::Clash { first, .. } => Some((first, "the other place")),
-                PlaceProblem::Unusable { .. } | PlaceProblem::Proxy(_) => None,
+                PlaceProblem::SameName { first, .. } => Some((first, "the other folder")),
+                PlaceProblem::Unusable { .. }
+                | PlaceProblem::Proxy(_)
+                | PlaceProblem::ProxyPassword
+                | PlaceProblem::Folder { .. }
+                | PlaceProblem::Tcp { .. } => None,
             },
             Self::MinAboveMax { other, .. } => Some((other, "against this")),
             Self::Policy { reason, .. } => reason.other().map(|other| (other, "the bound")),

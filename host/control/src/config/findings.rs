@@ -2,6 +2,7 @@
 
 use super::ceilings::Ceilings;
 use super::error::ConfigError;
+use super::host_rules::HostRules;
 use super::suggestions::Suggestions;
 
 /// The results of reading beside the values: the errors so far, and the remaining budget for suggestions; with the ceilings
@@ -11,4 +12,6 @@ pub(super) struct Findings {
     pub(super) errors: Vec<ConfigError>,
     pub(super) suggest: Suggestions,
     pub(super) ceilings: Ceilings,
+    /// The rules for grants.
+    pub(super) rules: HostRules,
 }

@@ -74,11 +74,16 @@ fn property(field: &Field) -> Value {
             "additionalProperties": { "$ref": "#/$defs/agent" },
         }),
         Kind::Secrets => secrets(&field.fields),
-        Kind::Places => {
+        Kind::Places | Kind::Folders | Kind::TcpPlaces => {
             // Each keyword holds for values of its own type: the pattern for texts, the rest for tables.
             let mut place = table(&field.fields);
             place.insert("type".into(), json!(["string", "object"]));
-            place.insert("pattern".into(), json!(PLACE));
+            let pattern = match key.kind {
+                Kind::Places => PLACE,
+                Kind::TcpPlaces => ":[0-9]+$",
+                _ => "[^/.]",
+            };
+            place.insert("pattern".into(), json!(pattern));
             json!({ "type": "array", "items": place })
         }
         _ => scalar(key),
@@ -161,7 +166,8 @@ fn scalar(key: &Key) -> Value {
         }),
         Kind::PlaceUrl => json!({ "type": "string", "pattern": PLACE }),
         Kind::Proxy => json!({ "type": "string", "pattern": "^http://" }),
-        Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Places | Kind::Unimplemented => json!({}),
+        Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Unimplemented => json!({}),
+        Kind::Places | Kind::Folders | Kind::TcpPlaces => json!({}),
     }
 }
 

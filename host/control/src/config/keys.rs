@@ -3,6 +3,7 @@
 //! Checking, the JSON schema and `docs/configuration.md` are derived from it.
 
 use super::kinds::{DefaultValue, ItemKind, Key, Kind};
+use super::rows::{integer, key, list, number, percent, size, table, time, unimplemented, word};
 use crate::format::MAX_VERSION;
 use crate::memory::MIN_BUDGET;
 
@@ -141,12 +142,18 @@ pub static KEYS: &[Key] = &[
     size("outgoing.max-request-body", 1, 1024 * GIB, "100MiB", "The largest body that an agent may send."),
     size("outgoing.max-response-body", 1, 1024 * GIB, "100MiB",
         "The largest body that an agent may get. It is passed on as it comes, and not kept."),
+    integer("outgoing.connections", 1, 100_000, 1_000,
+        "TCP connections of all agents at once, to the places that `allow.tcp` grants; more wait, for `connect-timeout` at \
+        most."),
+    integer("outgoing.connections-per-message", 1, 100_000, 100,
+        "TCP connections that handling one message or request may make."),
     list("outgoing.ca", ItemKind::Text, "[\"tls/company-ca.pem\"]",
         "Files with certificates in PEM form whose issuers are trusted beside those of the system, relative to the folder \
         of this file. Taken again when they change, for new connections."),
     key("outgoing.proxy", Kind::Proxy, DefaultValue::Unset("\"http://proxy.example:3128\""),
         "A proxy over which places are called that are not private. It resolves their names, so that the host cannot check \
-        the addresses."),
+        the addresses. It may have a user and a password, `http://user:${secret:NAME}@…`, with one of the \
+        [secrets](#secrets)."),
 
     key("secrets", Kind::Secrets, DefaultValue::EmptyTable("{ openai = { env = \"OPENAI_API_KEY\" } }"),
         "Texts that are kept out of this file. An agent is given one by `${secret:NAME}` in its `config`. They are read again \
@@ -224,7 +231,23 @@ pub static KEYS: &[Key] = &[
         [secrets](#secrets), with its value at the time of the call."),
     key("agents.NAME.allow.http.private", Kind::Boolean, DefaultValue::Boolean(false),
         "Whether the place may be at an address of this machine or of a private network."),
-    unimplemented("agents.NAME.allow.files", "Which folders it sees."),
+    key("agents.NAME.allow.tcp", Kind::TcpPlaces, DefaultValue::EmptyList("[\"db.example.com:5432\"]"),
+        "The [places](outgoing.md#connections-over-tcp) that it may connect to over TCP, such as databases: hosts with ports, \
+        or tables with the keys below."),
+    key("agents.NAME.allow.tcp.to", Kind::Text, DefaultValue::Required("\"db.example.com:5432\""),
+        "Host and port. `*.` and a domain stand for all names below it, `10.0.0.0/8` for all addresses of a network."),
+    key("agents.NAME.allow.tcp.private", Kind::Boolean, DefaultValue::Boolean(false),
+        "Whether the name may lead to an address of this machine or of a private network."),
+    key("agents.NAME.allow.files", Kind::Folders, DefaultValue::EmptyList("[\"data\"]"),
+        "The [folders](files.md) that it sees: paths, or tables with the keys below. A path alone is read only, and seen as `/` \
+        and its last part."),
+    key("agents.NAME.allow.files.folder", Kind::Text, DefaultValue::Required("\"out\""),
+        "The path of the folder, relative to the folder of this file."),
+    key("agents.NAME.allow.files.name", Kind::Text, DefaultValue::Unset("\"/out\""),
+        "The path by which the agent sees it; left out, `/` and the last part of `folder`."),
+    key("agents.NAME.allow.files.write", Kind::Boolean, DefaultValue::Boolean(false),
+        "Whether it may change what is in it. What it writes takes effect at once, and is no part of a commit."),
+    unimplemented("agents.NAME.allow.udp", "Where it may send datagrams to."),
     table("agents.NAME.limits", "What the agent may use."),
     size("agents.NAME.limits.memory", MIB, 4 * GIB, "64MiB",
         "Linear memories and tables of one instance, summed. Growth beyond fails in the guest.").capped(),
@@ -389,50 +412,8 @@ pub static KEYS: &[Key] = &[
         "The public keys that are trusted to sign components, as `caxton sign --new-key` prints them."),
     list("policy.features", ItemKind::Feature, "[\"simd\", \"bulk-memory\"]",
         "The proposals of WebAssembly that a component may use beyond version 1. Left out, all that the host takes."),
+    word("policy.files", &["write", "read", "none"], &[], "write",
+        "The folders that agents may be granted: also such that they write to, such that they only read, or none."),
+    word("policy.tcp", &["any", "public", "none"], &[], "any",
+        "The places for TCP that agents may be granted: all, such as are of the public internet only, or none."),
 ];
-
-const fn key(path: &'static str, kind: Kind, default: DefaultValue, doc: &'static str) -> Key {
-    Key { path, kind, default, doc, is_capped: false }
-}
-
-const fn table(path: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Table, DefaultValue::Unset(""), doc)
-}
-
-const fn unimplemented(path: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Unimplemented, DefaultValue::Unset(""), doc)
-}
-
-const fn percent(path: &'static str, least: f64, most: f64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Percent { least, most }, DefaultValue::Text(default), doc)
-}
-
-const fn integer(path: &'static str, least: u64, most: u64, default: i64, doc: &'static str) -> Key {
-    key(path, Kind::Integer { least, most }, DefaultValue::Integer(default), doc)
-}
-
-const fn number(path: &'static str, least: f64, most: f64, default: f64, doc: &'static str) -> Key {
-    key(path, Kind::Number { least, most }, DefaultValue::Number(default), doc)
-}
-
-const fn size(path: &'static str, least: u64, most: u64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Size { least, most }, DefaultValue::Text(default), doc)
-}
-
-const fn time(path: &'static str, least: u64, most: u64, default: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::Time { least, most }, DefaultValue::Text(default), doc)
-}
-
-const fn list(path: &'static str, item: ItemKind, example: &'static str, doc: &'static str) -> Key {
-    key(path, Kind::List(item), DefaultValue::EmptyList(example), doc)
-}
-
-const fn word(
-    path: &'static str,
-    known: &'static [&'static str],
-    later: &'static [&'static str],
-    default: &'static str,
-    doc: &'static str,
-) -> Key {
-    key(path, Kind::Word { known, later }, DefaultValue::Text(default), doc)
-}

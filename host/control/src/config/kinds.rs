@@ -119,6 +119,10 @@ pub enum Kind {
     Places,
     /// The URL of a place.
     PlaceUrl,
+    /// A list of folders that an agent sees: texts, or tables with the keys below its path.
+    Folders,
+    /// A list of places that may be connected to: texts, or tables with the keys below its path.
+    TcpPlaces,
     /// The URL of a proxy.
     Proxy,
     /// A key that is known but not implemented in this version.
@@ -222,6 +226,11 @@ impl Kind {
         }
     }
 
+    /// Returns `true` for a list whose elements are texts, or tables with the keys below its path.
+    pub fn is_list_of_tables(self) -> bool {
+        matches!(self, Self::Places | Self::Folders | Self::TcpPlaces)
+    }
+
     /// Returns the accepted values for a sentence such as "expected a size, found a list".
     pub fn describe(&self) -> String {
         let text = match self {
@@ -247,6 +256,8 @@ impl Kind {
             Self::Versions => "a list of whole numbers up to 1000000",
             Self::Rate => "a rate",
             Self::Places => "a list of places",
+            Self::Folders => "a list of folders",
+            Self::TcpPlaces => "a list of places",
             Self::PlaceUrl => "a place",
             Self::Proxy => "the URL of a proxy",
             Self::Unimplemented => "nothing",

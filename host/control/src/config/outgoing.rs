@@ -9,11 +9,16 @@ use super::secrets::reference;
 use super::section::Section;
 use super::values::{bad_place, wrong_type};
 use crate::desired::SecretsSpec;
-use crate::outgoing::OutgoingSpec;
+use crate::outgoing::{OutgoingSpec, ProxySpec};
 use crate::place::{CallPlace, PlaceUrl};
 
 /// Reads the table.
-pub(super) fn outgoing(section: &Section<'_>, findings: &mut Findings) -> OutgoingSpec {
+pub(super) fn outgoing(section: &Section<'_>, secrets: &SecretsSpec, findings: &mut Findings) -> OutgoingSpec {
+    let proxy: Option<ProxySpec> = section.get("proxy", None, findings);
+    if let Some(text) = proxy.as_ref().and_then(ProxySpec::credentials) {
+        let at = Location { key: section.key("proxy"), source: section.source_of("proxy") };
+        reference(text, secrets, at, findings);
+    }
     OutgoingSpec {
         connect_timeout: section.get("connect-timeout", None, findings).unwrap_or_default(),
         first_byte_timeout: section.get("first-byte-timeout", None, findings).unwrap_or_default(),
@@ -23,7 +28,9 @@ pub(super) fn outgoing(section: &Section<'_>, findings: &mut Findings) -> Outgoi
         max_request_body_bytes: section.get("max-request-body", None, findings).unwrap_or_default(),
         max_response_body_bytes: section.get("max-response-body", None, findings).unwrap_or_default(),
         ca: section.get("ca", None, findings).unwrap_or_default(),
-        proxy: section.get("proxy", None, findings),
+        connections: section.get("connections", None, findings).unwrap_or_default(),
+        connections_per_message: section.get("connections-per-message", None, findings).unwrap_or_default(),
+        proxy,
     }
 }
 

@@ -11,6 +11,7 @@ use super::consistency::Consistency;
 use super::desired::{SharedTables, agent, shared};
 use super::error::Location;
 use super::findings::Findings;
+use super::host_rules::HostRules;
 use super::node::{Entry, Node, Source, Table};
 use super::policy::Operator;
 use crate::desired::{AgentSpec, Desired};
@@ -21,6 +22,7 @@ use crate::names::AgentName;
 pub struct CheckedShared {
     tables: SharedTables,
     ceilings: Ceilings,
+    rules: HostRules,
 }
 
 impl CheckedShared {
@@ -29,7 +31,7 @@ impl CheckedShared {
     pub fn check(root: &Node, operator: &Operator) -> Option<Self> {
         let mut findings = Findings::default();
         let (_, tables) = shared(root, operator, &mut findings)?;
-        findings.errors.is_empty().then_some(Self { tables, ceilings: findings.ceilings })
+        findings.errors.is_empty().then_some(Self { tables, ceilings: findings.ceilings, rules: findings.rules })
     }
 
     /// Returns `true` if the table of an agent means the same beside these tables as beside the others.
@@ -37,13 +39,15 @@ impl CheckedShared {
         // All tables and not only those that agents depend on today: a change of the others is rare, and costs a second
         // with a hundred thousand agents.
         self.ceilings == other.ceilings
+            && self.rules.files.0 == other.rules.files.0
+            && self.rules.tcp.0 == other.rules.tcp.0
             && self.tables.desired == other.tables.desired
             && self.tables.base.has_values_of(&other.tables.base)
     }
 
     /// Checks the table of one agent, by itself. Returns `None` if it has errors.
     pub fn agent(&self, name: &str, entry: &Entry) -> Option<AgentSpec> {
-        let mut findings = Findings { ceilings: self.ceilings.clone(), ..Findings::default() };
+        let mut findings = Findings { ceilings: self.ceilings.clone(), rules: self.rules.clone(), ..Findings::default() };
         // What agents say of each other is checked by `desired`, once all are known.
         let mut alone = Consistency::default();
         let spec = agent(name, entry, &Table::new(), &self.tables, &mut alone, &mut findings)?;

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::ceilings::Ceilings;
 use super::error::{ConfigError, Location};
 use super::findings::Findings;
+use super::host_rules::HostRules;
 use super::kinds::Kind;
 use super::node::{Entry, Node, Source, Value};
 use super::policy_error::PolicyError;
 use super::schema::{self, Field};
 use super::section::Section;
 use super::values::{Element, example, read, wrong_type};
-use crate::policy::{AllowedDigest, NamePattern, Policy, TrustedKey};
+use crate::policy::{AllowedDigest, FilesRule, NamePattern, Policy, TcpRule, TrustedKey};
 use crate::units::print_bytes;
 
 /// The meaning of the operator's own file, which `caxton.toml` cannot override.
@@ -141,6 +142,8 @@ pub(super) fn read_policy(
         signatures_required: table.signatures(findings),
         keys: keys.into_iter().flatten().collect(),
         features: features.map(|features| features.into_iter().collect::<BTreeSet<_>>()),
+        files: table.word("files", FilesRule::of_word, operator.policy.files, findings),
+        tcp: table.word("tcp", TcpRule::of_word, operator.policy.tcp, findings),
     };
     let policy = operator.policy.stricter(&own);
     // Nothing could ever be signed by a key that is trusted.
@@ -148,6 +151,18 @@ pub(super) fn read_policy(
         findings.errors.push(section.missing(section.schema("keys"), "keys", None));
     }
     (policy, table.places())
+}
+
+/// Returns the rules for folders and connections with their places: those of the file that has the stricter one.
+pub(super) fn host_rules(policy: &Policy, places: &BTreeMap<&'static str, Source>, operator: &Operator) -> HostRules {
+    let place = |name: &str, is_operators: bool| {
+        let found = if is_operators { operator.places.get(name) } else { places.get(name) };
+        found.cloned().unwrap_or(Source::Default)
+    };
+    HostRules {
+        files: (policy.files, place("files", policy.files == operator.policy.files)),
+        tcp: (policy.tcp, place("tcp", policy.tcp == operator.policy.tcp)),
+    }
 }
 
 impl Operator {
@@ -170,7 +185,8 @@ struct Rules<'a> {
 }
 
 /// The keys of the table.
-const KEYS: [&str; 7] = ["imports", "forbidden-exports", "max-component", "digests", "signatures", "keys", "features"];
+const KEYS: [&str; 9] =
+    ["imports", "forbidden-exports", "max-component", "digests", "signatures", "keys", "features", "files", "tcp"];
 
 impl Rules<'_> {
     /// Reads a list, and reports each element that is not within what the operator allows. Returns `None` without one.
@@ -231,12 +247,29 @@ impl Rules<'_> {
         is_required
     }
 
+    /// Reads the rule of a word. One that is written and looser than that of the operator is an error.
+    fn word<T: Copy + Default + Ord + ToString>(
+        &self,
+        name: &'static str,
+        of: impl Fn(&str) -> Option<T>,
+        least: T,
+        findings: &mut Findings,
+    ) -> T {
+        let given = self.section.get(name, None, findings).and_then(of).unwrap_or_default();
+        if given < least && self.section.entry(name).is_some() {
+            self.looser((name, name), self.section.source_of(name), format!("`{}`", given.to_string()), findings);
+        }
+        given
+    }
+
     /// Reports a value of a key, or of an element of its list, that is looser than the rule of the operator.
     fn looser(&self, (name, written): (&'static str, &str), source: Source, given: String, findings: &mut Findings) {
         let policy = &self.operator.policy;
         let allowed = match name {
             "max-component" => policy.max_component_bytes.map(print_bytes).unwrap_or_default(),
             "signatures" => "`required`".to_owned(),
+            "files" => format!("`{}`", policy.files),
+            "tcp" => format!("`{}`", policy.tcp),
             _ => "a list without it".to_owned(),
         };
         let at = Location { key: self.section.key(written), source };

@@ -27,6 +27,16 @@ pub enum PolicyError {
         /// The place of that.
         other: Source,
     },
+    /// A grant that the policy forbids.
+    #[error("{what} cannot be granted: `{rule}`")]
+    Forbidden {
+        /// The kind of grant, with its article.
+        what: &'static str,
+        /// The rule.
+        rule: String,
+        /// The place of the rule.
+        other: Source,
+    },
     /// A text that is no element of a list of the policy.
     #[error("`{given}` is not {kind}: {reason}")]
     BadItem {
@@ -43,7 +53,8 @@ pub enum PolicyError {
 
 impl PolicyError {
     /// The codes of all of these errors.
-    pub(super) const CODES: [&'static str; 3] = ["above-ceiling", "looser-than-policy", "bad-policy-item"];
+    pub(super) const CODES: [&'static str; 4] =
+        ["above-ceiling", "looser-than-policy", "bad-policy-item", "forbidden-by-policy"];
 
     /// Returns the error's stable name for programs.
     pub(super) fn code(&self) -> &'static str {
@@ -51,13 +62,16 @@ impl PolicyError {
             Self::AboveCeiling { .. } => "above-ceiling",
             Self::Looser { .. } => "looser-than-policy",
             Self::BadItem { .. } => "bad-policy-item",
+            Self::Forbidden { .. } => "forbidden-by-policy",
         }
     }
 
     /// Returns the place of the ceiling or the rule.
     pub(super) fn other(&self) -> Option<&Source> {
         match self {
-            Self::AboveCeiling { other, .. } | Self::Looser { other, .. } => Some(other),
+            Self::AboveCeiling { other, .. } | Self::Looser { other, .. } | Self::Forbidden { other, .. } => {
+                Some(other)
+            }
             Self::BadItem { .. } => None,
         }
     }
@@ -71,6 +85,7 @@ impl PolicyError {
             Self::Looser { other, .. } => {
                 format!("remove it, or write what is as strict as the operator's policy{}", in_brackets(other))
             }
+            Self::Forbidden { other, .. } => format!("remove it, or have the rule changed{}", in_brackets(other)),
             Self::BadItem { example, .. } => format!("such as \"{example}\""),
         }
     }

@@ -40,15 +40,16 @@ counts as one that is not set, unless any text is right there, as in `config`.
 pub fn reference() -> String {
     let mut page = INTRO.to_owned();
     write_table(&mut page, "The file", "", &KEYS.iter().filter(|key| parent(key.path).is_empty()).collect::<Vec<_>>());
-    let is_table =
-        |key: &&Key| matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Places);
+    let is_table = |key: &&Key| {
+        matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets) || key.kind.is_list_of_tables()
+    };
     for table in KEYS.iter().filter(is_table) {
         let prefix = match table.kind {
             Kind::Agents => format!("{}.NAME", table.path),
             _ => table.path.to_owned(),
         };
         let title = match table.kind {
-            Kind::Tables | Kind::Places => format!("`[[{prefix}]]`"),
+            kind if kind == Kind::Tables || kind.is_list_of_tables() => format!("`[[{prefix}]]`"),
             _ => format!("`[{prefix}]`"),
         };
         let named = format!("{prefix}.NAME");

@@ -116,7 +116,7 @@ mod tests {
             let earlier = KEYS[..at].iter().find(|other| other.path == table);
             let kind = earlier.unwrap_or_else(|| panic!("{} comes before its table", key.path)).kind;
             assert!(
-                matches!(kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Places),
+                matches!(kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets) || kind.is_list_of_tables(),
                 "{}",
                 key.path
             );

@@ -17,7 +17,7 @@ use crate::cors;
 use crate::cron::Cron;
 use crate::hosts::is_host_pattern;
 use crate::names::{CAPABILITY_PREFIX, Capability, Receiver};
-use crate::outgoing::ProxySpec;
+use crate::outgoing::{ProxyError, ProxySpec};
 use crate::place::PlaceUrl;
 use crate::policy::{
     AllowedDigest, AllowedDigestError, FEATURES, NamePattern, NamePatternError, TrustedKey, TrustedKeyError,
@@ -172,8 +172,9 @@ fn read_one(
             Err(reason) => return Err(bad_place(at, PlaceProblem::Unusable { given: text.clone(), reason })),
         },
         (Kind::Proxy, Value::String(text)) => match ProxySpec::parse(text) {
-            Some(proxy) => TypedValue::Proxy(proxy),
-            None => return Err(bad_place(at, PlaceProblem::Proxy(text.clone()))),
+            Ok(proxy) => TypedValue::Proxy(proxy),
+            Err(ProxyError::Url(shown)) => return Err(bad_place(at, PlaceProblem::Proxy(shown))),
+            Err(ProxyError::Password) => return Err(bad_place(at, PlaceProblem::ProxyPassword)),
         },
         (Kind::Rate, Value::String(text)) => match text.parse() {
             Ok(rate) => TypedValue::Rate(rate),

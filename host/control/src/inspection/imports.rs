@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::grant::{Grants, Supply};
 use crate::place::CallPlace;
+use crate::tcp_place::TcpPlace;
 
 /// The imports of a component as its agent may use them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -48,6 +49,15 @@ pub fn import_report<'a>(
     report
 }
 
+/// Returns the verdict by a list of grants.
+fn by_list(key: &str, granted: impl Iterator<Item = String>) -> Verdict {
+    let granted: Vec<String> = granted.collect();
+    if granted.is_empty() {
+        return Verdict::Denied(format!("allow.{key} is empty"));
+    }
+    Verdict::Granted(format!("allow.{key} = {}", granted.join(", ")))
+}
+
 enum Verdict {
     /// There is nothing to call.
     Types,
@@ -83,8 +93,13 @@ fn verdict(import: &str, allow: &Grants) -> Verdict {
         }
         ("wasi:clocks", _) => by_supply("clock", allow.clock),
         ("wasi:random", _) => by_supply("random", allow.random),
-        ("wasi:filesystem", _) => Verdict::Denied("no folder can be granted".to_owned()),
-        ("wasi:sockets", _) => Verdict::Denied("no socket can be granted".to_owned()),
+        // Of WASI 0.3, folders and connections are not offered.
+        ("wasi:filesystem" | "wasi:sockets", _) if import.contains("@0.3.") => {
+            Verdict::Denied("granted to components of WASI 0.2 alone".to_owned())
+        }
+        ("wasi:filesystem", _) => by_list("files", allow.files.iter().map(ToString::to_string)),
+        ("wasi:sockets", "udp" | "udp-create-socket") => Verdict::Denied("no datagram can be granted".to_owned()),
+        ("wasi:sockets", _) => by_list("tcp", allow.tcp.iter().map(TcpPlace::to)),
         // The second is that of WASI 0.3.
         ("wasi:http", "outgoing-handler" | "client") if allow.http.is_empty() => {
             Verdict::Denied("allow.http is empty".to_owned())
@@ -109,6 +124,12 @@ fn in_vain<'a>(imports: &[String], allow: &Grants, config: impl IntoIterator<Ite
     if !imports_any("wasi:http/outgoing-handler@") && !imports_any("wasi:http/client@") {
         grants.extend(allow.http.iter().map(|place| format!("allow.http {}", place.url())));
     }
+    if !imports_any("wasi:sockets/tcp@") {
+        grants.extend(allow.tcp.iter().map(|place| format!("allow.tcp {}", place.to())));
+    }
+    if !imports_any("wasi:filesystem/preopens@") {
+        grants.extend(allow.files.iter().map(|folder| format!("allow.files {}", folder.name())));
+    }
     if allow.clock != Supply::Real && !imports_any("wasi:clocks/") {
         grants.push("allow.clock".to_owned());
     }
@@ -124,6 +145,7 @@ fn in_vain<'a>(imports: &[String], allow: &Grants, config: impl IntoIterator<Ite
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::FolderGrant;
     use crate::place::PlaceUrl;
 
     fn place() -> CallPlace {
@@ -139,6 +161,8 @@ mod tests {
             clock: Supply::Message,
             random: Supply::None,
             http: [place()].into(),
+            tcp: [TcpPlace::new("db.example:5432", false).unwrap()].into(),
+            files: [FolderGrant::new("data".to_owned(), None, true).unwrap()].into(),
         };
         // import, grants, granted, by
         for (import, allow, granted, by) in [
@@ -154,8 +178,11 @@ mod tests {
             ("wasi:clocks/wall-clock@0.2.6", nothing(), true, "allow.clock = real"),
             ("wasi:clocks/wall-clock@0.2.6", much(), true, "allow.clock = message"),
             ("wasi:random/random@0.2.6", much(), false, "allow.random = none"),
-            ("wasi:filesystem/preopens@0.2.6", much(), false, "no folder can be granted"),
-            ("wasi:sockets/tcp@0.2.6", much(), false, "no socket can be granted"),
+            ("wasi:filesystem/preopens@0.2.6", nothing(), false, "allow.files is empty"),
+            ("wasi:filesystem/preopens@0.2.6", much(), true, "allow.files = /data (write)"),
+            ("wasi:sockets/tcp@0.2.6", nothing(), false, "allow.tcp is empty"),
+            ("wasi:sockets/tcp@0.2.6", much(), true, "allow.tcp = db.example:5432"),
+            ("wasi:sockets/udp@0.2.6", much(), false, "no datagram can be granted"),
             ("wasi:http/outgoing-handler@0.2.6", nothing(), false, "allow.http is empty"),
             ("wasi:http/outgoing-handler@0.2.6", much(), true, "allow.http = https://api.example.com/v1/*"),
             ("wasi:http/client@0.3.0", nothing(), false, "allow.http is empty"),
@@ -180,6 +207,8 @@ mod tests {
             clock: Supply::None,
             random: Supply::Message,
             http: [place()].into(),
+            tcp: [TcpPlace::new("db.example:5432", false).unwrap()].into(),
+            files: [FolderGrant::new("data".to_owned(), None, true).unwrap()].into(),
         };
         let config = ["mood".to_owned()];
         let all = [
@@ -187,6 +216,8 @@ mod tests {
             "allow.env LANG",
             "allow.env TZ",
             "allow.http https://api.example.com/v1/*",
+            "allow.tcp db.example:5432",
+            "allow.files /data",
             "allow.clock",
             "allow.random",
             "config.mood",
@@ -196,6 +227,8 @@ mod tests {
             "caxton:agent/messaging@0.1.0",
             "wasi:cli/environment@0.2.6",
             "wasi:http/outgoing-handler@0.2.6",
+            "wasi:sockets/tcp@0.2.6",
+            "wasi:filesystem/preopens@0.2.6",
             "wasi:clocks/monotonic-clock@0.2.6",
             "wasi:random/insecure-seed@0.2.6",
             "wasi:config/store@0.2.0-rc.1",

@@ -8,6 +8,7 @@
 //!
 //! Reading files and checking signatures is up to the host, which passes what it found.
 
+mod host_rules;
 mod pattern;
 mod signature;
 
@@ -17,6 +18,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
+pub use host_rules::{FilesRule, TcpRule};
 pub use pattern::{NamePattern, NamePatternError};
 pub use signature::{
     ComponentSignature, MAX_SIGNATURE_FILE, SIGNATURE_ENDING, TrustedKey, TrustedKeyError, signed_text,
@@ -57,6 +59,10 @@ pub struct Policy {
     pub keys: BTreeSet<TrustedKey>,
     /// The proposals that a component may use; `None` allows all that the host takes.
     pub features: Option<BTreeSet<&'static str>>,
+    /// The folders that may be granted.
+    pub files: FilesRule,
+    /// The connections that may be granted.
+    pub tcp: TcpRule,
 }
 
 /// A digest that is allowed, written `sha256:HEX` for all agents and `AGENT=sha256:HEX` for one.
@@ -151,6 +157,8 @@ impl Policy {
                 (Some(one), Some(two)) => Some(one & two),
                 (one, two) => one.clone().or_else(|| two.clone()),
             },
+            files: self.files.max(other.files),
+            tcp: self.tcp.max(other.tcp),
         }
     }
 

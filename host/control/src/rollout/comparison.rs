@@ -24,6 +24,22 @@ const MAX_SHOWN: usize = 200;
 /// The reason why a call over HTTP of a copy is refused.
 pub const COPY_CALLS: &str = "a copy of a message makes no call over HTTP (HTTP-request-denied)";
 
+/// The beginning of the line of a connection over TCP. That of a call over HTTP has a URL behind its first word.
+pub const CONNECTS: &str = "connect to ";
+/// The beginning of the line of a file that is changed.
+pub const CHANGES: &str = "change ";
+
+/// Returns the reason why a copy does not do what a line says.
+fn refusal(line: &str) -> &'static str {
+    if line.starts_with(CONNECTS) {
+        "a copy of a message makes no connection (access-denied)"
+    } else if line.starts_with(CHANGES) && !line.contains("://") {
+        "a copy of a message changes no file (read-only)"
+    } else {
+        COPY_CALLS
+    }
+}
+
 /// The most listed differences of one message.
 pub const MAX_LISTED: usize = 100;
 
@@ -324,7 +340,7 @@ impl Effect {
             }
             Self::Cancel { timer } => timer.clone(),
             Self::Call { line, refused: false } => line.clone(),
-            Self::Call { line, refused: true } => format!("{line}, refused: {COPY_CALLS}"),
+            Self::Call { line, refused: true } => format!("{line}, refused: {}", refusal(line)),
         }
     }
 }

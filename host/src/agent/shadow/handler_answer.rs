@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use caxton_control::rollout::comparison::{Answer, Content, Effect};
+use caxton_control::rollout::comparison::{Answer, CHANGES, CONNECTS, Content, Effect};
 
 use crate::agent::describe;
 use crate::bounds;
-use crate::message::{Draft, Effects, Failure, Fault, GuestHttpCall, HttpCallError, Outcome, Reply};
+use crate::message::{Draft, Effects, Failure, Fault, GuestConnect, GuestHttpCall, HttpCallError, Outcome, Reply};
 
 /// The most calls over HTTP of a copy that are compared. The host refuses them at once, so that a guest may try many.
 pub(super) const MAX_CALLS: usize = 100;
@@ -83,6 +83,31 @@ pub(super) fn refuse_call(calls: &mut Vec<Effect>, call: &GuestHttpCall) -> Http
         calls.push(Effect::Call { line: call_line(call), refused: true });
     }
     HttpCallError::Denied
+}
+
+/// Returns the text by which a connection is compared and shown.
+pub(super) fn connect_line(host: &str) -> String {
+    bounds::cut(format!("{CONNECTS}{host}"), bounds::QUOTED)
+}
+
+/// Returns the text by which the connection that a guest asks for is compared and shown: by its name, if it has one.
+pub(super) fn connection_line(call: &GuestConnect) -> String {
+    match call.names.first() {
+        Some(name) => connect_line(&format!("{name}:{}", call.address.port())),
+        None => connect_line(&call.address.to_string()),
+    }
+}
+
+/// Returns the text by which the change of a file is compared and shown.
+pub(super) fn change_line(path: &str) -> String {
+    bounds::cut(format!("{CHANGES}{path}"), bounds::QUOTED)
+}
+
+/// Notes a connection or a change of a file, which a copy does not make.
+pub(super) fn refuse_line(calls: &mut Vec<Effect>, line: String) {
+    if calls.len() < MAX_CALLS {
+        calls.push(Effect::Call { line, refused: true });
+    }
 }
 
 /// Returns the size of an answer in memory, about.

@@ -12,14 +12,15 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::handler_answer::{answer, answer_size, call_line, effects_size, fault_answer};
+use super::handler_answer::{answer, answer_size, call_line, change_line, connection_line, effects_size, fault_answer};
 use super::http_job::RecordedCall;
 use super::job_queue::{Shadow, ShadowJob, Subject};
 use super::recording::{MAX_BYTES, Recording};
 use crate::agent::Directory;
 use crate::message::{
-    CallBody, CallContext, Draft, Effects, Failure, Fault, GuestHost, GuestHttpCall, HttpCallError, Identity, LogLevel,
-    Message, Outgoing, Read, Reply, RequestError, Seen, SendError, TimerName,
+    CallBody, CallContext, CallScope, Draft, Effects, Failure, Fault, GuestConnect, GuestHost, GuestHttpCall,
+    HttpCallError, Identity, LogLevel, LookedUp, Message, Outgoing, Read, Reply, RequestError, Seen, SendError,
+    TcpConnection, TcpError, TimerName,
 };
 
 /// The most keys that are written unread and whose value before is looked up. A copy that reads a further one cannot be
@@ -31,6 +32,16 @@ struct RecordingHost {
     directory: Arc<dyn Directory>,
     // Locked after each call of the host, never across one: the real host may wait.
     recording: Mutex<Recording>,
+}
+
+impl RecordingHost {
+    /// Notes a call, a connection or the change of a file.
+    fn note(&self, line: String) {
+        let mut recording = self.recording.lock();
+        if recording.grow(line.len()) {
+            recording.calls.push(line);
+        }
+    }
 }
 
 impl GuestHost for RecordingHost {
@@ -122,13 +133,34 @@ impl GuestHost for RecordingHost {
         work: &CallContext,
         call: GuestHttpCall,
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
-        let line = call_line(&call);
-        let mut recording = self.recording.lock();
-        if recording.grow(line.len()) {
-            recording.calls.push(line);
-        }
-        drop(recording);
+        self.note(call_line(&call));
         self.directory.call_http(who, work, call)
+    }
+
+    fn look_up(
+        &self,
+        who: &Arc<Identity>,
+        work: &CallContext,
+        name: String,
+        scope: Arc<CallScope>,
+    ) -> BoxFuture<'static, Result<LookedUp, TcpError>> {
+        // Not noted: the connection that follows has the name.
+        self.directory.look_up(who, work, name, scope)
+    }
+
+    fn connect(
+        &self,
+        who: &Arc<Identity>,
+        work: &CallContext,
+        call: GuestConnect,
+    ) -> BoxFuture<'static, Result<Arc<TcpConnection>, TcpError>> {
+        self.note(connection_line(&call));
+        self.directory.connect(who, work, call)
+    }
+
+    fn admits_change(&self, path: &str) -> bool {
+        self.note(change_line(path));
+        self.directory.admits_change(path)
     }
 
     fn log(&self, who: &Identity, level: LogLevel, context: &str, text: &str) {

@@ -11,14 +11,14 @@ use caxton_control::rollout::comparison::Effect;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::handler_answer::{refuse_call, request_effect};
+use super::handler_answer::{change_line, connect_line, connection_line, refuse_call, refuse_line, request_effect};
 use super::job_queue::Shadow;
 use super::recording::Recording;
 use super::sandbox::{check_send, refused_request};
 use crate::agent::Directory;
 use crate::message::{
-    CallBody, CallContext, Draft, GuestHost, GuestHttpCall, HttpCallError, Identity, LogLevel, Message, Outgoing, Read,
-    RequestError, Seen, SendError, TimerName,
+    CallBody, CallContext, CallScope, Draft, GuestConnect, GuestHost, GuestHttpCall, HttpCallError, Identity, LogLevel,
+    LookedUp, Message, Outgoing, Read, RequestError, Seen, SendError, TcpConnection, TcpError, TimerName,
 };
 
 /// The host of a copy.
@@ -173,6 +173,32 @@ impl GuestHost for ReplayHost {
         call: GuestHttpCall,
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
         Box::pin(std::future::ready(Err(refuse_call(&mut self.progress.lock().calls, &call))))
+    }
+
+    fn look_up(
+        &self,
+        _: &Arc<Identity>,
+        _: &CallContext,
+        name: String,
+        _: Arc<CallScope>,
+    ) -> BoxFuture<'static, Result<LookedUp, TcpError>> {
+        refuse_line(&mut self.progress.lock().calls, connect_line(&name));
+        Box::pin(std::future::ready(Err(TcpError::Denied)))
+    }
+
+    fn connect(
+        &self,
+        _: &Arc<Identity>,
+        _: &CallContext,
+        call: GuestConnect,
+    ) -> BoxFuture<'static, Result<Arc<TcpConnection>, TcpError>> {
+        refuse_line(&mut self.progress.lock().calls, connection_line(&call));
+        Box::pin(std::future::ready(Err(TcpError::Denied)))
+    }
+
+    fn admits_change(&self, path: &str) -> bool {
+        refuse_line(&mut self.progress.lock().calls, change_line(path));
+        false
     }
 
     fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}

@@ -19,9 +19,11 @@ use crate::wasm::call::outbound::{Denials, Outbound};
 use crate::wasm::call::stdio::LineLog;
 use crate::wasm::compat::pending_reply::PendingReply;
 use crate::wasm::http::head_commit::HeadCommit;
+use crate::wasm::files::{GuestFolders, OpenFiles};
 use crate::wasm::http::response_progress::ResponseProgress;
 use crate::wasm::limits::{MemoryBound, Meter};
 use crate::wasm::pool::slots::InstanceSlots;
+use crate::wasm::sockets::KnownNames;
 
 /// The parts that all instances of a pool share.
 #[derive(Clone)]
@@ -39,6 +41,8 @@ pub(in crate::wasm) struct Environment {
     pub(in crate::wasm) memory: (MemoryBudget, MemoryPriority),
     /// The memory that these instances are expected to take.
     pub(in crate::wasm) expected: ExpectedMemory,
+    /// The folders that the instances see.
+    pub(in crate::wasm) folders: GuestFolders,
 }
 
 /// The data of a store.
@@ -61,6 +65,12 @@ pub(crate) struct Ctx {
     /// The host's budget of memory.
     pub(in crate::wasm) budget: MemoryBudget,
     pub(in crate::wasm) wasi: WasiCtx,
+    /// The folders that the guest sees.
+    pub(in crate::wasm) folders: GuestFolders,
+    /// The files that it has open.
+    pub(in crate::wasm) open_files: OpenFiles,
+    /// The names that it has looked up.
+    pub(in crate::wasm) names: KnownNames,
     pub(in crate::wasm) http: WasiHttpCtx,
     /// The denials that were logged already.
     pub(in crate::wasm) denials: Arc<Denials>,

@@ -7,13 +7,9 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::cli::WasiCliView;
 use wasmtime_wasi::p2::bindings::cli::environment::Host as _;
-use wasmtime_wasi::p2::bindings::filesystem::types::Descriptor;
-use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::ResolveAddressStream;
-use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, Network};
-use wasmtime_wasi::p2::bindings::sockets::tcp::TcpSocket;
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily};
 use wasmtime_wasi::p2::bindings::sockets::udp::UdpSocket;
 
-use crate::bounds::quoted;
 use crate::message::LogLevel;
 use crate::wasm::call::ctx::Ctx;
 use crate::wasm::call::outbound::{DeniedAccess, log_once};
@@ -22,6 +18,7 @@ use crate::wasm::call::outbound::{DeniedAccess, log_once};
 pub(in crate::wasm) const WASI: &str = "0.2.12";
 
 impl Ctx {
+    /// Logs a denial, if it is the first of its kind.
     pub(in crate::wasm) fn deny(&self, kind: DeniedAccess, text: impl FnOnce() -> String) {
         log_once(&self.denials, &self.who, self.host(), kind, text);
     }
@@ -39,34 +36,19 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
         Ok((seen,))
     })?;
     let mut interface = linker.instance(&format!("wasi:filesystem/preopens@{WASI}"))?;
-    interface.func_wrap("get-directories", |store: StoreContextMut<'_, Ctx>, (): ()| {
-        store.data().deny_files();
+    interface.func_wrap("get-directories", |mut store: StoreContextMut<'_, Ctx>, (): ()| {
+        let ctx = store.data_mut();
+        if ctx.folders.is_empty() {
+            ctx.deny_files();
+        }
         // An empty list and not a trap: language runtimes ask for folders at their start.
-        Ok((Vec::<(Resource<Descriptor>, String)>::new(),))
-    })?;
-    let mut interface = linker.instance(&format!("wasi:sockets/ip-name-lookup@{WASI}"))?;
-    interface.func_wrap(
-        "resolve-addresses",
-        |store: StoreContextMut<'_, Ctx>, (_, name): (Resource<Network>, String)| {
-            store.data().deny(DeniedAccess::Name, || {
-                format!(
-                    "it asked for the address of `{}`, which was denied: no setting of this version allows names to be \
-                     resolved",
-                    quoted(&name)
-                )
-            });
-            // Permanent, because a guest would try a temporary failure again.
-            Ok((Err::<Resource<ResolveAddressStream>, _>(ErrorCode::PermanentResolverFailure),))
-        },
-    )?;
-    let mut interface = linker.instance(&format!("wasi:sockets/tcp-create-socket@{WASI}"))?;
-    interface.func_wrap("create-tcp-socket", |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
-        store.data().deny(DeniedAccess::Tcp, || denied_socket("TCP"));
-        Ok((Err::<Resource<TcpSocket>, _>(ErrorCode::AccessDenied),))
+        Ok((ctx.granted_folders()?,))
     })?;
     let mut interface = linker.instance(&format!("wasi:sockets/udp-create-socket@{WASI}"))?;
     interface.func_wrap("create-udp-socket", |store: StoreContextMut<'_, Ctx>, (_,): (IpAddressFamily,)| {
-        store.data().deny(DeniedAccess::Udp, || denied_socket("UDP"));
+        store.data().deny(DeniedAccess::Udp, || {
+            "it asked for a UDP socket, which was denied: no setting of this version allows UDP".to_owned()
+        });
         Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
     })?;
     // A second definition by mistake is an error again.
@@ -74,16 +56,17 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
     Ok(())
 }
 
+/// Renders the denial of sockets to a component of WASI 0.3.
 pub(in crate::wasm) fn denied_socket(kind: &str) -> String {
-    format!("it asked for a {kind} socket, which was denied: no setting of this version allows sockets")
+    format!("it asked for a {kind} socket, which was denied: connections are granted to components of WASI 0.2 alone")
 }
 
 impl Ctx {
     /// Logs that a guest asked for folders and sees none.
     pub(in crate::wasm) fn deny_files(&self) {
         self.deny(DeniedAccess::Files, || {
-            "it asked for files and sees none: no folder can be granted by this version (`allow.files` is known and not \
-             implemented); keep data with `caxton:agent/state`, or build it into the component"
+            "it asked for files and sees none: `allow.files` lists the folders that it sees, and has none; data of its own \
+             belongs into `caxton:agent/state`"
                 .to_owned()
         });
     }

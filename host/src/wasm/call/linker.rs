@@ -1,8 +1,7 @@
 //! The linker: the host functions that guests are linked against.
 //!
 //! Language runtimes import file systems and sockets even for programs that do not use them. So all of WASI 0.2 is
-//! defined, and what an agent was not granted is denied when it is called: its WASI context has no folders, addresses
-//! or variables.
+//! defined, and what an agent was not granted is denied when it is called.
 
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
@@ -48,7 +47,9 @@ pub(in crate::wasm) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Ctx>> 
     config::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     logging::logging::add_to_linker::<_, HasSelf<_>>(&mut linker, |ctx: &mut Ctx| ctx)?;
     crate::wasm::compat::add_to_linker(&mut linker)?;
-    // The last two replace functions defined above.
+    // The rest replaces functions defined above.
+    crate::wasm::files::add_to_linker(&mut linker)?;
+    crate::wasm::sockets::add_to_linker(&mut linker)?;
     crate::wasm::call::supply::add_to_linker(&mut linker)?;
     crate::wasm::call::denials::add_to_linker(&mut linker)?;
     Ok(linker)

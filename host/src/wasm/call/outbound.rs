@@ -2,7 +2,7 @@
 //! HTTP requests, which the host decides on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
@@ -23,12 +23,20 @@ pub(in crate::wasm) enum DeniedAccess {
     Tcp,
     Udp,
     Environment,
+    /// A connection outside of a message.
+    Connecting,
+    /// A change of a file that may not be changed.
+    Changes,
+    /// A file that is neither regular nor a folder.
+    FileKind,
+    /// A file beyond the bound.
+    OpenFiles,
 }
 
 /// The kinds that were logged already, as bits. One line for each kind and revision, regardless of the number of
 /// instances and accesses.
 #[derive(Debug, Default)]
-pub(in crate::wasm) struct Denials(AtomicU8);
+pub(in crate::wasm) struct Denials(AtomicU16);
 
 impl Denials {
     /// Returns `true` for the first denial of a kind.
@@ -98,6 +106,11 @@ impl Outbound {
         self.work.take()
     }
 
+    /// Returns the requests and connections of the current call.
+    pub(in crate::wasm) fn scope(&mut self) -> Arc<CallScope> {
+        Arc::clone(self.scope.get_or_insert_with(Arc::default))
+    }
+
     /// Prepares for another call.
     pub(in crate::wasm) fn begin(&mut self) {
         // Dropped and not reset: a task of the call before may still have it.
@@ -137,7 +150,7 @@ impl Outbound {
                 )
             }));
         };
-        let scope = Arc::clone(self.scope.get_or_insert_with(Arc::default));
+        let scope = self.scope.get_or_insert_with(Arc::default).clone();
         let request = request.map(|body| body.map_err(|error| outgoing::from_wasi(&error)).boxed_unsync());
         let call = GuestHttpCall { request, timeouts: outgoing::timeouts(options), scope };
         let host = work.host.as_deref().unwrap_or(&*self.host);

@@ -15,6 +15,7 @@ use caxton_control::supervision::{InstanceFailure, RestartDecision, Supervision}
 use parking_lot::Mutex;
 
 use crate::clock;
+use crate::folders::OpenFolder;
 use crate::memory_budget::{ExpectedMemory, MemoryBudget};
 use crate::message::{Fault, GuestHost, Identity};
 use crate::secrets::AgentSecrets;
@@ -22,6 +23,7 @@ use crate::wasm::call::ctx::Environment;
 use crate::wasm::call::instance::Instance;
 use crate::wasm::compile::program::Program;
 use crate::wasm::compile::runtime::Runtime;
+use crate::wasm::files::{GuestFolders, guest_folders};
 use crate::wasm::inspect::Kind;
 use crate::wasm::pool::evictable::{EvictablePool, Listing};
 use crate::wasm::pool::permits::CallPermits;
@@ -78,7 +80,8 @@ pub(in crate::wasm) enum Memory<'a> {
 }
 
 impl Pool {
-    /// Creates a pool without instances.
+    /// Creates a pool without instances, whose guests see no folders.
+    #[cfg(test)]
     pub(crate) fn new(
         runtime: &Arc<Runtime>,
         program: Arc<Program>,
@@ -86,11 +89,33 @@ impl Pool {
         host: Arc<dyn GuestHost>,
         max: u32,
     ) -> Arc<Self> {
+        Self::sized(runtime, program, who, host, (max, guest_folders(Vec::new())))
+    }
+
+    /// Creates a pool without instances, whose guests see these folders.
+    pub(crate) fn with_folders(
+        runtime: &Arc<Runtime>,
+        program: Arc<Program>,
+        who: Arc<Identity>,
+        host: Arc<dyn GuestHost>,
+        folders: Vec<OpenFolder>,
+    ) -> Arc<Self> {
+        let max = who.spec.instances.max;
+        Self::sized(runtime, program, who, host, (max, guest_folders(folders)))
+    }
+
+    fn sized(
+        runtime: &Arc<Runtime>,
+        program: Arc<Program>,
+        who: Arc<Identity>,
+        host: Arc<dyn GuestHost>,
+        (max, folders): (u32, GuestFolders),
+    ) -> Arc<Self> {
         // State in memory is in one instance.
         let max = if program.summary.kind == Kind::Stateful { 1 } else { max };
         let reuse = program.summary.reuse(who.spec.instances.reuse.value());
         let memory = (runtime.memory.clone(), MemoryPriority::Instances);
-        Self::of(runtime, program, who, host, (max, reuse, memory))
+        Self::of(runtime, program, who, host, (max, reuse, memory, folders))
     }
 
     fn of(
@@ -98,7 +123,7 @@ impl Pool {
         program: Arc<Program>,
         who: Arc<Identity>,
         host: Arc<dyn GuestHost>,
-        (max, reuse, memory): (u32, u32, (MemoryBudget, MemoryPriority)),
+        (max, reuse, memory, folders): (u32, u32, (MemoryBudget, MemoryPriority), GuestFolders),
     ) -> Arc<Self> {
         Arc::new(Self {
             runtime: Arc::clone(runtime),
@@ -111,6 +136,7 @@ impl Pool {
                 secrets: AgentSecrets::new(&runtime.secrets, &who.spec.config, who.spec.allow.secrets()),
                 memory,
                 expected: ExpectedMemory::default(),
+                folders,
             },
             who,
             idle: Mutex::default(),
@@ -136,12 +162,14 @@ impl Pool {
         // The reuse may have been changed by a reload since the revision began.
         let reuse = self.reuse.load(Ordering::Relaxed);
         let memory = (self.runtime.memory.clone(), MemoryPriority::Copies);
-        Self::of(&self.runtime, Arc::clone(&self.program), Arc::clone(&self.who), host, (1, reuse, memory))
+        let folders = Arc::clone(&self.environment.folders);
+        Self::of(&self.runtime, Arc::clone(&self.program), Arc::clone(&self.who), host, (1, reuse, memory, folders))
     }
 
     /// Creates a pool of one instance of another program in the same environment.
     pub(crate) fn of_other(&self, program: Arc<Program>, who: Arc<Identity>) -> Arc<Self> {
-        Self::new(&self.runtime, program, who, Arc::clone(&self.environment.host), 1)
+        let folders = Arc::clone(&self.environment.folders);
+        Self::sized(&self.runtime, program, who, Arc::clone(&self.environment.host), (1, folders))
     }
 
     /// Returns `true` if any instance is in use or being leased.

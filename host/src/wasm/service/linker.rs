@@ -59,7 +59,9 @@ fn add_denials(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
         |mut store: StoreContextMut<'_, Ctx>, (): ()| {
             let folders = store.data_mut().filesystem().get_directories()?;
             if folders.is_empty() {
-                store.data().deny_files();
+                store.data().deny(DeniedAccess::Files, || {
+                    "it asked for files and sees none: folders are granted to components of WASI 0.2 alone".to_owned()
+                });
             }
             Ok((folders,))
         },

@@ -1,5 +1,6 @@
 //! Servers that are slow, large, broken or gone, and agents that ask for too much.
 
+use std::io::Write;
 use std::net::TcpListener;
 
 use serde_json::{Value, json};
@@ -55,6 +56,25 @@ fn servers_that_keep_a_call_waiting_are_given_up() {
     until_logged(&mut host, "(outgoing.first-byte-timeout, outgoing.stall-timeout, or what the agent asks for)");
     until_logged(&mut host, "(outgoing.connect-timeout, or what the agent asks for)");
     host.until("the connections end", |_| (server.open() == 0).then_some(()));
+}
+
+#[test]
+fn a_server_that_trickles_for_ever_ends_with_the_message() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // A byte whenever the last was taken: no pause is ever long enough to be one.
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            while stream.write_all(b".").is_ok() {
+                caxton_tests::pause();
+            }
+        }
+    });
+    let host = host(&format!("\"http://{address}\""), "", "limits = { time = \"500ms\" }\nmailbox.attempts = 1");
+    let call = json!({ "do": "download", "call": { "url": format!("http://{address}/") } });
+    let reply = host.client().post("/caller", call.to_string());
+    assert!(reply.status.as_u16() == 504 || reply.text().contains("HTTP-response-timeout"), "{}", reply.text());
 }
 
 #[test]

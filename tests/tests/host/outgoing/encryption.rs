@@ -49,7 +49,12 @@ fn certificates_that_are_not_good_are_refused_with_the_reason() {
     let (expired, named) =
         (server(&authority.issue_expired(&["localhost"])), server(&authority.issue(&["other.example"])));
     let unknown = server(&other.issue(&["localhost"]));
-    let mut host = host(&authority, &[&expired, &named, &unknown]);
+    // It vouches for itself.
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let own = server(&Issued { cert: own.cert.pem(), key: own.signing_key.serialize_pem() });
+    let mut host = host(&authority, &[&expired, &named, &unknown, &own]);
+    assert_eq!(call(&host, &own)["error"], "TLS-certificate-error");
+    assert!(own.requests().is_empty());
     for (server, reason) in [
         (&expired, "the certificate is not trusted: it has expired (TLS-certificate-error)"),
         (&named, "the certificate is not trusted: it is for another name (TLS-certificate-error)"),

@@ -9,6 +9,7 @@ mod encryption;
 mod proxy;
 mod server;
 mod services;
+mod uploads;
 
 use caxton_tests::{Host, Setup};
 use serde_json::{Value, json};

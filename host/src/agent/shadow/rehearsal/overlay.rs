@@ -12,13 +12,14 @@ use caxton_control::rollout::comparison::Effect;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::super::handler_answer::refuse_call;
+use super::super::handler_answer::{change_line, connect_line, connection_line, refuse_call, refuse_line};
 use super::super::sandbox::{check_send, refused_request};
 use crate::agent::Directory;
 use crate::clock;
 use crate::message::{
-    CallBody, CallContext, Draft, Expiry, GuestHost, GuestHttpCall, HttpCallError, Identity, LogLevel, Message,
-    Outgoing, Read, RequestError, Seen, SendError, TimerName, Value, sum,
+    CallBody, CallContext, CallScope, Draft, Expiry, GuestConnect, GuestHost, GuestHttpCall, HttpCallError, Identity,
+    LogLevel, LookedUp, Message, Outgoing, Read, RequestError, Seen, SendError, TcpConnection, TcpError, TimerName,
+    Value, sum,
 };
 
 /// The most bytes that a rehearsal may write: they are in memory, beside those of live messages.
@@ -148,6 +149,32 @@ impl GuestHost for StateOverlay {
         call: GuestHttpCall,
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
         Box::pin(std::future::ready(Err(refuse_call(&mut self.calls.lock(), &call))))
+    }
+
+    fn look_up(
+        &self,
+        _: &Arc<Identity>,
+        _: &CallContext,
+        name: String,
+        _: Arc<CallScope>,
+    ) -> BoxFuture<'static, Result<LookedUp, TcpError>> {
+        refuse_line(&mut self.calls.lock(), connect_line(&name));
+        Box::pin(std::future::ready(Err(TcpError::Denied)))
+    }
+
+    fn connect(
+        &self,
+        _: &Arc<Identity>,
+        _: &CallContext,
+        call: GuestConnect,
+    ) -> BoxFuture<'static, Result<Arc<TcpConnection>, TcpError>> {
+        refuse_line(&mut self.calls.lock(), connection_line(&call));
+        Box::pin(std::future::ready(Err(TcpError::Denied)))
+    }
+
+    fn admits_change(&self, path: &str) -> bool {
+        refuse_line(&mut self.calls.lock(), change_line(path));
+        false
     }
 
     fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}

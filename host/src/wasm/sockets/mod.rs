@@ -1,0 +1,127 @@
+//! TCP for guests: `wasi:sockets` with connections to the places that `allow.tcp` grants, and nothing else.
+//!
+//! The interfaces are implemented here and not by the engine's crate, whose sockets connect by themselves: here the host
+//! makes the connection, within its bounds, and closes it with the message. Guests listen on nothing and send no datagrams.
+
+mod names;
+mod streams;
+mod tcp;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use wasmtime::component::{HasSelf, Linker, Resource};
+use wasmtime_wasi::p2::SocketError;
+use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, Network};
+use wasmtime_wasi::p2::bindings::sockets::{ip_name_lookup, tcp as tcp_interface, tcp_create_socket};
+use wasmtime_wasi::sockets::WasiSocketsView;
+
+use crate::message::{CallContext, CommitMode, TcpError};
+use crate::wasm::call::ctx::Ctx;
+use crate::wasm::call::outbound::DeniedAccess;
+
+/// The addresses of names that are remembered, of each guest.
+const MAX_NAMES: usize = 256;
+
+/// The names that a guest has looked up, with the addresses that they led to. What it connects to later is decided by them.
+#[derive(Debug, Default)]
+pub(in crate::wasm) struct KnownNames(VecDeque<(IpAddr, Arc<str>)>);
+
+impl KnownNames {
+    /// Notes that a name led to an address.
+    fn note(&mut self, address: IpAddr, name: &Arc<str>) {
+        let address = address.to_canonical();
+        self.0.retain(|known| (known.0, &known.1) != (address, name));
+        if self.0.len() == MAX_NAMES {
+            self.0.pop_front();
+        }
+        self.0.push_back((address, Arc::clone(name)));
+    }
+
+    /// Returns the names that led to an address.
+    fn of(&self, address: IpAddr) -> Vec<String> {
+        let address = address.to_canonical();
+        self.0.iter().filter(|known| known.0 == address).map(|known| known.1.to_string()).collect()
+    }
+}
+
+impl Ctx {
+    /// Returns the context of the call, if the guest may connect in it. `what` is what it does otherwise.
+    fn connecting(&self, kind: DeniedAccess, what: &str) -> Result<&CallContext, ErrorCode> {
+        if self.who.spec.allow.tcp.is_empty() {
+            self.deny(kind, || {
+                format!("{what}, which was denied: `allow.tcp` lists the places that it may connect to, and has none")
+            });
+            return Err(ErrorCode::AccessDenied);
+        }
+        // A migration may be repeated, and is rehearsed.
+        let handles = |work: &&CallContext| !matches!(work.commit_mode, CommitMode::InSteps(_));
+        self.work.as_ref().filter(handles).ok_or_else(|| {
+            self.deny(DeniedAccess::Connecting, || {
+                format!("{what}, which was denied: an agent connects while it handles a message or a request, and not while \
+                         it starts, checks itself, saves or converts its state")
+            });
+            ErrorCode::AccessDenied
+        })
+    }
+}
+
+/// Returns the code of the standard for an error.
+fn code(error: &TcpError) -> ErrorCode {
+    match error {
+        TcpError::Denied => ErrorCode::AccessDenied,
+        TcpError::Unresolvable(_) => ErrorCode::NameUnresolvable,
+        TcpError::Refused => ErrorCode::ConnectionRefused,
+        TcpError::Timeout | TcpError::TimeOver => ErrorCode::Timeout,
+        TcpError::Unreachable(_) => ErrorCode::RemoteUnreachable,
+        TcpError::TooMany => ErrorCode::NewSocketLimit,
+    }
+}
+
+impl network::Host for Ctx {
+    fn convert_error_code(&mut self, error: SocketError) -> wasmtime::Result<ErrorCode> {
+        error.downcast()
+    }
+
+    fn network_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
+        network::Host::network_error_code(&mut self.sockets(), error)
+    }
+}
+
+impl network::HostNetwork for Ctx {
+    fn drop(&mut self, network: Resource<Network>) -> wasmtime::Result<()> {
+        network::HostNetwork::drop(&mut self.sockets(), network)
+    }
+}
+
+/// Replaces the interfaces for TCP and names. Called after the originals are defined.
+pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
+    // The originals are defined already, and defining them again is an error otherwise.
+    linker.allow_shadowing(true);
+    tcp_interface::add_to_linker::<_, HasSelf<_>>(linker, |ctx: &mut Ctx| ctx)?;
+    tcp_create_socket::add_to_linker::<_, HasSelf<_>>(linker, |ctx: &mut Ctx| ctx)?;
+    ip_name_lookup::add_to_linker::<_, HasSelf<_>>(linker, |ctx: &mut Ctx| ctx)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_addresses_are_remembered_within_a_bound() {
+        let (mut known, name) = (KnownNames::default(), |text: &str| Arc::<str>::from(text));
+        let first: IpAddr = "10.0.0.1".parse().unwrap();
+        known.note(first, &name("a"));
+        known.note(first, &name("a"));
+        known.note("::ffff:10.0.0.1".parse().unwrap(), &name("b"));
+        assert_eq!(known.of(first), ["a", "b"]);
+        assert!(known.of("10.0.0.2".parse().unwrap()).is_empty());
+        for number in 0..1_000_u32 {
+            known.note(IpAddr::V4(number.into()), &name("c"));
+        }
+        assert_eq!((known.0.len(), known.of(first).len()), (MAX_NAMES, 0), "the oldest leave first");
+    }
+}
