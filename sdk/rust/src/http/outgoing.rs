@@ -1,12 +1,12 @@
 //! Calls to places on the network, over `wasi:http/outgoing-handler`.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::{CallError, Events};
 use crate::{Failure, JSON, TEXT};
 
 /// Begins a call with the method GET.
@@ -260,6 +260,24 @@ impl IncomingResponse {
             .map_err(|error| Failure::fault(format!("the response is not as expected: {error}")))
     }
 
+    /// Reads the rest of the body as server-sent events, each as soon as it has come.
+    ///
+    /// ```no_run
+    /// use caxton_sdk::http;
+    /// use caxton_sdk::prelude::*;
+    ///
+    /// # fn follow() -> Result<(), Failure> {
+    /// let response = http::get("https://api.example.com/v1/prices").header("accept", http::EVENT_STREAM).send()?.ok()?;
+    /// for event in response.events() {
+    ///     let event = event?;
+    ///     log::info!("{}: {}", event.name.as_deref().unwrap_or("message"), event.data);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn events(self) -> Events<Self> {
+        Events::of(self)
+    }
+
     /// Reads the rest of the body and returns the trailers after it.
     ///
     /// # Errors
@@ -273,55 +291,6 @@ impl IncomingResponse {
 impl Read for IncomingResponse {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.body.read(into)
-    }
-}
-
-/// The reason why a call failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CallError {
-    /// The code of the standard (`wasi:http/types.error-code`), such as `HTTP-request-denied`.
-    pub code: &'static str,
-    /// The detail that the standard adds, such as a bound.
-    pub detail: Option<String>,
-}
-
-impl CallError {
-    #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only a component calls"))]
-    fn new(code: &'static str) -> Self {
-        Self { code, detail: None }
-    }
-
-    fn of_io(error: io::Error) -> Self {
-        let text = error.to_string();
-        match error.into_inner().map(|inner| inner.downcast::<Self>()) {
-            Some(Ok(own)) => *own,
-            _ => Self { code: "internal-error", detail: Some(text) },
-        }
-    }
-
-    /// Returns `true` if the same call may succeed later: the server was not reached, or broke off.
-    pub fn is_passing(&self) -> bool {
-        ["DNS-", "connection-", "destination-unavailable", "HTTP-response-timeout", "HTTP-response-incomplete"]
-            .iter()
-            .any(|passing| self.code.starts_with(passing))
-    }
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.detail {
-            None => write!(f, "the call failed: {}", self.code),
-            Some(detail) => write!(f, "the call failed: {} ({detail})", self.code),
-        }
-    }
-}
-
-impl std::error::Error for CallError {}
-
-/// A call that may succeed later is `unavailable`; any other is a fault of this agent.
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Self {
-        if error.is_passing() { Self::unavailable(error.to_string()) } else { Self::fault(error.to_string()) }
     }
 }
 
@@ -339,10 +308,10 @@ fn parts(url: &str) -> Option<(&str, &str, String)> {
 
 #[cfg(target_family = "wasm")]
 #[path = "wire.rs"]
-mod wire;
+pub(super) mod wire;
 
 #[cfg(not(target_family = "wasm"))]
-mod wire {
+pub(super) mod wire {
     //! The stand-in on targets other than wasm, where an agent compiles and calls nothing.
 
     use std::io;
@@ -351,8 +320,8 @@ mod wire {
 
     const ONLY_IN_COMPONENTS: &str = "calls over HTTP are made in a component";
 
-    pub(super) struct BodyWriter;
-    pub(super) struct BodyReader;
+    pub(in crate::http) struct BodyWriter;
+    pub(in crate::http) struct BodyReader;
     pub(super) struct Pending;
 
     pub(super) fn begin(
@@ -363,29 +332,29 @@ mod wire {
     }
 
     impl BodyWriter {
-        pub(super) fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        pub(in crate::http) fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
 
-        pub(super) fn write_all(&mut self, _: &[u8]) -> io::Result<()> {
+        pub(in crate::http) fn write_all(&mut self, _: &[u8]) -> io::Result<()> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
 
-        pub(super) fn flush(&mut self) -> io::Result<()> {
+        pub(in crate::http) fn flush(&mut self) -> io::Result<()> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
 
-        pub(super) fn end(self, _: &[(&str, &str)]) -> Result<(), CallError> {
+        pub(in crate::http) fn end(self, _: &[(&str, &str)]) -> Result<(), CallError> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
     }
 
     impl BodyReader {
-        pub(super) fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        pub(in crate::http) fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
 
-        pub(super) fn trailers(self) -> Result<Vec<(String, String)>, CallError> {
+        pub(in crate::http) fn trailers(self) -> Result<Vec<(String, String)>, CallError> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
     }
@@ -400,7 +369,6 @@ mod wire {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Cause;
 
     #[test]
     fn urls_are_split() {
@@ -414,19 +382,6 @@ mod tests {
             let found = parts(url);
             let found = found.as_ref().map(|(scheme, authority, path)| (*scheme, *authority, path.as_str()));
             assert_eq!(found, expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn passing_errors_are_unavailable() {
-        for (code, cause) in [
-            ("connection-timeout", Cause::Unavailable),
-            ("DNS-error", Cause::Unavailable),
-            ("HTTP-request-denied", Cause::Fault),
-            ("TLS-certificate-error", Cause::Fault),
-            ("HTTP-response-body-size", Cause::Fault),
-        ] {
-            assert_eq!(Failure::from(CallError::new(code)).cause, cause, "{code}");
         }
     }
 }

@@ -11,8 +11,6 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
 use super::{CallError, IncomingResponse, OutgoingRequest, PendingResponse, parts};
 
-/// The most bytes that one call of the host writes.
-const CHUNK: usize = 4_096;
 /// The most bytes that one call of the host reads.
 const READ: u64 = 64 << 10;
 
@@ -49,11 +47,7 @@ pub(super) fn begin(
     // Taken before the request is handed over, after which there is no way to it.
     let writer = match body {
         None => None,
-        Some(_) => {
-            let body = head.body().map_err(|()| CallError::new("internal-error"))?;
-            let stream = body.write().map_err(|()| CallError::new("internal-error"))?;
-            Some(BodyWriter { stream: Some(stream), body: Some(body) })
-        }
+        Some(_) => Some(BodyWriter::of(head.body().map_err(|()| CallError::new("internal-error"))?)?),
     };
     let options = RequestOptions::new();
     let nanoseconds =
@@ -82,35 +76,52 @@ fn method(name: &str) -> Method {
 }
 
 /// A body that is written. A drop without [`end`](Self::end) breaks the request off.
-pub(super) struct BodyWriter {
+pub(in crate::http) struct BodyWriter {
     // Before the body, of which it is a part: parts are dropped first.
     stream: Option<OutputStream>,
     body: Option<OutgoingBody>,
 }
 
 impl BodyWriter {
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Takes the stream of a body, to which nothing was written yet.
+    pub(in crate::http) fn of(body: OutgoingBody) -> Result<Self, CallError> {
+        let stream = body.write().map_err(|()| CallError::new("internal-error"))?;
+        Ok(Self { stream: Some(stream), body: Some(body) })
+    }
+
+    pub(in crate::http) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(stream) = &self.stream else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        let part = &bytes[..bytes.len().min(CHUNK)];
-        stream.blocking_write_and_flush(part).map_err(of_stream)?;
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        // As much as the host takes at once, and not the 4 KiB of the calls that wait: each call has its cost.
+        let most = loop {
+            match stream.check_write().map_err(of_stream)? {
+                0 => stream.subscribe().block(),
+                most => break usize::try_from(most).unwrap_or(usize::MAX),
+            }
+        };
+        let part = &bytes[..bytes.len().min(most)];
+        stream.write(part).map_err(of_stream)?;
         Ok(part.len())
     }
 
-    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        for part in bytes.chunks(CHUNK) {
-            self.write(part)?;
+    pub(in crate::http) fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = self.write(bytes)?;
+            bytes = &bytes[written..];
         }
         Ok(())
     }
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(in crate::http) fn flush(&mut self) -> io::Result<()> {
         match &self.stream {
             Some(stream) => stream.blocking_flush().map_err(of_stream),
             None => Ok(()),
         }
     }
 
-    pub(super) fn end(mut self, trailers: &[(&str, &str)]) -> Result<(), CallError> {
+    pub(in crate::http) fn end(mut self, trailers: &[(&str, &str)]) -> Result<(), CallError> {
         drop(self.stream.take());
         let Some(body) = self.body.take() else { return Ok(()) };
         let mut fields = None;
@@ -140,17 +151,12 @@ impl Pending {
         let headers = response.headers().entries().into_iter().map(|(name, value)| (name, text(value))).collect();
         let status = response.status();
         let body = response.consume().map_err(|()| CallError::new("internal-error"))?;
-        let stream = body.stream().map_err(|()| CallError::new("internal-error"))?;
-        Ok(IncomingResponse {
-            status,
-            headers,
-            body: BodyReader { stream: Some(stream), body, left: Vec::new(), at: 0 },
-        })
+        Ok(IncomingResponse { status, headers, body: BodyReader::of(body)? })
     }
 }
 
 /// A body that is read.
-pub(super) struct BodyReader {
+pub(in crate::http) struct BodyReader {
     // Before the body, of which it is a part: parts are dropped first.
     stream: Option<InputStream>,
     body: IncomingBody,
@@ -160,7 +166,13 @@ pub(super) struct BodyReader {
 }
 
 impl BodyReader {
-    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    /// Takes the stream of a body, of which nothing was read yet.
+    pub(in crate::http) fn of(body: IncomingBody) -> Result<Self, CallError> {
+        let stream = body.stream().map_err(|()| CallError::new("internal-error"))?;
+        Ok(Self { stream: Some(stream), body, left: Vec::new(), at: 0 })
+    }
+
+    pub(in crate::http) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);
         }
@@ -182,7 +194,7 @@ impl BodyReader {
         Ok(taken)
     }
 
-    pub(super) fn trailers(mut self) -> Result<Vec<(String, String)>, CallError> {
+    pub(in crate::http) fn trailers(mut self) -> Result<Vec<(String, String)>, CallError> {
         let mut rest = [0; 4_096];
         while self.read(&mut rest).map_err(CallError::of_io)? > 0 {}
         drop(self.stream.take());
