@@ -54,6 +54,31 @@ pub fn request(method: impl Into<String>, url: impl Into<String>) -> OutgoingReq
 
 /// A request that has not been sent. The places that may be called are in `allow.http` of the agent's declaration, which
 /// may also have the host add headers, such as a key.
+///
+/// ```no_run
+/// use caxton_sdk::http;
+/// use caxton_sdk::prelude::*;
+/// use std::time::Duration;
+///
+/// # fn prices() -> Result<(), Failure> {
+/// // Two calls at once, each with shorter times than those of `[outgoing]`.
+/// let begin = |shop: &str| {
+///     http::get(format!("https://{shop}.example.com/price"))
+///         .connect_timeout(Duration::from_secs(1))
+///         .first_byte_timeout(Duration::from_secs(2))
+///         .start()
+/// };
+/// let (one, other) = (begin("one")?, begin("other")?);
+/// for pending in [one, other] {
+///     match pending.wait() {
+///         Ok(response) => log::info!("{}", response.ok()?.into_text()?),
+///         // The error names the setting that decides over it.
+///         Err(error) if error.is_timeout() => log::warn!("{error}"),
+///         Err(error) => return Err(error.into()),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "a request is sent by `send`, `start` or `stream`"]
 pub struct OutgoingRequest {
@@ -148,6 +173,24 @@ impl OutgoingRequest {
 }
 
 /// A request whose body is written in parts.
+///
+/// ```no_run
+/// use caxton_sdk::http;
+/// use caxton_sdk::prelude::*;
+/// use std::io::Write;
+///
+/// # fn upload(parts: &[&[u8]]) -> Result<(), Failure> {
+/// let mut request = http::put("https://files.example.com/all").header("trailer", "x-parts").stream()?;
+/// for part in parts {
+///     request.write_all(part).or_unavailable()?;
+/// }
+/// let response = request.finish_with(&[("x-parts", &parts.len().to_string())])?.wait()?.ok()?;
+/// // What comes after the body of the response.
+/// for (name, value) in response.into_trailers()? {
+///     log::info!("{name}: {value}");
+/// }
+/// # Ok(()) }
+/// ```
 #[must_use = "a request that is dropped is broken off"]
 pub struct RequestStream {
     pending: PendingResponse,
