@@ -171,6 +171,7 @@ impl OutgoingSettings {
         let (body, upload) = UploadBody::new(body, most.0, &scope);
         record.follow(Arc::clone(&upload));
         let length = body.size_hint().exact().or_else(|| declared_length(&parts.headers));
+        let body = body.of_length(length);
         let times = CallTimes::new(&self.spec, timeouts, agent.deadline);
         let made = if length.is_some_and(|length| length > most.0) {
             Err(HttpCallError::RequestTooLarge(most.0))

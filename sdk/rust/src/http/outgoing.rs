@@ -148,15 +148,14 @@ impl OutgoingRequest {
     /// # Errors
     /// The request is not valid, or its body could not be sent.
     pub fn start(self) -> Result<PendingResponse, CallError> {
-        if self.body.is_empty() {
-            return wire::begin(&self, None).map(|(pending, _)| pending);
-        }
-        let length = self.body.len() as u64;
-        let (pending, body) = wire::begin(&self, Some(Some(length)))?;
-        if let Some(mut body) = body {
-            // A server may answer before it has read all, so that the response tells more than this error.
-            let _ = body.write_all(&self.body);
-            body.end(&[])?;
+        let upload = if self.body.is_empty() { Upload::Nothing } else { Upload::Whole };
+        let (pending, rest) = wire::begin(&self, upload)?;
+        if let Some(mut body) = rest {
+            let (written, ended) = (body.write_all(&self.body), body.end(&[]));
+            // A server may answer before it has read all, and the host may refuse the call: the response tells more then.
+            if written.is_ok() {
+                ended?;
+            }
         }
         Ok(pending)
     }
@@ -167,7 +166,7 @@ impl OutgoingRequest {
     /// # Errors
     /// The request is not valid.
     pub fn stream(self) -> Result<RequestStream, CallError> {
-        let (pending, body) = wire::begin(&self, Some(None))?;
+        let (pending, body) = wire::begin(&self, Upload::Parts)?;
         Ok(RequestStream { pending, body: body.expect("it was asked for") })
     }
 }
@@ -225,6 +224,16 @@ impl Write for RequestStream {
     fn flush(&mut self) -> io::Result<()> {
         self.body.flush()
     }
+}
+
+/// The body that a request is begun with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    Nothing,
+    /// That of the request.
+    Whole,
+    /// One that is written afterwards.
+    Parts,
 }
 
 /// A call that is under way.
@@ -359,7 +368,7 @@ pub(super) mod wire {
 
     use std::io;
 
-    use super::{CallError, IncomingResponse, OutgoingRequest, PendingResponse};
+    use super::{CallError, IncomingResponse, OutgoingRequest, PendingResponse, Upload};
 
     const ONLY_IN_COMPONENTS: &str = "calls over HTTP are made in a component";
 
@@ -367,10 +376,7 @@ pub(super) mod wire {
     pub(in crate::http) struct BodyReader;
     pub(super) struct Pending;
 
-    pub(super) fn begin(
-        _: &OutgoingRequest,
-        _: Option<Option<u64>>,
-    ) -> Result<(PendingResponse, Option<BodyWriter>), CallError> {
+    pub(super) fn begin(_: &OutgoingRequest, _: Upload) -> Result<(PendingResponse, Option<BodyWriter>), CallError> {
         unreachable!("{ONLY_IN_COMPONENTS}")
     }
 
