@@ -14,6 +14,7 @@ pub struct CallError {
 }
 
 /// The settings behind the codes: what to look at, and where.
+// Here and not in the host: the standard's errors have a code and no text.
 const HELP: &[(&str, &str)] = &[
     ("HTTP-request-denied", "`allow.http` of this agent does not cover it; its log names the place that would"),
     ("destination-IP-prohibited", "the place in `allow.http` reaches public addresses only, without `private = true`"),
@@ -36,6 +37,7 @@ impl CallError {
     }
 
     pub(super) fn of_io(error: io::Error) -> Self {
+        // Wrapped by the traits of `std::io`, through which bodies are read and written.
         let text = error.to_string();
         match error.into_inner().map(|inner| inner.downcast::<Self>()) {
             Some(Ok(own)) => *own,
@@ -52,6 +54,7 @@ impl CallError {
 
     /// Returns `true` if a time ran out: for the connection, the response, or the message.
     pub fn is_timeout(&self) -> bool {
+        // As the standard names all of them, those to come included.
         self.code.ends_with("-timeout")
     }
 

@@ -221,6 +221,7 @@ impl<R: Read> Iterator for Events<R> {
             return None;
         }
         let read = self.read_event().transpose();
+        // Also after an error: what follows would be read from the middle of an event.
         self.has_ended = !matches!(read, Some(Ok(_)));
         read
     }

@@ -274,6 +274,7 @@ impl IncomingResponse {
         if self.status < 400 {
             return Ok(self);
         }
+        // Enough for a person to read; a page of HTML has no more to say.
         let mut beginning = [0; 500];
         let mut length = 0;
         while let Ok(more @ 1..) = self.read(&mut beginning[length..]) {

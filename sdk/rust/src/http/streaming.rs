@@ -146,6 +146,7 @@ impl Responder {
     /// # Errors
     /// As for [`begin`](Self::begin).
     pub fn events(self) -> Result<ResponseStream, Failure> {
+        // A cache would answer the next client with the events of this one.
         let head = Response::empty(200).header("content-type", EVENT_STREAM).header("cache-control", "no-store");
         // A wish that some proxies know: they would else hold the events back until there are many.
         self.begin(&head.header("x-accel-buffering", "no"))
@@ -175,6 +176,7 @@ impl ResponseStream {
     /// # Errors
     /// As for [`event`](Self::event).
     pub fn comment(&mut self, text: &str) -> Result<(), Failure> {
+        // With an empty line, at which proxies that wait for the end of an event pass it on.
         let line = format!(": {}\n\n", text.replace(['\n', '\r'], " "));
         self.body.write_all(line.as_bytes()).map_err(|_| gone())
     }
