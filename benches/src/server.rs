@@ -91,7 +91,7 @@ pub fn guest(name: &str) -> PathBuf {
 pub fn build_guests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace");
     let status = Command::new(root.join("components/build.sh"))
-        .args(["demo", "benches", "hostile", "tally", "rogue", "rogue-web"])
+        .args(["demo", "benches", "hostile", "caller", "tally", "rogue", "rogue-web"])
         .status();
     assert!(status.expect("components/build.sh starts").success(), "components/build.sh failed");
 }

@@ -119,8 +119,18 @@ impl CallTarget {
     /// Servers and the proxies before them decode `%2F`, `%5C` and `%2E`, some of them twice, take `\` for `/`, merge
     /// slashes, and cut `;` and what follows from a segment. `/v1/..%2fadmin` must not be below `/v1/`.
     pub(crate) fn is_below(&self, prefix: &str) -> bool {
-        self.path.starts_with(prefix) && lenient_path(&self.path).starts_with(&lenient_path(prefix))
+        // Of a path that can be read in one way only, which most are, the lenient reading would be a copy.
+        let is_below_for_all = || lenient_path(&self.path).starts_with(&lenient_path(prefix));
+        self.path.starts_with(prefix) && (is_unambiguous(&self.path) || is_below_for_all())
     }
+}
+
+/// Returns `true` if a path is the same to every server: nothing in it is decoded, taken for a slash or left out. So is each
+/// beginning of it that ends with a slash.
+fn is_unambiguous(path: &str) -> bool {
+    let is_plain = |segment: &str| !matches!(segment, "" | "." | "..") && !segment.contains(['%', '\\', ';']);
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.strip_suffix('/').unwrap_or(path).split('/').all(is_plain)
 }
 
 impl fmt::Display for CallHost {
@@ -256,6 +266,26 @@ mod tests {
             ("https:///", "it is no URL: empty host"),
         ] {
             assert_eq!(CallTarget::parse(text).unwrap_err().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_of_one_reading_is_the_lenient_one() {
+        for (path, expected) in [
+            ("/a", true),
+            ("/a/b.c/..d/", true),
+            ("/v1/chat/completions", true),
+            ("/", false),
+            ("//a", false),
+            ("/a//", false),
+            ("/a/./b", false),
+            ("/a/..", false),
+            ("/a%41", false),
+            ("/a\\b", false),
+            ("/a;b", false),
+        ] {
+            assert_eq!(is_unambiguous(path), expected, "{path}");
+            assert!(!expected || lenient_path(path) == path, "{path}");
         }
     }
 

@@ -192,6 +192,7 @@ impl OutgoingSettings {
         let weak = Arc::downgrade(&upload);
         scope.add(weak);
         let length = body.size_hint().exact().or_else(|| declared_length(&parts.headers));
+        let body = body.of_length(length);
         let times = CallTimes::new(&self.spec, timeouts, agent.deadline);
         let made = if length.is_some_and(|length| length > most.0) {
             Err(HttpCallError::RequestTooLarge(most.0))

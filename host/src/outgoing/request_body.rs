@@ -166,6 +166,8 @@ pub(super) struct UploadBody {
     upload: Arc<Upload>,
     scope: Arc<CallScope>,
     most: u64,
+    /// The length, if the head of the request has it.
+    length: Option<u64>,
 }
 
 impl UploadBody {
@@ -179,7 +181,13 @@ impl UploadBody {
             body: Mutex::new(Some(body)),
             connection: Mutex::default(),
         });
-        (Self { waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), most }, upload)
+        let body = Self { waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), most, length: None };
+        (body, upload)
+    }
+
+    /// Sets the length that the head of the request has. The body is complete when that much of it was taken.
+    pub(super) fn of_length(self, length: Option<u64>) -> Self {
+        Self { length, ..self }
     }
 
     /// Returns the waker for a wait of the connection.
@@ -256,11 +264,12 @@ impl Body for UploadBody {
             Some(Ok(frame)) => frame,
         };
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-        if self.note(UploadProgress::Taken(Instant::now()), bytes) > self.most {
+        let sent = self.note(UploadProgress::Taken(Instant::now()), bytes);
+        if sent > self.most {
             return self.fail(HttpCallError::RequestTooLarge(self.most));
         }
-        if self.is_end_stream() {
-            // Not polled again then.
+        // Not polled again then: the connection does not ask for the end of what it knows the length of.
+        if self.is_end_stream() || self.length == Some(sent) {
             self.note(UploadProgress::Complete(Instant::now()), 0);
         }
         Poll::Ready(Some(Ok(frame)))
@@ -322,6 +331,22 @@ mod tests {
         complete.collect().await.unwrap();
         upload.abandon(&HttpCallError::TimeOver);
         assert_eq!(upload.failure(), None, "the server has all of it");
+    }
+
+    #[tokio::test]
+    async fn a_body_of_its_length_is_complete_before_its_end_is_asked_for() {
+        let (first, stall) = (Duration::from_secs(7), Duration::from_secs(3));
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, HttpCallError>>(1);
+        let stream =
+            futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+        let scope = Arc::default();
+        let (body, upload) = UploadBody::new(http_body_util::StreamBody::new(stream).boxed_unsync(), 100, &scope);
+        let mut body = body.of_length(Some(6));
+        for (part, expected) in [("abc", HttpCallError::WriteTimeout), ("def", HttpCallError::ReadTimeout)] {
+            sender.send(Ok(Frame::data(Bytes::from_static(part.as_bytes())))).await.unwrap();
+            assert!(body.frame().await.unwrap().is_ok());
+            assert_eq!(upload.due(first, stall).map(|(_, error)| error), Some(expected));
+        }
     }
 
     #[tokio::test]

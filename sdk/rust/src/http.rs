@@ -36,8 +36,13 @@
 //! caxton_sdk::http_agent!(Visits);
 //! # fn main() {}
 //! ```
+//!
+//! One whose responses come in parts, such as [server-sent events](Event), is an [`HttpStreamAgent`].
 
+mod call_error;
+mod events;
 mod outgoing;
+mod streaming;
 
 use std::marker::PhantomData;
 
@@ -48,16 +53,18 @@ use serde_json::json;
 use crate::bindings::probe::exports::caxton::agent::health;
 use crate::{Cause, Failure, JSON, TEXT, query};
 
+pub use call_error::CallError;
+pub use events::{EVENT_STREAM, Event, Events};
 pub use outgoing::{
-    CallError, IncomingResponse, OutgoingRequest, PendingResponse, RequestStream, delete, get, head, patch, post, put,
-    request,
+    IncomingResponse, OutgoingRequest, PendingResponse, RequestStream, delete, get, head, patch, post, put, request,
 };
+pub use streaming::{HttpStreamAgent, IncomingRequest, Responder, ResponseStream, WebStream};
 
 /// An agent that answers HTTP requests and keeps nothing in its memory between them.
 ///
 /// The host routes requests to it as to any HTTP agent, with a new instance for each request
 /// ([`reusable!`](crate::reusable) allows reuse). Requests and responses are held in memory as a whole, within
-/// `limits.memory`; an agent that streams uses `wasi:http` itself, for example with the crate `wstd`.
+/// `limits.memory`; an agent that streams is an [`HttpStreamAgent`].
 pub trait HttpAgent {
     /// Answers one request. Its writes and sends commit if the status of the response is below 500; see
     /// [`effects`](crate::effects) for an earlier decision.
@@ -221,35 +228,36 @@ impl<A: HttpAgent> health::Guest for Web<A> {
     }
 }
 
+/// Refuses a response that cannot be sent.
+fn check_status(response: &Response) -> Result<(), Failure> {
+    if (200..600).contains(&response.status) {
+        return Ok(());
+    }
+    Err(Failure::fault(format!("{} is no status of a response: it takes one from 200 to 599", response.status)))
+}
+
 #[cfg(target_family = "wasm")]
 mod served {
-    //! The conversion from and to the requests and responses of `wasi:http`.
-
-    use std::io::{Read, Write};
+    //! The conversion to the responses of `wasi:http`.
 
     use wasip2::exports::http::incoming_handler::Guest;
-    use wasip2::http::types::{Fields, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam};
+    use wasip2::http::types::{Fields, IncomingRequest, ResponseOutparam};
 
-    use super::{HttpAgent, Request, Response, Web, failed};
+    use super::{HttpAgent, Response, Web, check_status, failed, streaming};
     use crate::{Cause, Failure, effects, log};
 
     impl<A: HttpAgent> Guest for Web<A> {
         fn handle(request: IncomingRequest, out: ResponseOutparam) {
+            // Read to its end before the agent runs, which keeps the trait synchronous and simple.
+            let whole = streaming::read(&request).and_then(streaming::IncomingRequest::into_whole);
             // Checked before it is written: once the head is out, the host commits.
-            let response = read(&request).and_then(A::handle).and_then(check);
+            let response = whole.and_then(A::handle).and_then(|response| check_status(&response).map(|()| response));
             write(&response.unwrap_or_else(|failure| give_up(&failure)), out);
         }
     }
 
-    /// Refuses a response that cannot be sent.
-    fn check(response: Response) -> Result<Response, Failure> {
-        if (200..600).contains(&response.status) {
-            return Ok(response);
-        }
-        Err(Failure::fault(format!("{} is no status of a response: it takes one from 200 to 599", response.status)))
-    }
-
-    fn give_up(failure: &Failure) -> Response {
+    /// Discards the effects, and returns the response for a failure.
+    pub(super) fn give_up(failure: &Failure) -> Response {
         // Discarded explicitly: the status of the failure may be one below 500, with which effects commit.
         if let Err(why) = effects::discard() {
             log::error!("{}", why.reason);
@@ -261,38 +269,8 @@ mod served {
         failed(failure)
     }
 
-    fn read(request: &IncomingRequest) -> Result<Request, Failure> {
-        let method = match request.method() {
-            Method::Get => "GET".into(),
-            Method::Head => "HEAD".into(),
-            Method::Post => "POST".into(),
-            Method::Put => "PUT".into(),
-            Method::Delete => "DELETE".into(),
-            Method::Connect => "CONNECT".into(),
-            Method::Options => "OPTIONS".into(),
-            Method::Trace => "TRACE".into(),
-            Method::Patch => "PATCH".into(),
-            Method::Other(name) => name,
-        };
-        let target = request.path_with_query().unwrap_or_default();
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
-            None => (target, None),
-        };
-        // Lossy, since a header may have any bytes and few agents care.
-        let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
-        let headers = request.headers().entries().into_iter().map(|(name, value)| (name, text(value))).collect();
-        // Read to its end before the agent runs, which keeps the trait synchronous and simple.
-        let mut body = Vec::new();
-        let incoming = request.consume().expect("the body is taken once");
-        let mut stream = incoming.stream().expect("the stream is taken once");
-        stream
-            .read_to_end(&mut body)
-            .map_err(|error| Failure::rejected(format!("the body could not be read to its end: {error}")))?;
-        Ok(Request { method, path, query, headers, body })
-    }
-
-    fn write(response: &Response, out: ResponseOutparam) {
+    /// Returns the headers of a response.
+    pub(super) fn fields(response: &Response) -> Fields {
         let headers = Fields::new();
         for (name, value) in &response.headers {
             // Left out and not fatal: an agent that passes headers on cannot know each that HTTP forbids.
@@ -300,19 +278,17 @@ mod served {
                 log::warn!("the header {name:?} is left out of a response: {why:?}");
             }
         }
-        let head = OutgoingResponse::new(headers);
-        head.set_status_code(response.status).expect("the status was checked");
-        let body = head.body().expect("the body is taken once");
-        // Before the body, so that the host can send the head meanwhile.
-        ResponseOutparam::set(out, Ok(head));
-        if !response.body.is_empty()
-            && let Ok(mut stream) = body.write()
-        {
+        headers
+    }
+
+    /// Sends a whole response.
+    pub(super) fn write(response: &Response, out: ResponseOutparam) {
+        if let Ok(mut body) = streaming::open(out, response) {
             // A client that closed the connection is no error of this agent.
-            let _ = stream.write_all(&response.body).map(|()| stream.blocking_flush());
+            let _ = body.write_all(&response.body);
+            // Finished also after an error: a body that is dropped aborts the response.
+            let _ = body.end(&[]);
         }
-        // Finished also after an error: a body that is dropped aborts the response.
-        let _ = OutgoingBody::finish(body, None);
     }
 }
 

@@ -22,7 +22,8 @@
 //!
 //! - [`Agent`] keeps nothing in memory between messages; the host runs as many instances of it as it needs.
 //!   [`StatefulAgent`] keeps its own memory, is saved and restored, and has one live instance.
-//! - [`HttpAgent`] answers HTTP itself, with the same state, messages, configuration and log.
+//! - [`HttpAgent`] answers HTTP itself, with the same state, messages, configuration and log; [`HttpStreamAgent`] does it
+//!   in parts, such as server-sent events.
 //! - [`http`] calls other servers, where the declaration of the agent allows it.
 //! - [`Migrate`] converts the state that another version of the agent wrote, before the first message.
 //! - Writes to [`state`] and messages sent with [`Draft::send`] take effect when the handler returns `Ok`, and not at
@@ -59,7 +60,7 @@ pub mod state;
 #[doc(hidden)]
 pub use agent::{Memory, Stateful, Stateless, is_agent};
 #[doc(hidden)]
-pub use http::{Web, is_http_agent};
+pub use http::{Web, WebStream, is_http_agent};
 #[doc(hidden)]
 pub use migrate::{Migrating, is_migration};
 #[doc(hidden)]
@@ -76,14 +77,14 @@ pub use bindings::caxton::agent::types::{
 };
 pub use call::HttpCall;
 pub use failure::OrFail;
-pub use http::{HttpAgent, Request, Response};
+pub use http::{HttpAgent, HttpStreamAgent, Request, Response};
 pub use migrate::Migrate;
 
 /// The items that most agents use.
 pub mod prelude {
     pub use crate::{
-        Agent, Draft, Failure, Handled, HttpAgent, Message, Migrate, OrFail, Performative, Reply, Request, Response,
-        StatefulAgent, config, effects, log, messaging, state,
+        Agent, Draft, Failure, Handled, HttpAgent, HttpStreamAgent, Message, Migrate, OrFail, Performative, Reply,
+        Request, Response, StatefulAgent, config, effects, log, messaging, state,
     };
 }
 
@@ -92,6 +93,8 @@ pub mod prelude {
 mod pages {
     #[doc = include_str!("../../../README.md")]
     pub struct Readme;
+    #[doc = include_str!("../../../docs/assistant.md")]
+    pub struct Assistant;
     #[doc = include_str!("../README.md")]
     pub struct Sdk;
     #[doc = include_str!("../../../docs/contract.md")]

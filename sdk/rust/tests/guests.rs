@@ -31,7 +31,7 @@ fn guests_export_what_hosts_look_for() {
         let (imports, exports) = read(&name);
         let expected: &[&str] = match name.as_str() {
             "web" | "web-echo" | "rogue-web" | "web-effects" | "once" | "reusable" | "zoo-web" => &[HTTP],
-            "limiter" => &[HEALTH, HTTP],
+            "assistant" | "limiter" | "model" | "web-stream" => &[HEALTH, HTTP],
             "web-agent" => &[HEALTH, MIGRATION, HTTP],
             "session" | "fragile" | "memoir" | "tally" | "zoo-memory" => &[HANDLER, HEALTH, SNAPSHOT],
             "shapes-new" => &[HANDLER, HEALTH, MIGRATION],

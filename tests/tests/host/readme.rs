@@ -2,7 +2,7 @@
 
 use caxton_tests::Host;
 
-use crate::BINARY;
+use crate::demo;
 use crate::pages::{pages, words};
 
 /// A command of the quickstart, and the output shown under it.
@@ -50,7 +50,7 @@ fn run_command(host: &Host, command: &str) -> String {
         assert_eq!(code, 0, "{command}: {stderr}");
         return stdout;
     }
-    let path = words[1].strip_prefix("localhost:8080").expect("the demo's address");
+    let path = words.iter().find_map(|word| word.strip_prefix("localhost:8080")).expect("the demo's address");
     let reply = match words.iter().position(|word| word == "-d") {
         Some(at) => host.client().post(path, words[at + 1].clone()),
         None => host.client().get(path),
@@ -61,11 +61,7 @@ fn run_command(host: &Host, command: &str) -> String {
 
 #[test]
 fn the_quickstart_answers_as_it_says() {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let text = std::fs::read_to_string(format!("{root}/caxton.toml")).expect("the demo's file is there");
-    let text = text.replace("components/dist/", &format!("{root}/components/dist/"));
-    caxton_tests::guest("triage");
-    let mut host = Host::start(BINARY, &text);
+    let mut host = demo::start();
     let shown = quickstart();
     assert!(shown.len() > 4, "the quickstart has {} commands, or they are not found", shown.len());
     for Shown { command, answer: expected } in shown {

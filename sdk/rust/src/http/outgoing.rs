@@ -1,12 +1,12 @@
 //! Calls to places on the network, over `wasi:http/outgoing-handler`.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::{CallError, Events};
 use crate::{Failure, JSON, TEXT};
 
 /// Begins a call with the method GET.
@@ -54,6 +54,31 @@ pub fn request(method: impl Into<String>, url: impl Into<String>) -> OutgoingReq
 
 /// A request that has not been sent. The places that may be called are in `allow.http` of the agent's declaration, which
 /// may also have the host add headers, such as a key.
+///
+/// ```no_run
+/// use caxton_sdk::http;
+/// use caxton_sdk::prelude::*;
+/// use std::time::Duration;
+///
+/// # fn prices() -> Result<(), Failure> {
+/// // Two calls at once, each with shorter times than those of `[outgoing]`.
+/// let begin = |shop: &str| {
+///     http::get(format!("https://{shop}.example.com/price"))
+///         .connect_timeout(Duration::from_secs(1))
+///         .first_byte_timeout(Duration::from_secs(2))
+///         .start()
+/// };
+/// let (one, other) = (begin("one")?, begin("other")?);
+/// for pending in [one, other] {
+///     match pending.wait() {
+///         Ok(response) => log::info!("{}", response.ok()?.into_text()?),
+///         // The error names the setting that decides over it.
+///         Err(error) if error.is_timeout() => log::warn!("{error}"),
+///         Err(error) => return Err(error.into()),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "a request is sent by `send`, `start` or `stream`"]
 pub struct OutgoingRequest {
@@ -123,15 +148,14 @@ impl OutgoingRequest {
     /// # Errors
     /// The request is not valid, or its body could not be sent.
     pub fn start(self) -> Result<PendingResponse, CallError> {
-        if self.body.is_empty() {
-            return wire::begin(&self, None).map(|(pending, _)| pending);
-        }
-        let length = self.body.len() as u64;
-        let (pending, body) = wire::begin(&self, Some(Some(length)))?;
-        if let Some(mut body) = body {
-            // A server may answer before it has read all, so that the response tells more than this error.
-            let _ = body.write_all(&self.body);
-            body.end(&[])?;
+        let upload = if self.body.is_empty() { Upload::Nothing } else { Upload::Whole };
+        let (pending, rest) = wire::begin(&self, upload)?;
+        if let Some(mut body) = rest {
+            let (written, ended) = (body.write_all(&self.body), body.end(&[]));
+            // A server may answer before it has read all, and the host may refuse the call: the response tells more then.
+            if written.is_ok() {
+                ended?;
+            }
         }
         Ok(pending)
     }
@@ -142,12 +166,30 @@ impl OutgoingRequest {
     /// # Errors
     /// The request is not valid.
     pub fn stream(self) -> Result<RequestStream, CallError> {
-        let (pending, body) = wire::begin(&self, Some(None))?;
+        let (pending, body) = wire::begin(&self, Upload::Parts)?;
         Ok(RequestStream { pending, body: body.expect("it was asked for") })
     }
 }
 
 /// A request whose body is written in parts.
+///
+/// ```no_run
+/// use caxton_sdk::http;
+/// use caxton_sdk::prelude::*;
+/// use std::io::Write;
+///
+/// # fn upload(parts: &[&[u8]]) -> Result<(), Failure> {
+/// let mut request = http::put("https://files.example.com/all").header("trailer", "x-parts").stream()?;
+/// for part in parts {
+///     request.write_all(part).or_unavailable()?;
+/// }
+/// let response = request.finish_with(&[("x-parts", &parts.len().to_string())])?.wait()?.ok()?;
+/// // What comes after the body of the response.
+/// for (name, value) in response.into_trailers()? {
+///     log::info!("{name}: {value}");
+/// }
+/// # Ok(()) }
+/// ```
 #[must_use = "a request that is dropped is broken off"]
 pub struct RequestStream {
     pending: PendingResponse,
@@ -182,6 +224,16 @@ impl Write for RequestStream {
     fn flush(&mut self) -> io::Result<()> {
         self.body.flush()
     }
+}
+
+/// The body that a request is begun with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    Nothing,
+    /// That of the request.
+    Whole,
+    /// One that is written afterwards.
+    Parts,
 }
 
 /// A call that is under way.
@@ -222,6 +274,7 @@ impl IncomingResponse {
         if self.status < 400 {
             return Ok(self);
         }
+        // Enough for a person to read; a page of HTML has no more to say.
         let mut beginning = [0; 500];
         let mut length = 0;
         while let Ok(more @ 1..) = self.read(&mut beginning[length..]) {
@@ -260,6 +313,24 @@ impl IncomingResponse {
             .map_err(|error| Failure::fault(format!("the response is not as expected: {error}")))
     }
 
+    /// Reads the rest of the body as server-sent events, each as soon as it has come.
+    ///
+    /// ```no_run
+    /// use caxton_sdk::http;
+    /// use caxton_sdk::prelude::*;
+    ///
+    /// # fn follow() -> Result<(), Failure> {
+    /// let response = http::get("https://api.example.com/v1/prices").header("accept", http::EVENT_STREAM).send()?.ok()?;
+    /// for event in response.events() {
+    ///     let event = event?;
+    ///     log::info!("{}: {}", event.name.as_deref().unwrap_or("message"), event.data);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn events(self) -> Events<Self> {
+        Events::of(self)
+    }
+
     /// Reads the rest of the body and returns the trailers after it.
     ///
     /// # Errors
@@ -273,55 +344,6 @@ impl IncomingResponse {
 impl Read for IncomingResponse {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.body.read(into)
-    }
-}
-
-/// The reason why a call failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CallError {
-    /// The code of the standard (`wasi:http/types.error-code`), such as `HTTP-request-denied`.
-    pub code: &'static str,
-    /// The detail that the standard adds, such as a bound.
-    pub detail: Option<String>,
-}
-
-impl CallError {
-    #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only a component calls"))]
-    fn new(code: &'static str) -> Self {
-        Self { code, detail: None }
-    }
-
-    fn of_io(error: io::Error) -> Self {
-        let text = error.to_string();
-        match error.into_inner().map(|inner| inner.downcast::<Self>()) {
-            Some(Ok(own)) => *own,
-            _ => Self { code: "internal-error", detail: Some(text) },
-        }
-    }
-
-    /// Returns `true` if the same call may succeed later: the server was not reached, or broke off.
-    pub fn is_passing(&self) -> bool {
-        ["DNS-", "connection-", "destination-unavailable", "HTTP-response-timeout", "HTTP-response-incomplete"]
-            .iter()
-            .any(|passing| self.code.starts_with(passing))
-    }
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.detail {
-            None => write!(f, "the call failed: {}", self.code),
-            Some(detail) => write!(f, "the call failed: {} ({detail})", self.code),
-        }
-    }
-}
-
-impl std::error::Error for CallError {}
-
-/// A call that may succeed later is `unavailable`; any other is a fault of this agent.
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Self {
-        if error.is_passing() { Self::unavailable(error.to_string()) } else { Self::fault(error.to_string()) }
     }
 }
 
@@ -339,53 +361,50 @@ fn parts(url: &str) -> Option<(&str, &str, String)> {
 
 #[cfg(target_family = "wasm")]
 #[path = "wire.rs"]
-mod wire;
+pub(super) mod wire;
 
 #[cfg(not(target_family = "wasm"))]
-mod wire {
+pub(super) mod wire {
     //! The stand-in on targets other than wasm, where an agent compiles and calls nothing.
 
     use std::io;
 
-    use super::{CallError, IncomingResponse, OutgoingRequest, PendingResponse};
+    use super::{CallError, IncomingResponse, OutgoingRequest, PendingResponse, Upload};
 
     const ONLY_IN_COMPONENTS: &str = "calls over HTTP are made in a component";
 
-    pub(super) struct BodyWriter;
-    pub(super) struct BodyReader;
+    pub(in crate::http) struct BodyWriter;
+    pub(in crate::http) struct BodyReader;
     pub(super) struct Pending;
 
-    pub(super) fn begin(
-        _: &OutgoingRequest,
-        _: Option<Option<u64>>,
-    ) -> Result<(PendingResponse, Option<BodyWriter>), CallError> {
+    pub(super) fn begin(_: &OutgoingRequest, _: Upload) -> Result<(PendingResponse, Option<BodyWriter>), CallError> {
         unreachable!("{ONLY_IN_COMPONENTS}")
     }
 
     impl BodyWriter {
-        pub(super) fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        pub(in crate::http) fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
 
-        pub(super) fn write_all(&mut self, _: &[u8]) -> io::Result<()> {
+        pub(in crate::http) fn write_all(&mut self, _: &[u8]) -> io::Result<()> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
 
-        pub(super) fn flush(&mut self) -> io::Result<()> {
+        pub(in crate::http) fn flush(&mut self) -> io::Result<()> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
 
-        pub(super) fn end(self, _: &[(&str, &str)]) -> Result<(), CallError> {
+        pub(in crate::http) fn end(self, _: &[(&str, &str)]) -> Result<(), CallError> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
     }
 
     impl BodyReader {
-        pub(super) fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        pub(in crate::http) fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
 
-        pub(super) fn trailers(self) -> Result<Vec<(String, String)>, CallError> {
+        pub(in crate::http) fn trailers(self) -> Result<Vec<(String, String)>, CallError> {
             unreachable!("{ONLY_IN_COMPONENTS}")
         }
     }
@@ -400,7 +419,6 @@ mod wire {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Cause;
 
     #[test]
     fn urls_are_split() {
@@ -414,19 +432,6 @@ mod tests {
             let found = parts(url);
             let found = found.as_ref().map(|(scheme, authority, path)| (*scheme, *authority, path.as_str()));
             assert_eq!(found, expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn passing_errors_are_unavailable() {
-        for (code, cause) in [
-            ("connection-timeout", Cause::Unavailable),
-            ("DNS-error", Cause::Unavailable),
-            ("HTTP-request-denied", Cause::Fault),
-            ("TLS-certificate-error", Cause::Fault),
-            ("HTTP-response-body-size", Cause::Fault),
-        ] {
-            assert_eq!(Failure::from(CallError::new(code)).cause, cause, "{code}");
         }
     }
 }

@@ -9,34 +9,19 @@ use wasip2::http::types::{
 };
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
-use super::{CallError, IncomingResponse, OutgoingRequest, PendingResponse, parts};
+use super::{CallError, IncomingResponse, OutgoingRequest, PendingResponse, Upload, parts};
 
-/// The most bytes that one call of the host writes.
-const CHUNK: usize = 4_096;
 /// The most bytes that one call of the host reads.
 const READ: u64 = 64 << 10;
 
-/// Begins a call. `body` asks for one, with its length if that is known.
+/// Begins a call. Returns a writer for what is left to be sent of its body.
 pub(super) fn begin(
     request: &OutgoingRequest,
-    body: Option<Option<u64>>,
+    upload: Upload,
 ) -> Result<(PendingResponse, Option<BodyWriter>), CallError> {
     let invalid = || CallError::new("HTTP-request-URI-invalid");
     let (scheme, authority, path) = parts(&request.url).ok_or_else(invalid)?;
-    let headers = Fields::new();
-    for (name, value) in &request.headers {
-        headers.append(name, value.as_bytes()).map_err(|error| CallError {
-            code: "HTTP-request-header-size",
-            detail: Some(format!("the header {name:?}: {error:?}")),
-        })?;
-    }
-    if let Some(Some(length)) = body {
-        // Given by the caller already, it is that one which counts.
-        if !headers.has("content-length") {
-            let _ = headers.append("content-length", length.to_string().as_bytes());
-        }
-    }
-    let head = WasiRequest::new(headers);
+    let head = WasiRequest::new(fields(request, upload)?);
     head.set_method(&method(&request.method)).map_err(|()| CallError::new("HTTP-request-method-invalid"))?;
     let scheme = match scheme {
         "http" | "HTTP" => Scheme::Http,
@@ -47,14 +32,47 @@ pub(super) fn begin(
     head.set_authority(Some(authority)).map_err(|()| invalid())?;
     head.set_path_with_query(Some(&path)).map_err(|()| invalid())?;
     // Taken before the request is handed over, after which there is no way to it.
-    let writer = match body {
-        None => None,
-        Some(_) => {
-            let body = head.body().map_err(|()| CallError::new("internal-error"))?;
-            let stream = body.write().map_err(|()| CallError::new("internal-error"))?;
-            Some(BodyWriter { stream: Some(stream), body: Some(body) })
+    let mut writer = match upload {
+        Upload::Nothing => None,
+        Upload::Whole | Upload::Parts => {
+            Some(BodyWriter::of(head.body().map_err(|()| CallError::new("internal-error"))?)?)
         }
     };
+    // Before the call begins, so that head and body leave in one packet.
+    if upload == Upload::Whole
+        && let Some(mut whole) = writer.take()
+    {
+        match whole.write_at_once(&request.body) {
+            true => whole.end(&[])?,
+            false => writer = Some(whole),
+        }
+    }
+    let future = outgoing_handler::handle(head, options(request)).map_err(of_code)?;
+    Ok((PendingResponse(Pending(future)), writer))
+}
+
+/// Returns the headers of a request.
+fn fields(request: &OutgoingRequest, upload: Upload) -> Result<Fields, CallError> {
+    let mut all: Vec<(String, Vec<u8>)> =
+        request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
+    // Given by the caller already, it is that one which counts.
+    if upload == Upload::Whole && !request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+        all.push((String::from("content-length"), request.body.len().to_string().into_bytes()));
+    }
+    // One call of the host, which does not say which header is wrong.
+    Fields::from_list(&all).map_err(|error| {
+        let wrong = all.iter().find(|(name, value)| Fields::new().append(name, value).is_err());
+        let name = wrong.map_or("", |(name, _)| name.as_str());
+        CallError { code: "HTTP-request-header-size", detail: Some(format!("the header {name:?}: {error:?}")) }
+    })
+}
+
+/// Returns the timeouts of a request, if it has any.
+fn options(request: &OutgoingRequest) -> Option<RequestOptions> {
+    let times = [request.connect_timeout, request.first_byte_timeout, request.between_bytes_timeout];
+    if times.iter().all(Option::is_none) {
+        return None;
+    }
     let options = RequestOptions::new();
     let nanoseconds =
         |time: Option<std::time::Duration>| time.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
@@ -62,8 +80,7 @@ pub(super) fn begin(
     let _ = options.set_connect_timeout(nanoseconds(request.connect_timeout));
     let _ = options.set_first_byte_timeout(nanoseconds(request.first_byte_timeout));
     let _ = options.set_between_bytes_timeout(nanoseconds(request.between_bytes_timeout));
-    let future = outgoing_handler::handle(head, Some(options)).map_err(of_code)?;
-    Ok((PendingResponse(Pending(future)), writer))
+    Some(options)
 }
 
 fn method(name: &str) -> Method {
@@ -82,35 +99,58 @@ fn method(name: &str) -> Method {
 }
 
 /// A body that is written. A drop without [`end`](Self::end) breaks the request off.
-pub(super) struct BodyWriter {
+pub(in crate::http) struct BodyWriter {
     // Before the body, of which it is a part: parts are dropped first.
     stream: Option<OutputStream>,
     body: Option<OutgoingBody>,
 }
 
 impl BodyWriter {
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Takes the stream of a body, to which nothing was written yet.
+    pub(in crate::http) fn of(body: OutgoingBody) -> Result<Self, CallError> {
+        let stream = body.write().map_err(|()| CallError::new("internal-error"))?;
+        Ok(Self { stream: Some(stream), body: Some(body) })
+    }
+
+    pub(in crate::http) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(stream) = &self.stream else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        let part = &bytes[..bytes.len().min(CHUNK)];
-        stream.blocking_write_and_flush(part).map_err(of_stream)?;
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        // As much as the host takes at once, and not the 4 KiB of the calls that wait: each call has its cost.
+        let most = loop {
+            match stream.check_write().map_err(of_stream)? {
+                0 => stream.subscribe().block(),
+                most => break usize::try_from(most).unwrap_or(usize::MAX),
+            }
+        };
+        let part = &bytes[..bytes.len().min(most)];
+        stream.write(part).map_err(of_stream)?;
         Ok(part.len())
     }
 
-    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        for part in bytes.chunks(CHUNK) {
-            self.write(part)?;
+    /// Writes all of it without a wait, if the host takes as much at present. Nothing reads the body before the call begins.
+    fn write_at_once(&mut self, bytes: &[u8]) -> bool {
+        let Some(stream) = &self.stream else { return false };
+        stream.check_write().is_ok_and(|most| most >= bytes.len() as u64) && stream.write(bytes).is_ok()
+    }
+
+    pub(in crate::http) fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = self.write(bytes)?;
+            bytes = &bytes[written..];
         }
         Ok(())
     }
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(in crate::http) fn flush(&mut self) -> io::Result<()> {
         match &self.stream {
             Some(stream) => stream.blocking_flush().map_err(of_stream),
             None => Ok(()),
         }
     }
 
-    pub(super) fn end(mut self, trailers: &[(&str, &str)]) -> Result<(), CallError> {
+    pub(in crate::http) fn end(mut self, trailers: &[(&str, &str)]) -> Result<(), CallError> {
         drop(self.stream.take());
         let Some(body) = self.body.take() else { return Ok(()) };
         let mut fields = None;
@@ -140,17 +180,12 @@ impl Pending {
         let headers = response.headers().entries().into_iter().map(|(name, value)| (name, text(value))).collect();
         let status = response.status();
         let body = response.consume().map_err(|()| CallError::new("internal-error"))?;
-        let stream = body.stream().map_err(|()| CallError::new("internal-error"))?;
-        Ok(IncomingResponse {
-            status,
-            headers,
-            body: BodyReader { stream: Some(stream), body, left: Vec::new(), at: 0 },
-        })
+        Ok(IncomingResponse { status, headers, body: BodyReader::of(body)? })
     }
 }
 
 /// A body that is read.
-pub(super) struct BodyReader {
+pub(in crate::http) struct BodyReader {
     // Before the body, of which it is a part: parts are dropped first.
     stream: Option<InputStream>,
     body: IncomingBody,
@@ -160,7 +195,13 @@ pub(super) struct BodyReader {
 }
 
 impl BodyReader {
-    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    /// Takes the stream of a body, of which nothing was read yet.
+    pub(in crate::http) fn of(body: IncomingBody) -> Result<Self, CallError> {
+        let stream = body.stream().map_err(|()| CallError::new("internal-error"))?;
+        Ok(Self { stream: Some(stream), body, left: Vec::new(), at: 0 })
+    }
+
+    pub(in crate::http) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);
         }
@@ -182,7 +223,7 @@ impl BodyReader {
         Ok(taken)
     }
 
-    pub(super) fn trailers(mut self) -> Result<Vec<(String, String)>, CallError> {
+    pub(in crate::http) fn trailers(mut self) -> Result<Vec<(String, String)>, CallError> {
         let mut rest = [0; 4_096];
         while self.read(&mut rest).map_err(CallError::of_io)? > 0 {}
         drop(self.stream.take());
