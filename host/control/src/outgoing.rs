@@ -27,6 +27,8 @@ pub struct OutgoingSpec {
     pub max_request_body_bytes: u64,
     /// The largest body that is received, in bytes.
     pub max_response_body_bytes: u64,
+    /// The most that is recorded of one message's calls, in bytes.
+    pub journal_max_bytes: u64,
     /// The files of certificates that are trusted beside those of the system, relative to the folder of the declaration.
     pub ca: Vec<String>,
     /// The proxy for places that are not private.

@@ -18,9 +18,12 @@ mod fault;
 mod guest_host;
 mod http_call;
 mod id;
+mod journal;
 mod memory;
 mod outcome;
 mod outgoing;
+mod recorded_response;
+mod request_hash;
 mod requests;
 mod reservation;
 mod timer;
@@ -36,9 +39,14 @@ pub(crate) use fault::{ExceededBound, Fault};
 pub(crate) use guest_host::{CallContext, CallOrigin, GuestHost, Identity, LogLevel, Read, Seen};
 pub(crate) use http_call::{CallBody, CallScope, CallTimeouts, GuestHttpCall, HttpCallError, OpenResponse};
 pub(crate) use id::{is_id, new_id};
+pub(crate) use journal::{
+    CallJournal, CallToBegin, FollowedCall, JournalPlace, JournalRows, JournalStep, StoredCall,
+};
 pub(crate) use memory::{InstanceMemory, LinePlace, MemoryLine};
 pub(crate) use outcome::{Answer, Outcome, Waiter};
 pub(crate) use outgoing::{Dispatch, Outgoing, Refusal, ReservedPlace};
+pub(crate) use recorded_response::{RecordedResponse, ResponseTap, SharedResponse};
+pub(crate) use request_hash::{HashedBody, RequestHasher};
 pub(crate) use requests::RequestLog;
 pub(crate) use reservation::{KeyReservations, Reservation, RunContext};
 pub(crate) use timer::{TimerCancel, TimerName};

@@ -137,6 +137,9 @@ pub static KEYS: &[Key] = &[
     size("outgoing.max-request-body", 1, 1024 * GIB, "100MiB", "The largest body that an agent may send."),
     size("outgoing.max-response-body", 1, 1024 * GIB, "100MiB",
         "The largest body that an agent may get. It is passed on as it comes, and not kept."),
+    size("outgoing.journal-max", KIB, 64 * MIB, "4MiB",
+        "The most that is recorded of the calls of one message to places with `journal`, and the largest request that one of \
+        them may have. A response beyond it is an error."),
     list("outgoing.ca", ItemKind::Text, "[\"tls/company-ca.pem\"]",
         "Files with certificates in PEM form whose issuers are trusted beside those of the system, relative to the folder \
         of this file. Taken again when they change, for new connections."),
@@ -220,6 +223,15 @@ pub static KEYS: &[Key] = &[
         [secrets](#secrets), with its value at the time of the call."),
     key("agents.NAME.allow.http.private", Kind::Boolean, DefaultValue::Boolean(false),
         "Whether the place may be at an address of this machine or of a private network."),
+    key("agents.NAME.allow.http.journal", Kind::Boolean, DefaultValue::Boolean(false),
+        "Whether calls are [recorded with their message](outgoing.md#no-second-payment), so that another attempt is answered \
+        from the record and makes none of them again."),
+    key("agents.NAME.allow.http.unknown", Kind::Word { known: &["repeat", "fail"], later: &[] }, DefaultValue::Unset("\"fail\""),
+        "What another attempt does about a recorded call that began and whose outcome is not known: make it again, or give the \
+        message up as `unknown-outcome`. Unless set, calls with a safe method or an idempotency key are made again. Needs \
+        `journal`."),
+    key("agents.NAME.allow.http.idempotency", Kind::Word { known: &["header"], later: &[] }, DefaultValue::Unset("\"header\""),
+        "`header` adds an `Idempotency-Key` that is the same in each attempt at a message, unless the agent sets one."),
     unimplemented("agents.NAME.allow.files", "Which folders it sees."),
     table("agents.NAME.limits", "What the agent may use."),
     size("agents.NAME.limits.memory", MIB, 4 * GIB, "64MiB",

@@ -6,9 +6,9 @@ use caxton_control::rollout::comparison::{Answer, Content, Effect};
 
 use crate::agent::describe;
 use crate::bounds;
-use crate::message::{Draft, Effects, Failure, Fault, GuestHttpCall, HttpCallError, Outcome, Reply};
+use crate::message::{Draft, Effects, Failure, Fault, GuestHttpCall, Outcome, Reply};
 
-/// The most calls over HTTP of a copy that are compared. The host refuses them at once, so that a guest may try many.
+/// The most calls over HTTP of a copy that are compared. None leaves the host, so that a guest may try many.
 pub(super) const MAX_CALLS: usize = 100;
 
 /// Returns the answer of a handler. `requests` are its requests to other agents, which are compared as effects.
@@ -75,14 +75,6 @@ pub(super) fn call_line(call: &GuestHttpCall) -> String {
     let port = uri.port().map_or_else(String::new, |port| format!(":{port}"));
     let scheme = uri.scheme_str().unwrap_or("http");
     bounds::cut(format!("{method} {scheme}://{host}{port}{}", uri.path()), bounds::QUOTED)
-}
-
-/// Notes a call over HTTP of a copy, which makes none, and returns the error that its guest gets.
-pub(super) fn refuse_call(calls: &mut Vec<Effect>, call: &GuestHttpCall) -> HttpCallError {
-    if calls.len() < MAX_CALLS {
-        calls.push(Effect::Call { line: call_line(call), refused: true });
-    }
-    HttpCallError::Denied
 }
 
 /// Returns the size of an answer in memory, about.

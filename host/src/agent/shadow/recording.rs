@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use caxton_control::rollout::comparison::Effect;
 
 use super::handler_answer::request_effect;
+use super::replayed_calls::LiveCall;
 use crate::message::{Draft, Message, Read, RequestError, SendError};
 
 /// The most bytes of one recording. A handling that reads more is not copied: 32 are recorded at once, and 256 wait.
@@ -27,7 +28,7 @@ pub(super) struct Recording {
     /// The receivers of its sends in order, with the reason if one was refused.
     pub(super) sends: Vec<(String, Option<SendError>)>,
     /// The calls over HTTP, in order.
-    pub(super) calls: Vec<String>,
+    pub(super) calls: Vec<LiveCall>,
     bytes: usize,
 }
 
@@ -50,7 +51,7 @@ impl Recording {
 
     /// Returns the requests and the calls over HTTP as effects, which is how they are compared.
     pub(super) fn request_effects(&self) -> Vec<Effect> {
-        let calls = self.calls.iter().map(|line| Effect::Call { line: line.clone(), refused: false });
+        let calls = self.calls.iter().map(|call| Effect::Call { line: call.line.clone(), refused: false });
         self.requests.iter().map(|(draft, _)| request_effect(draft)).chain(calls).collect()
     }
 }

@@ -9,9 +9,10 @@ use crate::clock;
 use crate::message::{Attempt, Envelope};
 use crate::store::commit::CommitError;
 use crate::store::handles::DeadLetterTable;
-use crate::store::record::{DeadRow, QueueRow, Record};
+use crate::store::record::{DeadRow, JournalRow, QueueRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::sqlite::whole::CONTENT_LENGTH;
+use crate::store::tables::journal;
 use crate::store::turn::Turn;
 use crate::store::writer::message_row::{self, columns};
 use crate::store::writer::writer_state::WriterState;
@@ -260,13 +261,18 @@ fn revive<'r>(
     let now = clock::now_ms();
     for envelope in &mut *envelopes {
         *last = envelope.seq.take().unwrap_or(*last);
-        record.push(DeadRow::Removed { seq: *last });
+        envelope.recorded = journal::calls_within(reader, *last)?;
         (envelope.due, envelope.revived) = (Some(clock::steady_ms()), true);
         // That an operator wants it is a new cause, and the first.
         envelope.hops = 0;
         envelope.message.reply_by = envelope.message.reply_by.filter(|by| *by > now);
         // A new number: the row of the message as it was given up may still have the old one.
         envelope.seq = writer.keeps_messages.then(|| writer.next_seq());
+        if let (Some(to), false) = (envelope.seq, envelope.recorded.is_empty()) {
+            record.push(JournalRow::Moved { from: *last, to });
+        }
+        // After the journal has moved, which leaves with the dead letter otherwise.
+        record.push(DeadRow::Removed { seq: *last });
     }
     writer.history.revived(envelopes.len() as u64);
     for envelope in &*envelopes {

@@ -161,7 +161,7 @@ mod tests {
         connection
             .execute_batch(
                 "CREATE TABLE message (seq INTEGER PRIMARY KEY); CREATE TABLE attempt (seq INTEGER);
-                 CREATE TABLE content_piece (content INTEGER);
+                 CREATE TABLE content_piece (content INTEGER); CREATE TABLE journal (seq INTEGER);
                  CREATE TABLE ack (seq INTEGER PRIMARY KEY); CREATE TABLE dead (seq INTEGER PRIMARY KEY);",
             )
             .unwrap();

@@ -12,7 +12,7 @@ use caxton_control::rollout::comparison::Effect;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::super::handler_answer::refuse_call;
+use super::super::replayed_calls::{ReplayedCalls, replay};
 use super::super::sandbox::{check_send, refused_request};
 use crate::agent::Directory;
 use crate::clock;
@@ -30,8 +30,8 @@ pub(super) struct StateOverlay {
     directory: Arc<dyn Directory>,
     agent: Arc<str>,
     written: Mutex<OverlayWrite>,
-    /// The calls over HTTP that the message in hand was refused.
-    calls: Mutex<Vec<Effect>>,
+    /// The calls over HTTP of the message in hand.
+    calls: Mutex<Arc<Mutex<ReplayedCalls>>>,
 }
 
 #[derive(Default)]
@@ -47,9 +47,14 @@ impl StateOverlay {
         Arc::new(Self { directory, agent, written, calls })
     }
 
-    /// Takes the calls over HTTP that the last message was refused.
+    /// Begins with a message whose calls over HTTP were answered like this.
+    pub(super) fn begin(&self, answers: Option<&[u8]>) {
+        *self.calls.lock() = Arc::new(Mutex::new(answers.map(ReplayedCalls::decode).unwrap_or_default()));
+    }
+
+    /// Takes the calls over HTTP of the last message.
     pub(super) fn take_calls(&self) -> Vec<Effect> {
-        std::mem::take(&mut *self.calls.lock())
+        self.calls.lock().lock().take_effects()
     }
 
     /// Writes the effects of a message, for the next one to read. Returns `false` if the copy exceeds its bound.
@@ -147,7 +152,8 @@ impl GuestHost for StateOverlay {
         _: &CallContext,
         call: GuestHttpCall,
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
-        Box::pin(std::future::ready(Err(refuse_call(&mut self.calls.lock(), &call))))
+        let calls = Arc::clone(&self.calls.lock());
+        replay(&calls, call)
     }
 
     fn log(&self, _: &Identity, _: LogLevel, _: &str, _: &str) {}
