@@ -137,6 +137,26 @@ pub fn decide(record: &[JournaledCall], asked: AskedCall, rules: JournalRules) -
     }
 }
 
+impl CallOutcome {
+    /// Returns `true` if the server did what it was asked for and the record has what it said, so that nobody has a reason
+    /// to ask again.
+    pub fn is_success(self) -> bool {
+        match self {
+            Self::Answered(status) => status < 400,
+            Self::Unknown | Self::TooLarge | Self::NotHeld | Self::Failed => false,
+        }
+    }
+
+    /// Returns the text for a person.
+    pub fn text(self) -> String {
+        match self {
+            Self::Answered(status) => status.to_string(),
+            Self::TooLarge => "answered with more than the journal holds".to_owned(),
+            Self::Unknown | Self::NotHeld | Self::Failed => "not known".to_owned(),
+        }
+    }
+}
+
 /// Returns `true` for a method by which nothing is asked to be done (RFC 9110, section 9.2.1).
 pub fn is_safe(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS")
@@ -210,6 +230,9 @@ mod tests {
                 let asked = AskedCall { key: key(*request, *nth), is_safe, has_key };
                 assert_eq!(decide(record, asked, *rules), expected[case], "{record:?} {asked:?} {rules:?}");
             }
+        }
+        for (outcome, expected) in [(Answered(204), true), (Answered(400), false), (unknown, false), (TooLarge, false)] {
+            assert_eq!(outcome.is_success(), expected, "{outcome:?}");
         }
         for (method, expected) in [("GET", true), ("HEAD", true), ("POST", false), ("PUT", false), ("get", false)] {
             assert_eq!(is_safe(method), expected, "{method}");

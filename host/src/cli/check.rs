@@ -265,7 +265,7 @@ fn checked(spec: &AgentSpec, found: Option<&ReadComponent>) -> Checked {
         routes: spec.http.iter().map(route_text).collect(),
         imports: summary.map(|summary| import_report(&summary.imports, &spec.allow, spec.config.keys())),
         findings,
-        notes: summary.and_then(|summary| unsaved(spec, summary)).into_iter().collect(),
+        notes: summary.and_then(|summary| unsaved(spec, summary)).into_iter().chain(short_journal(spec, summary)).collect(),
     }
 }
 
@@ -279,6 +279,21 @@ fn unsaved(spec: &AgentSpec, summary: &Summary) -> Option<String> {
             print_bytes(memory),
             print_bytes(max)
         )
+    })
+}
+
+/// Returns a note if the agent has a journal of its calls that is not kept with all that it handles.
+fn short_journal(spec: &AgentSpec, summary: Option<&Summary>) -> Option<String> {
+    let place = spec.allow.http.iter().find(|place| place.journal().is_kept)?.url();
+    Some(match summary.map(|summary| summary.kind) {
+        Some(Kind::Http) => format!(
+            "the journal of its calls ({place}) lasts as long as each request: what an HTTP agent is asked is neither kept \
+             nor tried again"
+        ),
+        Some(Kind::Message | Kind::Stateful) | None => format!(
+            "the journal of its calls ({place}) is kept with messages from mailboxes and from routes with `mode = \"enqueue\"`; \
+             for a request that is waited for it lasts as long as that"
+        ),
     })
 }
 

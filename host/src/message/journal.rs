@@ -255,8 +255,8 @@ impl CallJournal {
             CallDecision::Unknown(index) => {
                 let line = &state.calls[places[index]].line;
                 let why = format!(
-                    "the call `{line}` began in an earlier attempt, and whether it was carried out is not known; look at the \
-                     server, and then drop the message or redeliver it"
+                    "the call `{line}` began in an earlier attempt, and whether it was carried out is not known: look at its \
+                     server, then drop the message, or have the call made with `caxton dead redeliver --repeat-calls`"
                 );
                 // The first reason stays: it ended the run.
                 let _ = self.given_up.set(why);

@@ -26,6 +26,9 @@ pub(crate) struct RecordedResponse {
     is_whole: bool,
 }
 
+/// A text that must not be stored, with its name.
+pub(crate) type MaskedText = (String, String);
+
 /// The form in which a response is stored. The order of the fields is the format.
 #[derive(Serialize, Deserialize)]
 struct StoredResponse<'a> {
@@ -80,6 +83,25 @@ impl RecordedResponse {
         response
     }
 
+    /// Returns it with these texts replaced by their names, as in logs: a server may repeat the headers that it got, and
+    /// with them what the host has added.
+    pub(crate) fn masked(&self, masks: &[MaskedText]) -> Self {
+        // A text may begin in one part and end in the next.
+        let body = self.parts.concat();
+        let replaced = masked(&body, masks);
+        let mut record = self.clone();
+        if let Some(replaced) = replaced {
+            record.headers.remove(http::header::CONTENT_LENGTH);
+            record.parts = vec![replaced.into()];
+        }
+        for value in record.headers.values_mut().chain(record.trailers.iter_mut().flat_map(HeaderMap::values_mut)) {
+            if let Some(replaced) = masked(value.as_bytes(), masks) {
+                *value = HeaderValue::from_bytes(&replaced).unwrap_or(HeaderValue::from_static("[secret]"));
+            }
+        }
+        record
+    }
+
     /// Encodes it to be stored.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let stored = StoredResponse {
@@ -105,6 +127,25 @@ impl RecordedResponse {
         let status = StatusCode::from_u16(stored.status).ok()?;
         Some(Self { status, headers, parts, trailers, bytes, is_whole: stored.is_whole })
     }
+}
+
+/// Returns bytes with texts replaced by their names; `None` if none of them is there.
+fn masked(bytes: &[u8], masks: &[MaskedText]) -> Option<Vec<u8>> {
+    let mut replaced: Option<Vec<u8>> = None;
+    for (name, text) in masks.iter().filter(|(_, text)| !text.is_empty()) {
+        let from = replaced.as_deref().unwrap_or(bytes);
+        let (mut out, mut rest) = (Vec::new(), from);
+        while let Some(at) = rest.windows(text.len()).position(|part| part == text.as_bytes()) {
+            out.extend_from_slice(&rest[..at]);
+            out.extend_from_slice(format!("[secret {name}]").as_bytes());
+            rest = &rest[at + text.len()..];
+        }
+        if rest.len() < from.len() {
+            out.extend_from_slice(rest);
+            replaced = Some(out);
+        }
+    }
+    replaced
 }
 
 fn pairs(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
@@ -215,6 +256,18 @@ mod tests {
         assert_eq!(body.trailers().unwrap()["x-sum"], "7");
         assert_eq!(body.to_bytes(), "paid 5");
         assert_eq!(RecordedResponse::decode(&[1, 2]), None);
+    }
+
+    #[tokio::test]
+    async fn secrets_are_not_stored() {
+        let masks = [("key".to_owned(), "hunter2".to_owned()), ("none".to_owned(), String::new())];
+        let record = recorded(&["you sent hun", "ter2, hunter2"], true);
+        let stored = record.masked(&masks).encode();
+        assert!(!stored.windows(7).any(|part| part == b"hunter2"));
+        let body = RecordedResponse::decode(&stored).unwrap().to_response().into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "you sent [secret key], [secret key]");
+        let other = recorded(&["nothing of it"], true);
+        assert_eq!(other.masked(&masks), other);
     }
 
     #[tokio::test]

@@ -31,7 +31,7 @@ use super::report::{CallProblem, CallRecord, OnNote, OnProblem, count_refusal, o
 use super::request_body::{Upload, UploadBody};
 use super::response_body::{Download, DownloadBody, ResponseBounds};
 use crate::bounds;
-use crate::message::{CallBody, CallJournal, CallScope, CallTimeouts, GuestHttpCall, HttpCallError};
+use crate::message::{CallBody, CallJournal, CallScope, CallTimeouts, GuestHttpCall, HttpCallError, MaskedText};
 use crate::net::{CaError, calls_config, read_ca};
 use crate::secrets::Secrets;
 use crate::telemetry::trace::Trace;
@@ -106,6 +106,11 @@ impl OutgoingClient {
         errors
     }
 
+    /// Returns the secrets that are added to calls of a place, which nothing may store.
+    pub(crate) fn masks(&self, place: &CallPlace) -> Vec<MaskedText> {
+        self.settings.load().as_ref().map(|settings| settings.masks(place)).unwrap_or_default()
+    }
+
     /// Makes a call. `on_problem` gets a refusal or failure, also one in the middle of the response.
     pub(crate) fn call(
         &self,
@@ -164,7 +169,7 @@ impl OutgoingSettings {
         };
         let name: Arc<str> = place.url().into();
         let told = (&agent.on_note, &on_problem);
-        let asked = CallBegin { place: (place, &name), head: &mut parts, body, most: self.spec.journal_max_bytes };
+        let asked = CallBegin { place: (place, &name), head: &mut parts, body, most: self.spec.journal_max_bytes, masks: self.masks(place) };
         let (begun, body) = match journal::begin(asked, agent.calls.as_ref(), told, &scope).await {
             Ok((begun, body)) => (begun, body),
             Err(journal::NotBegun::Answered(answer)) => return answer,
@@ -182,6 +187,20 @@ impl OutgoingSettings {
         let times = CallTimes::new(&self.spec, timeouts, agent.deadline);
         let made = self.exchange((parts, body), place, (permit, record, &times), (&scope, &begun)).await;
         begun.end(made).await
+    }
+
+    fn masks(&self, place: &CallPlace) -> Vec<MaskedText> {
+        let names = place.secrets();
+        // Of most places, without a look at the values.
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let values = self.secrets.texts();
+        let text = |name: String| {
+            let text = values.get(&name)?.to_owned();
+            Some((name, text))
+        };
+        names.into_iter().filter_map(text).collect()
     }
 
     /// Makes a call that was granted. Returns the response, whose body is passed on as it comes.

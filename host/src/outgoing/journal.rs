@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::report::{CallNote, CallProblem, NoteKind, OnNote, OnProblem, origin};
 use crate::clock;
 use crate::message::{
-    CallBody, CallJournal, CallScope, CallToBegin, FollowedCall, HashedBody, HttpCallError, JournalStep,
+    CallBody, CallJournal, CallScope, CallToBegin, FollowedCall, HashedBody, HttpCallError, JournalStep, MaskedText,
     RecordedResponse, RequestHasher, ResponseTap, StoredCall,
 };
 
@@ -30,6 +30,8 @@ pub(super) struct CallBegin<'a> {
     pub(super) body: CallBody,
     /// The most bytes that a journal may have, and a request that is recorded.
     pub(super) most: u64,
+    /// The secrets that the host adds, which are not stored.
+    pub(super) masks: Vec<MaskedText>,
 }
 
 /// The end of a call before it begins.
@@ -63,6 +65,7 @@ struct KeptCall {
     key: CallKey,
     /// The most bytes that are recorded.
     most: u64,
+    masks: Vec<MaskedText>,
     problem: CallProblem,
     on_problem: OnProblem,
     /// Set once the outcome is noted.
@@ -80,7 +83,7 @@ pub(super) async fn begin(
     (on_note, on_problem): (&OnNote, &OnProblem),
     scope: &CallScope,
 ) -> Result<(BegunCall, CallBody), NotBegun> {
-    let CallBegin { place: (place, name), head, body, most } = call;
+    let CallBegin { place: (place, name), head, body, most, masks } = call;
     let rules = place.journal();
     let Some(journal) = journal else { return Ok((BegunCall::new(CallFollowing::Unrecorded), body)) };
     if journal.is_given_up() {
@@ -111,7 +114,7 @@ pub(super) async fn begin(
     let (place, method) = (Some(Arc::clone(name)), head.method.to_string());
     let error = HttpCallError::ResponseTooLarge(most);
     let problem = CallProblem { place, origin: origin(&head.uri), method, error, reason: String::new() };
-    let begun = BegunCall::follow(journal, rules, (key, most), (problem, on_problem.clone()));
+    let begun = BegunCall::follow(journal, rules, (key, most, masks), (problem, on_problem.clone()));
     if rules.is_kept {
         // The message may have ended while its request was read.
         if scope.is_ended() {
@@ -202,12 +205,12 @@ impl BegunCall {
     fn follow(
         journal: &Arc<CallJournal>,
         rules: JournalRules,
-        (key, most): (CallKey, u64),
+        (key, most, masks): (CallKey, u64, Vec<MaskedText>),
         (problem, on_problem): (CallProblem, OnProblem),
     ) -> Self {
         Self::new(if rules.is_kept {
             let journal = Arc::clone(journal);
-            CallFollowing::Kept(Box::new(KeptCall { journal, key, most, problem, on_problem, is_settled: false }))
+            CallFollowing::Kept(Box::new(KeptCall { journal, key, most, masks, problem, on_problem, is_settled: false }))
         } else {
             match journal.followed(key) {
                 Some(followed) => CallFollowing::Passed(followed, most),
@@ -295,7 +298,7 @@ impl KeptCall {
         }
         record.end();
         let response = record.to_response();
-        self.journal.end(self.key, record).await?;
+        self.journal.end(self.key, record.masked(&self.masks)).await?;
         self.is_settled = true;
         Ok(response)
     }

@@ -48,7 +48,10 @@ impl Agent {
 
     /// Encodes what the calls of a message were answered, to be kept with it for rehearsals.
     pub(in crate::agent) fn calls_to_keep(&self, envelope: &Envelope) -> Option<Vec<u8>> {
-        envelope.calls.as_ref().filter(|_| self.is_rehearsed()).and_then(|calls| encode_calls(&calls.answers()))
+        let calls = envelope.calls.as_ref().filter(|_| self.is_rehearsed())?;
+        let spec = self.spec.load();
+        let masks: Vec<_> = spec.allow.http.iter().flat_map(|place| self.context.outgoing.masks(place)).collect();
+        encode_calls(&calls.answers(), &masks)
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::handler_answer::{MAX_CALLS, call_line};
 use super::recording::{MAX_BYTES, Recording};
 use crate::message::{
-    CallBody, GuestHttpCall, HttpCallError, RecordedResponse, RequestHasher, ResponseTap, SharedResponse,
+    CallBody, GuestHttpCall, HttpCallError, MaskedText, RecordedResponse, RequestHasher, ResponseTap, SharedResponse,
 };
 
 /// A call of a live handling.
@@ -152,9 +152,10 @@ struct StoredAnswer<'a> {
     response: &'a [u8],
 }
 
-/// Encodes the answers to calls, to be stored with their message; `None` if there are none.
-pub(in crate::agent) fn encode_calls(answers: &[(CallKey, SharedResponse)]) -> Option<Vec<u8>> {
-    let encoded: Vec<Vec<u8>> = answers.iter().map(|(_, response)| response.lock().encode()).collect();
+/// Encodes the answers to calls, to be stored with their message; `None` if there are none. `masks` are not stored.
+pub(in crate::agent) fn encode_calls(answers: &[(CallKey, SharedResponse)], masks: &[MaskedText]) -> Option<Vec<u8>> {
+    let encoded: Vec<Vec<u8>> =
+        answers.iter().map(|(_, response)| response.lock().masked(masks).encode()).collect();
     let stored = answers.iter().zip(&encoded);
     let stored: Vec<StoredAnswer<'_>> =
         stored.map(|((key, _), response)| StoredAnswer { hash: key.hash.0, nth: key.nth, response }).collect();

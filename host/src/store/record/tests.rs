@@ -275,7 +275,7 @@ impl RandomRun {
             2 => drop(store.timers().redate().await),
             3 => {
                 let filter = DeadFilter { agent: Some(agent.to_owned()), ..DeadFilter::default() };
-                if let Ok(revived) = store.dead_letters().revive(filter).await {
+                if let Ok(revived) = store.dead_letters().revive(filter, self.random.one_in(2)).await {
                     self.waiting.lock().extend(revived.envelopes.iter().filter_map(|envelope| envelope.seq));
                 }
             }

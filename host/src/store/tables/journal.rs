@@ -171,7 +171,7 @@ mod tests {
         commit(&store, given_up).await;
         // As a guest whose message has ended.
         assert!(Arc::clone(&store).begin(place(seq), begun(9)).await.is_err());
-        let revived = store.dead_letters().revive(DeadFilter::default()).await.unwrap();
+        let revived = store.dead_letters().revive(DeadFilter::default(), false).await.unwrap();
         let again = &revived.envelopes[0];
         assert_eq!(again.recorded.len(), 3, "redelivery keeps the record");
         let next = again.seq.unwrap();
