@@ -172,6 +172,8 @@ fn is_not_now(status: u16) -> bool {
 mod tests {
     use super::*;
 
+    type Row<'a> = (&'a [JournaledCall], (u8, u32), JournalRules, [CallDecision; 3]);
+
     fn key(request: u8, nth: u32) -> CallKey {
         CallKey { hash: RequestHash([request; 32]), nth }
     }
@@ -197,7 +199,7 @@ mod tests {
         let fail = JournalRules { unknown: Some(UnknownOutcome::Fail), ..kept };
         let none = JournalRules::default();
         // The record, the request with its number, the settings, and the decisions on a POST, a GET, and a POST with a key.
-        let table: &[(&[JournaledCall], (u8, u32), JournalRules, [CallDecision; 3])] = &[
+        let table: &[Row] = &[
             (&[], (1, 0), kept, [Call; 3]),
             (&[earlier(1, 0, Answered(200))], (1, 0), kept, [Answer(0); 3]),
             (&[earlier(1, 0, Answered(500))], (1, 0), kept, [Answer(0); 3]),

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::conflict::ConflictHistory;
 use super::contract::Message;
-use super::journal::{CallJournal, StoredCall};
+use super::journal::CallJournal;
+use super::journal_rows::StoredCall;
 use super::outcome::Waiter;
 use crate::clock;
 use crate::memory_budget::Reservation;

@@ -18,104 +18,26 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::http_call::HttpCallError;
+use super::http_call::{CallBody, HttpCallError};
+use super::journal_entries::{JournalEntry, JournalState};
+use super::journal_rows::{JournalPlace, JournalRows, StoredCall};
 use super::recorded_response::{RecordedResponse, SharedResponse};
-use crate::memory_budget::{MemoryBudget, MemoryKind, Reservation};
-
-/// A call as the store has it, without the response.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StoredCall {
-    /// The identity.
-    pub(crate) key: CallKey,
-    /// The outcome.
-    pub(crate) outcome: CallOutcome,
-    /// The method, and scheme, host and port.
-    pub(crate) line: String,
-    /// The time at which it began, in milliseconds since 1970.
-    pub(crate) at: u64,
-    /// The bytes of the stored response.
-    pub(crate) bytes: u64,
-}
-
-/// The rows of journals. A trait, because the store is built on messages and not the reverse.
-pub(crate) trait JournalRows: Send + Sync {
-    /// Notes that a call begins; returns when that is durable.
-    fn begin(self: Arc<Self>, place: JournalPlace, call: StoredCall) -> BoxFuture<'static, Result<(), String>>;
-    /// Notes the outcome of a call, with the encoded response; returns when that is durable.
-    fn end(
-        self: Arc<Self>,
-        place: JournalPlace,
-        key: CallKey,
-        outcome: CallOutcome,
-        response: Vec<u8>,
-    ) -> BoxFuture<'static, Result<(), String>>;
-    /// Forgets a call of which no byte left the host; returns when readers find it gone.
-    fn forget(self: Arc<Self>, place: JournalPlace, key: CallKey) -> BoxFuture<'static, ()>;
-    /// Returns the encoded response of a call.
-    fn response(&self, seq: u64, key: CallKey) -> Result<Option<Vec<u8>>, String>;
-}
-
-/// The place of a journal in the store.
-#[derive(Debug, Clone)]
-pub(crate) struct JournalPlace {
-    /// The agent, among whose commits its rows are written.
-    pub(crate) agent: Arc<str>,
-    /// The sequence number of the message.
-    pub(crate) seq: u64,
-}
+use crate::memory_budget::{MemoryBudget, MemoryKind};
 
 /// The store of a journal that is kept with its message.
-type Kept = (Arc<dyn JournalRows>, JournalPlace);
+type KeptRows = (Arc<dyn JournalRows>, JournalPlace);
 
 /// The journal of a message, or of one call of an HTTP agent.
 pub(crate) struct CallJournal {
     /// The id of the message, from which idempotency keys follow.
     id: String,
     /// The rows; `None` if it lives as long as the message is in memory.
-    kept: Option<Kept>,
+    kept: Option<KeptRows>,
     // Never locked across a wait: calls of one guest may be under way side by side.
     state: Mutex<JournalState>,
     /// The reason why the message is given up, once a call has an unknown outcome that nobody may repeat.
     given_up: OnceLock<String>,
     ended: CancellationToken,
-}
-
-struct JournalState {
-    calls: Vec<JournalEntry>,
-    /// The number of the next entry.
-    next: u64,
-    /// The number of calls of this run by request.
-    asked: HashMap<RequestHash, u32>,
-    /// Set if calls of all places are kept for a run after a conflict.
-    follows_all: bool,
-    /// Set while a handler runs again after a conflict.
-    is_rerun: bool,
-    /// The bytes of responses that are recorded, in memory and in the store.
-    recorded: u64,
-    /// The memory of responses.
-    held: Reservation,
-    /// Set once a row was written.
-    has_rows: bool,
-}
-
-struct JournalEntry {
-    /// The number in this process.
-    id: u64,
-    /// The identity; `None` until the request has ended.
-    key: Option<CallKey>,
-    /// The hash of the head of the request.
-    head: RequestHash,
-    outcome: CallOutcome,
-    is_kept: bool,
-    is_earlier: bool,
-    is_asked: bool,
-    line: String,
-    /// The response, if it is in memory.
-    response: Option<SharedResponse>,
-    /// The error that the guest got.
-    error: Option<HttpCallError>,
-    /// The bytes of the response that are counted.
-    bytes: u64,
 }
 
 /// A call as its guest asks for it.
@@ -138,7 +60,7 @@ pub(crate) struct CallToBegin {
 /// The step for a call.
 pub(crate) enum JournalStep {
     /// The record has the answer.
-    Answer(Result<http::Response<super::CallBody>, HttpCallError>),
+    Answer(Result<http::Response<CallBody>, HttpCallError>),
     /// The call is made. `is_repeated` is set if it may have been made before, `is_other` if an earlier run asked for
     /// something else.
     Make { key: CallKey, is_repeated: bool, is_other: bool },
@@ -150,7 +72,7 @@ pub(crate) enum JournalStep {
 
 impl CallJournal {
     /// Creates the journal of the message with this id, with what is recorded of it.
-    pub(crate) fn new(id: &str, kept: Option<Kept>, recorded: &[StoredCall], memory: &MemoryBudget) -> Arc<Self> {
+    pub(crate) fn new(id: &str, kept: Option<KeptRows>, recorded: &[StoredCall], memory: &MemoryBudget) -> Arc<Self> {
         let entry = |(id, call): (u64, &StoredCall)| JournalEntry {
             outcome: call.outcome,
             is_earlier: true,
@@ -166,6 +88,7 @@ impl CallJournal {
             follows_all: false,
             is_rerun: false,
             recorded: recorded.iter().map(|call| call.bytes).sum(),
+            followed: 0,
             held: memory.empty(MemoryKind::Bodies),
             has_rows: !recorded.is_empty(),
         };
@@ -193,7 +116,7 @@ impl CallJournal {
                 call.response = None;
             }
         }
-        state.recorded = state.calls.iter().map(|call| call.bytes).sum();
+        (state.recorded, state.followed) = (state.calls.iter().map(|call| call.bytes).sum(), 0);
         let in_memory = state.calls.iter().filter(|call| call.response.is_some()).map(|call| call.bytes).sum();
         state.held.hold(in_memory);
     }
@@ -242,7 +165,7 @@ impl CallJournal {
                 let entry = &mut state.calls[places[index]];
                 let given_back = entry.bytes;
                 *entry = JournalEntry::begun(entry.id, Some(key), call.head, &call.line, rules.is_kept);
-                state.give_back(given_back);
+                state.give_back(given_back, was_kept);
                 JournalStep::Make { key, is_repeated: was_kept, is_other: false }
             }
             decision @ (CallDecision::Call | CallDecision::CallOtherwise) => {
@@ -274,7 +197,7 @@ impl CallJournal {
         state: &mut JournalState,
         at: usize,
         key: CallKey,
-    ) -> Result<http::Response<super::CallBody>, HttpCallError> {
+    ) -> Result<http::Response<CallBody>, HttpCallError> {
         if let Some(response) = &state.calls[at].response {
             return Ok(response.lock().to_response());
         }
@@ -321,7 +244,7 @@ impl CallJournal {
         let Some((rows, place)) = &self.kept else { return Ok(()) };
         // Before it is written: rows that may be there are removed with the message.
         self.state.lock().has_rows = true;
-        Arc::clone(rows).begin(place.clone(), call).await.map_err(not_recorded)
+        Arc::clone(rows).begin(place.clone(), call).await.map_err(|why| not_recorded(&why))
     }
 
     /// Records the response of a call that is kept; returns when that is durable.
@@ -332,7 +255,7 @@ impl CallJournal {
         let (outcome, bytes) = (CallOutcome::Answered(record.status.as_u16()), record.bytes() as u64);
         if let Some((rows, place)) = &self.kept {
             let ended = Arc::clone(rows).end(place.clone(), key, outcome, record.encode());
-            ended.await.map_err(not_recorded)?;
+            ended.await.map_err(|why| not_recorded(&why))?;
         }
         let mut state = self.state.lock();
         let held = state.held.bytes() + bytes;
@@ -351,7 +274,7 @@ impl CallJournal {
     pub(crate) async fn end_too_large(&self, key: CallKey, error: &HttpCallError) -> Result<(), HttpCallError> {
         if let Some((rows, place)) = &self.kept {
             let ended = Arc::clone(rows).end(place.clone(), key, CallOutcome::TooLarge, Vec::new());
-            ended.await.map_err(not_recorded)?;
+            ended.await.map_err(|why| not_recorded(&why))?;
         }
         if let Some(entry) = self.state.lock().entry(key) {
             (entry.outcome, entry.error) = (CallOutcome::TooLarge, Some(error.clone()));
@@ -380,20 +303,14 @@ impl CallJournal {
         }
     }
 
-    /// Counts bytes of a response. Returns `false`, and counts nothing, if they are more than there is room for.
+    /// Counts bytes of a response that is kept. Returns `false`, and counts nothing, if they are more than there is room for.
     pub(crate) fn admit(&self, bytes: u64, most: u64) -> bool {
-        let mut state = self.state.lock();
-        let recorded = state.recorded.saturating_add(bytes);
-        let has_room = recorded <= most;
-        if has_room {
-            state.recorded = recorded;
-        }
-        has_room
+        self.state.lock().admit(bytes, most, true)
     }
 
     /// Subtracts bytes of a response that is not recorded after all.
     pub(crate) fn give_back(&self, bytes: u64) {
-        self.state.lock().give_back(bytes);
+        self.state.lock().give_back(bytes, true);
     }
 }
 
@@ -454,8 +371,9 @@ impl FollowedCall {
 
     /// Counts bytes of the response. After `false` the response is not held any more.
     pub(crate) fn admit(&self, bytes: usize, most: u64) -> bool {
-        let (bytes, has_room) = (bytes as u64, self.journal.admit(bytes as u64, most));
+        let bytes = bytes as u64;
         let mut state = self.journal.state.lock();
+        let has_room = state.admit(bytes, most, false);
         let Some(entry) = state.by_id(self.id) else { return false };
         if has_room {
             entry.bytes += bytes;
@@ -464,64 +382,11 @@ impl FollowedCall {
         } else {
             let given_back = std::mem::take(&mut entry.bytes);
             (entry.outcome, entry.response) = (CallOutcome::NotHeld, None);
-            state.give_back(given_back);
+            state.give_back(given_back, false);
             let held = state.held.bytes().saturating_sub(given_back);
             state.held.hold(held);
         }
         has_room
-    }
-}
-
-impl JournalState {
-    /// Returns the number of a call among those of this run with the same request, and counts it.
-    fn number(&mut self, hash: RequestHash) -> u32 {
-        let next = self.asked.entry(hash).or_default();
-        *next += 1;
-        *next - 1
-    }
-
-    /// Adds a call that begins. Returns its number.
-    fn add(&mut self, key: Option<CallKey>, head: RequestHash, line: &str, is_kept: bool) -> u64 {
-        let id = self.next;
-        self.next += 1;
-        self.calls.push(JournalEntry::begun(id, key, head, line, is_kept));
-        id
-    }
-
-    fn entry(&mut self, key: CallKey) -> Option<&mut JournalEntry> {
-        self.calls.iter_mut().find(|call| call.key == Some(key))
-    }
-
-    fn by_id(&mut self, id: u64) -> Option<&mut JournalEntry> {
-        self.calls.iter_mut().find(|call| call.id == id)
-    }
-
-    /// Subtracts bytes that are recorded no more.
-    fn give_back(&mut self, bytes: u64) {
-        self.recorded = self.recorded.saturating_sub(bytes);
-    }
-}
-
-impl JournalEntry {
-    fn begun(id: u64, key: Option<CallKey>, head: RequestHash, line: &str, is_kept: bool) -> Self {
-        Self {
-            id,
-            key,
-            head,
-            outcome: CallOutcome::Unknown,
-            is_kept,
-            is_earlier: false,
-            is_asked: true,
-            line: line.to_owned(),
-            response: None,
-            error: None,
-            bytes: 0,
-        }
-    }
-
-    fn as_recorded(&self) -> Option<JournaledCall> {
-        let Self { outcome, is_kept, is_earlier, is_asked, .. } = *self;
-        Some(JournaledCall { key: self.key?, outcome, is_kept, is_earlier, is_asked })
     }
 }
 
@@ -531,6 +396,6 @@ impl std::fmt::Debug for CallJournal {
     }
 }
 
-fn not_recorded(why: String) -> HttpCallError {
+fn not_recorded(why: &str) -> HttpCallError {
     HttpCallError::Configuration(format!("the call could not be recorded: {why}"))
 }

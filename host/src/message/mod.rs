@@ -19,6 +19,8 @@ mod guest_host;
 mod http_call;
 mod id;
 mod journal;
+mod journal_entries;
+mod journal_rows;
 mod memory;
 mod outcome;
 mod outgoing;
@@ -39,9 +41,8 @@ pub(crate) use fault::{ExceededBound, Fault};
 pub(crate) use guest_host::{CallContext, CallOrigin, GuestHost, Identity, LogLevel, Read, Seen};
 pub(crate) use http_call::{CallBody, CallScope, CallTimeouts, GuestHttpCall, HttpCallError, OpenResponse};
 pub(crate) use id::{is_id, new_id};
-pub(crate) use journal::{
-    CallJournal, CallToBegin, FollowedCall, JournalPlace, JournalRows, JournalStep, StoredCall,
-};
+pub(crate) use journal::{CallJournal, CallToBegin, FollowedCall, JournalStep};
+pub(crate) use journal_rows::{JournalPlace, JournalRows, StoredCall};
 pub(crate) use memory::{InstanceMemory, LinePlace, MemoryLine};
 pub(crate) use outcome::{Answer, Outcome, Waiter};
 pub(crate) use outgoing::{Dispatch, Outgoing, Refusal, ReservedPlace};

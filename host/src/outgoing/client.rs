@@ -172,7 +172,7 @@ impl OutgoingSettings {
         let asked = CallBegin { place: (place, &name), head: &mut parts, body, most: self.spec.journal_max_bytes, masks: self.masks(place) };
         let (begun, body) = match journal::begin(asked, agent.calls.as_ref(), told, &scope).await {
             Ok((begun, body)) => (begun, body),
-            Err(journal::NotBegun::Answered(answer)) => return answer,
+            Err(journal::NotBegun::Answered(answer)) => return *answer,
             Err(journal::NotBegun::Refused(error, reason)) => return refuse(Some(name), error, reason),
         };
         if let Err(why) = self.prepare(&mut parts, place, &target, agent.trace.as_ref()) {

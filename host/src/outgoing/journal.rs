@@ -7,7 +7,7 @@ use bytes::Bytes;
 use caxton_control::journal::{CallKey, CallOutcome, JournalRules, RequestHash, is_safe};
 use caxton_control::place::CallPlace;
 use http::{HeaderName, HeaderValue};
-use http_body::{Body, Frame};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 
@@ -37,7 +37,7 @@ pub(super) struct CallBegin<'a> {
 /// The end of a call before it begins.
 pub(super) enum NotBegun {
     /// The record has the answer.
-    Answered(Result<http::Response<CallBody>, HttpCallError>),
+    Answered(Box<Result<http::Response<CallBody>, HttpCallError>>),
     /// The call must not be made, for this reason.
     Refused(HttpCallError, String),
 }
@@ -118,7 +118,7 @@ pub(super) async fn begin(
     if rules.is_kept {
         // The message may have ended while its request was read.
         if scope.is_ended() {
-            return Err(NotBegun::Answered(Err(HttpCallError::TimeOver)));
+            return Err(NotBegun::Answered(Box::new(Err(HttpCallError::TimeOver))));
         }
         let call = StoredCall { key, outcome: CallOutcome::Unknown, line, at: clock::now_ms(), bytes: 0 };
         journal.begin(call).await.map_err(not_recorded)?;
@@ -131,7 +131,7 @@ fn key_to_make(step: JournalStep, most: u64, note: impl Fn(NoteKind)) -> Result<
     match step {
         JournalStep::Answer(answer) => {
             note(NoteKind::Answered);
-            Err(NotBegun::Answered(answer))
+            Err(NotBegun::Answered(Box::new(answer)))
         }
         JournalStep::GiveUp => {
             note(NoteKind::Unknown);
@@ -169,7 +169,7 @@ async fn read_whole(
     let (mut frames, mut bytes) = (Vec::new(), 0_u64);
     while let Some(frame) = body.frame().await {
         // The guest's own doing, as it broke off.
-        let frame = frame.map_err(|error| NotBegun::Answered(Err(error)))?;
+        let frame = frame.map_err(|error| NotBegun::Answered(Box::new(Err(error))))?;
         bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         if bytes > most {
             let why = format!(

@@ -16,18 +16,18 @@ use serde_json::{Value, json};
 use crate::{BINARY, chance, check, seconds, seeds, setting, until, until_rest};
 
 /// The requests that a server got: the payment and the idempotency key of each.
-type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
+type PaymentRequests = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 /// A server that takes payments, until the test ends.
-struct Bank {
+struct PaymentServer {
     address: SocketAddr,
-    requests: Requests,
+    requests: PaymentRequests,
 }
 
-impl Bank {
+impl PaymentServer {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let (address, requests) = (listener.local_addr().expect("an address"), Requests::default());
+        let (address, requests) = (listener.local_addr().expect("an address"), PaymentRequests::default());
         let books = Arc::clone(&requests);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -55,7 +55,7 @@ impl Bank {
 }
 
 /// Serves the requests of a connection. A payment is made once its body is here.
-fn serve(stream: TcpStream, books: &Requests) {
+fn serve(stream: TcpStream, books: &PaymentRequests) {
     let Ok(mut writing) = stream.try_clone() else { return };
     let mut reading = BufReader::new(stream);
     loop {
@@ -91,7 +91,7 @@ fn serve(stream: TcpStream, books: &Requests) {
     }
 }
 
-fn file(bank: &Bank, place: &str) -> String {
+fn file(bank: &PaymentServer, place: &str) -> String {
     format!(
         r#"
         caxton = 1
@@ -111,10 +111,10 @@ fn file(bank: &Bank, place: &str) -> String {
 }
 
 /// The payments that were asked for; set for those that the host said it has.
-type Asked = Arc<Mutex<BTreeMap<String, bool>>>;
+type AskedPayments = Arc<Mutex<BTreeMap<String, bool>>>;
 
 /// Asks for payments until it is stopped, or the host ends.
-fn pay(address: &str, bank: &str, asked: &Asked, who: &str, stop: &AtomicBool) {
+fn pay(address: &str, bank: &str, asked: &AskedPayments, who: &str, stop: &AtomicBool) {
     let client = Client::new(address, None);
     for number in 0.. {
         if stop.load(Ordering::SeqCst) {
@@ -135,7 +135,7 @@ fn pay(address: &str, bank: &str, asked: &Asked, who: &str, stop: &AtomicBool) {
 }
 
 /// Lets a host live until it is killed at a random moment.
-fn live(setup: Setup, bank: &Bank, asked: &Asked, (seed, number): (u64, u64)) -> Setup {
+fn live(setup: Setup, bank: &PaymentServer, asked: &AskedPayments, (seed, number): (u64, u64)) -> Setup {
     let mut chance = chance(seed, 9 << 8, number);
     let mut host = setup.start();
     let stop = Arc::new(AtomicBool::new(false));
@@ -179,7 +179,7 @@ fn given_up(host: &Host) -> BTreeMap<String, String> {
 fn run(place: &str, has_keys: bool) {
     let (kills, began) = (setting("CAXTON_CRASH_KILLS", 8), Instant::now());
     let seed = seeds().next().expect("a seed");
-    let (bank, asked) = (Bank::start(), Asked::default());
+    let (bank, asked) = (PaymentServer::start(), AskedPayments::default());
     let mut setup = Setup::new(BINARY, &file(&bank, place));
     for number in 1..=kills {
         setup = live(setup, &bank, &asked, (seed, number));

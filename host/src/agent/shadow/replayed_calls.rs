@@ -79,8 +79,8 @@ impl ReplayedCalls {
 
     /// Begins with what was [encoded](encode_calls). What this version cannot read is as if it had not been recorded.
     pub(super) fn decode(encoded: &[u8]) -> Self {
-        let stored: Vec<StoredAnswer<'_>> = postcard::from_bytes(encoded).unwrap_or_default();
-        let answers = stored.into_iter().filter_map(|StoredAnswer { hash, nth, response }| {
+        let stored: Vec<EncodedCall<'_>> = postcard::from_bytes(encoded).unwrap_or_default();
+        let answers = stored.into_iter().filter_map(|EncodedCall { hash, nth, response }| {
             let response = RecordedResponse::decode(response)?;
             Some((CallKey { hash: RequestHash(hash), nth }, Ok(Arc::new(Mutex::new(response)))))
         });
@@ -146,7 +146,7 @@ async fn hash(request: http::Request<CallBody>) -> Result<Option<RequestHash>, H
 
 /// The answer to a call, as it is stored. The order of the fields is the format.
 #[derive(Serialize, Deserialize)]
-struct StoredAnswer<'a> {
+struct EncodedCall<'a> {
     hash: [u8; 32],
     nth: u32,
     response: &'a [u8],
@@ -157,8 +157,8 @@ pub(in crate::agent) fn encode_calls(answers: &[(CallKey, SharedResponse)], mask
     let encoded: Vec<Vec<u8>> =
         answers.iter().map(|(_, response)| response.lock().masked(masks).encode()).collect();
     let stored = answers.iter().zip(&encoded);
-    let stored: Vec<StoredAnswer<'_>> =
-        stored.map(|((key, _), response)| StoredAnswer { hash: key.hash.0, nth: key.nth, response }).collect();
+    let stored: Vec<EncodedCall<'_>> =
+        stored.map(|((key, _), response)| EncodedCall { hash: key.hash.0, nth: key.nth, response }).collect();
     let is_any = !stored.is_empty();
     is_any.then(|| postcard::to_allocvec(&stored).expect("a vector takes whatever is written"))
 }
