@@ -103,6 +103,18 @@ impl CallJournal {
         (state.follows_all, state.is_rerun) = (follows_all, is_rerun);
         state.asked.clear();
         state.calls.iter_mut().for_each(|call| call.is_asked = false);
+        let Some((rows, place)) = self.kept.as_ref().filter(|_| !is_rerun) else { return };
+        // A handler may have ended while the end of a call was on its way to the disk, where it is by now.
+        let is_unknown = |call: &&mut JournalEntry| call.is_kept && call.outcome == CallOutcome::Unknown;
+        let stored = match state.calls.iter_mut().any(|call| is_unknown(&call)) {
+            true => rows.calls(place.seq).unwrap_or_default(),
+            false => Box::default(),
+        };
+        for call in state.calls.iter_mut().filter(is_unknown) {
+            if let Some(stored) = stored.iter().find(|stored| Some(stored.key) == call.key) {
+                (call.outcome, call.bytes) = (stored.outcome, stored.bytes);
+            }
+        }
     }
 
     /// Ends an attempt. What is kept with the message stays, and the memory of responses that the store has is given back.
@@ -398,4 +410,85 @@ impl std::fmt::Debug for CallJournal {
 
 fn not_recorded(why: &str) -> HttpCallError {
     HttpCallError::Configuration(format!("the call could not be recorded: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    const HEAD: RequestHash = RequestHash([1; 32]);
+    const MOST: u64 = 100;
+
+    fn call(hash: u8) -> CallToBegin {
+        let (hash, line) = (RequestHash([hash; 32]), "POST http://pay.example".to_owned());
+        CallToBegin { head: HEAD, hash, line, is_safe: false, has_own_key: false, most: MOST }
+    }
+
+    fn response(status: u16) -> RecordedResponse {
+        let head = http::Response::builder().status(status).body(()).unwrap().into_parts().0;
+        let mut record = RecordedResponse::new(&head);
+        record.push(&http_body::Frame::data("paid".into()));
+        record.end();
+        record
+    }
+
+    fn journal() -> Arc<CallJournal> {
+        CallJournal::new("m-1", None, &[], &MemoryBudget::new(u64::MAX))
+    }
+
+    async fn body(step: JournalStep) -> Option<String> {
+        let JournalStep::Answer(Ok(response)) = step else { return None };
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        Some(String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_call_without_a_journal_is_answered_within_its_attempt() {
+        let (journal, none) = (journal(), JournalRules::default());
+        journal.begin_run(true, false);
+        for status in [200, 201] {
+            let followed = journal.follow(HEAD, "POST http://pay.example");
+            followed.answered(&Arc::new(Mutex::new(response(status))));
+            followed.hashed(RequestHash([7; 32]));
+        }
+        let large = journal.follow(HEAD, "POST http://pay.example");
+        large.hashed(RequestHash([8; 32]));
+        assert!(large.admit(60, MOST) && !large.admit(60, MOST));
+        journal.begin_run(true, true);
+        assert!(journal.may_answer(HEAD) && !journal.may_answer(RequestHash([2; 32])));
+        for status in [200, 201] {
+            match journal.ask(&call(7), none).unwrap() {
+                JournalStep::Answer(Ok(response)) => assert_eq!(response.status().as_u16(), status),
+                _ => panic!("both are answered, in their order"),
+            }
+        }
+        assert!(matches!(journal.ask(&call(8), none).unwrap(), JournalStep::NotHeld));
+        assert!(matches!(journal.ask(&call(7), none).unwrap(), JournalStep::Make { is_other: false, .. }), "a third");
+        journal.end_attempt();
+        journal.begin_run(true, false);
+        assert!(matches!(journal.ask(&call(7), none).unwrap(), JournalStep::Make { .. }), "another attempt asks again");
+        assert!(!journal.is_given_up());
+    }
+
+    #[tokio::test]
+    async fn a_call_with_a_journal_is_answered_in_later_attempts() {
+        let (journal, kept) = (journal(), JournalRules { is_kept: true, ..JournalRules::default() });
+        journal.begin_run(false, false);
+        let JournalStep::Make { key, .. } = journal.ask(&call(7), kept).unwrap() else { panic!("nothing is recorded") };
+        journal.end(key, response(200)).await.unwrap();
+        let JournalStep::Make { key: broken, .. } = journal.ask(&call(9), kept).unwrap() else { panic!("it is new") };
+        let JournalStep::Make { key: unsent, .. } = journal.ask(&call(5), kept).unwrap() else { panic!("it is new") };
+        assert_ne!(journal.idempotency_key(key), journal.idempotency_key(broken));
+        journal.fail(broken, &HttpCallError::ConnectionTerminated);
+        journal.forget(unsent).await;
+        journal.end_attempt();
+        journal.begin_run(false, false);
+        assert_eq!(body(journal.ask(&call(7), kept).unwrap()).await.as_deref(), Some("paid"));
+        assert!(matches!(journal.ask(&call(5), kept).unwrap(), JournalStep::Make { is_other: true, .. }));
+        assert!(matches!(journal.ask(&call(9), kept).unwrap(), JournalStep::GiveUp));
+        assert!(journal.is_given_up() && journal.given_up().await.contains("POST http://pay.example"));
+        assert!(!journal.has_rows(), "it is in memory alone");
+    }
 }

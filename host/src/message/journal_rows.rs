@@ -34,6 +34,8 @@ pub(crate) trait JournalRows: Send + Sync {
     ) -> BoxFuture<'static, Result<(), String>>;
     /// Forgets a call of which no byte left the host; returns when readers find it gone.
     fn forget(self: Arc<Self>, place: JournalPlace, key: CallKey) -> BoxFuture<'static, ()>;
+    /// Returns the calls of a message.
+    fn calls(&self, seq: u64) -> Result<Box<[StoredCall]>, String>;
     /// Returns the encoded response of a call.
     fn response(&self, seq: u64, key: CallKey) -> Result<Option<Vec<u8>>, String>;
 }

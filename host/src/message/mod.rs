@@ -47,7 +47,7 @@ pub(crate) use memory::{InstanceMemory, LinePlace, MemoryLine};
 pub(crate) use outcome::{Answer, Outcome, Waiter};
 pub(crate) use outgoing::{Dispatch, Outgoing, Refusal, ReservedPlace};
 pub(crate) use recorded_response::{MaskedText, RecordedResponse, ResponseTap, SharedResponse};
-pub(crate) use request_hash::{HashedBody, RequestHasher};
+pub(crate) use request_hash::{HashedBody, RequestHasher, declared_length};
 pub(crate) use requests::RequestLog;
 pub(crate) use reservation::{KeyReservations, Reservation, RunContext};
 pub(crate) use timer::{TimerCancel, TimerName};

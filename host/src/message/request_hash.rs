@@ -66,6 +66,11 @@ impl RequestHasher {
     }
 }
 
+/// Returns the length of the body that a head says.
+pub(crate) fn declared_length(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// A callback that gets the hash of a request once its body has ended.
 type OnHash = Box<dyn FnOnce(RequestHash) + Send>;
 
@@ -73,14 +78,17 @@ type OnHash = Box<dyn FnOnce(RequestHash) + Send>;
 pub(crate) struct HashedBody {
     body: CallBody,
     progress: Option<(RequestHasher, OnHash)>,
+    /// The bytes that are left of the length in the head. A client need not look for the end after them.
+    left: Option<u64>,
 }
 
 impl HashedBody {
-    /// Wraps a body whose head is hashed already. A body that breaks off has no hash.
-    pub(crate) fn new(body: CallBody, hasher: RequestHasher, on_hash: OnHash) -> Self {
-        let mut hashed = Self { body, progress: Some((hasher, on_hash)) };
+    /// Wraps a body whose head is hashed already and says this length. A body that breaks off has no hash.
+    pub(crate) fn new(body: CallBody, length: Option<u64>, hasher: RequestHasher, on_hash: OnHash) -> Self {
+        let left = length.or_else(|| body.size_hint().exact());
+        let mut hashed = Self { body, progress: Some((hasher, on_hash)), left };
         // Not polled then.
-        if hashed.body.is_end_stream() {
+        if hashed.body.is_end_stream() || left == Some(0) {
             hashed.end();
         }
         hashed
@@ -104,7 +112,9 @@ impl Body for HashedBody {
                 if let Some((hasher, _)) = &mut self.progress {
                     hasher.frame(frame);
                 }
-                if self.body.is_end_stream() {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.left = self.left.map(|left| left.saturating_sub(bytes));
+                if self.body.is_end_stream() || self.left == Some(0) {
                     self.end();
                 }
             }
@@ -167,9 +177,18 @@ mod tests {
             let (sender, hashed) = std::sync::mpsc::channel();
             let full = Full::new(Bytes::copy_from_slice(text.as_bytes())).map_err(|never| match never {});
             let hasher = RequestHasher::new(&head("POST", "http://a.example/", &[]));
-            let body = HashedBody::new(full.boxed_unsync(), hasher, Box::new(move |hash| sender.send(hash).unwrap()));
+            let body = HashedBody::new(full.boxed_unsync(), None, hasher, Box::new(move |hash| sender.send(hash).unwrap()));
             assert_eq!(body.collect().await.unwrap().to_bytes(), text);
             assert_eq!(hashed.recv().unwrap(), hash("POST", "http://a.example/", &[], &[text]));
         }
+        // A client that has sent as much as the head says does not look for the end.
+        let (sender, hashed) = std::sync::mpsc::channel();
+        let frames = futures::stream::iter(["5 eu", "ros"].map(|part| Ok(Frame::data(Bytes::from_static(part.as_bytes())))));
+        let body = http_body_util::StreamBody::new(frames).boxed_unsync();
+        let hasher = RequestHasher::new(&head("POST", "http://a.example/", &[]));
+        let mut body = HashedBody::new(body, Some(7), hasher, Box::new(move |hash| sender.send(hash).unwrap()));
+        assert!(body.frame().await.is_some() && hashed.try_recv().is_err());
+        assert!(body.frame().await.is_some());
+        assert_eq!(hashed.try_recv().unwrap(), hash("POST", "http://a.example/", &[], &["5 euros"]));
     }
 }

@@ -31,7 +31,8 @@ use super::report::{CallProblem, CallRecord, OnNote, OnProblem, count_refusal, o
 use super::request_body::{Upload, UploadBody};
 use super::response_body::{Download, DownloadBody, ResponseBounds};
 use crate::bounds;
-use crate::message::{CallBody, CallJournal, CallScope, CallTimeouts, GuestHttpCall, HttpCallError, MaskedText};
+use crate::message::{CallBody, CallJournal, CallScope, CallTimeouts, GuestHttpCall, HttpCallError, MaskedText,
+    declared_length};
 use crate::net::{CaError, calls_config, read_ca};
 use crate::secrets::Secrets;
 use crate::telemetry::trace::Trace;
@@ -410,10 +411,6 @@ impl CallTimes {
     fn late(&self, error: HttpCallError) -> HttpCallError {
         if Instant::now() >= self.deadline { HttpCallError::TimeOver } else { error }
     }
-}
-
-fn declared_length(headers: &http::HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn of_refusal(refusal: &PlaceRefusal) -> HttpCallError {

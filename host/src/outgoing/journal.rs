@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use caxton_control::journal::{CallKey, CallOutcome, JournalRules, RequestHash, is_safe};
 use caxton_control::place::CallPlace;
+use futures::StreamExt as _;
 use http::{HeaderName, HeaderValue};
 use http_body::Frame;
 use http_body_util::BodyExt;
@@ -15,7 +16,7 @@ use super::report::{CallNote, CallProblem, NoteKind, OnNote, OnProblem, origin};
 use crate::clock;
 use crate::message::{
     CallBody, CallJournal, CallScope, CallToBegin, FollowedCall, HashedBody, HttpCallError, JournalStep, MaskedText,
-    RecordedResponse, RequestHasher, ResponseTap, StoredCall,
+    RecordedResponse, RequestHasher, ResponseTap, StoredCall, declared_length,
 };
 
 /// The header by which a server knows a request that it had before.
@@ -93,16 +94,26 @@ pub(super) async fn begin(
     let line = format!("{} {}", head.method, origin(&head.uri));
     let hasher = RequestHasher::new(head);
     let head_hash = hasher.clone().finish();
-    if !(rules.is_kept || rules.adds_key || journal.may_answer(head_hash)) {
-        if !journal.follows_all() {
+    let is_read_whole = rules.is_kept || rules.adds_key || journal.may_answer(head_hash);
+    let read = if is_read_whole { read_whole(hasher.clone(), body, most).await? } else { RequestRead::Open(body) };
+    let (hash, body) = match read {
+        RequestRead::Whole(hash, body) => (hash, body),
+        RequestRead::Open(_) if rules.is_kept || rules.adds_key => {
+            let why = format!(
+                "its body has more than {most} bytes, which is the most of a request that is recorded (outgoing.journal-max)"
+            );
+            return Err(NotBegun::Refused(HttpCallError::RequestTooLarge(most), why));
+        }
+        RequestRead::Open(body) if !journal.follows_all() => {
             return Ok((BegunCall::new(CallFollowing::Unrecorded), body));
         }
-        let followed = journal.follow(head_hash, &line);
-        let hashed = followed.clone();
-        let body = HashedBody::new(body, hasher, Box::new(move |hash| hashed.hashed(hash))).boxed_unsync();
-        return Ok((BegunCall::new(CallFollowing::Passed(followed, most)), body));
-    }
-    let (hash, body) = read_whole(hasher, body, most).await?;
+        RequestRead::Open(body) => {
+            let followed = journal.follow(head_hash, &line);
+            let hashed = followed.clone();
+            let body = HashedBody::new(body, declared_length(&head.headers), hasher, Box::new(move |hash| hashed.hashed(hash)));
+            return Ok((BegunCall::new(CallFollowing::Passed(followed, most)), body.boxed_unsync()));
+        }
+    };
     let (is_safe, has_own_key) = (is_safe(head.method.as_str()), head.headers.contains_key(IDEMPOTENCY_KEY));
     let asked = CallToBegin { head: head_hash, hash, line: line.clone(), is_safe, has_own_key, most };
     let note = |kind| on_note(&CallNote { place: Arc::clone(name), line: line.clone(), kind });
@@ -160,27 +171,30 @@ fn not_recorded(error: HttpCallError) -> NotBegun {
     NotBegun::Refused(error, why)
 }
 
-/// Reads a body of up to `most` bytes. Returns the hash of the request and the body again.
-async fn read_whole(
-    mut hasher: RequestHasher,
-    mut body: CallBody,
-    most: u64,
-) -> Result<(RequestHash, CallBody), NotBegun> {
+/// The body of a request, once it was read or was not.
+enum RequestRead {
+    /// All of it was read.
+    Whole(RequestHash, CallBody),
+    /// It is longer than what is read, or is not read.
+    Open(CallBody),
+}
+
+/// Reads a body of up to `most` bytes.
+async fn read_whole(mut hasher: RequestHasher, mut body: CallBody, most: u64) -> Result<RequestRead, NotBegun> {
     let (mut frames, mut bytes) = (Vec::new(), 0_u64);
     while let Some(frame) = body.frame().await {
         // The guest's own doing, as it broke off.
         let frame = frame.map_err(|error| NotBegun::Answered(Box::new(Err(error))))?;
         bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if bytes > most {
-            let why = format!(
-                "its body has more than {most} bytes, which is the most of a request that is recorded (outgoing.journal-max)"
-            );
-            return Err(NotBegun::Refused(HttpCallError::RequestTooLarge(most), why));
-        }
         hasher.frame(&frame);
         frames.push(frame);
+        if bytes > most {
+            let read = futures::stream::iter(frames.into_iter().map(Ok));
+            let all = read.chain(http_body_util::BodyStream::new(body));
+            return Ok(RequestRead::Open(http_body_util::StreamBody::new(all).boxed_unsync()));
+        }
     }
-    Ok((hasher.finish(), whole(frames)))
+    Ok(RequestRead::Whole(hasher.finish(), whole(frames)))
 }
 
 /// Returns a body of these frames. One without trailers has a length, which is sent with it.

@@ -8,7 +8,7 @@ use caxton_control::mailbox::TakenMessage;
 
 use crate::agent::delivery::conflict::{FailedAttempt, refused};
 use crate::agent::delivery::handling::Handling;
-use crate::agent::delivery::journal::given_up;
+use crate::agent::delivery::journal::{given_up, unless_given_up};
 use crate::agent::delivery::question::check_sends;
 use crate::agent::mailbox::STORE_PAUSE;
 use crate::agent::mailbox::breaker::fault_history;
@@ -194,7 +194,6 @@ impl Agent {
         // Again: the lease may have passed a call to stable, which has limits of its own.
         let (deadline, limit) = handling.time(envelope);
         handling.recorder = self.record(revision, envelope.hops);
-        let calls = self.begin_journal(envelope, revision);
         let work = CallContext {
             conversation: envelope.message.conversation_id.clone(),
             hops: envelope.hops,
@@ -208,7 +207,7 @@ impl Agent {
                 &envelope.caller_tickets,
                 revision.kind() != Kind::Stateful,
             ),
-            calls,
+            calls: self.begin_journal(envelope, revision),
         };
         // All of its time, also if an instance had to be started first, but no longer than its caller waits.
         let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
@@ -387,11 +386,7 @@ impl Agent {
             () = revision.interrupt.cancelled() => Err(Fault::Interrupted),
             why = given_up(envelope.calls.as_deref()) => Err(Fault::UnknownOutcome(why)),
         };
-        // Also of a guest that ended at once, and whatever it made of the error: its message is for a person to settle.
-        let result = match envelope.calls.as_deref().filter(|calls| calls.is_given_up()) {
-            Some(calls) => Err(Fault::UnknownOutcome(calls.given_up().await)),
-            None => result,
-        };
+        let result = unless_given_up(result, envelope.calls.as_deref()).await;
         // After a fault the lease is dropped, and the instance with it.
         let result = match result.map_err(|fault| budget.explain(fault)) {
             Ok(result) => result,

@@ -234,9 +234,7 @@ impl Agent {
         // After the lease: the wait for an instance is no part of the handler's time.
         in_call.run_started = Instant::now();
         let recorder = self.record(&revision, 0).map(|one| HttpRecorder::new(one, &request, conversation));
-        if let Some(calls) = &in_call.calls {
-            calls.begin_run(revision.pool.program.summary.keeps_state(), again.is_some());
-        }
+        revision.begin_run(in_call.calls.as_deref(), again.is_some());
         let run = self.run_context(again.as_deref_mut(), &[], yields);
         let committer = self.committer(&revision, recorder.clone(), run.ticket);
         let call = HttpCall {

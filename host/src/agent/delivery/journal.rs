@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::agent::shadow::encode_calls;
 use crate::agent::{Agent, Revision};
-use crate::message::{CallJournal, Envelope, JournalPlace, JournalRows, new_id};
+use crate::message::{CallJournal, Envelope, Fault, JournalPlace, JournalRows, new_id};
 
 /// Returns `true` if a revision may make calls that are recorded: of places with a journal, or of a handler that may run
 /// again after a conflict, or be rehearsed.
@@ -55,10 +55,28 @@ impl Agent {
     }
 }
 
+impl Revision {
+    /// Begins a run in the journal of a call of an HTTP agent.
+    pub(super) fn begin_run(&self, calls: Option<&CallJournal>, is_rerun: bool) {
+        if let Some(calls) = calls {
+            calls.begin_run(self.pool.program.summary.keeps_state(), is_rerun);
+        }
+    }
+}
+
 /// Waits until a message is given up for a call of unknown outcome. Returns the reason.
 pub(super) async fn given_up(calls: Option<&CallJournal>) -> String {
     match calls {
         Some(calls) => calls.given_up().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Returns the result of a run, or the fault of a message that is given up: whatever its guest made of the error, a person
+/// has to settle it.
+pub(super) async fn unless_given_up<T>(result: Result<T, Fault>, calls: Option<&CallJournal>) -> Result<T, Fault> {
+    match calls.filter(|calls| calls.is_given_up()) {
+        Some(calls) => Err(Fault::UnknownOutcome(calls.given_up().await)),
+        None => result,
     }
 }

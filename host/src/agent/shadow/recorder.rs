@@ -16,12 +16,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::handler_answer::{answer, answer_size, call_line, effects_size, fault_answer};
 use super::http_job::RecordedCall;
 use super::job_queue::{Shadow, ShadowJob, Subject};
-use super::recording::{MAX_BYTES, Recording};
-use super::replayed_calls::{LiveCall, record_answer};
+use super::recording::{LiveCall, MAX_BYTES, Recording};
+use super::replayed_calls::record_answer;
 use crate::agent::Directory;
 use crate::message::{
     CallBody, CallContext, Draft, Effects, Failure, Fault, GuestHost, GuestHttpCall, HashedBody, HttpCallError, Identity,
     LogLevel, Message, Outgoing, Read, Reply, RequestError, RequestHasher, Seen, SendError, TimerName,
+    declared_length,
 };
 
 /// The most keys that are written unread and whose value before is looked up. A copy that reads a further one cannot be
@@ -141,7 +142,8 @@ impl GuestHost for RecordingHost {
                 call.hash = Some(hash);
             }
         });
-        let request = http::Request::from_parts(head, HashedBody::new(body, hasher, on_hash).boxed_unsync());
+        let body = HashedBody::new(body, declared_length(&head.headers), hasher, on_hash).boxed_unsync();
+        let request = http::Request::from_parts(head, body);
         let answer = self.directory.call_http(who, work, GuestHttpCall { request, ..call });
         let recording = Arc::clone(&self.recording);
         Box::pin(async move { record_answer(&recording, index, answer.await) })

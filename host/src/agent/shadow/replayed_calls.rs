@@ -16,16 +16,6 @@ use crate::message::{
     CallBody, GuestHttpCall, HttpCallError, MaskedText, RecordedResponse, RequestHasher, ResponseTap, SharedResponse,
 };
 
-/// A call of a live handling.
-pub(super) struct LiveCall {
-    /// The method, and the URL without its query.
-    pub(super) line: String,
-    /// The hash of the request, once that has ended.
-    pub(super) hash: Option<RequestHash>,
-    /// The answer, as far as the handling has read it; `None` if there was none.
-    pub(super) answer: Option<Result<SharedResponse, HttpCallError>>,
-}
-
 /// Records what comes of a call of a live handling, whose place among the recorded calls is `index`.
 pub(super) fn record_answer(
     recording: &Arc<Mutex<Recording>>,

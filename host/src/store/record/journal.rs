@@ -1,7 +1,5 @@
 //! Rows of the journals of calls over HTTP.
 
-use super::RowChange;
-
 /// The calls over HTTP of messages that wait or are given up. A call is named by its message, the hash of its request and
 /// its number among those of that hash.
 #[derive(Debug, PartialEq)]
@@ -16,10 +14,4 @@ pub(crate) enum JournalRow<'a> {
     Removed { seq: u64 },
     /// Moves the calls of a dead letter to the message that it becomes.
     Moved { from: u64, to: u64 },
-}
-
-impl<'a> From<JournalRow<'a>> for RowChange<'a> {
-    fn from(row: JournalRow<'a>) -> Self {
-        Self::Journal(row)
-    }
 }

@@ -397,5 +397,11 @@ impl<'a> From<ContentRow<'a>> for RowChange<'a> {
     }
 }
 
+impl<'a> From<JournalRow<'a>> for RowChange<'a> {
+    fn from(row: JournalRow<'a>) -> Self {
+        Self::Journal(row)
+    }
+}
+
 #[cfg(test)]
 mod tests;

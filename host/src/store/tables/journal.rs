@@ -103,6 +103,10 @@ impl JournalRows for Store {
         })
     }
 
+    fn calls(&self, seq: u64) -> Result<Box<[StoredCall]>, String> {
+        self.with_reader(|connection| calls(connection, seq.cast_signed()))
+    }
+
     fn response(&self, seq: u64, key: CallKey) -> Result<Option<Vec<u8>>, String> {
         self.with_reader(|connection| {
             connection
