@@ -101,7 +101,7 @@ fn file(bank: &PaymentServer, place: &str) -> String {
         allow.http = [{{ url = "http://{}/*", journal = true, {place} }}]
         limits = {{ cpu = "10s", time = "60s" }}
         mailbox = {{ depth = 100000, attempts = 5, backoff = {{ first = "100ms" }} }}
-        breaker = {{ faults = 1000, reset = "5s" }}
+        breaker = {{ faults = 100, reset = "5s" }}
         [[agents.payer.http]]
         route = "/pay"
         mode = "enqueue"
@@ -177,7 +177,7 @@ fn given_up(host: &Host) -> BTreeMap<String, String> {
 
 /// Kills hosts, and compares the books of all.
 fn run(place: &str, has_keys: bool) {
-    let (kills, began) = (setting("CAXTON_CRASH_KILLS", 8), Instant::now());
+    let (kills, began) = (setting("CAXTON_CRASH_KILLS", 15), Instant::now());
     let seed = seeds().next().expect("a seed");
     let (bank, asked) = (PaymentServer::start(), AskedPayments::default());
     let mut setup = Setup::new(BINARY, &file(&bank, place));
