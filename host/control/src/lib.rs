@@ -27,6 +27,7 @@ pub mod format;
 pub mod grant;
 pub mod hosts;
 pub mod inspection;
+pub mod journal;
 pub mod lifecycle;
 mod limits;
 mod listeners;

@@ -32,6 +32,8 @@ pub struct OutgoingSpec {
     pub connections: u32,
     /// The TCP connections that handling one message may make.
     pub connections_per_message: u32,
+    /// The most that is recorded of one message's calls, in bytes.
+    pub journal_max_bytes: u64,
     /// The files of certificates that are trusted beside those of the system, relative to the folder of the declaration.
     pub ca: Vec<String>,
     /// The proxy for places that are not private.

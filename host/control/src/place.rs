@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call_target::{CallHost, CallTarget, TargetError};
 use crate::cors::is_header;
+use crate::journal::{JournalRules, UnknownOutcome};
 use crate::reach::{Reach, is_public};
 use crate::secret::{SecretText, names_in};
 
@@ -40,6 +41,8 @@ pub struct CallPlace {
     headers: BTreeMap<String, String>,
     /// Set if the place may be at an address that is not of the public internet.
     private: bool,
+    /// The settings of its calls in the journal.
+    journal: JournalRules,
 }
 
 /// The form of a place in which it is stored.
@@ -52,6 +55,19 @@ struct WrittenPlace {
     headers: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     private: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    journal: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unknown: Option<UnknownOutcome>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    idempotency: Option<Idempotency>,
+}
+
+/// The way in which an idempotency key is sent, as it is stored.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Idempotency {
+    Header,
 }
 
 /// The URL of a place, in normal form.
@@ -105,6 +121,9 @@ pub enum PlaceError {
     /// Headers for a place in plain text, where everybody on the way could read them.
     #[error("headers are added over `https`, or to a place with `private = true`, whose addresses are not public")]
     PlainText,
+    /// A rule for recorded calls where none is recorded.
+    #[error("`unknown` is about calls that are recorded, and the place records none")]
+    UnknownWithoutJournal,
 }
 
 impl PlaceUrl {
@@ -208,7 +227,23 @@ impl CallPlace {
             return Err(PlaceError::PlainText);
         }
         let headers = headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-        Ok(Self { url, methods, headers, private })
+        Ok(Self { url, methods, headers, private, journal: JournalRules::default() })
+    }
+
+    /// Sets the settings of its calls in the journal.
+    ///
+    /// # Errors
+    /// A rule for calls of unknown outcome, where no calls are recorded.
+    pub fn with_journal(self, journal: JournalRules) -> Result<Self, PlaceError> {
+        if journal.unknown.is_some() && !journal.is_kept {
+            return Err(PlaceError::UnknownWithoutJournal);
+        }
+        Ok(Self { journal, ..self })
+    }
+
+    /// Returns the settings of its calls in the journal.
+    pub fn journal(&self) -> JournalRules {
+        self.journal
     }
 
     /// Creates a place of a text alone.
@@ -309,15 +344,18 @@ impl TryFrom<WrittenPlace> for CallPlace {
     type Error = PlaceError;
 
     fn try_from(written: WrittenPlace) -> Result<Self, PlaceError> {
-        let WrittenPlace { url, methods, headers, private } = written;
-        Self::new(PlaceUrl::parse(&url)?, methods, headers, private)
+        let WrittenPlace { url, methods, headers, private, journal, unknown, idempotency } = written;
+        let rules = JournalRules { is_kept: journal, unknown, adds_key: idempotency.is_some() };
+        Self::new(PlaceUrl::parse(&url)?, methods, headers, private)?.with_journal(rules)
     }
 }
 
 impl From<CallPlace> for WrittenPlace {
     fn from(place: CallPlace) -> Self {
-        let CallPlace { url, methods, headers, private } = place;
-        Self { url: url.to_string(), methods, headers, private }
+        let CallPlace { url, methods, headers, private, journal } = place;
+        let JournalRules { is_kept, unknown, adds_key } = journal;
+        let idempotency = adds_key.then_some(Idempotency::Header);
+        Self { url: url.to_string(), methods, headers, private, journal: is_kept, unknown, idempotency }
     }
 }
 

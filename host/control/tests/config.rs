@@ -147,11 +147,16 @@ fn strategy(key: &Key) -> Option<&'static str> {
     }
 }
 
-/// Selects the strategy that a key belongs to.
+/// Selects the strategy that a key belongs to, and sets the other key that it needs.
 fn set_strategy(root: &mut Node, key: &Key, path: &str) {
     if let (Some(strategy), Some((table, _))) = (strategy(key), path.rsplit_once('.')) {
         let at = format!("{table}.strategy");
         set(root, &at.split('.').collect::<Vec<_>>(), tree(&json!(strategy)));
+    }
+    // It says what becomes of calls that are recorded.
+    if let Some(place) = path.strip_suffix("allow.http.unknown") {
+        let at = format!("{place}allow.http.journal");
+        set(root, &at.split('.').collect::<Vec<_>>(), tree(&json!(true)));
     }
 }
 

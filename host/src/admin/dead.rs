@@ -20,9 +20,9 @@ use super::extract::{Named, Params, bounded, page_size};
 use super::guard::Caller;
 use super::page::keep_first;
 use super::problem;
-use crate::api_types::{AttemptStatus, DeadLetterCount, DeadLetterStatus};
+use crate::api_types::{AttemptStatus, DeadLetterCount, DeadLetterStatus, RecordedCallStatus};
 use crate::directory::{NotRedelivered, RedeliverError, Redelivered};
-use crate::message::Attempt;
+use crate::message::{Attempt, StoredCall};
 use crate::problem::Problem;
 use crate::store::{Dead, DeadCount, DeadFilter, DeadInFull};
 
@@ -62,6 +62,8 @@ pub(crate) struct DeadShown {
     pub(crate) dead: DeadLetterStatus,
     /// The attempts, in order.
     pub(crate) attempts: Vec<AttemptStatus>,
+    /// The calls over HTTP that are recorded of it, in the order in which they began.
+    pub(crate) calls: Vec<RecordedCallStatus>,
     /// The headers of the message, as pairs of name and value.
     pub(crate) headers: Vec<(String, String)>,
     /// The content, if it is UTF-8.
@@ -84,6 +86,9 @@ pub(super) struct RedeliverParams {
     all: bool,
     /// Requires that this revision runs, such as `triage@7`, and selects those of its agent.
     revision: Option<String>,
+    /// Has their calls over HTTP made again that have no success on record: also those that may have been carried out.
+    #[serde(default)]
+    repeat_calls: bool,
 }
 
 /// The query of redelivering one dead letter.
@@ -93,6 +98,9 @@ pub(super) struct RedeliverParams {
 pub(super) struct RedeliverOneParams {
     /// Requires that this revision runs, such as `triage@7`.
     revision: Option<String>,
+    /// Has its calls over HTTP made again that have no success on record: also those that may have been carried out.
+    #[serde(default)]
+    repeat_calls: bool,
 }
 
 /// The query of dropping several dead letters.
@@ -166,10 +174,11 @@ pub(super) async fn list(
     responses((status = 200, body = DeadShown)),
 )]
 pub(super) async fn show(State(api): State<Api>, Named(number): Named<String>) -> Result<Json<DeadShown>, Problem> {
-    let DeadInFull { dead, attempts, headers, content } = find(&api, &number).await?;
+    let DeadInFull { dead, attempts, headers, content, calls } = find(&api, &number).await?;
     let content_base64 = BASE64.encode(&content);
     let (dead, attempts) = (dead.into(), attempts.into_iter().map(Into::into).collect());
-    Ok(Json(DeadShown { dead, attempts, headers, text: String::from_utf8(content).ok(), content_base64 }))
+    let calls = calls.into_iter().map(Into::into).collect();
+    Ok(Json(DeadShown { dead, attempts, calls, headers, text: String::from_utf8(content).ok(), content_base64 }))
 }
 
 /// Puts one dead letter back into its agent's mailbox.
@@ -192,7 +201,7 @@ pub(super) async fn redeliver_one(
     // Refused instead of redelivering nothing, which would look like success.
     of_one_agent(revision.as_ref(), &dead.agent)?;
     let filter = DeadFilter { agent: Some(dead.agent), ..DeadFilter::one(dead.number) };
-    let result = change(api, caller, filter, revision).await?;
+    let result = change(api, caller, filter, (revision, params.repeat_calls)).await?;
     match result.redelivered {
         // Another request was faster.
         0 => Err(not_there(&number)),
@@ -222,7 +231,7 @@ pub(super) async fn redeliver_some(
         // Letters of other agents would run on revisions that the caller did not name.
         filter.agent = Some(revision.agent.to_string());
     }
-    Ok(Json(change(api, caller, filter, revision).await?))
+    Ok(Json(change(api, caller, filter, (revision, params.repeat_calls)).await?))
 }
 
 /// Drops one dead letter for good.
@@ -314,15 +323,18 @@ async fn change(
     api: Api,
     caller: Caller,
     filter: DeadFilter,
-    revision: Option<RevisionId>,
+    (revision, repeats_calls): (Option<RevisionId>, bool),
 ) -> Result<RedeliverResult, Problem> {
     let work = async move {
         let reason = filter.reason.clone();
-        let Redelivered { agents, left } = api.directory.redeliver(filter, revision).await?;
+        let Redelivered { agents, left } = api.directory.redeliver(filter, revision, repeats_calls).await?;
         let mut redelivered = 0;
         for (agent, count) in agents.into_iter().filter(|(_, count)| *count > 0) {
             redelivered += count;
-            let data = json!({ "by": caller.to_string(), "count": count, "reason": reason });
+            let mut data = json!({ "by": caller.to_string(), "count": count, "reason": reason });
+            if repeats_calls {
+                data["repeat_calls"] = true.into();
+            }
             api.context.events.emit(Some(&agent), "dead-letter.redelivered", data);
         }
         let left =
@@ -378,6 +390,12 @@ impl From<Attempt> for AttemptStatus {
     fn from(attempt: Attempt) -> Self {
         let Attempt { number, at, revision, code, error, took_us, cpu_us } = attempt;
         Self { number, at, revision, code, error, took_us, cpu_us }
+    }
+}
+
+impl From<StoredCall> for RecordedCallStatus {
+    fn from(call: StoredCall) -> Self {
+        Self { call: call.line, at: call.at, outcome: call.outcome.text() }
     }
 }
 

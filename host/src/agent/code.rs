@@ -57,6 +57,7 @@ pub(crate) const MEANINGS: &[Meaning] = &[
     meaning("host-memory", 503, true, "the host has no memory left for it at the moment"),
     meaning("interrupted", 503, true, "the agent was stopped in the middle of its work"),
     meaning("attempts-exhausted", 500, false, "every attempt of the agent at the message failed"),
+    meaning("unknown-outcome", 500, false, "a call of the agent may have been carried out or not, and is not repeated"),
     meaning("expired", 503, false, "the message waited longer than it may"),
     meaning("agent-removed", 503, false, "the agent was removed before it came to the message"),
     meaning("effects-refused", 500, false, "what the agent did is more than it may do, so it counts as not done"),

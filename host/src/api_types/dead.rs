@@ -58,6 +58,18 @@ pub(crate) struct AttemptStatus {
     pub(crate) cpu_us: u64,
 }
 
+/// A call over HTTP in the journal of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = RecordedCall)]
+pub(crate) struct RecordedCallStatus {
+    /// The method, and scheme, host and port.
+    pub(crate) call: String,
+    /// The time at which it began, in milliseconds since 1970.
+    pub(crate) at: u64,
+    /// The status of the response, or a text that says that none is recorded.
+    pub(crate) outcome: String,
+}
+
 /// The count of the dead letters of one agent and reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = DeadCount)]

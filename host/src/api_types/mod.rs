@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use conversation::{
     ConversationStats, ConversationStatus, ConversationThread, OpenQuestion, ScheduleStatus, ThreadMessage,
 };
-pub(crate) use dead::{AttemptStatus, DeadLetterCount, DeadLetterStatus};
+pub(crate) use dead::{AttemptStatus, DeadLetterCount, DeadLetterStatus, RecordedCallStatus};
 pub(crate) use diff::{DeclarationDiff, PlannedChange};
 pub(crate) use file::FileError;
 pub(crate) use host_memory::HostMemory;

@@ -269,6 +269,7 @@ fn checked(spec: &AgentSpec, found: Option<&ReadComponent>) -> Checked {
             .into_iter()
             .flat_map(|summary| [unsaved(spec, summary), experimental(summary)])
             .flatten()
+            .chain(short_journal(spec, summary))
             .collect(),
     }
 }
@@ -294,6 +295,21 @@ fn experimental(summary: &Summary) -> Option<String> {
             "it is of WASI 0.3: the makers of {engine} {version} call their support of that experimental, and mend its \
              faults in no patch release; let it run only if you trust it"
         )
+    })
+}
+
+/// Returns a note if the agent has a journal of its calls that is not kept with all that it handles.
+fn short_journal(spec: &AgentSpec, summary: Option<&Summary>) -> Option<String> {
+    let place = spec.allow.http.iter().find(|place| place.journal().is_kept)?.url();
+    Some(match summary.map(|summary| summary.kind) {
+        Some(Kind::Http) => format!(
+            "the journal of its calls ({place}) lasts as long as each request: what an HTTP agent is asked is neither kept \
+             nor tried again"
+        ),
+        Some(Kind::Message | Kind::Stateful) | None => format!(
+            "the journal of its calls ({place}) is kept with messages from mailboxes and from routes with `mode = \"enqueue\"`; \
+             for a request that is waited for it lasts as long as that"
+        ),
     })
 }
 

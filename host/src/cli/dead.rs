@@ -17,7 +17,8 @@ use crate::clock;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A message becomes a dead letter when every attempt at it failed (mailbox.attempts), when it waited too long, when its \
-agent rejected it, or when its agent was removed. Nothing is lost: fix the cause and redeliver it. Exit code 3 \
+agent rejected it, when its agent was removed, or when a call of it may have been carried out or not (unknown-outcome). \
+Nothing is lost: fix the cause and redeliver it. Exit code 3 \
 if there is no such dead letter, 4 if its agent cannot take it now.
 
 Examples:
@@ -25,6 +26,7 @@ Examples:
   caxton dead show 1207                        its content and all attempts
   caxton dead redeliver 1207
   caxton dead redeliver --agent triage --revision triage@8
+  caxton dead redeliver 1207 --repeat-calls    after a look at the server that it called
   caxton dead drop --reason expired
   caxton dead ls -o json | jq -r '.dead_letters[].number'")]
 pub(super) struct DeadArgs {
@@ -40,7 +42,7 @@ pub(super) enum DeadCommand {
         /// Only those of this agent
         #[arg(long, value_name = "AGENT")]
         agent: Option<String>,
-        /// Only those with this reason, such as attempts-exhausted, expired, invalid, agent-removed
+        /// Only those with this reason, such as attempts-exhausted, expired, invalid, agent-removed, unknown-outcome
         #[arg(long, value_name = "REASON")]
         reason: Option<String>,
         /// Only those after this number
@@ -66,6 +68,9 @@ pub(super) enum DeadCommand {
         /// Only if this revision runs, such as triage@8
         #[arg(long, value_name = "REVISION")]
         revision: Option<String>,
+        /// Make their calls over HTTP again that have no success on record: also those that may have been carried out
+        #[arg(long)]
+        repeat_calls: bool,
         #[command(flatten)]
         host: HostArgs,
     },
@@ -115,7 +120,9 @@ pub(super) async fn run(command: DeadCommand, out: &mut Out) -> Result<(), CliEr
                 Format::Text => out.line(&detail(&shown, out)),
             }
         }
-        DeadCommand::Redeliver { which, revision, host } => redeliver(&which, revision.as_deref(), &host, out).await,
+        DeadCommand::Redeliver { which, revision, repeat_calls, host } => {
+            redeliver(&which, (revision.as_deref(), repeat_calls), &host, out).await
+        }
         DeadCommand::Drop { which, host } => drop_them(&which, &host, out).await,
     }
 }
@@ -154,7 +161,7 @@ fn table(dead: &[DeadLetterStatus], now: u64) -> Table {
 
 /// Renders one dead letter in full.
 fn detail(shown: &DeadShown, out: &Out) -> String {
-    let DeadShown { dead, attempts, headers, text, .. } = shown;
+    let DeadShown { dead, attempts, calls, headers, text, .. } = shown;
     let mut lines = vec![
         ("number", dead.number.to_string()),
         ("agent", dead.agent.clone()),
@@ -180,6 +187,10 @@ fn detail(shown: &DeadShown, out: &Out) -> String {
             out.paint(&head, Style::Head)
         ));
     }
+    for call in calls {
+        let line = format!("call {} at {}: {}", printable(&call.call), rfc3339(call.at), printable(&call.outcome));
+        shown.push_str(&format!("\n{}\n", out.paint(&line, Style::Head)));
+    }
     let content = match text {
         Some(text) => printable(text),
         None => "(not text; -o json has it in base64)".to_owned(),
@@ -189,29 +200,35 @@ fn detail(shown: &DeadShown, out: &Out) -> String {
     shown.trim_end().to_owned()
 }
 
-fn filter<'a>(which: &'a DeadSelection, revision: Option<&'a str>) -> String {
+/// Returns the parameter that has calls made again.
+fn repeat_calls(repeats: bool) -> (&'static str, Option<&'static str>) {
+    ("repeat_calls", repeats.then_some("true"))
+}
+
+fn filter<'a>(which: &'a DeadSelection, revision: Option<&'a str>, repeats_calls: bool) -> String {
     query(&[
         ("agent", which.agent.as_deref()),
         ("reason", which.reason.as_deref()),
         ("all", which.all.then_some("true")),
         ("revision", revision),
+        repeat_calls(repeats_calls),
     ])
 }
 
 async fn redeliver(
     which: &DeadSelection,
-    revision: Option<&str>,
+    (revision, repeats_calls): (Option<&str>, bool),
     host: &HostArgs,
     out: &mut Out,
 ) -> Result<(), CliError> {
     let client = Client::find(host)?;
     let mut result = RedeliverResult { redelivered: 0, left: Vec::new() };
     if which.numbers.is_empty() {
-        let path = format!("/v1/dead-letters/redeliver{}", filter(which, revision));
+        let path = format!("/v1/dead-letters/redeliver{}", filter(which, revision, repeats_calls));
         result = client.json(Method::POST, &path).await?;
     }
     for number in &which.numbers {
-        let path = format!("/v1/dead-letters/{number}/redeliver{}", query(&[("revision", revision)]));
+        let path = format!("/v1/dead-letters/{number}/redeliver{}", query(&[("revision", revision), repeat_calls(repeats_calls)]));
         let one: RedeliverResult =
             // Numbers are sent one by one, so that an error names the one that failed.
             client.json(Method::POST, &path).await.map_err(|error| after(result.redelivered, error))?;
@@ -234,7 +251,7 @@ async fn drop_them(which: &DeadSelection, host: &HostArgs, out: &mut Out) -> Res
     let client = Client::find(host)?;
     let mut dropped = 0;
     if which.numbers.is_empty() {
-        let path = format!("/v1/dead-letters{}", filter(which, None));
+        let path = format!("/v1/dead-letters{}", filter(which, None, false));
         dropped = client.json::<DropResult>(Method::DELETE, &path).await?.dropped;
     }
     for number in &which.numbers {
@@ -266,7 +283,7 @@ fn letters(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api_types::AttemptStatus;
+    use crate::api_types::{AttemptStatus, RecordedCallStatus};
 
     fn dead() -> DeadLetterStatus {
         DeadLetterStatus {
@@ -310,6 +327,11 @@ NUMBER  AGENT   REASON              ATTEMPTS  AGE  SENDER              ERROR
         let shown = DeadShown {
             dead: dead(),
             attempts: vec![attempt],
+            calls: vec![RecordedCallStatus {
+                call: "POST https://pay.example".to_owned(),
+                at: 60_000,
+                outcome: "not known".to_owned(),
+            }],
             headers: vec![("accept".to_owned(), "*/*".to_owned())],
             text: Some("hello\x07".to_owned()),
             content_base64: String::new(),
@@ -320,6 +342,7 @@ NUMBER  AGENT   REASON              ATTEMPTS  AGE  SENDER              ERROR
             "header        accept: */*\n",
             "content       text/plain, 2.0 KiB\n",
             "attempt 5 at 1970-01-01T00:01:00.000Z by triage@7: trap\n    took 1.5ms, 900.0µs on a core\n    it trapped\n      at f\n",
+            "\ncall POST https://pay.example at 1970-01-01T00:01:00.000Z: not known\n",
             "\nhello\\u{7}",
         ] {
             assert!(text.contains(part), "`{part}` is missing in:\n{text}");

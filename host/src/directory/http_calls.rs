@@ -12,7 +12,7 @@ use crate::clock;
 use crate::context::HostContext;
 use crate::logs::Line;
 use crate::message::{CallBody, CallContext, GuestHttpCall, HttpCallError, Identity};
-use crate::outgoing::{CallProblem, CallingAgent};
+use crate::outgoing::{CallNote, CallProblem, CallingAgent, NoteKind};
 
 /// The time between two events of the same agent, place and code. A server that is gone would fill the store with them.
 pub(super) const EVENT_INTERVAL: Duration = Duration::from_secs(10);
@@ -30,6 +30,11 @@ impl HostDirectory {
             spec: Arc::clone(&who.spec),
             deadline: work.deadline,
             trace: work.trace.clone(),
+            calls: work.calls.clone(),
+            on_note: {
+                let (context, who) = (Arc::clone(&self.context), Arc::clone(who));
+                Arc::new(move |note: &CallNote| tell(&context, &who, note))
+            },
         };
         let (context, who) = (Arc::clone(&self.context), Arc::clone(who));
         let on_problem = Arc::new(move |problem: &CallProblem| report(&context, &who, problem));
@@ -69,5 +74,42 @@ fn report(context: &HostContext, who: &Identity, problem: &CallProblem) {
             "suppressed": suppressed,
         });
         context.events.emit(Some(&agent), kind, data);
+    }
+}
+
+/// Counts what the journal tells of a call, and writes a line to the agent's log, and an event unless there was one a
+/// moment ago.
+fn tell(context: &HostContext, who: &Identity, note: &CallNote) {
+    let CallNote { place, line, kind } = note;
+    let agent = who.revision.agent.shared();
+    let labels = [("agent", agent.to_string()), ("place", place.to_string()), ("result", kind.as_str().to_owned())];
+    metrics::counter!("caxton_outgoing_journal_total", &labels).increment(1);
+    let (level, did) = match kind {
+        NoteKind::Answered => ("info", "was answered from the record of the same call before"),
+        NoteKind::Diverged => ("warn", "is made, although it is another than those that are recorded of an earlier run"),
+        NoteKind::Repeated => ("warn", "is made again, as what came of it before is not known, or was no answer yet"),
+        NoteKind::Unknown => ("error", "may have been carried out before or not; its message is given up"),
+    };
+    let text = format!("its call `{}` {did}", bounds::quoted(line));
+    let written = Line {
+        at: clock::now_ms(),
+        agent: Arc::clone(&agent),
+        revision: who.revision.number,
+        level,
+        context: "caxton".to_owned(),
+        text,
+    };
+    context.logs.write(written, who.spec.limits.log_lines);
+    let key: Arc<str> = format!("{agent} {place} {}", kind.as_str()).into();
+    if let Some(suppressed) = context.call_problems.admit(&key, Instant::now(), EVENT_INTERVAL) {
+        let (revision, call) = (who.revision.number, bounds::quoted(line));
+        let data = json!({ "revision": revision, "place": place, "call": call, "suppressed": suppressed });
+        let event = match kind {
+            NoteKind::Answered => "outgoing.answered",
+            NoteKind::Diverged => "outgoing.diverged",
+            NoteKind::Repeated => "outgoing.repeated",
+            NoteKind::Unknown => "outgoing.unknown",
+        };
+        context.events.emit(Some(&agent), event, data);
     }
 }

@@ -47,7 +47,7 @@ pub(crate) enum RedeliverError {
 impl HostDirectory {
     /// Puts dead letters into their agents' mailboxes again. `revision` is the one that has to run; it is of the agent
     /// that `filter` names. Dead letters of agents that `filter` does not name and that cannot take them are left as
-    /// they are. Must not be dropped before its end: what is taken out of the store has yet to be put into a mailbox.
+    /// they are. `repeats_calls` has their calls over HTTP made again that have no success on record. Must not be dropped before its end: what is taken out of the store has yet to be put into a mailbox.
     ///
     /// # Errors
     /// The agent that `filter` names cannot take them, or the store failed.
@@ -55,6 +55,7 @@ impl HostDirectory {
         &self,
         filter: DeadFilter,
         revision: Option<RevisionId>,
+        repeats_calls: bool,
     ) -> Result<Redelivered, RedeliverError> {
         let store = &self.context.store;
         // What becomes a dead letter again meanwhile has a higher number, and stays.
@@ -73,7 +74,7 @@ impl HostDirectory {
             match self.receiver_for_redelivery(&name, revision.as_ref()) {
                 Ok(agent) => {
                     let filter = DeadFilter { agent: Some(name.clone()), ..filter.clone() };
-                    let count = redeliver_to(store, &agent, filter).await?;
+                    let count = redeliver_to(store, &agent, filter, repeats_calls).await?;
                     redelivered.agents.insert(name, count);
                 }
                 Err(why) => redelivered.left.push(NotRedelivered { agent: name, count, why: why.to_string() }),
@@ -107,12 +108,17 @@ async fn count(store: &Arc<Store>, filter: &DeadFilter) -> Result<Vec<(String, u
     Ok(counts.into_iter().map(|found| (found.agent, found.count)).collect())
 }
 
-async fn redeliver_to(store: &Store, agent: &Arc<Agent>, mut filter: DeadFilter) -> Result<u64, RedeliverError> {
+async fn redeliver_to(
+    store: &Store,
+    agent: &Arc<Agent>,
+    mut filter: DeadFilter,
+    repeats_calls: bool,
+) -> Result<u64, RedeliverError> {
     let mut count = 0;
     loop {
         let revived = store
             .dead_letters()
-            .revive(filter.clone())
+            .revive(filter.clone(), repeats_calls)
             .await
             .map_err(|error| RedeliverError::Store(error.to_string()))?;
         if revived.envelopes.is_empty() {

@@ -1,11 +1,14 @@
 //! Envelopes: messages with their delivery records.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use super::conflict::ConflictHistory;
 use super::contract::Message;
+use super::journal::CallJournal;
+use super::journal_rows::StoredCall;
 use super::outcome::Waiter;
 use crate::clock;
 use crate::memory_budget::Reservation;
@@ -44,6 +47,10 @@ pub(crate) struct Envelope {
     pub(crate) revived: bool,
     /// The record of runs that ended in a conflict, until one does not.
     pub(crate) conflicts: Option<Box<ConflictHistory>>,
+    /// The calls over HTTP that the store has of it, until it is handled next.
+    pub(crate) recorded: Box<[StoredCall]>,
+    /// The journal of its calls over HTTP, once it was handled by an agent that has one.
+    pub(crate) calls: Option<Arc<CallJournal>>,
     /// The tickets of the handlers that wait for its answer and have keys reserved.
     pub(crate) caller_tickets: Vec<u64>,
     /// The memory of a content that came from outside, until the message is handled.
@@ -71,6 +78,8 @@ impl Envelope {
             failed: Vec::new(),
             revived: false,
             conflicts: None,
+            recorded: Box::default(),
+            calls: None,
             caller_tickets: Vec::new(),
             held: None,
         }

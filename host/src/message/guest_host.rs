@@ -15,6 +15,7 @@ use super::effects::CommitMode;
 use super::fault::Fault;
 use super::http_call::{CallBody, CallScope, GuestHttpCall, HttpCallError};
 use super::id::new_id;
+use super::journal::CallJournal;
 use super::outgoing::Outgoing;
 use super::reservation::RunContext;
 use super::tcp::{GuestConnect, LookedUp, TcpConnection, TcpError};
@@ -87,6 +88,8 @@ pub(crate) struct CallContext {
     pub(crate) commit_mode: CommitMode,
     /// The reservations and earlier answers of the run.
     pub(crate) run: RunContext,
+    /// The journal of calls over HTTP; `None` if none is kept.
+    pub(crate) calls: Option<Arc<CallJournal>>,
 }
 
 /// The identity of a call of an HTTP agent, the same in each run: an extension of its request.

@@ -25,13 +25,15 @@ use tokio::sync::{AcquireError, OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::failure;
+use super::journal::{self, BegunCall, CallBegin};
 use super::pools::Pools;
 use super::proxy::authorization;
-use super::report::{CallProblem, CallRecord, OnProblem, count_refusal};
+use super::report::{CallProblem, CallRecord, OnNote, OnProblem, count_refusal, origin};
 use super::request_body::{Upload, UploadBody};
 use super::response_body::{Download, DownloadBody, ResponseBounds};
 use crate::bounds;
-use crate::message::{CallBody, CallTimeouts, GuestHttpCall, HttpCallError};
+use crate::message::{CallBody, CallJournal, CallScope, CallTimeouts, GuestHttpCall, HttpCallError, MaskedText,
+    declared_length};
 use crate::net::{CaError, calls_config, read_ca};
 use crate::secrets::Secrets;
 use crate::telemetry::trace::Trace;
@@ -74,6 +76,10 @@ pub(crate) struct CallingAgent {
     pub(crate) deadline: std::time::Instant,
     /// The trace of the message.
     pub(crate) trace: Option<Trace>,
+    /// The journal of the message's calls.
+    pub(crate) calls: Option<Arc<CallJournal>>,
+    /// Gets what the journal has to tell of a call.
+    pub(crate) on_note: OnNote,
 }
 
 impl OutgoingClient {
@@ -118,6 +124,11 @@ impl OutgoingClient {
     pub(super) fn tcp(&self) -> Option<TcpSettings> {
         let settings = self.settings.load_full()?;
         Some(TcpSettings { spec: settings.spec.clone(), permits: Arc::clone(&settings.connections) })
+    }
+
+    /// Returns the secrets that are added to calls of a place, which nothing may store.
+    pub(crate) fn masks(&self, place: &CallPlace) -> Vec<MaskedText> {
+        self.settings.load().as_ref().map(|settings| settings.masks(place)).unwrap_or_default()
     }
 
     /// Makes a call. `on_problem` gets a refusal or failure, also one in the middle of the response.
@@ -177,27 +188,60 @@ impl OutgoingSettings {
             }
         };
         let name: Arc<str> = place.url().into();
+        let told = (&agent.on_note, &on_problem);
+        let asked = CallBegin { place: (place, &name), head: &mut parts, body, most: self.spec.journal_max_bytes, masks: self.masks(place) };
+        let (begun, body) = match journal::begin(asked, agent.calls.as_ref(), told, &scope).await {
+            Ok((begun, body)) => (begun, body),
+            Err(journal::NotBegun::Answered(answer)) => return *answer,
+            Err(journal::NotBegun::Refused(error, reason)) => return refuse(Some(name), error, reason),
+        };
         if let Err(why) = self.prepare(&mut parts, place, &target, agent.trace.as_ref()) {
-            return refuse(Some(name), why.clone(), why.to_string());
+            return begun.end(refuse(Some(name), why.clone(), why.to_string())).await;
         }
-        let most = (self.spec.max_request_body_bytes, self.spec.max_response_body_bytes);
-        let mut record = CallRecord::new(
+        let record = CallRecord::new(
             (Arc::clone(&agent.name), name),
             (method.clone(), target.origin()),
-            most,
+            (self.spec.max_request_body_bytes, self.spec.max_response_body_bytes),
             on_problem.clone(),
         );
-        let (body, upload) = UploadBody::new(body, most.0, &scope);
+        let times = CallTimes::new(&self.spec, timeouts, agent.deadline);
+        let made = self.exchange((parts, body), place, (permit, record, &times), (&scope, &begun)).await;
+        begun.end(made).await
+    }
+
+    fn masks(&self, place: &CallPlace) -> Vec<MaskedText> {
+        let names = place.secrets();
+        // Of most places, without a look at the values.
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let values = self.secrets.texts();
+        let text = |name: String| {
+            let text = values.get(&name)?.to_owned();
+            Some((name, text))
+        };
+        names.into_iter().filter_map(text).collect()
+    }
+
+    /// Makes a call that was granted. Returns the response, whose body is passed on as it comes.
+    async fn exchange(
+        &self,
+        (parts, body): (http::request::Parts, CallBody),
+        place: &CallPlace,
+        (permit, mut record, times): (AwaitedPermit, CallRecord, &CallTimes),
+        (scope, begun): (&Arc<CallScope>, &BegunCall),
+    ) -> Result<http::Response<CallBody>, HttpCallError> {
+        let most = (self.spec.max_request_body_bytes, self.spec.max_response_body_bytes);
+        let (body, upload) = UploadBody::new(body, most.0, scope);
         record.follow(Arc::clone(&upload));
         let weak = Arc::downgrade(&upload);
         scope.add(weak);
         let length = body.size_hint().exact().or_else(|| declared_length(&parts.headers));
         let body = body.of_length(length);
-        let times = CallTimes::new(&self.spec, timeouts, agent.deadline);
         let made = if length.is_some_and(|length| length > most.0) {
             Err(HttpCallError::RequestTooLarge(most.0))
         } else {
-            self.send(http::Request::from_parts(parts, body), permit, place, (&times, &upload)).await
+            self.send(http::Request::from_parts(parts, body), permit, place, (times, &upload, begun)).await
         };
         let (response, permit) = match made {
             Ok(response) => response,
@@ -215,7 +259,7 @@ impl OutgoingSettings {
             return Err(error);
         }
         let bounds = ResponseBounds { most: most.1, stall: times.between_bytes, deadline: times.deadline };
-        let wrap = |incoming| DownloadBody::new(Download::new(incoming, bounds, record, permit), &scope);
+        let wrap = |incoming| DownloadBody::new(Download::new(incoming, bounds, record, permit), scope);
         Ok(response.map(|incoming| wrap(incoming).boxed_unsync()))
     }
 
@@ -225,7 +269,7 @@ impl OutgoingSettings {
         mut request: http::Request<UploadBody>,
         permit: AwaitedPermit,
         place: &CallPlace,
-        (times, upload): (&CallTimes, &Upload),
+        (times, upload, begun): (&CallTimes, &Upload, &BegunCall),
     ) -> Result<(http::Response<Incoming>, OwnedSemaphorePermit), HttpCallError> {
         let permit = match timeout_at(times.connect_by(), permit).await {
             // The semaphore is never closed.
@@ -239,6 +283,8 @@ impl OutgoingSettings {
             if let Some(found) = found.as_ref() {
                 upload.follow(found);
             }
+            // From here on the server may have the request.
+            begun.leaves();
         };
         let response = pools.client(place).request(request);
         match within(response, connected, times, upload).await {
@@ -408,10 +454,6 @@ impl CallTimes {
     }
 }
 
-fn declared_length(headers: &http::HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 fn of_refusal(refusal: &PlaceRefusal) -> HttpCallError {
     match refusal {
         PlaceRefusal::Target(_) => HttpCallError::UriInvalid,
@@ -420,11 +462,4 @@ fn of_refusal(refusal: &PlaceRefusal) -> HttpCallError {
             HttpCallError::Denied
         }
     }
-}
-
-/// Returns scheme, host and port of a URI. The path, the query and a user may contain secrets.
-fn origin(uri: &Uri) -> String {
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    bounds::cut(format!("{}://{host}", uri.scheme_str().unwrap_or("http")), bounds::QUOTED)
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GuestHost::call_http -> client: grant, headers of the place, a permit
+//!     -> journal: answered from the record, or begun; ended before the guest sees the response
 //!     -> connector: name -> addresses -> those that the place may have -> connection -> TLS
 //!     -> request_body --> server --> response_body -> the guest
 //! ```
@@ -13,6 +14,7 @@ mod client;
 mod connector;
 mod dial;
 mod failure;
+mod journal;
 mod pools;
 mod proxy;
 mod report;
@@ -22,5 +24,5 @@ mod response_body;
 mod tcp;
 
 pub(crate) use client::{CallingAgent, OutgoingClient};
-pub(crate) use report::CallProblem;
+pub(crate) use report::{CallNote, CallProblem, NoteKind};
 pub(crate) use tcp::{OnTcpProblem, TcpProblem, is_reachable};

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use http::Uri;
 use metrics::SharedString;
 use tokio::time::Instant;
 
 use super::request_body::Upload;
+use crate::bounds;
 use crate::message::HttpCallError;
 
 /// A call that was refused or failed.
@@ -22,6 +24,45 @@ pub(crate) struct CallProblem {
     /// The reason, with the setting that would allow the call if there is one.
     pub(crate) reason: String,
 }
+
+/// What the journal has to tell of a call.
+#[derive(Debug, Clone)]
+pub(crate) struct CallNote {
+    /// The place.
+    pub(crate) place: Arc<str>,
+    /// The method, and scheme, host and port.
+    pub(crate) line: String,
+    /// The kind.
+    pub(crate) kind: NoteKind,
+}
+
+/// A kind of note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoteKind {
+    /// The call was answered from the record.
+    Answered,
+    /// An earlier run asked for something else, and the call is made.
+    Diverged,
+    /// The outcome of the call is not known, and it is made again.
+    Repeated,
+    /// The outcome of the call is not known, and the message is given up.
+    Unknown,
+}
+
+impl NoteKind {
+    /// Returns the name in metrics and events.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Diverged => "diverged",
+            Self::Repeated => "repeated",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Gets the notes of one call.
+pub(crate) type OnNote = Arc<dyn Fn(&CallNote) + Send + Sync>;
 
 /// Gets each problem of one call.
 pub(crate) type OnProblem = Arc<dyn Fn(&CallProblem) + Send + Sync>;
@@ -135,6 +176,13 @@ pub(super) fn count_refusal(agent: &str, place: Option<&str>, code: &'static str
     let labels =
         [("agent", agent.to_owned()), ("place", place.unwrap_or("none").to_owned()), ("result", code.to_owned())];
     metrics::counter!("caxton_outgoing_calls_total", &labels).increment(1);
+}
+
+/// Returns scheme, host and port of a URI. The path, the query and a user may contain secrets.
+pub(super) fn origin(uri: &Uri) -> String {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    bounds::cut(format!("{}://{host}", uri.scheme_str().unwrap_or("http")), bounds::QUOTED)
 }
 
 impl Drop for CallRecord {

@@ -20,6 +20,8 @@ pub(crate) struct Commit {
     pub(crate) agent: Arc<str>,
     /// The message that is handled, and not to be delivered any more.
     pub(crate) handled: Option<Handled>,
+    /// The message whose journal of calls leaves with this, by its sequence number.
+    pub(crate) journal: Option<u64>,
     /// The attempt that failed, if there will be another.
     pub(crate) failed: Option<Failed>,
     /// The message that is given up.
@@ -56,6 +58,7 @@ impl Commit {
         Self {
             agent,
             handled: None,
+            journal: None,
             failed: None,
             dead: None,
             ticket: None,

@@ -58,6 +58,7 @@ const METRICS: &[Metric] = &[
     metric("caxton_http_requests_total", MetricKind::Counter, Unit::Count, "HTTP requests that were answered, by agent (`none` when no route was found) and class of status."),
     metric("caxton_http_seconds", MetricKind::Histogram, Unit::Seconds, "Time from an HTTP request to the head of its response, by agent."),
     metric("caxton_outgoing_calls_total", MetricKind::Counter, Unit::Count, "Calls of agents over HTTP, by agent, place (`none` without a grant) and result: the class of the status, the code of the error, or `given-up`."),
+    metric("caxton_outgoing_journal_total", MetricKind::Counter, Unit::Count, "Calls over HTTP that the journal of a message had a part in, by agent, place and result: `answered`, `diverged`, `repeated` or `unknown`."),
     metric("caxton_outgoing_seconds", MetricKind::Histogram, Unit::Seconds, "Time from a call of an agent over HTTP to the end of its response, by agent and place."),
     metric("caxton_outgoing_bytes_total", MetricKind::Counter, Unit::Bytes, "Bytes that agents sent and received: of bodies in calls over HTTP, and over TCP; by agent, place and direction."),
     metric("caxton_outgoing_connections_total", MetricKind::Counter, Unit::Count, "Connections of agents over TCP, by agent, place (`none` without a grant) and result: `connected`, or the code of the error."),

@@ -16,6 +16,10 @@
 //! | `CAXTON_CRASH_DISK` | a folder on a file system of about 64 MB that may be filled | a bound on files is filled |
 //! | `CAXTON_SOAK` | messages of the [soak] (with `--release`, and `soak` to run nothing else) | 100,000 |
 //!
+//! `payments` has a server that is paid, in a host that is killed: with `CAXTON_CRASH_KILLS=100 cargo test -p caxton-tests --test
+//! crash -- payments --nocapture` a hundred times
+//! with idempotency keys, and as often without (usually 15 times).
+//!
 //! A clock that jumps is a matter of the mailbox alone, whose tests set it (`host/control/src/mailbox/tests.rs`).
 
 mod audit;
@@ -23,6 +27,7 @@ mod bank;
 mod disk;
 mod kill;
 mod load;
+mod payments;
 mod power_cut;
 mod removal;
 mod soak;

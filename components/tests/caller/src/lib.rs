@@ -1,5 +1,6 @@
 //! Calls over HTTP what its message says, and answers with what came of it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,34 @@ enum Action {
     Many { call: Call, count: usize },
     /// Calls, and adds one to a number in its state.
     Count { call: Call },
+    /// Calls, and notes in its state that it has: a payment.
+    Pay(Payment),
+    /// Calls with a header that is another in each instance.
+    Random { call: Call },
+}
+
+/// A payment, with what goes wrong after the server was called.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Payment {
+    call: Call,
+    /// The key under which it is counted.
+    id: String,
+    /// The handler traps before this attempt.
+    #[serde(default)]
+    trap_until: u32,
+    /// Each attempt asks for something else.
+    #[serde(default)]
+    differs: bool,
+    /// A key that is read before the call, and written after it.
+    shared: Option<String>,
+    /// Calls so often, one after the other.
+    #[serde(default = "once")]
+    times: u32,
+}
+
+fn once() -> u32 {
+    1
 }
 
 impl Call {
@@ -161,6 +190,28 @@ fn at_once(call: &Call, count: usize) -> Value {
     Value::Object(told)
 }
 
+/// Returns the statuses, and how often the payment is noted by now.
+fn pay(payment: &Payment, attempt: u32) -> Result<Value, Failure> {
+    let read = |key: &str| -> Result<i64, Failure> { Ok(state::get_json(key)?.unwrap_or(0)) };
+    let shared = payment.shared.as_deref().map(|key| Ok::<_, Failure>((key, read(key)?))).transpose()?;
+    let mut statuses = Vec::new();
+    for _ in 0..payment.times {
+        let mut request = payment.call.request();
+        if payment.differs {
+            request = request.header("x-attempt", attempt.to_string());
+        }
+        let response = request.send()?;
+        statuses.push(response.status);
+        response.into_bytes()?;
+    }
+    assert!(attempt >= payment.trap_until, "after the payment");
+    if let Some((key, before)) = shared {
+        state::set_json(key, &(before + 1))?;
+    }
+    state::increment(&format!("paid/{}", payment.id), 1)?;
+    Ok(json!(statuses))
+}
+
 impl Agent for Caller {
     fn handle(message: Message) -> Handled {
         let answer = match message.json::<Action>()? {
@@ -216,6 +267,12 @@ impl Agent for Caller {
                 let answer = outcome(call.request().send(), |response| response.status.into());
                 state::increment("calls", 1)?;
                 answer
+            }
+            Action::Pay(payment) => pay(&payment, message.attempt)?,
+            Action::Random { call } => {
+                let number = RandomState::new().hash_one(0);
+                let request = call.request().header("x-number", number.to_string());
+                outcome(request.send(), |response| response.status.into())
             }
         };
         Ok(Some(Reply::json(&answer)?))

@@ -147,6 +147,9 @@ pub static KEYS: &[Key] = &[
         most."),
     integer("outgoing.connections-per-message", 1, 100_000, 100,
         "TCP connections that handling one message or request may make."),
+    size("outgoing.journal-max", KIB, 64 * MIB, "4MiB",
+        "The most that is recorded of the calls of one message to places with `journal`, and the largest request that one of \
+        them may have. A response beyond it is an error."),
     list("outgoing.ca", ItemKind::Text, "[\"tls/company-ca.pem\"]",
         "Files with certificates in PEM form whose issuers are trusted beside those of the system, relative to the folder \
         of this file. Taken again when they change, for new connections."),
@@ -231,6 +234,15 @@ pub static KEYS: &[Key] = &[
         [secrets](#secrets), with its value at the time of the call."),
     key("agents.NAME.allow.http.private", Kind::Boolean, DefaultValue::Boolean(false),
         "Whether the place may be at an address of this machine or of a private network."),
+    key("agents.NAME.allow.http.journal", Kind::Boolean, DefaultValue::Boolean(false),
+        "Whether calls are [recorded with their message](outgoing.md#no-second-payment), so that another attempt is answered \
+        from the record and makes none of them again."),
+    key("agents.NAME.allow.http.unknown", Kind::Word { known: &["repeat", "fail"], later: &[] }, DefaultValue::Unset("\"fail\""),
+        "What another attempt does about a recorded call that began and whose outcome is not known: make it again, or give the \
+        message up as `unknown-outcome`. Unless set, calls with a safe method or an idempotency key are made again. Needs \
+        `journal`."),
+    key("agents.NAME.allow.http.idempotency", Kind::Word { known: &["header"], later: &[] }, DefaultValue::Unset("\"header\""),
+        "`header` adds an `Idempotency-Key` that is the same in each attempt at a message, unless the agent sets one."),
     key("agents.NAME.allow.tcp", Kind::TcpPlaces, DefaultValue::EmptyList("[\"db.example.com:5432\"]"),
         "The [places](outgoing.md#connections-over-tcp) that it may connect to over TCP, such as databases: hosts with ports, \
         or tables with the keys below."),

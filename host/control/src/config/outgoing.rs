@@ -11,6 +11,9 @@ use super::values::{bad_place, wrong_type};
 use crate::desired::SecretsSpec;
 use crate::outgoing::{OutgoingSpec, ProxySpec};
 use crate::place::{CallPlace, PlaceUrl};
+use crate::journal::{JournalRules, UnknownOutcome};
+use crate::outgoing::OutgoingSpec;
+use crate::place::{CallPlace, PlaceError, PlaceUrl};
 
 /// Reads the table.
 pub(super) fn outgoing(section: &Section<'_>, secrets: &SecretsSpec, findings: &mut Findings) -> OutgoingSpec {
@@ -27,6 +30,7 @@ pub(super) fn outgoing(section: &Section<'_>, secrets: &SecretsSpec, findings: &
         calls_per_message: section.get("calls-per-message", None, findings).unwrap_or_default(),
         max_request_body_bytes: section.get("max-request-body", None, findings).unwrap_or_default(),
         max_response_body_bytes: section.get("max-response-body", None, findings).unwrap_or_default(),
+        journal_max_bytes: section.get("journal-max", None, findings).unwrap_or_default(),
         ca: section.get("ca", None, findings).unwrap_or_default(),
         connections: section.get("connections", None, findings).unwrap_or_default(),
         connections_per_message: section.get("connections-per-message", None, findings).unwrap_or_default(),
@@ -89,14 +93,29 @@ fn place(section: &Section<'_>, secrets: &SecretsSpec, findings: &mut Findings) 
         let key = format!("{}.{name}", section.key("headers"));
         reference(text, secrets, Location { key, source: section.nested_source("headers", name) }, findings);
     }
+    let journal = journal_rules(section, findings);
     let (url, source) = (url?, section.source_of("url"));
     let given = url.to_string();
-    match CallPlace::new(url, methods?, headers, private) {
+    let place = CallPlace::new(url, methods?, headers, private).and_then(|place| place.with_journal(journal));
+    match place {
         Ok(place) => Some((place, source)),
         Err(reason) => {
-            let at = Location { key: section.key("url"), source };
+            let key = if reason == PlaceError::UnknownWithoutJournal { "unknown" } else { "url" };
+            let at = Location { key: section.key(key), source: section.source_of(key) };
             findings.errors.push(bad_place(at, PlaceProblem::Unusable { given, reason }));
             None
         }
+    }
+}
+
+/// Reads the settings of a place for its calls in the journal.
+fn journal_rules(section: &Section<'_>, findings: &mut Findings) -> JournalRules {
+    let unknown: Option<&'static str> = section.get("unknown", None, findings);
+    let idempotency: Option<&'static str> = section.get("idempotency", None, findings);
+    JournalRules {
+        is_kept: section.get("journal", None, findings).unwrap_or_default(),
+        unknown: unknown.and_then(UnknownOutcome::parse),
+        // The only word that there is.
+        adds_key: idempotency.is_some(),
     }
 }

@@ -74,6 +74,7 @@ impl PlaceProblem {
             }
             Self::Unusable { reason, .. } => match reason {
                 PlaceError::PlainText => "call it over `https`, or add `private = true` if its addresses are private",
+                PlaceError::UnknownWithoutJournal => "add `journal = true`, or leave `unknown` out",
                 PlaceError::Method(_) => "leave it out of `methods`",
                 PlaceError::OwnHeader(_) => "leave it out of `headers`",
                 PlaceError::HeaderName(_) | PlaceError::HeaderValue(_) => {

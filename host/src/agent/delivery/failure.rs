@@ -41,6 +41,8 @@ fn next_step(outcome: &Outcome) -> NextStep {
         Outcome::Fault(Fault::Overloaded | Fault::Restarting { .. } | Fault::HostMemory | Fault::Host(_)) => {
             NextStep::Later
         }
+        // Another attempt would come to the same call and know no more of it.
+        Outcome::Fault(Fault::UnknownOutcome(_)) => NextStep::Never("unknown-outcome"),
         Outcome::Fault(_) | Outcome::BadReply(_) | Outcome::Refused(_) | Outcome::Conflict(_) => NextStep::Again,
         // Not failures.
         Outcome::Reply(_) | Outcome::Done => NextStep::Later,
@@ -66,6 +68,9 @@ impl Agent {
     pub(in crate::agent) fn failed(&self, mut handling: Handling, mut envelope: Box<Envelope>, outcome: Outcome) {
         // Another attempt is not bound to what this one saw.
         drop(envelope.conflicts.take());
+        if let Some(calls) = &envelope.calls {
+            calls.end_attempt();
+        }
         if let Some(recorder) = handling.take_recorder()
             && matches!(&outcome, Outcome::Failed(_) | Outcome::Fault(_))
             && is_by_agent(&outcome)

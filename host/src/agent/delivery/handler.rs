@@ -8,6 +8,7 @@ use caxton_control::mailbox::TakenMessage;
 
 use crate::agent::delivery::conflict::{FailedAttempt, refused};
 use crate::agent::delivery::handling::Handling;
+use crate::agent::delivery::journal::{given_up, unless_given_up};
 use crate::agent::delivery::question::check_sends;
 use crate::agent::delivery::shortage::may_run_again;
 use crate::agent::mailbox::STORE_PAUSE;
@@ -121,6 +122,7 @@ impl Agent {
             failed: None,
             recorder: None,
             answer: None,
+            calls: None,
         };
         envelope.number_attempt();
         let result = match self.expired(&envelope) {
@@ -210,6 +212,7 @@ impl Agent {
                 &envelope.caller_tickets,
                 revision.kind() != Kind::Stateful,
             ),
+            calls: self.begin_journal(envelope, revision),
         };
         // All of its time, also if an instance had to be started first, but no longer than its caller waits.
         let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
@@ -240,6 +243,7 @@ impl Agent {
         };
         let routed = result.map_err(Outcome::Failed).and_then(|reply| {
             handling.answer = self.answer_to_keep(reply.as_ref());
+            handling.calls = self.calls_to_keep(envelope);
             let replied = reply.is_some();
             let routed = self.route_reply(&handling.flight.revision, envelope, reply);
             let routed = routed.map_err(|error| not_routed(&error, &envelope.message.sender));
@@ -292,6 +296,7 @@ impl Agent {
         let held = effects.held.take();
         let (mut commit, mut sends) = (Commit::new(self.name.shared()), Vec::new());
         (commit.handled, commit.binding, commit.closes) = (handled, binding, closes.map(Box::new));
+        commit.journal = envelope.seq.filter(|_| envelope.calls.as_ref().is_some_and(|calls| calls.has_rows()));
         commit.ticket = envelope.conflicts.as_ref().map(|again| again.reservation.ticket);
         commit.within = envelope.caller_tickets.iter().copied().chain(commit.ticket).collect();
         commit.state = self.change(handling.revision(), (&mut sends, &mut commit.cancels), effects);
@@ -356,7 +361,7 @@ impl Agent {
         handling.measure_well();
         // Before the waiter is woken: a caller that reads its receiver's state next finds the messages delivered.
         let next = deliver(sends, now);
-        self.keep_recent(&envelope.message, envelope.hops, handling.answer.take());
+        self.keep_recent(&envelope.message, envelope.hops, (handling.answer.take(), handling.calls.take()));
         if let Some(waiter) = envelope.waiter {
             let answer = Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome };
             if let Some(unheard) = waiter.resolve(answer) {
@@ -387,7 +392,9 @@ impl Agent {
             biased;
             result = lease.instance().handle(&envelope.message, work, budget.left) => result,
             () = revision.interrupt.cancelled() => Err(Fault::Interrupted),
+            why = given_up(envelope.calls.as_deref()) => Err(Fault::UnknownOutcome(why)),
         };
+        let result = unless_given_up(result, envelope.calls.as_deref()).await;
         // After a fault the lease is dropped, and the instance with it.
         let result = match result.map_err(|fault| budget.explain(fault)) {
             Ok(result) => result,

@@ -33,6 +33,8 @@ pub(in crate::agent) struct Handling {
     pub(in crate::agent) recorder: Option<Box<Recorder>>,
     /// The encoded answer for rehearsals, if they are declared.
     pub(in crate::agent) answer: Option<Vec<u8>>,
+    /// The encoded answers to its calls over HTTP, for the same.
+    pub(in crate::agent) calls: Option<Vec<u8>>,
 }
 
 impl Handling {

@@ -26,7 +26,7 @@ use crate::agent::stats::HandlingEnd;
 use crate::agent::{Agent, InFlight, Outcomes, Revision};
 use crate::clock;
 use crate::message::{
-    CallContext, CallOrigin, CommitFailure, CommitMode, Committer, Conflict, ConflictHistory, Effects, Fault, Outcome,
+    CallContext, CallJournal, CallOrigin, CommitFailure, CommitMode, Committer, Conflict, ConflictHistory, Effects, Fault, Outcome,
     Outgoing, new_id,
 };
 use crate::store::CommitError;
@@ -64,6 +64,8 @@ struct CallInHand {
     /// The start of its last run.
     run_started: Instant,
     trace: Option<Trace>,
+    /// The journal of its calls over HTTP.
+    calls: Option<Arc<CallJournal>>,
 }
 
 /// A run of a handler that brought no response.
@@ -104,7 +106,7 @@ impl CallInHand {
 
     /// Counts the end of the call, and logs a failure.
     fn end(self, end: HttpEnd) {
-        let Self { agent, flight, in_hand, arrived, run_started, trace } = self;
+        let Self { agent, flight, in_hand, arrived, run_started, trace, calls: _ } = self;
         let waited = run_started.saturating_duration_since(arrived);
         let succeeded = Some(end.result.is_ok());
         agent.stats.ended(HandlingEnd { succeeded, waited, took: run_started.elapsed(), cpu: end.cpu });
@@ -173,7 +175,8 @@ impl Agent {
             // The same for each run, and for copies of the call.
             request.extensions_mut().insert(CallOrigin::now());
         }
-        let call = CallInHand { agent: Arc::clone(self), flight, in_hand, arrived, run_started: arrived, trace };
+        let calls = self.open_journal(&flight.revision);
+        let call = CallInHand { agent: Arc::clone(self), flight, in_hand, arrived, run_started: arrived, trace, calls };
         if !keeps_state {
             // Nothing that it does is in conflict with others.
             let answer = self.run_call(call, request, &conversation, (None, false)).await;
@@ -231,6 +234,7 @@ impl Agent {
         // After the lease: the wait for an instance is no part of the handler's time.
         in_call.run_started = Instant::now();
         let recorder = self.record(&revision, 0).map(|one| HttpRecorder::new(one, &request, conversation));
+        revision.begin_run(in_call.calls.as_deref(), again.is_some());
         let run = self.run_context(again.as_deref_mut(), &[], yields);
         let committer = self.committer(&revision, recorder.clone(), run.ticket);
         let late = self.late_committer(&committer, &revision, (recorder.as_ref(), run.ticket));
@@ -244,6 +248,7 @@ impl Agent {
                 host: recorder.as_ref().map(|recorder| recorder.outside()),
                 commit_mode: CommitMode::Through(Arc::clone(&committer)),
                 run,
+                calls: in_call.calls.clone(),
             },
             time: deadline.saturating_duration_since(in_call.run_started),
             interrupt: revision.interrupt.clone(),

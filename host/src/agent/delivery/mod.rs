@@ -15,6 +15,7 @@ pub(super) mod handler;
 pub(super) mod handling;
 pub(super) mod hops;
 pub(super) mod http;
+mod journal;
 mod notice;
 pub(super) mod outstanding;
 pub(super) mod question;

@@ -6,9 +6,9 @@ use caxton_control::rollout::comparison::{Answer, CHANGES, CONNECTS, Content, Ef
 
 use crate::agent::describe;
 use crate::bounds;
-use crate::message::{Draft, Effects, Failure, Fault, GuestConnect, GuestHttpCall, HttpCallError, Outcome, Reply};
+use crate::message::{Draft, Effects, Failure, Fault, GuestConnect, GuestHttpCall, Outcome, Reply};
 
-/// The most calls over HTTP of a copy that are compared. The host refuses them at once, so that a guest may try many.
+/// The most calls over HTTP of a copy that are compared. None leaves the host, so that a guest may try many.
 pub(super) const MAX_CALLS: usize = 100;
 
 /// Returns the answer of a handler. `requests` are its requests to other agents, which are compared as effects.
@@ -77,14 +77,6 @@ pub(super) fn call_line(call: &GuestHttpCall) -> String {
     bounds::cut(format!("{method} {scheme}://{host}{port}{}", uri.path()), bounds::QUOTED)
 }
 
-/// Notes a call over HTTP of a copy, which makes none, and returns the error that its guest gets.
-pub(super) fn refuse_call(calls: &mut Vec<Effect>, call: &GuestHttpCall) -> HttpCallError {
-    if calls.len() < MAX_CALLS {
-        calls.push(Effect::Call { line: call_line(call), refused: true });
-    }
-    HttpCallError::Denied
-}
-
 /// Returns the text by which a connection is compared and shown.
 pub(super) fn connect_line(host: &str) -> String {
     bounds::cut(format!("{CONNECTS}{host}"), bounds::QUOTED)
@@ -101,13 +93,6 @@ pub(super) fn connection_line(call: &GuestConnect) -> String {
 /// Returns the text by which the change of a file is compared and shown.
 pub(super) fn change_line(path: &str) -> String {
     bounds::cut(format!("{CHANGES}{path}"), bounds::QUOTED)
-}
-
-/// Notes a connection or a change of a file, which a copy does not make.
-pub(super) fn refuse_line(calls: &mut Vec<Effect>, line: String) {
-    if calls.len() < MAX_CALLS {
-        calls.push(Effect::Call { line, refused: true });
-    }
 }
 
 /// Returns the size of an answer in memory, about.

@@ -68,6 +68,7 @@ pub(super) async fn handle(
         host: Some(outside),
         commit_mode: commits,
         run: RunContext::default(),
+        calls: None,
     };
     let request = http::Request::from_parts(call.head.clone(), body);
     let effects = Arc::new(Mutex::new(Vec::new()));

@@ -7,7 +7,8 @@
 //! rehearsal/: the candidate handles the latest messages, each on a copy of the state as it is now
 //! ```
 //! Copies run on instances of their own, so that nothing they leave in memory meets a live message. Effects are
-//! collected as usual, compared and dropped. A copy sends nothing: its requests get the recorded answers, or an error.
+//! collected as usual, compared and dropped. A copy sends nothing: its requests and its calls over HTTP get the recorded
+//! answers, or an error.
 
 mod comparer;
 mod difference;
@@ -20,6 +21,7 @@ mod recorder;
 mod recording;
 mod rehearsal;
 mod replay;
+mod replayed_calls;
 mod sandbox;
 
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use sandbox::IdleHost;
 pub(super) use http_recorder::HttpRecorder;
 pub(crate) use job_queue::{Shadow, ShadowSettings};
 pub(super) use recorder::Recorder;
+pub(super) use replayed_calls::encode_calls;
 pub(super) use rehearsal::encode_answer;
 pub(crate) use rehearsal::{AnswerComparison, InitialMemory, RehearsalJob, RehearsalReport};
 

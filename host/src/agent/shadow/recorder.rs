@@ -9,18 +9,20 @@ use bytes::Bytes;
 use caxton_control::RevisionId;
 use caxton_control::rollout::comparison::Answer;
 use futures::future::BoxFuture;
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::handler_answer::{answer, answer_size, call_line, change_line, connection_line, effects_size, fault_answer};
 use super::http_job::RecordedCall;
 use super::job_queue::{Shadow, ShadowJob, Subject};
-use super::recording::{MAX_BYTES, Recording};
+use super::recording::{LiveCall, MAX_BYTES, Recording};
+use super::replayed_calls::record_answer;
 use crate::agent::Directory;
 use crate::message::{
     CallBody, CallContext, CallScope, Draft, Effects, Failure, Fault, GuestConnect, GuestHost, GuestHttpCall,
-    HttpCallError, Identity, LogLevel, LookedUp, Message, Outgoing, Read, Reply, RequestError, Seen, SendError,
-    TcpConnection, TcpError, TimerName,
+    HashedBody, HttpCallError, Identity, LogLevel, LookedUp, Message, Outgoing, Read, Reply, RequestError,
+    RequestHasher, Seen, SendError, TcpConnection, TcpError, TimerName, declared_length,
 };
 
 /// The most keys that are written unread and whose value before is looked up. A copy that reads a further one cannot be
@@ -30,8 +32,9 @@ const MAX_UNREAD: usize = 64;
 /// The host of a live handling, which passes all through and records it.
 struct RecordingHost {
     directory: Arc<dyn Directory>,
-    // Locked after each call of the host, never across one: the real host may wait.
-    recording: Mutex<Recording>,
+    // Locked after each call of the host, never across one: the real host may wait. Shared with the bodies of calls over
+    // HTTP, which outlive the call of the host.
+    recording: Arc<Mutex<Recording>>,
 }
 
 impl RecordingHost {
@@ -39,7 +42,7 @@ impl RecordingHost {
     fn note(&self, line: String) {
         let mut recording = self.recording.lock();
         if recording.grow(line.len()) {
-            recording.calls.push(line);
+            recording.calls.push(LiveCall { line, hash: None, answer: None });
         }
     }
 }
@@ -133,8 +136,27 @@ impl GuestHost for RecordingHost {
         work: &CallContext,
         call: GuestHttpCall,
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
-        self.note(call_line(&call));
-        self.directory.call_http(who, work, call)
+        let line = call_line(&call);
+        let mut recording = self.recording.lock();
+        if !recording.grow(line.len()) {
+            drop(recording);
+            return self.directory.call_http(who, work, call);
+        }
+        let index = recording.calls.len();
+        recording.calls.push(LiveCall { line, hash: None, answer: None });
+        drop(recording);
+        let (head, body) = call.request.into_parts();
+        let (hasher, hashed) = (RequestHasher::new(&head), Arc::clone(&self.recording));
+        let on_hash = Box::new(move |hash| {
+            if let Some(call) = hashed.lock().calls.get_mut(index) {
+                call.hash = Some(hash);
+            }
+        });
+        let body = HashedBody::new(body, declared_length(&head.headers), hasher, on_hash).boxed_unsync();
+        let request = http::Request::from_parts(head, body);
+        let answer = self.directory.call_http(who, work, GuestHttpCall { request, ..call });
+        let recording = Arc::clone(&self.recording);
+        Box::pin(async move { record_answer(&recording, index, answer.await) })
     }
 
     fn look_up(
@@ -197,7 +219,7 @@ impl Recorder {
         permit: OwnedSemaphorePermit,
     ) -> Box<Self> {
         let mark = shadow.mark();
-        let host = Arc::new(RecordingHost { directory, recording: Mutex::default() });
+        let host = Arc::new(RecordingHost { directory, recording: Arc::default() });
         // Boxed, because nearly all handlings have none.
         Box::new(Self { shadow, host, mark, hops, answer: None, permit })
     }

@@ -2,16 +2,27 @@
 
 use std::collections::HashMap;
 
+use caxton_control::journal::RequestHash;
 use caxton_control::rollout::comparison::Effect;
 
 use super::handler_answer::request_effect;
-use crate::message::{Draft, Message, Read, RequestError, SendError};
+use crate::message::{Draft, HttpCallError, Message, Read, RequestError, SendError, SharedResponse};
 
 /// The most bytes of one recording. A handling that reads more is not copied: 32 are recorded at once, and 256 wait.
 pub(super) const MAX_BYTES: usize = 2 << 20;
 
 /// The arguments of a listing of keys: prefix, the key after which it begins, the most keys.
 pub(super) type ListingArguments = (String, Option<String>, u32);
+
+/// A call of a live handling.
+pub(super) struct LiveCall {
+    /// The method, and the URL without its query.
+    pub(super) line: String,
+    /// The hash of the request, once that has ended.
+    pub(super) hash: Option<RequestHash>,
+    /// The answer, as far as the handling has read it; `None` if there was none.
+    pub(super) answer: Option<Result<SharedResponse, HttpCallError>>,
+}
 
 /// A recording.
 #[derive(Default)]
@@ -27,7 +38,7 @@ pub(super) struct Recording {
     /// The receivers of its sends in order, with the reason if one was refused.
     pub(super) sends: Vec<(String, Option<SendError>)>,
     /// The calls over HTTP, in order.
-    pub(super) calls: Vec<String>,
+    pub(super) calls: Vec<LiveCall>,
     bytes: usize,
 }
 
@@ -50,7 +61,7 @@ impl Recording {
 
     /// Returns the requests and the calls over HTTP as effects, which is how they are compared.
     pub(super) fn request_effects(&self) -> Vec<Effect> {
-        let calls = self.calls.iter().map(|line| Effect::Call { line: line.clone(), refused: false });
+        let calls = self.calls.iter().map(|call| Effect::Call { line: call.line.clone(), refused: false });
         self.requests.iter().map(|(draft, _)| request_effect(draft)).chain(calls).collect()
     }
 }

@@ -11,9 +11,10 @@ use caxton_control::rollout::comparison::Effect;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::handler_answer::{change_line, connect_line, connection_line, refuse_call, refuse_line, request_effect};
+use super::handler_answer::{change_line, connect_line, connection_line, request_effect};
 use super::job_queue::Shadow;
 use super::recording::Recording;
+use super::replayed_calls::{ReplayedCalls, replay};
 use super::sandbox::{check_send, refused_request};
 use crate::agent::Directory;
 use crate::message::{
@@ -29,6 +30,8 @@ pub(super) struct ReplayHost {
     /// The mark at which the live handling began.
     mark: u64,
     progress: Mutex<ReplayProgress>,
+    /// The calls over HTTP, which outlive the call of the host.
+    calls: Arc<Mutex<ReplayedCalls>>,
 }
 
 /// The progress of a copy through its recording.
@@ -36,8 +39,6 @@ pub(super) struct ReplayHost {
 struct ReplayProgress {
     /// The requests that the copy made.
     requests: Vec<Effect>,
-    /// The calls over HTTP that it was refused.
-    calls: Vec<Effect>,
     /// The indices of recorded answers that were given.
     answers: Vec<usize>,
     /// The indices of recorded sends that were repeated.
@@ -60,6 +61,7 @@ impl ReplayHost {
             recording: Arc::clone(recording),
             mark,
             progress: Mutex::default(),
+            calls: Arc::new(Mutex::new(ReplayedCalls::of(recording))),
         })
     }
 
@@ -68,11 +70,10 @@ impl ReplayHost {
         self.progress.lock().is_incomplete
     }
 
-    /// Takes the requests that the copy made, and the calls over HTTP that it was refused.
+    /// Takes the requests that the copy made, and its calls over HTTP.
     pub(super) fn take_requests(&self) -> Vec<Effect> {
-        let mut progress = self.progress.lock();
-        let (mut effects, calls) = (std::mem::take(&mut progress.requests), std::mem::take(&mut progress.calls));
-        effects.extend(calls);
+        let mut effects = std::mem::take(&mut self.progress.lock().requests);
+        effects.append(&mut self.calls.lock().take_effects());
         effects
     }
 
@@ -172,7 +173,7 @@ impl GuestHost for ReplayHost {
         _: &CallContext,
         call: GuestHttpCall,
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
-        Box::pin(std::future::ready(Err(refuse_call(&mut self.progress.lock().calls, &call))))
+        replay(&self.calls, call)
     }
 
     fn look_up(
@@ -182,7 +183,7 @@ impl GuestHost for ReplayHost {
         name: String,
         _: Arc<CallScope>,
     ) -> BoxFuture<'static, Result<LookedUp, TcpError>> {
-        refuse_line(&mut self.progress.lock().calls, connect_line(&name));
+        self.calls.lock().refuse(connect_line(&name));
         Box::pin(std::future::ready(Err(TcpError::Denied)))
     }
 
@@ -192,12 +193,12 @@ impl GuestHost for ReplayHost {
         _: &CallContext,
         call: GuestConnect,
     ) -> BoxFuture<'static, Result<Arc<TcpConnection>, TcpError>> {
-        refuse_line(&mut self.progress.lock().calls, connection_line(&call));
+        self.calls.lock().refuse(connection_line(&call));
         Box::pin(std::future::ready(Err(TcpError::Denied)))
     }
 
     fn admits_change(&self, path: &str) -> bool {
-        refuse_line(&mut self.progress.lock().calls, change_line(path));
+        self.calls.lock().refuse(change_line(path));
         false
     }
 

@@ -41,6 +41,7 @@ pub(super) async fn handle(
         host: Some(outside),
         commit_mode: commits,
         run: RunContext::default(),
+        calls: None,
     };
     let result = lease.instance().handle(message, work, time).await?;
     let effects = lease.instance().take_effects();

@@ -116,6 +116,7 @@ pub(in crate::agent) async fn migrate(
         commit_mode: CommitMode::InSteps(Arc::clone(&committer)),
         // Its mailbox is paused, so that no other handler has keys reserved.
         run: RunContext::default(),
+        calls: None,
     };
     let effects = match pool.migrate(from, work).await {
         Ok(Ok(effects)) => effects,

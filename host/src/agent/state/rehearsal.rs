@@ -38,14 +38,26 @@ impl Agent {
         reply.filter(|_| rehearsed(&self.spec.load()) > 0).map(encode_answer)
     }
 
-    /// Keeps a message that was handled well with its answer, if changes of this agent are rehearsed.
-    pub(in crate::agent) fn keep_recent(&self, message: &Message, hops: u32, answer: Option<Vec<u8>>) {
+    /// Returns `true` if changes of this agent are rehearsed.
+    pub(in crate::agent) fn is_rehearsed(&self) -> bool {
+        rehearsed(&self.spec.load()) > 0
+    }
+
+    /// Keeps a message that was handled well, with its answer and those to its calls over HTTP, if changes of this agent
+    /// are rehearsed.
+    pub(in crate::agent) fn keep_recent(
+        &self,
+        message: &Message,
+        hops: u32,
+        (answer, calls): (Option<Vec<u8>>, Option<Vec<u8>>),
+    ) {
         let limit = rehearsed(&self.spec.load());
         if limit == 0 {
             return;
         }
         // Rebuilt from the message: a rehearsal needs nothing of its delivery but the hops.
-        let bytes = message.content.len() + answer.as_ref().map_or(0, Vec::len);
+        let size = |kept: &Option<Vec<u8>>| kept.as_ref().map_or(0, Vec::len);
+        let bytes = message.content.len() + size(&answer) + size(&calls);
         let memory = &self.context.memory;
         // A copy, which is the first to go without where memory is short.
         if !memory.is_below(MemoryPriority::Copies) {
@@ -57,9 +69,9 @@ impl Agent {
         let mut recent = self.recent.lock();
         // Read once for each start of the host; afterwards the sizes are known here.
         let load = || self.context.store.recent().sizes(self.name.as_str()).unwrap_or_default();
-        let (seq, first) = recent.push(load, bytes, limit as usize);
+        let place = recent.push(load, bytes, limit as usize);
         // Under the lock: their numbers come to the store in order.
-        self.context.store.recent().keep(seq, first, Box::new(envelope), answer);
+        self.context.store.recent().keep(place, Box::new(envelope), answer, calls);
     }
 
     /// Returns the bytes of what is remembered of the agent to be faster, apart from instances and messages.

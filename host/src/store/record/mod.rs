@@ -15,7 +15,11 @@
 )]
 pub(super) mod wire;
 
+mod journal;
+
 use std::borrow::Cow;
+
+pub(crate) use journal::JournalRow;
 
 /// The rows of one commit, or of another change of the tables, in the order in which they are applied.
 #[derive(Debug, Default, PartialEq)]
@@ -86,6 +90,7 @@ pub(crate) enum RowChange<'a> {
     Rollout(RolloutRow<'a>),
     Recent(RecentRow<'a>),
     Content(ContentRow<'a>),
+    Journal(JournalRow<'a>),
 }
 
 /// The state of agents.
@@ -357,6 +362,8 @@ pub(crate) enum RecentRow<'a> {
     },
     /// Removes an agent's messages before this one.
     Removed { agent: &'a str, before: i64 },
+    /// Adds the calls over HTTP of a message that is there.
+    Calls { agent: &'a str, seq: u64, calls: &'a [u8] },
 }
 
 impl<'a> From<RecentRow<'a>> for RowChange<'a> {
@@ -387,6 +394,12 @@ pub(crate) enum ContentRow<'a> {
 impl<'a> From<ContentRow<'a>> for RowChange<'a> {
     fn from(row: ContentRow<'a>) -> Self {
         Self::Content(row)
+    }
+}
+
+impl<'a> From<JournalRow<'a>> for RowChange<'a> {
+    fn from(row: JournalRow<'a>) -> Self {
+        Self::Journal(row)
     }
 }
 

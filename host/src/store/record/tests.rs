@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::wire::decode;
-use super::wire::tests::{added, sample};
+use super::wire::tests::{added, journal, sample};
 use super::*;
 use crate::clock;
 use crate::conversation::{Conversations, closed_question};
@@ -232,7 +232,10 @@ impl RandomRun {
                     .and_then(|asked| closed_question(&asked, &[]))
                     .map(Box::new);
             }
-            _ => commit.handled = Some(Handled { seq, revision: 3, runs: 1, bytes: 9 }),
+            _ => {
+                commit.handled = Some(Handled { seq, revision: 3, runs: 1, bytes: 9 });
+                commit.journal = self.random.one_in(2).then_some(seq);
+            }
         }
     }
 
@@ -272,7 +275,7 @@ impl RandomRun {
             2 => drop(store.timers().redate().await),
             3 => {
                 let filter = DeadFilter { agent: Some(agent.to_owned()), ..DeadFilter::default() };
-                if let Ok(revived) = store.dead_letters().revive(filter).await {
+                if let Ok(revived) = store.dead_letters().revive(filter, self.random.one_in(2)).await {
                     self.waiting.lock().extend(revived.envelopes.iter().filter_map(|envelope| envelope.seq));
                 }
             }
@@ -383,7 +386,8 @@ async fn random_run(seed: u64, folder: &tempfile::TempDir) -> (Arc<Store>, Vec<V
             0 => run.other().await,
             1 => run.memory().await,
             2 => run.rollout().await,
-            3..6 => run.accept(),
+            3 => run.journal().await,
+            4..6 => run.accept(),
             _ => run.commit(),
         }
         if run.random.one_in(200) {
@@ -426,7 +430,7 @@ async fn records_of_a_random_run_applied_to_an_empty_store_give_equal_tables() {
         }
     }
     found_kinds.extend(SELDOM.iter().map(|kind| (*kind).to_owned()));
-    let all: BTreeSet<String> = [sample(), added()].iter().flat_map(kinds).collect();
+    let all: BTreeSet<String> = [sample(), added(), journal()].iter().flat_map(kinds).collect();
     assert_eq!(found_kinds, all, "a run makes every kind of row, and each has golden bytes");
 }
 

@@ -24,6 +24,12 @@ const RULES: &[(&str, &str, &str)] = &[
         "attempts are of messages that are not there",
     ),
     (
+        "journal-without-message",
+        "SELECT count(DISTINCT seq) FROM journal WHERE NOT EXISTS (SELECT 1 FROM dead WHERE dead.seq = journal.seq)
+            AND NOT EXISTS (SELECT 1 FROM message WHERE message.seq = journal.seq)",
+        "calls are recorded of messages that are not there",
+    ),
+    (
         "dead-and-waiting",
         "SELECT count(*) FROM dead JOIN message USING (seq)
          WHERE NOT EXISTS (SELECT 1 FROM ack WHERE ack.seq = dead.seq)",

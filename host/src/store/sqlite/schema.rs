@@ -209,6 +209,17 @@ pub(in crate::store) const MIGRATIONS: &[&str] = &[
     CREATE INDEX message_placed ON message (seq, placed) WHERE placed IS NOT NULL;
     CREATE INDEX state_placed ON state (agent, key, placed) WHERE placed IS NOT NULL;
 ",
+    "
+    -- The calls over HTTP of messages that wait and of dead letters, by the place of the message, the hash of the request
+    -- and the number among those of that hash. The outcome is a status, or 0 for a response that was too large; a call
+    -- that has none began, and may have been carried out.
+    CREATE TABLE journal (
+        seq INTEGER NOT NULL, hash BLOB NOT NULL, nth INTEGER NOT NULL, line TEXT NOT NULL, at INTEGER NOT NULL,
+        outcome INTEGER, response BLOB NOT NULL, PRIMARY KEY (seq, hash, nth)
+    );
+    -- What the calls over HTTP of the message were answered.
+    ALTER TABLE recent ADD COLUMN calls BLOB;
+",
 ];
 
 /// The application id of a store, and the format from which on stores have it.

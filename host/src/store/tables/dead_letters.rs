@@ -6,12 +6,13 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Deserialize;
 
 use crate::clock;
-use crate::message::{Attempt, Envelope};
+use crate::message::{Attempt, Envelope, StoredCall};
 use crate::store::commit::CommitError;
 use crate::store::handles::DeadLetterTable;
-use crate::store::record::{DeadRow, QueueRow, Record};
+use crate::store::record::{DeadRow, JournalRow, QueueRow, Record};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::sqlite::whole::CONTENT_LENGTH;
+use crate::store::tables::journal;
 use crate::store::turn::Turn;
 use crate::store::writer::message_row::{self, columns};
 use crate::store::writer::writer_state::WriterState;
@@ -67,6 +68,8 @@ pub(crate) struct DeadInFull {
     pub(crate) headers: Vec<(String, String)>,
     /// The content of the message.
     pub(crate) content: Vec<u8>,
+    /// The calls over HTTP that are recorded of it.
+    pub(crate) calls: Box<[StoredCall]>,
 }
 
 /// A filter of dead letters.
@@ -153,7 +156,9 @@ impl DeadLetterTable<'_> {
             let columns = columns();
             let sql =
                 format!("SELECT {columns}, at, reason, error, attempts, {CONTENT_LENGTH} FROM dead WHERE seq = ?1");
-            connection.prepare_cached(&sql)?.query_row([number.cast_signed()], in_full).optional()
+            let found = connection.prepare_cached(&sql)?.query_row([number.cast_signed()], in_full).optional()?;
+            let Some(found) = found else { return Ok(None) };
+            Ok(Some(DeadInFull { calls: journal::calls(connection, number.cast_signed())?, ..found }))
         })
     }
 
@@ -194,12 +199,13 @@ impl DeadLetterTable<'_> {
 
     /// Moves dead letters, the lowest numbers first and a portion at once, back to the messages that wait for
     /// their agent. Their time begins anew: they count as due now, and a `reply-by` that has
-    /// passed is taken away, or they would be given up as expired at once.
-    pub(crate) async fn revive(self, filter: DeadFilter) -> Result<Revived, CommitError> {
+    /// passed is taken away, or they would be given up as expired at once. With `repeats_calls` those of their calls over
+    /// HTTP are forgotten that have no success on record.
+    pub(crate) async fn revive(self, filter: DeadFilter, repeats_calls: bool) -> Result<Revived, CommitError> {
         let revived = Revived { envelopes: Vec::new(), last: filter.after };
         self.0
             .change(Turn::AfterAll, revived, move |revived, reader, writer, record| {
-                revive(reader, writer, (&filter, revived), record)
+                revive(reader, writer, (&filter, revived, repeats_calls), record)
             })
             .await
     }
@@ -242,7 +248,7 @@ pub(in crate::store) fn by_agent(connection: &Connection) -> rusqlite::Result<Ve
 fn revive<'r>(
     reader: TableReader<'_>,
     writer: &mut WriterState,
-    (filter, revived): (&DeadFilter, &'r mut Revived),
+    (filter, revived, repeats_calls): (&DeadFilter, &'r mut Revived, bool),
     record: &mut Record<'r>,
 ) -> rusqlite::Result<()> {
     let Revived { envelopes, last } = revived;
@@ -260,13 +266,24 @@ fn revive<'r>(
     let now = clock::now_ms();
     for envelope in &mut *envelopes {
         *last = envelope.seq.take().unwrap_or(*last);
-        record.push(DeadRow::Removed { seq: *last });
+        let (kept, forgotten): (Vec<_>, Vec<_>) = journal::calls_within(reader, *last)?
+            .into_iter()
+            .partition(|call| !repeats_calls || call.outcome.is_success());
+        for call in forgotten {
+            record.push(JournalRow::CallRemoved { seq: *last, hash: call.key.hash.0, nth: call.key.nth });
+        }
+        envelope.recorded = kept.into();
         (envelope.due, envelope.revived) = (Some(clock::steady_ms()), true);
         // That an operator wants it is a new cause, and the first.
         envelope.hops = 0;
         envelope.message.reply_by = envelope.message.reply_by.filter(|by| *by > now);
         // A new number: the row of the message as it was given up may still have the old one.
         envelope.seq = writer.keeps_messages.then(|| writer.next_seq());
+        if let (Some(to), false) = (envelope.seq, envelope.recorded.is_empty()) {
+            record.push(JournalRow::Moved { from: *last, to });
+        }
+        // After the journal has moved, which leaves with the dead letter otherwise.
+        record.push(DeadRow::Removed { seq: *last });
     }
     writer.history.revived(envelopes.len() as u64);
     for envelope in &*envelopes {
@@ -317,5 +334,6 @@ fn summary(found: &Row<'_>) -> rusqlite::Result<Dead> {
 fn in_full(found: &Row<'_>) -> rusqlite::Result<DeadInFull> {
     let Envelope { message, .. } = message_row::decode(found)?;
     let attempts = serde_json::from_str(found.get_ref(10)?.as_str()?).unwrap_or_default();
-    Ok(DeadInFull { dead: summary(found)?, attempts, headers: message.headers, content: message.content })
+    let (headers, content, calls) = (message.headers, message.content, Box::default());
+    Ok(DeadInFull { dead: summary(found)?, attempts, headers, content, calls })
 }

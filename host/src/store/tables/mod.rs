@@ -6,6 +6,7 @@ pub(super) mod dead_letters;
 pub(super) mod differences;
 pub(super) mod events;
 pub(super) mod expired;
+pub(super) mod journal;
 pub(super) mod queue;
 pub(super) mod recent;
 pub(super) mod rollouts;

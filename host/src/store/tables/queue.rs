@@ -11,7 +11,7 @@ use crate::message::{Attempt, Envelope};
 use crate::store::commit::CommitError;
 use crate::store::handles::QueueTable;
 use crate::store::record::QueueRow;
-use crate::store::tables::timers;
+use crate::store::tables::{journal, timers};
 use crate::store::turn::Turn;
 use crate::store::writer::message_row::{self, columns};
 
@@ -132,6 +132,7 @@ impl QueueTable<'_> {
                 // An attempt that this version cannot read is left out: the message still has to be handled.
                 envelope.failed.extend(serde_json::from_str::<Attempt>(&text?).ok());
             }
+            envelope.recorded = journal::calls(connection, seq.cast_signed())?;
             Ok(Some(envelope))
         })
     }

@@ -17,22 +17,33 @@ pub(crate) struct RecentMessage {
     pub(crate) envelope: Envelope,
     /// The answer that was given to it, as the agent encodes it; none if there was none, or it was not kept.
     pub(crate) answer: Option<Vec<u8>>,
+    /// What its calls over HTTP were answered, as the agent encodes it.
+    pub(crate) calls: Option<Vec<u8>>,
 }
 
 /// The columns of a message that is kept, in the order of [`columns`].
 const KEPT: &str = "seq, agent, conversation, rank, due, head, content";
 /// The place of the answer, after [`KEPT`].
 const ANSWER: usize = 7;
+/// The place of the calls.
+const CALLS: usize = 8;
 /// The bytes of messages and answers that are read for one rehearsal.
 const MAX_BYTES: usize = 64 << 20;
 
 impl RecentTable<'_> {
     /// Keeps a message that was handled well as number `seq` of its agent, and forgets those before `first`. Nobody
     /// waits: whether it is kept changes nothing of what was told.
-    pub(crate) fn keep(self, seq: u64, first: u64, envelope: Box<Envelope>, answer: Option<Vec<u8>>) {
-        let bytes = envelope.message.content.len() + answer.as_ref().map_or(0, Vec::len);
+    pub(crate) fn keep(
+        self,
+        (seq, first): (u64, u64),
+        envelope: Box<Envelope>,
+        answer: Option<Vec<u8>>,
+        calls: Option<Vec<u8>>,
+    ) {
+        let size = |kept: &Option<Vec<u8>>| kept.as_ref().map_or(0, Vec::len);
+        let bytes = envelope.message.content.len() + size(&answer) + size(&calls);
         let turn = Turn::OfAgent(envelope.message.receiver.as_str().into(), bytes as u64);
-        self.0.queue_change(turn, (envelope, answer), move |(envelope, answer), _, _, record| {
+        self.0.queue_change(turn, (envelope, answer, calls), move |(envelope, answer, calls), _, _, record| {
             let message = &envelope.message;
             let agent = message.receiver.as_str();
             let head = record.push_head(|heads| message_row::encode(envelope, heads));
@@ -46,6 +57,9 @@ impl RecentTable<'_> {
                 content: &message.content,
                 answer: answer.as_deref(),
             });
+            if let Some(calls) = calls {
+                record.push(RecentRow::Calls { agent, seq, calls });
+            }
             Ok(())
         });
     }
@@ -79,7 +93,7 @@ impl RecentTable<'_> {
         self.0.with_reader(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT seq, length(content) + coalesce(length(answer), 0) FROM recent
+                    "SELECT seq, length(content) + coalesce(length(answer), 0) + coalesce(length(calls), 0) FROM recent
                      WHERE agent = ?1 ORDER BY seq",
                 )?
                 .query_map([agent], |row| {
@@ -93,9 +107,9 @@ impl RecentTable<'_> {
     /// memory. Blocks; without any that are kept for this it looks through the history, or the last `looks` messages of
     /// all agents in it.
     pub(crate) fn list(self, agent: &str, limit: u32, looks: Option<u32>) -> Result<Vec<RecentMessage>, String> {
-        let kept = format!("SELECT {KEPT}, answer FROM recent WHERE agent = ?1 ORDER BY seq DESC LIMIT ?2");
+        let kept = format!("SELECT {KEPT}, answer, calls FROM recent WHERE agent = ?1 ORDER BY seq DESC LIMIT ?2");
         let history = format!(
-            "SELECT {}, NULL FROM message JOIN ack USING (seq)
+            "SELECT {}, NULL, NULL FROM message JOIN ack USING (seq)
              WHERE seq > {} AND agent = ?1 AND ack.revision <> 0 ORDER BY seq DESC LIMIT ?2",
             columns(),
             looks.map_or("0".to_owned(), |looks| format!("(SELECT max(seq) FROM message) - {looks}"))
@@ -107,12 +121,14 @@ impl RecentTable<'_> {
                 let mut rows = statement.query(params![agent, limit])?;
                 while let Some(row) = rows.next()? {
                     let (envelope, answer) = (message_row::decode(row)?, row.get::<_, Option<Vec<u8>>>(ANSWER)?);
-                    bytes += envelope.message.content.len() + answer.as_ref().map_or(0, Vec::len);
+                    let calls = row.get::<_, Option<Vec<u8>>>(CALLS)?;
+                    let size = |kept: &Option<Vec<u8>>| kept.as_ref().map_or(0, Vec::len);
+                    bytes += envelope.message.content.len() + size(&answer) + size(&calls);
                     // The whole list is held in memory while the rehearsal runs.
                     if bytes > MAX_BYTES {
                         break;
                     }
-                    found.push(RecentMessage { envelope, answer });
+                    found.push(RecentMessage { envelope, answer, calls });
                 }
                 // Read from the newest on, so that the bound on bytes leaves out the oldest.
                 found.reverse();
@@ -143,9 +159,9 @@ mod tests {
         assert_eq!(store.recent().agents(), Ok(Vec::new()));
         for seq in 1..=5_u64 {
             let envelope = message(&format!("m-{seq}"), "http:POST /", "desk");
-            store.recent().keep(seq, seq.saturating_sub(2), Box::new(envelope), (seq > 3).then(|| vec![9; 4]));
+            store.recent().keep((seq, seq.saturating_sub(2)), Box::new(envelope), (seq > 3).then(|| vec![9; 4]), None);
         }
-        store.recent().keep(1, 1, Box::new(message("other", "http:POST /", "triage")), None);
+        store.recent().keep((1, 1), Box::new(message("other", "http:POST /", "triage")), None, Some(vec![1; 7]));
         store.flush().await.unwrap();
         assert_eq!(store.recent().agents(), Ok(vec!["desk".to_owned(), "triage".to_owned()]));
         assert_eq!(ids(&store, 9), ["m-3", "m-4", "m-5"]);

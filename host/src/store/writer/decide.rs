@@ -11,7 +11,7 @@ use crate::message::{Expiry, Value, is_as_seen, sum};
 use crate::store::commit::{Add, Commit, CommitError, Handled, StateChange, TOO_MANY_HOPS, Writes, beyond};
 use crate::store::commit_request::CommitRequest;
 use crate::store::placed::PlacedContents;
-use crate::store::record::{ContentRow, MemoryRow, OtherRow, QueueRow, Record, StateRow};
+use crate::store::record::{ContentRow, JournalRow, MemoryRow, OtherRow, QueueRow, Record, StateRow};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::sqlite::whole::{value, value_length};
 use crate::store::tables::conversations::{keeps_name, push_end};
@@ -259,6 +259,9 @@ pub(in crate::store) fn record<'a>(
     if writer.keeps_messages {
         if let Some(handled) = commit.handled {
             push_handled(writer, &mut record, handled);
+        }
+        if let Some(seq) = commit.journal {
+            record.push(JournalRow::Removed { seq });
         }
         if let Some(failed) = &commit.failed {
             let attempt = serde_json::to_string(&failed.attempt).expect("an attempt is numbers and text");

@@ -282,7 +282,7 @@ mod tests {
             .execute_batch(
                 "CREATE TABLE message (seq INTEGER PRIMARY KEY, content BLOB, placed INTEGER);
                  CREATE TABLE attempt (seq INTEGER); CREATE TABLE content_piece (content INTEGER, data BLOB);
-                 CREATE TABLE ack (seq INTEGER PRIMARY KEY);
+                 CREATE TABLE journal (seq INTEGER); CREATE TABLE ack (seq INTEGER PRIMARY KEY);
                  CREATE TABLE dead (
                      seq INTEGER PRIMARY KEY, agent TEXT, content BLOB, placed INTEGER, error TEXT, attempts TEXT
                  );",

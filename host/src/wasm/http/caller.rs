@@ -147,6 +147,7 @@ impl CallerActivity {
             | Fault::Overloaded
             | Fault::Restarting { .. }
             | Fault::HostMemory
+            | Fault::UnknownOutcome(_)
             | Fault::Host(_) => false,
         }
     }

@@ -279,6 +279,7 @@ fn work() -> CallContext {
         host: None,
         commit_mode: CommitMode::WithResult,
         run: RunContext::default(),
+        calls: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Copies of messages, which make no calls.
+//! Copies of messages, which make no calls: they are answered as the live messages were.
 
 use caxton_tests::{Host, Setup};
 use serde_json::{Value, json};
@@ -20,16 +20,40 @@ fn rollout(host: &Host) -> Value {
     host.api().get("/v1/rollouts/caller").json()[0].clone()
 }
 
-#[test]
-fn a_copy_of_a_live_message_is_refused_its_calls_and_the_difference_says_so() {
-    let server = Server::start();
-    let mut host = start(&server, "reload = { strategy = \"parallel\", for = \"1h\", min-messages = 1 }");
-    install_equal_component(host.folder(), "caller");
+fn until_copied(host: &mut Host) {
     host.until("copies are made", |host| {
         rollout(host)["why"].as_str().is_some_and(|why| why.contains("copies to judge by")).then_some(())
     });
+}
+
+const PARALLEL: &str = "reload = { strategy = \"parallel\", for = \"1h\", min-messages = 2 }";
+
+#[test]
+fn a_copy_is_answered_as_the_live_message_was() {
+    let server = Server::start();
+    let mut host = start(&server, PARALLEL);
+    install_equal_component(host.folder(), "caller");
+    until_copied(&mut host);
+    for path in ["/status?code=201", "/echo"] {
+        // Without a journal, as with one.
+        let call = json!({ "method": "POST", "url": server.url(path), "body": "hello" });
+        let answer = act(&host, &json!({ "do": "call", "call": call }));
+        assert!(answer["status"].as_u64() < Some(300), "{answer}");
+    }
+    host.until("the end of the rollout", |host| (rollout(host)["status"] == "completed").then_some(()));
+    assert_eq!(server.requests().len(), 2, "of the live messages");
+    let ended = rollout(&host);
+    assert_eq!((&ended["copies"], &ended["copies_alike"]), (&json!(2), &json!(2)), "{ended}");
+}
+
+#[test]
+fn a_copy_that_asks_for_something_else_is_refused_and_the_difference_says_so() {
+    let server = Server::start();
+    let mut host = start(&server, PARALLEL);
+    install_equal_component(host.folder(), "caller");
+    until_copied(&mut host);
     let call = json!({ "url": server.url("/status?key=secret") });
-    assert_eq!(act(&host, &json!({ "do": "count", "call": call })), 200);
+    assert_eq!(act(&host, &json!({ "do": "random", "call": call })), 200);
     host.until("the end of the rollout", |host| (rollout(host)["status"] == "rolled-back").then_some(()));
     assert_eq!(server.requests().len(), 1, "of the live message");
     let found = host.api().get("/v1/rollouts/caller/differences").json();
@@ -44,15 +68,18 @@ fn a_copy_of_a_live_message_is_refused_its_calls_and_the_difference_says_so() {
 }
 
 #[test]
-fn a_rehearsed_message_makes_no_calls() {
+fn a_rehearsed_message_is_answered_from_what_is_kept_with_it() {
     let server = Server::start();
     let mut host = start(&server, "rollback = { rehearse = 5 }");
-    for _ in 0..3 {
-        assert_eq!(act(&host, &json!({ "do": "count", "call": { "url": server.url("/status") } })), 200);
+    for path in ["/status", "/status?code=204", "/echo"] {
+        let answer = act(&host, &json!({ "do": "call", "call": { "url": server.url(path) } }));
+        assert!(answer["status"].as_u64() < Some(300), "{answer}");
     }
     install_equal_component(host.folder(), "caller");
     host.until_agent("caller", "the new revision runs", |status| status["revision"] == "caller@2");
-    let (code, told, words) = host.caxton(&["rehearse", "caller", "--component", "agent.wasm"]);
+    let (code, told, words) = host.caxton(&["rehearse", "caller", "--component", "agent.wasm", "-o", "json"]);
     assert_eq!(code, 0, "{told}{words}");
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!((&told["handled"], &told["alike"]), (&json!(3), &json!(3)), "{told}");
     assert_eq!(server.requests().len(), 3, "of the live messages");
 }

@@ -6,6 +6,7 @@ mod calls;
 mod copies;
 mod credentials;
 mod encryption;
+mod journal;
 mod proxy;
 mod server;
 mod services;

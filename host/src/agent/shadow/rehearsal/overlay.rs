@@ -12,7 +12,8 @@ use caxton_control::rollout::comparison::Effect;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::super::handler_answer::{change_line, connect_line, connection_line, refuse_call, refuse_line};
+use super::super::handler_answer::{change_line, connect_line, connection_line};
+use super::super::replayed_calls::{ReplayedCalls, replay};
 use super::super::sandbox::{check_send, refused_request};
 use crate::agent::Directory;
 use crate::clock;
@@ -31,8 +32,8 @@ pub(super) struct StateOverlay {
     directory: Arc<dyn Directory>,
     agent: Arc<str>,
     written: Mutex<OverlayWrite>,
-    /// The calls over HTTP that the message in hand was refused.
-    calls: Mutex<Vec<Effect>>,
+    /// The calls over HTTP of the message in hand.
+    calls: Mutex<Arc<Mutex<ReplayedCalls>>>,
 }
 
 #[derive(Default)]
@@ -48,9 +49,14 @@ impl StateOverlay {
         Arc::new(Self { directory, agent, written, calls })
     }
 
-    /// Takes the calls over HTTP that the last message was refused.
+    /// Begins with a message whose calls over HTTP were answered like this.
+    pub(super) fn begin(&self, answers: Option<&[u8]>) {
+        *self.calls.lock() = Arc::new(Mutex::new(answers.map(ReplayedCalls::decode).unwrap_or_default()));
+    }
+
+    /// Takes the calls over HTTP of the last message.
     pub(super) fn take_calls(&self) -> Vec<Effect> {
-        std::mem::take(&mut *self.calls.lock())
+        self.calls.lock().lock().take_effects()
     }
 
     /// Writes the effects of a message, for the next one to read. Returns `false` if the copy exceeds its bound.
@@ -148,7 +154,8 @@ impl GuestHost for StateOverlay {
         _: &CallContext,
         call: GuestHttpCall,
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
-        Box::pin(std::future::ready(Err(refuse_call(&mut self.calls.lock(), &call))))
+        let calls = Arc::clone(&self.calls.lock());
+        replay(&calls, call)
     }
 
     fn look_up(
@@ -158,7 +165,7 @@ impl GuestHost for StateOverlay {
         name: String,
         _: Arc<CallScope>,
     ) -> BoxFuture<'static, Result<LookedUp, TcpError>> {
-        refuse_line(&mut self.calls.lock(), connect_line(&name));
+        self.calls.lock().lock().refuse(connect_line(&name));
         Box::pin(std::future::ready(Err(TcpError::Denied)))
     }
 
@@ -168,12 +175,12 @@ impl GuestHost for StateOverlay {
         _: &CallContext,
         call: GuestConnect,
     ) -> BoxFuture<'static, Result<Arc<TcpConnection>, TcpError>> {
-        refuse_line(&mut self.calls.lock(), connection_line(&call));
+        self.calls.lock().lock().refuse(connection_line(&call));
         Box::pin(std::future::ready(Err(TcpError::Denied)))
     }
 
     fn admits_change(&self, path: &str) -> bool {
-        refuse_line(&mut self.calls.lock(), change_line(path));
+        self.calls.lock().lock().refuse(change_line(path));
         false
     }
 

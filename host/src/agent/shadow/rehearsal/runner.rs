@@ -82,6 +82,7 @@ impl Runner {
     async fn run(&self, message: &RecentMessage) -> RunOutcome {
         let outside = Arc::clone(&self.overlay) as Arc<dyn GuestHost>;
         let envelope = &message.envelope;
+        self.overlay.begin(message.calls.as_deref());
         let handled = handle(&self.pool, &envelope.message, envelope.hops, outside).await;
         // Taken in any case: they are those of this message.
         let calls = self.overlay.take_calls();

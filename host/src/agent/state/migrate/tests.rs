@@ -309,7 +309,7 @@ async fn a_rehearsal_migrates_on_the_copy_first_and_leaves_the_state_alone() {
     ] {
         let bench = Bench::new(&migrate, |_| ()).await;
         let store = &bench.agent.context.store;
-        store.recent().keep(1, 1, Box::new(message("m-1", "http:POST /", "triage")), None);
+        store.recent().keep((1, 1), Box::new(message("m-1", "http:POST /", "triage")), None, None);
         let rehearsal = RehearsalJob {
             candidate: Arc::clone(&bench.revision.pool),
             stable: None,

@@ -1,6 +1,9 @@
 //! The changes of a random run beside commits.
 
+use caxton_control::journal::{CallKey, CallOutcome, RequestHash};
+
 use super::*;
+use crate::message::{JournalPlace, JournalRows as _, StoredCall};
 
 /// The sizes of a memory that is kept whole, and of one in pieces.
 const SMALL: u64 = 50;
@@ -48,6 +51,21 @@ impl RandomRun {
         }
     }
 
+    /// Records calls of a message.
+    pub(super) async fn journal(&mut self) {
+        let store = Arc::clone(&self.store);
+        let seq = self.waiting.lock().last().copied().unwrap_or(1);
+        let place = JournalPlace { agent: self.random.pick(AGENTS).into(), seq };
+        let key = CallKey { hash: RequestHash([1; 32]), nth: u32::try_from(self.random.below(3)).unwrap() };
+        let call = StoredCall { key, outcome: CallOutcome::Unknown, line: "GET http://a".to_owned(), at: 1, bytes: 0 };
+        let _ = Arc::clone(&store).begin(place.clone(), call).await;
+        match self.random.below(3) {
+            0 => drop(Arc::clone(&store).end(place, key, CallOutcome::Answered(200), vec![1, 2]).await),
+            1 => Arc::clone(&store).forget(place, key).await,
+            _ => {}
+        }
+    }
+
     /// Does what a rollout or an operator does.
     pub(super) async fn rollout(&mut self) {
         self.count += 1;
@@ -65,7 +83,8 @@ impl RandomRun {
             2 => {
                 let envelope = Box::new(self.envelope("http:POST /"));
                 let answer = self.random.one_in(2).then(|| vec![9; 3]);
-                store.recent().keep(self.count, self.count.saturating_sub(900), envelope, answer);
+                let calls = self.random.one_in(2).then(|| vec![8; 5]);
+                store.recent().keep((self.count, self.count.saturating_sub(900)), envelope, answer, calls);
             }
             3 if self.random.one_in(4) => store.recent().forget(agent),
             4 => drop(store.queue().set_paused(agent.to_string(), self.random.one_in(2)).await),
@@ -104,7 +123,11 @@ impl RandomRun {
         store.state().copy(Arc::clone(&agent), keep).await.unwrap();
         store.rollouts().keep_ledger(Arc::clone(&agent), Some("{}".to_owned()));
         store.rollouts().keep_difference(Arc::clone(&agent), 2 * MAX_ROLLOUTS as u64, 1, "difference".to_owned());
-        store.recent().keep(self.count, 0, Box::new(message("recent", "http:POST /", &agent)), None);
+        store.recent().keep((self.count, 0), Box::new(message("recent", "http:POST /", &agent)), None, None);
+        let place = JournalPlace { agent: Arc::clone(&agent), seq: 1 << 40 };
+        let key = CallKey { hash: RequestHash([1; 32]), nth: 0 };
+        let call = StoredCall { key, outcome: CallOutcome::Unknown, line: "GET http://a".to_owned(), at: 1, bytes: 0 };
+        Arc::clone(&store).begin(place, call).await.unwrap();
         store.queue().set_paused(agent.to_string(), true).await.unwrap();
         let now = clock::steady_ms();
         store.conversations().keep_beginning(agent, "c-1".to_owned(), now, now, 0);

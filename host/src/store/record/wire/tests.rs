@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::super::{
-    ContentRow, ConversationRow, DeadRow, MemoryRow, OtherRow, QueueRow, RecentRow, Record, RolloutRow, StateCopyRow,
+    ContentRow, ConversationRow, DeadRow, JournalRow, MemoryRow, OtherRow, QueueRow, RecentRow, Record, RolloutRow, StateCopyRow,
     StateRow, TimerRow,
 };
 use super::{RecordError, VERSION, decode, encode};
@@ -182,6 +182,19 @@ pub(crate) fn added() -> Record<'static> {
     record
 }
 
+/// A record with the rows of journals, which were added to version 1 after those of [`added`].
+pub(crate) fn journal() -> Record<'static> {
+    let mut record = Record::default();
+    let hash = [1; 32];
+    record.push(JournalRow::Begun { seq: 2000, hash, nth: 3, line: "line-4", at: 5000 });
+    record.push(JournalRow::Ended { seq: 6000, hash, nth: 7, outcome: 200, response: b"response-8" });
+    record.push(JournalRow::CallRemoved { seq: 9000, hash, nth: 10 });
+    record.push(JournalRow::Removed { seq: 11000 });
+    record.push(JournalRow::Moved { from: 12000, to: 13000 });
+    record.push(RecentRow::Calls { agent: "agent-14", seq: 15000, calls: b"calls-16" });
+    record
+}
+
 fn golden(version: u8) -> PathBuf {
     testdata(&format!("record-{version}.hex"))
 }
@@ -217,13 +230,15 @@ fn the_golden_bytes_of_every_version_are_read() {
 
 #[test]
 fn the_golden_bytes_of_added_rows_are_read() {
-    let path = testdata("record-1-added.hex");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() && !path.exists() {
-        std::fs::write(&path, to_hex(&encode(&added()))).unwrap();
+    for (name, rows) in [("record-1-added.hex", added()), ("record-1-journal.hex", journal())] {
+        let path = testdata(name);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() && !path.exists() {
+            std::fs::write(&path, to_hex(&encode(&rows))).unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(decode(&from_hex(&golden)).unwrap(), rows);
+        assert_eq!(to_hex(&encode(&rows)), golden, "{name}: a change of the format is another version");
     }
-    let golden = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(decode(&from_hex(&golden)).unwrap(), added());
-    assert_eq!(to_hex(&encode(&added())), golden, "a change of the format is another version");
 }
 
 #[test]

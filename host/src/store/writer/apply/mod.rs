@@ -1,6 +1,7 @@
 //! Applies records to the tables of SQLite. Nothing else changes them while the host runs.
 
 mod content;
+mod journal;
 mod memory;
 mod rollouts;
 mod unplace;
@@ -73,6 +74,7 @@ impl<'t> Tables<'t> {
             RowChange::Rollout(row) => self.rollout(row),
             RowChange::Recent(row) => self.recent(row, record),
             RowChange::Content(row) => self.content(row),
+            RowChange::Journal(row) => self.journal(row),
         })
     }
 
@@ -187,6 +189,7 @@ impl<'t> Tables<'t> {
             }
             DeadRow::Removed { seq } => {
                 self.unplace(UNPLACE_DEAD, [seq.cast_signed()])?;
+                self.execute("DELETE FROM journal WHERE seq = ?1", [seq.cast_signed()])?;
                 self.execute("DELETE FROM dead WHERE seq = ?1", [seq.cast_signed()])
             }
         }

@@ -29,6 +29,10 @@ impl Tables<'_> {
                  VALUES (?1, ?2, ?3, ?4, NULL, ?5, ?6, ?7)",
                 params![agent, seq.cast_signed(), conversation, rank, record.head(*head), content, answer],
             ),
+            RecentRow::Calls { agent, seq, calls } => self.execute(
+                "UPDATE recent SET calls = ?3 WHERE agent = ?1 AND seq = ?2",
+                params![agent, seq.cast_signed(), calls],
+            ),
             RecentRow::Removed { agent, before } => {
                 self.execute("DELETE FROM recent WHERE agent = ?1 AND seq < ?2", params![agent, before])
             }

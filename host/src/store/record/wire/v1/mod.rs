@@ -1,6 +1,7 @@
 //! The encoded form, version 1.
 
 mod content;
+mod journal;
 mod memory;
 mod other;
 mod rollouts;
@@ -10,6 +11,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use self::content::ContentRowV1;
+use self::journal::JournalRowV1;
 use self::memory::{MemoryRowV1, StateCopyRowV1};
 use self::other::{ConversationRowV1, OtherRowV1};
 use self::rollouts::{RecentRowV1, RolloutRowV1};
@@ -29,6 +31,7 @@ pub(super) enum RowV1<'a> {
     Rollout(#[serde(borrow)] RolloutRowV1<'a>),
     Recent(#[serde(borrow)] RecentRowV1<'a>),
     Content(#[serde(borrow)] ContentRowV1<'a>),
+    Journal(#[serde(borrow)] JournalRowV1<'a>),
 }
 
 impl<'a> RowV1<'a> {
@@ -45,6 +48,7 @@ impl<'a> RowV1<'a> {
             RowChange::Rollout(row) => Self::Rollout(RolloutRowV1::of(row)),
             RowChange::Recent(row) => Self::Recent(RecentRowV1::of(row, record)),
             RowChange::Content(row) => Self::Content(ContentRowV1::of(row)),
+            RowChange::Journal(row) => Self::Journal(JournalRowV1::of(row)),
         }
     }
 
@@ -61,6 +65,7 @@ impl<'a> RowV1<'a> {
             Self::Rollout(row) => row.into_row().into(),
             Self::Recent(row) => row.into_row(record).into(),
             Self::Content(row) => row.into_row().into(),
+            Self::Journal(row) => row.into_row().into(),
         }
     }
 }

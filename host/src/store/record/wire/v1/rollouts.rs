@@ -54,6 +54,11 @@ pub(in crate::store::record::wire) enum RecentRowV1<'a> {
         agent: &'a str,
         before: i64,
     },
+    Calls {
+        agent: &'a str,
+        seq: u64,
+        calls: &'a [u8],
+    },
 }
 
 impl<'a> RecentRowV1<'a> {
@@ -69,6 +74,7 @@ impl<'a> RecentRowV1<'a> {
                 answer: *answer,
             },
             RecentRow::Removed { agent, before } => Self::Removed { agent, before: *before },
+            RecentRow::Calls { agent, seq, calls } => Self::Calls { agent, seq: *seq, calls },
         }
     }
 
@@ -84,6 +90,7 @@ impl<'a> RecentRowV1<'a> {
                 answer,
             },
             Self::Removed { agent, before } => RecentRow::Removed { agent, before },
+            Self::Calls { agent, seq, calls } => RecentRow::Calls { agent, seq, calls },
         }
     }
 }
