@@ -22,6 +22,7 @@ const REQUEST_CODES: &[Meaning] = &[
     meaning("bad-request", 400, false, "the request is malformed"),
     meaning("body-broken", 400, false, "the body could not be read to its end"),
     meaning("unauthorised", 401, false, "the route needs a credential that the request does not have"),
+    meaning("budget-not-allowed", 403, false, "the caller may not name this budget"),
     meaning("no-route", 404, false, "no agent is called by this path"),
     meaning(
         "unknown-message",
@@ -310,6 +311,7 @@ mod tests {
             Fault::Overloaded,
             Fault::Restarting { after: time },
             Fault::HostMemory,
+            Fault::OverBudget(String::new()),
             Fault::Host(String::new()),
         ] {
             assert_eq!(find_meaning(fault.code()).code, fault.code());

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call_target::{CallHost, CallTarget, TargetError};
 use crate::cors::is_header;
+use crate::meter::{MeterError, UnitMeter};
 use crate::reach::{Reach, is_public};
 use crate::secret::{SecretText, names_in};
 
@@ -40,6 +41,8 @@ pub struct CallPlace {
     headers: BTreeMap<String, String>,
     /// Set if the place may be at an address that is not of the public internet.
     private: bool,
+    /// The units that its responses tell of.
+    meter: UnitMeter,
 }
 
 /// The form of a place in which it is stored.
@@ -52,6 +55,8 @@ struct WrittenPlace {
     headers: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     private: bool,
+    #[serde(default, skip_serializing_if = "UnitMeter::is_empty")]
+    meter: UnitMeter,
 }
 
 /// The URL of a place, in normal form.
@@ -105,6 +110,9 @@ pub enum PlaceError {
     /// Headers for a place in plain text, where everybody on the way could read them.
     #[error("headers are added over `https`, or to a place with `private = true`, whose addresses are not public")]
     PlainText,
+    /// A meter that cannot be used.
+    #[error("{0}")]
+    Meter(#[from] MeterError),
 }
 
 impl PlaceUrl {
@@ -208,7 +216,18 @@ impl CallPlace {
             return Err(PlaceError::PlainText);
         }
         let headers = headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-        Ok(Self { url, methods, headers, private })
+        Ok(Self { url, methods, headers, private, meter: UnitMeter::default() })
+    }
+
+    /// Returns the place with a meter.
+    #[must_use]
+    pub fn with_meter(self, meter: UnitMeter) -> Self {
+        Self { meter, ..self }
+    }
+
+    /// Returns the meter, which counts nothing if the place has none.
+    pub fn meter(&self) -> &UnitMeter {
+        &self.meter
     }
 
     /// Creates a place of a text alone.
@@ -309,15 +328,15 @@ impl TryFrom<WrittenPlace> for CallPlace {
     type Error = PlaceError;
 
     fn try_from(written: WrittenPlace) -> Result<Self, PlaceError> {
-        let WrittenPlace { url, methods, headers, private } = written;
-        Self::new(PlaceUrl::parse(&url)?, methods, headers, private)
+        let WrittenPlace { url, methods, headers, private, meter } = written;
+        Ok(Self::new(PlaceUrl::parse(&url)?, methods, headers, private)?.with_meter(meter))
     }
 }
 
 impl From<CallPlace> for WrittenPlace {
     fn from(place: CallPlace) -> Self {
-        let CallPlace { url, methods, headers, private } = place;
-        Self { url: url.to_string(), methods, headers, private }
+        let CallPlace { url, methods, headers, private, meter } = place;
+        Self { url: url.to_string(), methods, headers, private, meter }
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod agents;
 mod api;
+mod budgets;
 mod config;
 mod conversations;
 mod dead;

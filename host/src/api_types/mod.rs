@@ -1,5 +1,6 @@
 //! The shapes of the host's status, given by the management API and printed by the command line.
 
+mod budget;
 mod conversation;
 mod dead;
 mod diff;
@@ -12,6 +13,7 @@ mod task;
 use caxton_control::plan;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use budget::{AgentUse, BudgetLimits, BudgetUse};
 pub(crate) use conversation::{
     ConversationStats, ConversationStatus, ConversationThread, OpenQuestion, ScheduleStatus, ThreadMessage,
 };

@@ -8,6 +8,7 @@
 //! ```
 //! Nothing here decides what runs: the reconciler publishes it.
 
+mod budget_notices;
 mod deadlock;
 mod expiry;
 mod guest_host;
@@ -53,7 +54,9 @@ impl HostDirectory {
     /// The messages that wait in the store cannot be read.
     pub(crate) fn new(context: Arc<HostContext>) -> Result<Arc<Self>, String> {
         let shared = Arc::new(AgentShared::new(Arc::clone(&context))?);
-        Ok(Arc::new(Self { context, shared, routes: ArcSwap::default(), clock_set: Notify::new() }))
+        let directory = Arc::new(Self { context, shared, routes: ArcSwap::default(), clock_set: Notify::new() });
+        directory.report_budgets();
+        Ok(directory)
     }
 }
 
@@ -77,6 +80,8 @@ impl Directory for HostDirectory {
         work: &CallContext,
         draft: Draft,
     ) -> Result<(Arc<Agent>, Box<Envelope>), AdmitError> {
-        self.address_draft(who, work, draft)
+        let (agent, mut envelope) = self.address_draft(who, work, draft)?;
+        Self::begin_agents_tree(&agent, &mut envelope, Some(who.name()));
+        Ok((agent, envelope))
     }
 }

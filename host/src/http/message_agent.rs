@@ -8,6 +8,7 @@ use caxton_control::desired::ResponseMode;
 use http::{Response, request};
 
 use super::body::{BodyLimits, ReplyBody, RequestBody};
+use super::budget;
 use super::call::Call;
 use super::connection::ConnectionContext;
 use super::path;
@@ -23,7 +24,7 @@ use crate::problem::{Audience, Problem};
 /// message is accepted.
 pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response<ReplyBody> {
     let (conversation, named) = (call.conversation(), call.conversation.is_some());
-    let Call { head, body, agent, revision, mode, route, params, caller, trace, .. } = call;
+    let Call { head, body, agent, revision, mode, route, params, caller, trace, budget, .. } = call;
     let name = agent.name().as_str();
     let settings = connection.listener.settings.load();
     let details = request_head::may_show_details(settings.details, connection.activity.is_local(), &head.headers);
@@ -48,7 +49,12 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
     };
     let content = body.collect(connection.memory()).await.map_err(|error| problem::of_body(&error, "limits.message"));
     // After the body, which a signature covers.
-    let (caller, content) = match content.and_then(|body| Ok((caller.identify(connection, &body.bytes)?, body))) {
+    let identified = content.and_then(|body| {
+        let caller = caller.identify(connection, &body.bytes)?;
+        let budget = budget::named(connection, &head.headers, budget, caller.as_ref())?;
+        Ok((caller, budget, body))
+    });
+    let (caller, budget, content) = match identified {
         Ok(identified) => identified,
         Err(problem) => return problem::respond(problem, &about),
     };
@@ -66,6 +72,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
         timeout,
         headers,
         trace: Some(trace.clone()),
+        budget,
     };
     match mode {
         ResponseMode::Enqueue => {
@@ -85,6 +92,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
                 let about = ProblemContext { message: Some(&accepted.id), ..about };
                 let revision = answer.revision.as_deref();
                 let mut response = respond(connection, answer.outcome, revision, &about);
+                budget::tell(response.headers_mut(), accepted.tree.as_ref());
                 reply::set_identity_headers(response.headers_mut(), name, revision, Some(accepted));
                 response
             }

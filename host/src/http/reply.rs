@@ -166,7 +166,7 @@ pub(super) fn set_identity_headers(
         let _ = write!(text, "{}@{}", revision.agent.as_str(), revision.number);
         set(REVISION, text);
     }
-    if let Some(Accepted { id, conversation }) = message {
+    if let Some(Accepted { id, conversation, tree: _ }) = message {
         set(MESSAGE_ID, id);
         set(CONVERSATION, conversation);
     }

@@ -88,6 +88,9 @@ pub(crate) enum Fault {
     /// The host had no memory left for the start or the growth of an instance.
     #[error("host-memory: the host had no memory left for it within half of its time (host.memory)")]
     HostMemory,
+    /// The budget of the message's tree has nothing left; the text names the limit.
+    #[error("{0}")]
+    OverBudget(String),
     /// The host failed.
     #[error("host error: {0}")]
     Host(String),
@@ -136,6 +139,7 @@ impl Fault {
             Self::Overloaded => "overloaded",
             Self::Restarting { .. } => "restarting",
             Self::HostMemory => "host-memory",
+            Self::OverBudget(_) => "budget-exceeded",
             Self::Host(_) => "host-error",
         }
     }
@@ -158,6 +162,7 @@ impl Fault {
             | Self::Overloaded
             | Self::Restarting { .. }
             | Self::HostMemory
+            | Self::OverBudget(_)
             | Self::Host(_) => false,
         }
     }
@@ -180,6 +185,7 @@ impl Fault {
             | Self::Overloaded
             | Self::Restarting { .. }
             | Self::HostMemory
+            | Self::OverBudget(_)
             | Self::Host(_) => None,
         }
     }

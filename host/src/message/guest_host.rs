@@ -19,6 +19,7 @@ use super::outgoing::Outgoing;
 use super::reservation::RunContext;
 use super::timer::TimerName;
 use super::value::{Expiry, Value};
+use crate::budgets::Tree;
 use crate::clock;
 use crate::telemetry::trace::Trace;
 
@@ -80,12 +81,24 @@ pub(crate) struct CallContext {
     pub(crate) deadline: Instant,
     /// The trace of the message or request.
     pub(crate) trace: Option<Trace>,
+    /// The tree of the message or request, if that has a budget.
+    pub(crate) tree: Option<Tree>,
     /// Replaces the host interface of the instance: set for a call that is recorded, or is a copy.
     pub(crate) host: Option<Arc<dyn GuestHost>>,
     /// The way to commit before the call ends.
     pub(crate) commit_mode: CommitMode,
     /// The reservations and earlier answers of the run.
     pub(crate) run: RunContext,
+}
+
+impl CallContext {
+    /// Returns the time that a handler may be on a core: what the budget of its tree has left, if that is less than its
+    /// limit.
+    pub(crate) fn cpu(&self, limit: Duration) -> Duration {
+        // A call that commits before its end would be blamed for it.
+        let tree = self.tree.as_ref().filter(|_| matches!(self.commit_mode, CommitMode::WithResult));
+        tree.and_then(Tree::cpu_left).map_or(limit, |left| left.min(limit))
+    }
 }
 
 /// The identity of a call of an HTTP agent, the same in each run: an extension of its request.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::budgets::CallCharge;
 use crate::message::{CallBody, CallScope, HttpCallError};
 
 /// The part of a request that has gone out.
@@ -121,19 +122,26 @@ pub(super) struct UploadBody {
     waker: Option<(Waker, Waker)>,
     upload: Arc<Upload>,
     scope: Arc<CallScope>,
+    /// The call in the budget of its tree.
+    charge: Option<Arc<CallCharge>>,
     most: u64,
 }
 
 impl UploadBody {
     /// Wraps a body of up to `most` bytes.
-    pub(super) fn new(body: CallBody, most: u64, scope: &Arc<CallScope>) -> (Self, Arc<Upload>) {
+    pub(super) fn new(
+        body: CallBody,
+        most: u64,
+        scope: &Arc<CallScope>,
+        charge: Option<Arc<CallCharge>>,
+    ) -> (Self, Arc<Upload>) {
         let now = Instant::now();
         let progress = if body.is_end_stream() { UploadProgress::Complete(now) } else { UploadProgress::Taken(now) };
         let upload = Arc::new(Upload {
             state: Mutex::new(UploadState { progress, sent: 0, given: 0, failure: None }),
             resumed: Notify::new(),
         });
-        (Self { body, waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), most }, upload)
+        (Self { body, waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), charge, most }, upload)
     }
 
     /// Returns the waker for a wait of the connection.
@@ -189,6 +197,9 @@ impl Body for UploadBody {
             Some(Ok(frame)) => frame,
         };
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(Err(over)) = self.charge.as_ref().map(|charge| charge.add_bytes(bytes)) {
+            return self.fail(HttpCallError::OverBudget(over.to_string()));
+        }
         if self.note(UploadProgress::Taken(Instant::now()), bytes) > self.most {
             return self.fail(HttpCallError::RequestTooLarge(self.most));
         }
@@ -216,7 +227,7 @@ mod tests {
 
     fn body(bytes: usize, most: u64) -> (UploadBody, Arc<Upload>) {
         let full = Full::new(Bytes::from(vec![0; bytes])).map_err(|never| match never {});
-        UploadBody::new(full.boxed_unsync(), most, &Arc::default())
+        UploadBody::new(full.boxed_unsync(), most, &Arc::default(), None)
     }
 
     #[tokio::test]
@@ -232,7 +243,7 @@ mod tests {
     async fn a_body_that_ends_with_its_message_is_not_whole() {
         let scope = Arc::<CallScope>::default();
         let full = Full::new(Bytes::from_static(b"abc")).map_err(|never| match never {});
-        let (mut body, upload) = UploadBody::new(full.boxed_unsync(), 10, &scope);
+        let (mut body, upload) = UploadBody::new(full.boxed_unsync(), 10, &scope, None);
         assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
         scope.end();
         assert_eq!(body.frame().await.unwrap().unwrap_err(), HttpCallError::TimeOver);
@@ -246,7 +257,8 @@ mod tests {
         let stream =
             futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
         let scope = Arc::default();
-        let (mut body, upload) = UploadBody::new(http_body_util::StreamBody::new(stream).boxed_unsync(), 100, &scope);
+        let (mut body, upload) =
+            UploadBody::new(http_body_util::StreamBody::new(stream).boxed_unsync(), 100, &scope, None);
         let due = |upload: &Upload| upload.due(first, stall).map(|(_, error)| error);
         assert_eq!(due(&upload), Some(HttpCallError::WriteTimeout));
         assert!(futures::poll!(body.frame()).is_pending());

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::budgets::{budget, budgets};
 use super::consistency::Consistency;
 use super::defaults::Inheritable;
 use super::error::{ConfigError, Location};
@@ -62,6 +63,8 @@ fn desired(root: &Node, operator: &Operator, findings: &mut Findings) -> Option<
     findings.ceilings = policy::read_ceilings(&root, &operator.ceilings, findings);
     // Read before the agents, which refer to them.
     let secrets = secrets::secrets(&root, findings);
+    // Read before the agents, which name them.
+    let budgets = budgets(&root, findings);
     // Read before the agents, each of which starts from it.
     let base = Inheritable::read(&root.section("defaults", findings), None, findings);
     let desired = Desired {
@@ -75,6 +78,7 @@ fn desired(root: &Node, operator: &Operator, findings: &mut Findings) -> Option<
         agents: agents(&root, &base, &secrets, findings),
         policy: policy::read_policy(&root, operator, findings).0,
         secrets,
+        budgets,
     };
     Some(desired)
 }
@@ -262,6 +266,7 @@ fn agent_spec(
             watch: build.get("watch", None, findings).unwrap_or_default(),
         }),
         capabilities,
+        budget: budget(section, findings),
         instances,
         snapshot,
         state: format(section, findings),
@@ -336,8 +341,8 @@ fn routes(
             let conversation = conversation(&section, &pattern, findings);
             let rate = section.get("rate", None, findings);
             let stream = section.get("stream", None, findings).unwrap_or_default();
-            let auth = auth(&section, findings);
-            let route = RouteSpec { pattern, methods, mode, stream, cors, auth, rate, conversation };
+            let (auth, budget) = (auth(&section, findings), budget(&section, findings));
+            let route = RouteSpec { pattern, methods, mode, stream, cors, auth, rate, conversation, budget };
             let at = Location { key: section.key("route"), source: section.source_of("route") };
             consistency.route(agent, &route, at, findings);
             routes.push(route);
@@ -415,7 +420,8 @@ fn schedules(section: &Section<'_>, limits: &Limits, findings: &mut Findings) ->
         else {
             continue;
         };
-        let schedule = Schedule { cron, timezone, content, content_type, missed };
+        let budget = budget(&section, findings);
+        let schedule = Schedule { cron, timezone, content, content_type, missed, budget };
         let source = section.source_of("cron");
         // By the key of the store, where two schedules with one key would share their last time.
         if let Some(first) = seen.insert(schedule.key(), source.clone()) {

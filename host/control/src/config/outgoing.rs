@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::budgets::meter;
 use super::error::{ConfigError, Location, PlaceProblem};
 use super::findings::Findings;
 use super::node::{Source, Value};
@@ -82,10 +83,11 @@ fn place(section: &Section<'_>, secrets: &SecretsSpec, findings: &mut Findings) 
         let key = format!("{}.{name}", section.key("headers"));
         reference(text, secrets, Location { key, source: section.nested_source("headers", name) }, findings);
     }
+    let meter = meter(section, findings);
     let (url, source) = (url?, section.source_of("url"));
     let given = url.to_string();
     match CallPlace::new(url, methods?, headers, private) {
-        Ok(place) => Some((place, source)),
+        Ok(place) => Some((place.with_meter(meter?), source)),
         Err(reason) => {
             let at = Location { key: section.key("url"), source };
             findings.errors.push(bad_place(at, PlaceProblem::Unusable { given, reason }));

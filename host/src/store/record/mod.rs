@@ -86,6 +86,7 @@ pub(crate) enum RowChange<'a> {
     Rollout(RolloutRow<'a>),
     Recent(RecentRow<'a>),
     Content(ContentRow<'a>),
+    Tree(TreeRow<'a>),
 }
 
 /// The state of agents.
@@ -387,6 +388,25 @@ pub(crate) enum ContentRow<'a> {
 impl<'a> From<ContentRow<'a>> for RowChange<'a> {
     fn from(row: ContentRow<'a>) -> Self {
         Self::Content(row)
+    }
+}
+
+/// The trees of messages that have a budget.
+#[derive(Debug, PartialEq)]
+pub(crate) enum TreeRow<'a> {
+    /// Puts a tree in place of what it was.
+    Set { id: &'a str, budget: &'a str, conversation: &'a str, last: u64, record: Cow<'a, str> },
+    /// Makes a message part of a tree.
+    Message { tree: &'a str, seq: u64 },
+    /// Removes the trees that have no message any more of those up to a sequence number.
+    Unlinked { up_to: u64 },
+    /// Removes trees that never had a message: those written before this time, and all but the newest ones.
+    Removed { before: u64, keep: u64 },
+}
+
+impl<'a> From<TreeRow<'a>> for RowChange<'a> {
+    fn from(row: TreeRow<'a>) -> Self {
+        Self::Tree(row)
     }
 }
 

@@ -209,6 +209,20 @@ pub(in crate::store) const MIGRATIONS: &[&str] = &[
     CREATE INDEX message_placed ON message (seq, placed) WHERE placed IS NOT NULL;
     CREATE INDEX state_placed ON state (agent, key, placed) WHERE placed IS NOT NULL;
 ",
+    "
+    -- The trees of messages that have a budget, with what was used of it; linked says that the tree has or had a message in
+    -- the store, and tree_link which. Both are empty on a host without budgets.
+    CREATE TABLE tree (
+        id TEXT PRIMARY KEY, budget TEXT NOT NULL, conversation TEXT NOT NULL, last INTEGER NOT NULL,
+        linked INTEGER NOT NULL, record TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX tree_conversation ON tree (conversation, last);
+    CREATE INDEX tree_budget ON tree (budget, last);
+    CREATE INDEX tree_last ON tree (last);
+    CREATE INDEX tree_unlinked ON tree (last) WHERE NOT linked;
+    CREATE TABLE tree_link (seq INTEGER PRIMARY KEY, tree TEXT NOT NULL);
+    CREATE INDEX tree_link_tree ON tree_link (tree);
+",
 ];
 
 /// The application id of a store, and the format from which on stores have it.

@@ -137,6 +137,11 @@ impl History {
         Ok(())
     }
 
+    /// Returns the sequence number up to which handled messages leave in the transaction in progress.
+    pub(in crate::store) fn left_up_to(&self) -> Option<u64> {
+        self.before.left.last().map(|mark| mark.highest)
+    }
+
     /// Counts a message that was given up.
     pub(in crate::store) fn buried(&mut self) {
         self.dead += 1;

@@ -147,6 +147,7 @@ impl CallerActivity {
             | Fault::Overloaded
             | Fault::Restarting { .. }
             | Fault::HostMemory
+            | Fault::OverBudget(_)
             | Fault::Host(_) => false,
         }
     }

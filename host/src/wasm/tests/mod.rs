@@ -275,6 +275,7 @@ fn work() -> CallContext {
         hops: 0,
         deadline: Instant::now() + LONG,
         trace: None,
+        tree: None,
         host: None,
         commit_mode: CommitMode::WithResult,
         run: RunContext::default(),

@@ -3,6 +3,7 @@
 mod content;
 mod memory;
 mod rollouts;
+mod trees;
 mod unplace;
 
 use rusqlite::{CachedStatement, Transaction, params};
@@ -73,6 +74,7 @@ impl<'t> Tables<'t> {
             RowChange::Rollout(row) => self.rollout(row),
             RowChange::Recent(row) => self.recent(row, record),
             RowChange::Content(row) => self.content(row),
+            RowChange::Tree(row) => self.tree(row),
         })
     }
 

@@ -4,6 +4,7 @@ mod content;
 mod memory;
 mod other;
 mod rollouts;
+mod trees;
 
 use std::borrow::Cow;
 
@@ -13,6 +14,7 @@ use self::content::ContentRowV1;
 use self::memory::{MemoryRowV1, StateCopyRowV1};
 use self::other::{ConversationRowV1, OtherRowV1};
 use self::rollouts::{RecentRowV1, RolloutRowV1};
+use self::trees::TreeRowV1;
 use super::super::{DeadRow, QueueRow, Record, RowChange, StateRow, TimerRow};
 
 /// [`RowChange`] in version 1. The order of variants and fields is the format, here and below.
@@ -29,6 +31,7 @@ pub(super) enum RowV1<'a> {
     Rollout(#[serde(borrow)] RolloutRowV1<'a>),
     Recent(#[serde(borrow)] RecentRowV1<'a>),
     Content(#[serde(borrow)] ContentRowV1<'a>),
+    Tree(#[serde(borrow)] TreeRowV1<'a>),
 }
 
 impl<'a> RowV1<'a> {
@@ -45,6 +48,7 @@ impl<'a> RowV1<'a> {
             RowChange::Rollout(row) => Self::Rollout(RolloutRowV1::of(row)),
             RowChange::Recent(row) => Self::Recent(RecentRowV1::of(row, record)),
             RowChange::Content(row) => Self::Content(ContentRowV1::of(row)),
+            RowChange::Tree(row) => Self::Tree(TreeRowV1::of(row)),
         }
     }
 
@@ -61,6 +65,7 @@ impl<'a> RowV1<'a> {
             Self::Rollout(row) => row.into_row().into(),
             Self::Recent(row) => row.into_row(record).into(),
             Self::Content(row) => row.into_row().into(),
+            Self::Tree(row) => row.into_row().into(),
         }
     }
 }
