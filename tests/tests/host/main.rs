@@ -20,6 +20,7 @@ mod agents;
 mod api;
 mod applications;
 mod authority;
+mod budgets;
 mod builds;
 mod capability_routing;
 mod clock_changes;
