@@ -160,6 +160,7 @@ impl Problem {
             | AdmitError::Full { .. }
             | AdmitError::TooManyTimers { .. }
             | AdmitError::TooManyHops { .. }
+            | AdmitError::OverBudget(_)
             | AdmitError::Invalid(_)
             | AdmitError::Unavailable(_)
             | AdmitError::NotKept(_)
@@ -194,7 +195,9 @@ impl Problem {
         match outcome {
             // The agent wrote it for its caller.
             Outcome::Failed(failure) => self.with_detail(failure.reason.clone()),
-            Outcome::Fault(fault @ Fault::Restarting { .. }) => self.with_detail(fault.to_string()),
+            Outcome::Fault(fault @ (Fault::Restarting { .. } | Fault::OverBudget(_))) => {
+                self.with_detail(fault.to_string())
+            }
             Outcome::Fault(Fault::Time { limit, .. } | Fault::CallerTimeout { limit }) => {
                 self.with_detail(format!("the agent did not answer within {} ms", limit.as_millis()))
             }
@@ -325,6 +328,7 @@ mod tests {
             AdmitError::Invalid(String::new()),
             AdmitError::Unavailable(""),
             AdmitError::BreakerOpen { after: time },
+            AdmitError::OverBudget(String::new()),
             AdmitError::NotKept(String::new()),
             AdmitError::KeyReused,
             AdmitError::NotUnderstood(String::new()),

@@ -127,3 +127,13 @@ pub(crate) struct ScheduleStatus {
     /// The time at which it fires next, in milliseconds since 1970; null if it never does again.
     pub(crate) next_at: Option<u64>,
 }
+
+/// A message that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Sent)]
+pub(crate) struct AcceptedMessage {
+    /// The message id.
+    pub(crate) id: String,
+    /// The conversation id.
+    pub(crate) conversation: String,
+}

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use budget::{AgentUse, BudgetLimits, BudgetUse};
 pub(crate) use conversation::{
-    ConversationStats, ConversationStatus, ConversationThread, OpenQuestion, ScheduleStatus, ThreadMessage,
+    AcceptedMessage, ConversationStats, ConversationStatus, ConversationThread, OpenQuestion, ScheduleStatus,
+    ThreadMessage,
 };
 pub(crate) use dead::{AttemptStatus, DeadLetterCount, DeadLetterStatus};
 pub(crate) use diff::{DeclarationDiff, PlannedChange};
@@ -436,16 +437,6 @@ pub(crate) struct Defect {
     pub(crate) what: String,
     /// The number of records with the defect.
     pub(crate) count: u64,
-}
-
-/// A message that was accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(as = Sent)]
-pub(crate) struct AcceptedMessage {
-    /// The message id.
-    pub(crate) id: String,
-    /// The conversation id.
-    pub(crate) conversation: String,
 }
 
 #[cfg(test)]

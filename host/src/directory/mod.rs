@@ -80,8 +80,7 @@ impl Directory for HostDirectory {
         work: &CallContext,
         draft: Draft,
     ) -> Result<(Arc<Agent>, Box<Envelope>), AdmitError> {
-        let (agent, mut envelope) = self.address_draft(who, work, draft)?;
-        Self::begin_agents_tree(&agent, &mut envelope, Some(who.name()));
-        Ok((agent, envelope))
+        // Of a copy, which begins no tree.
+        self.address_draft(who, work, draft)
     }
 }

@@ -4,6 +4,7 @@ use caxton_control::access::CallerIdentity;
 use caxton_control::names::BudgetName;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::callers::RouteCaller;
 use super::connection::ConnectionContext;
 use crate::budgets::Tree;
 use crate::problem::Problem;
@@ -34,6 +35,21 @@ pub(super) fn named(
         Some(name) => Ok(Some(name)),
         None => Err(Problem::of_code("budget-not-allowed")),
     }
+}
+
+/// Finds the caller of a request by its whole body, and the budget that it names.
+///
+/// # Errors
+/// The caller is turned away, or may not name the budget.
+pub(super) fn identify(
+    connection: &ConnectionContext,
+    headers: &HeaderMap,
+    (caller, of_route): (RouteCaller, Option<BudgetName>),
+    body: &[u8],
+) -> Result<(Option<CallerIdentity>, Option<BudgetName>), Problem> {
+    let caller = caller.identify(connection, body)?;
+    let budget = named(connection, headers, of_route, caller.as_ref())?;
+    Ok((caller, budget))
 }
 
 /// Tells the caller that the budget of its request had nothing left for some of the work.

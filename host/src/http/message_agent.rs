@@ -7,7 +7,7 @@ use caxton_control::access::{CALLER_HEADER, CallerIdentity};
 use caxton_control::desired::ResponseMode;
 use http::{Response, request};
 
-use super::body::{BodyLimits, ReplyBody, RequestBody};
+use super::body::{BodyLimits, CollectedBody, ReplyBody, RequestBody};
 use super::budget;
 use super::call::Call;
 use super::connection::ConnectionContext;
@@ -38,23 +38,14 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
         Err(error) => return problem::respond(problem::of_body(&error, "limits.message"), &about),
     };
     // Checked before the body is read, so that a client learns of a bad header without sending the body.
-    let (fields, mut headers, conversation) = match request_head::read(&head.headers).and_then(|fields| {
-        let headers = describe(&head, &fields, &params)?;
-        // The template of a route takes precedence over the header.
-        let conversation = if named { conversation? } else { fields.conversation.clone() };
-        Ok((fields, headers, conversation))
-    }) {
+    let (fields, mut headers, conversation) = match read(&head, &params, conversation, named) {
         Ok(read) => read,
         Err(problem) => return problem::respond(problem, &about),
     };
     let content = body.collect(connection.memory()).await.map_err(|error| problem::of_body(&error, "limits.message"));
     // After the body, which a signature covers.
-    let identified = content.and_then(|body| {
-        let caller = caller.identify(connection, &body.bytes)?;
-        let budget = budget::named(connection, &head.headers, budget, caller.as_ref())?;
-        Ok((caller, budget, body))
-    });
-    let (caller, budget, content) = match identified {
+    let identify = |body: &CollectedBody| budget::identify(connection, &head.headers, (caller, budget), &body.bytes);
+    let ((caller, budget), content) = match content.and_then(|body| Ok((identify(&body)?, body))) {
         Ok(identified) => identified,
         Err(problem) => return problem::respond(problem, &about),
     };
@@ -92,12 +83,25 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
                 let about = ProblemContext { message: Some(&accepted.id), ..about };
                 let revision = answer.revision.as_deref();
                 let mut response = respond(connection, answer.outcome, revision, &about);
-                budget::tell(response.headers_mut(), accepted.tree.as_ref());
                 reply::set_identity_headers(response.headers_mut(), name, revision, Some(accepted));
                 response
             }
         },
     }
+}
+
+/// Reads the head: the fields, the headers of the message, and its conversation.
+fn read(
+    head: &request::Parts,
+    params: &[(String, String)],
+    conversation: Result<Option<String>, Problem>,
+    named: bool,
+) -> Result<(RequestHead, Vec<(String, String)>, Option<String>), Problem> {
+    let fields = request_head::read(&head.headers)?;
+    let headers = describe(head, &fields, params)?;
+    // The template of a route takes precedence over the header.
+    let conversation = if named { conversation? } else { fields.conversation.clone() };
+    Ok((fields, headers, conversation))
 }
 
 /// Makes the response of the outcome of a message in the mode `request`.

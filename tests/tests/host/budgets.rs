@@ -72,7 +72,9 @@ fn serve(
     let (kind, body) = match path {
         "/events" => (
             "text/event-stream",
-            format!("data: {{\"usage\":null}}\n\ndata: {{\"usage\":{{\"total_tokens\":{TOKENS}}}}}\n\ndata: [DONE]\n\n"),
+            format!(
+                "data: {{\"usage\":null}}\n\ndata: {{\"usage\":{{\"total_tokens\":{TOKENS}}}}}\n\ndata: [DONE]\n\n"
+            ),
         ),
         "/silent" => ("application/json", "{}".to_owned()),
         "/large" => ("application/octet-stream", ".".repeat(1 << 20)),
@@ -151,7 +153,8 @@ fn a_tree_of_three_agents_never_sends_more_than_its_budget() {
         assert_eq!(thread["budgets"][0]["used"], found["used"], "{thread}");
     }
     assert_eq!(meter.calls("all"), 8 * 30);
-    let handled: u64 = ["one", "two", "three"].iter().filter_map(|agent| state(&host, agent, "handled").parse::<u64>().ok()).sum();
+    let handled: u64 =
+        ["one", "two", "three"].iter().filter_map(|agent| state(&host, agent, "handled").parse::<u64>().ok()).sum();
     assert_eq!(handled, 8 * 201, "each message was handled, the roots among them");
     let why = [state(&host, "one", "why"), state(&host, "two", "why"), state(&host, "three", "why")].concat();
     assert!(why.contains("budget-exceeded: budget `demo`, messages: 200 of 200 used"), "{why}");
@@ -188,9 +191,9 @@ fn no_kill_lets_a_tree_pass_its_budget() {
         let (before, more) = (all(), chance.random_range(1..20));
         host.until("more calls, or the end", |host| {
             let agents = host.api().get("/v1/agents").json();
-            let is_idle = agents.as_array().is_some_and(|agents| {
-                agents.iter().all(|agent| agent["queued"] == 0 && agent["in_flight"] == 0)
-            });
+            let is_idle = agents
+                .as_array()
+                .is_some_and(|agents| agents.iter().all(|agent| agent["queued"] == 0 && agent["in_flight"] == 0));
             (all() >= before + more || is_idle).then_some(())
         });
         host = host.kill().start();

@@ -68,6 +68,11 @@ fn read_budget(section: &Section<'_>, findings: &mut Findings) -> BudgetSpec {
     }
 }
 
+/// Parses the name of a budget.
+pub(super) fn budget_name(text: &str, at: Location) -> Result<BudgetName, ConfigError> {
+    text.parse().map_err(|reason| ConfigError::BadName { at, given: text.to_owned(), whose: "a budget", reason })
+}
+
 /// Reads the key `budget`, which names a budget that is declared.
 pub(super) fn budget(section: &Section<'_>, findings: &mut Findings) -> Option<BudgetName> {
     let name: BudgetName = section.get("budget", None, findings)?;

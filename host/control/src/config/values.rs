@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::bounds::{bounded, fraction, size_text, time};
-use super::budgets::{MeterUnits, read_meter, read_units};
+use super::budgets::{MeterUnits, budget_name, read_meter, read_units};
 use super::ceilings::Amount;
 use super::error::{ConfigError, Location, PlaceProblem};
 use super::error_parts::BadUnit;
@@ -182,10 +182,7 @@ fn read_one(
             Some(proxy) => TypedValue::Proxy(proxy),
             None => return Err(bad_place(at, PlaceProblem::Proxy(text.clone()))),
         },
-        (Kind::BudgetName, Value::String(text)) => match text.parse() {
-            Ok(name) => TypedValue::Budget(name),
-            Err(reason) => return Err(ConfigError::BadName { at, given: text.clone(), whose: "a budget", reason }),
-        },
+        (Kind::BudgetName, Value::String(text)) => TypedValue::Budget(budget_name(text, at)?),
         (Kind::Rate, Value::String(text)) => match text.parse() {
             Ok(rate) => TypedValue::Rate(rate),
             Err(reason) => return Err(ConfigError::BadRate { at, given: text.clone(), reason }),
