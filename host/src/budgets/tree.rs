@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use caxton_control::AgentName;
-use caxton_control::budget::{BudgetLedger, BudgetShortage, BudgetSpec, check_time};
+use caxton_control::budget::{BudgetLedger, BudgetShortage, BudgetSpec};
 use caxton_control::names::BudgetName;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -183,15 +183,6 @@ impl Tree {
     pub(crate) fn check_handler(&self) -> Result<(), OverBudget> {
         let age = self.0.age();
         self.decide(|ledger, spec| ledger.check_handler(spec, age))
-    }
-
-    /// Checks that the time has not come at which nothing more may happen.
-    ///
-    /// # Errors
-    /// The limit of the time since the root.
-    pub(crate) fn check_time(&self) -> Result<(), OverBudget> {
-        let age = self.0.age();
-        self.decide(|_, spec| check_time(spec, age))
     }
 
     /// Returns the time that handlers may still be on a core; `None` for no limit.

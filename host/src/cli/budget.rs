@@ -82,10 +82,10 @@ fn table(found: &[BudgetUse]) -> Table {
             Cell::new(&tree.id),
             Cell::new(&tree.budget),
             Cell::new(rfc3339(tree.began_at)),
-            Cell::new(of(used.messages.to_string(), limits.messages.map(|limit| limit.to_string()))),
-            Cell::new(of(used.calls.to_string(), limits.calls.map(|limit| limit.to_string()))),
-            Cell::new(of(print_bytes(used.bytes), limits.bytes.map(print_bytes))),
-            Cell::new(of(micros(used.cpu_us), limits.cpu_us.map(micros))),
+            Cell::new(of(&used.messages.to_string(), limits.messages.map(|limit| limit.to_string()))),
+            Cell::new(of(&used.calls.to_string(), limits.calls.map(|limit| limit.to_string()))),
+            Cell::new(of(&print_bytes(used.bytes), limits.bytes.map(print_bytes))),
+            Cell::new(of(&micros(used.cpu_us), limits.cpu_us.map(micros))),
             Cell::new(units(tree)),
             match tree.exceeded {
                 true => Cell::styled("exceeded", Style::Warn),
@@ -141,8 +141,8 @@ fn row(agent: &str, used: &AgentUse) -> Vec<Cell> {
     ]
 }
 
-fn of(used: String, limit: Option<String>) -> String {
-    limit.map_or(used.clone(), |limit| format!("{used}/{limit}"))
+fn of(used: &str, limit: Option<String>) -> String {
+    limit.map_or_else(|| used.to_owned(), |limit| format!("{used}/{limit}"))
 }
 
 fn units(tree: &BudgetUse) -> String {
@@ -150,7 +150,7 @@ fn units(tree: &BudgetUse) -> String {
     let names: std::collections::BTreeSet<&String> = names.collect();
     let print = |unit: &&String| {
         let used = tree.used.units.get(*unit).copied().unwrap_or(0).to_string();
-        format!("{} {unit}", of(used, tree.limits.units.get(*unit).map(u64::to_string)))
+        format!("{} {unit}", of(&used, tree.limits.units.get(*unit).map(u64::to_string)))
     };
     if names.is_empty() { "-".to_owned() } else { names.iter().map(print).collect::<Vec<_>>().join(", ") }
 }

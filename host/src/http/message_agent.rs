@@ -7,7 +7,8 @@ use caxton_control::access::{CALLER_HEADER, CallerIdentity};
 use caxton_control::desired::ResponseMode;
 use http::{Response, request};
 
-use super::body::{BodyLimits, CollectedBody, ReplyBody, RequestBody};
+use super::body::{BodyLimits, ReplyBody, RequestBody};
+use super::body_memory::CollectedBody;
 use super::budget;
 use super::call::Call;
 use super::connection::ConnectionContext;
@@ -90,13 +91,16 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
     }
 }
 
+/// The fields of a head, the headers of the message, and its conversation.
+type MessageHead = (RequestHead, Vec<(String, String)>, Option<String>);
+
 /// Reads the head: the fields, the headers of the message, and its conversation.
 fn read(
     head: &request::Parts,
     params: &[(String, String)],
     conversation: Result<Option<String>, Problem>,
     named: bool,
-) -> Result<(RequestHead, Vec<(String, String)>, Option<String>), Problem> {
+) -> Result<MessageHead, Problem> {
     let fields = request_head::read(&head.headers)?;
     let headers = describe(head, &fields, params)?;
     // The template of a route takes precedence over the header.

@@ -61,7 +61,6 @@ pub(crate) use tables::queue::{Queued, Threaded};
 pub(crate) use tables::recent::RecentMessage;
 pub(crate) use tables::state_copy::{KeepState, RestoredState, StateCopy};
 pub(crate) use tables::timers::{AgentTimers, TimerCounts, WaitingTimer};
-pub(crate) use tables::trees::StoredTree;
 pub(crate) use types::{Event, RevisionRecord, Snapshot};
 
 /// The data folder, held against other hosts, with its database.

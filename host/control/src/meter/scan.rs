@@ -206,7 +206,7 @@ impl EventScan {
                 (EventLine::Begin, byte) if *byte == DATA[0] => self.line = EventLine::Name(1),
                 (EventLine::Name(known), b':') if *known == DATA.len() => self.line = EventLine::Colon,
                 (EventLine::Name(known), byte) if DATA.get(*known) == Some(byte) => {
-                    self.line = EventLine::Name(known + 1)
+                    self.line = EventLine::Name(known + 1);
                 }
                 (EventLine::Begin | EventLine::Name(_) | EventLine::Other, _) => self.line = EventLine::Other,
                 (EventLine::Colon, b' ') => self.line = EventLine::Data,

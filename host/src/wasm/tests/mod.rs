@@ -118,6 +118,7 @@ fn spec() -> AgentSpec {
         name: "guest".parse().unwrap(),
         component: "guest.wasm".to_owned(),
         build: None,
+        budget: None,
         capabilities: std::collections::BTreeSet::new(),
         instances: InstancesSpec { min: 0, max: 4, reuse: Reuse::Own(1_000_000), idle: LONG },
         snapshot: SnapshotSpec { save: SaveMode::Commit, commit_max_bytes: 64 << 10, max_bytes: 16 << 20, own: false },

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::{
     ContentRow, ConversationRow, DeadRow, MemoryRow, OtherRow, QueueRow, RecentRow, Record, RolloutRow, StateCopyRow,
-    StateRow, TimerRow,
+    StateRow, TimerRow, TreeRow,
 };
 use super::{RecordError, VERSION, decode, encode};
 
