@@ -89,7 +89,7 @@ pub(super) fn in_conversation(context: &HostContext, conversation: &str) -> Resu
     let mut found = with_those_in_memory(context, stored, |tree| tree.root.conversation == conversation);
     // In the order of the messages.
     found.reverse();
-    Ok(found.into_iter().map(|(record, last)| shown(&record, last)).collect())
+    Ok(found.into_iter().map(|(record, last)| shown(context, &record, last)).collect())
 }
 
 /// Trees with the times at which their rows were written.
@@ -100,9 +100,12 @@ async fn read(
     read: impl FnOnce(&HostContext) -> Result<Trees, String> + Send + 'static,
 ) -> Result<Vec<BudgetUse>, Problem> {
     let context = Arc::clone(&api.context);
-    let found = tokio::task::spawn_blocking(move || read(&context)).await;
-    let found = found.map_err(|error| problem::host_error(error.to_string()))?.map_err(problem::host_error)?;
-    Ok(found.into_iter().map(|(record, last)| shown(&record, last)).collect())
+    let found = tokio::task::spawn_blocking(move || {
+        let found = read(&context)?;
+        Ok(found.into_iter().map(|(record, last)| shown(&context, &record, last)).collect())
+    });
+    let found: Result<_, String> = found.await.map_err(|error| problem::host_error(error.to_string()))?;
+    found.map_err(problem::host_error)
 }
 
 /// Adds the trees in memory, each in place of its row, which may be older. Those that began last come first.
@@ -118,9 +121,11 @@ fn with_those_in_memory(context: &HostContext, stored: Trees, is_asked_for: impl
     trees
 }
 
-fn shown(tree: &TreeRecord, last_at: Option<u64>) -> BudgetUse {
+fn shown(context: &HostContext, tree: &TreeRecord, last_at: Option<u64>) -> BudgetUse {
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let (spec, ledger) = (&tree.spec, &tree.ledger);
+    // As they are in force, or else as they were last.
+    let spec = context.budgets.spec(tree.budget.as_str()).unwrap_or_else(|| Arc::clone(&tree.spec));
+    let ledger = &tree.ledger;
     BudgetUse {
         id: tree.id.to_string(),
         budget: tree.budget.to_string(),

@@ -1,7 +1,7 @@
 //! Spreads messages over agents and calls a server for each, within whatever budget it has.
 //!
-//! The agent `config.next` gets the messages that it sends. What was refused stands in its state: `refused` counts, `why`
-//! has the last reason, `told` what `host:budget` has told it.
+//! The agent `config.next` gets the messages that it sends. What was refused stands in its state: `refused` counts,
+//! `why/MEASURE` has the last reason, `told` what `host:budget` has told it.
 
 use std::time::Duration;
 
@@ -32,14 +32,17 @@ struct Order {
     /// Set to fail when something is refused.
     #[serde(default)]
     strict: bool,
-    /// The time to compute for, about.
+    /// The time to compute for in the last generation, about.
     #[serde(default)]
     work_ms: u64,
 }
 
 fn refused(why: &str) -> Result<(), Failure> {
     state::add("refused", 1)?;
-    state::set("why", why.as_bytes())?;
+    // By measure, as the last word on one would hide that on another.
+    let measure = ["messages", "calls", "tokens", "bytes", "cpu", "time"];
+    let of = measure.into_iter().find(|measure| why.contains(&format!(", {measure}: "))).unwrap_or("other");
+    state::set(&format!("why/{of}"), why.as_bytes())?;
     Ok(())
 }
 
@@ -63,7 +66,9 @@ impl Agent for Spender {
             return Ok(None);
         }
         let order: Order = message.json()?;
-        work_for(Duration::from_millis(order.work_ms));
+        if order.depth == 0 {
+            work_for(Duration::from_millis(order.work_ms));
+        }
         let mut told = Vec::new();
         if let Some(url) = &order.url {
             match http::post(url).text("{}").send().and_then(http::IncomingResponse::into_text) {

@@ -80,6 +80,12 @@ pub(crate) fn charge(
     tree.admit_message(agent, wait).map(Some).map_err(AdmitError::from)
 }
 
+/// Returns what is left of a time until the end of a tree.
+pub(in crate::agent) fn time_left(tree: Option<&Tree>, left: Duration) -> Duration {
+    let end = tree.and_then(Tree::deadline);
+    end.map_or(left, |end| end.saturating_duration_since(Instant::now()).min(left))
+}
+
 /// Returns the earlier of a deadline and the end of a tree.
 pub(in crate::agent) fn within(tree: Option<&Tree>, deadline: Instant) -> Instant {
     tree.and_then(Tree::deadline).map_or(deadline, |end| end.min(deadline))
