@@ -210,10 +210,9 @@ impl Agent {
             ),
         };
         // All of its time, also if an instance had to be started first, but no longer than its caller waits.
-        let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
-        let allowed = revision.spec.limits.time;
-        let left = budget::time_left(envelope.tree(), left.map_or(limit, |left| left.min(allowed)));
-        let budget = TimeBudget { left, total: limit, allowed };
+        let (now, allowed) = (Instant::now(), revision.spec.limits.time);
+        let left = envelope.deadline.map_or(limit, |theirs| theirs.saturating_duration_since(now).min(allowed));
+        let budget = TimeBudget { left: budget::time_left(envelope.tree(), left), total: limit, allowed };
         let (result, mut effects, lease) = match self.call(revision, lease, held_lease, envelope, work, budget).await {
             Ok((result, effects, CallCost { cpu, ended }, lease)) => {
                 handling.cpu = cpu;
