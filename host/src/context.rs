@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use caxton_control::RevisionId;
 use caxton_control::memory::MemoryPriority;
+use caxton_control::names::BudgetName;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::api_types::HostMemory;
 use crate::bounds;
+use crate::budgets::{Budgets, Tree, TreeLink, TreeRoot};
 use crate::clock;
 use crate::conversation::Conversations;
 use crate::events::Events;
@@ -47,6 +49,8 @@ pub(crate) struct HostContext {
     pub(crate) chain_ends: Throttle,
     /// The host's budget of memory.
     pub(crate) memory: MemoryBudget,
+    /// The budgets, with the trees in memory.
+    pub(crate) budgets: Budgets,
     /// The client for calls over HTTP of all agents.
     pub(crate) outgoing: OutgoingClient,
     /// Bounds how often an event tells of a call that was refused or failed: by agent, place and code.
@@ -174,7 +178,10 @@ impl HostContext {
         memory: MemoryBudget,
     ) -> Arc<Self> {
         let tasks = Arc::<Tasks>::default();
+        let budgets = Budgets::default();
+        budgets.save_with(store.tree_saver());
         Arc::new(Self {
+            budgets,
             logs: Logs::new(store.folder().join("logs"), Arc::clone(&tasks), &memory),
             tasks,
             events: Events::new(Arc::clone(&store)),
@@ -194,6 +201,36 @@ impl HostContext {
             changed: Mutex::default(),
             reconcile: Notify::new(),
         })
+    }
+
+    /// Returns the tree of a message, from its row if it is not in memory; `None` if it has none, and its budget is not
+    /// declared any more.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn find_tree(&self, link: &TreeLink) -> Result<Option<Tree>, String> {
+        let (id, budget) = match link {
+            TreeLink::Live(tree) => return Ok(Some(tree.clone())),
+            TreeLink::Stored(_) => link.names(),
+        };
+        if let Some(tree) = self.budgets.find(id) {
+            return Ok(Some(tree));
+        }
+        match self.store.trees().get(id)? {
+            Some(found) => Ok(Some(self.budgets.restore(found.record))),
+            // Its row left with the history; a dead letter, for example, may be older.
+            None => Ok(self.budgets.begin(budget, id, TreeRoot::outside(""))),
+        }
+    }
+
+    /// Returns the budget of the tree that began with a message, and whether something was refused in it.
+    pub(crate) fn budget_of(&self, id: &str) -> Option<(BudgetName, bool)> {
+        if let Some(tree) = self.budgets.find(id) {
+            return Some((tree.state().budget().clone(), tree.is_exceeded()));
+        }
+        // An id that no client has from this host has no row.
+        let found = self.store.trees().get(id).ok().flatten()?;
+        Some((found.record.budget, found.record.ledger.is_told()))
     }
 
     /// Wakes the reconciler to look at an agent.

@@ -5,6 +5,7 @@ mod admin;
 mod agent;
 mod api_types;
 mod bounds;
+mod budgets;
 mod cli;
 mod clock;
 mod config;

@@ -22,6 +22,7 @@ const REQUEST_CODES: &[Meaning] = &[
     meaning("bad-request", 400, false, "the request is malformed"),
     meaning("body-broken", 400, false, "the body could not be read to its end"),
     meaning("unauthorised", 401, false, "the route needs a credential that the request does not have"),
+    meaning("budget-not-allowed", 403, false, "the caller may not name this budget"),
     meaning("no-route", 404, false, "no agent is called by this path"),
     meaning(
         "unknown-message",
@@ -163,6 +164,7 @@ impl Problem {
             | AdmitError::Full { .. }
             | AdmitError::TooManyTimers { .. }
             | AdmitError::TooManyHops { .. }
+            | AdmitError::OverBudget(_)
             | AdmitError::Invalid(_)
             | AdmitError::Unavailable(_)
             | AdmitError::NotKept(_)
@@ -197,7 +199,9 @@ impl Problem {
         match outcome {
             // The agent wrote it for its caller.
             Outcome::Failed(failure) => self.with_detail(failure.reason.clone()),
-            Outcome::Fault(fault @ Fault::Restarting { .. }) => self.with_detail(fault.to_string()),
+            Outcome::Fault(fault @ (Fault::Restarting { .. } | Fault::OverBudget(_))) => {
+                self.with_detail(fault.to_string())
+            }
             Outcome::Fault(Fault::Time { limit, .. } | Fault::CallerTimeout { limit }) => {
                 self.with_detail(format!("the agent did not answer within {} ms", limit.as_millis()))
             }
@@ -314,6 +318,7 @@ mod tests {
             Fault::Overloaded,
             Fault::Restarting { after: time },
             Fault::HostMemory,
+            Fault::OverBudget(String::new()),
             Fault::Host(String::new()),
         ] {
             assert_eq!(find_meaning(fault.code()).code, fault.code());
@@ -327,6 +332,7 @@ mod tests {
             AdmitError::Invalid(String::new()),
             AdmitError::Unavailable(""),
             AdmitError::BreakerOpen { after: time },
+            AdmitError::OverBudget(String::new()),
             AdmitError::NotKept(String::new()),
             AdmitError::KeyReused,
             AdmitError::NotUnderstood(String::new()),

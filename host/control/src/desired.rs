@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use crate::access::{RouteAuth, RouteRate};
 use crate::backoff::Backoff;
+use crate::budget::BudgetSpec;
 use crate::format::StateFormat;
-use crate::names::{AgentName, Capability};
+use crate::names::{AgentName, BudgetName, Capability};
 use crate::revision_settings::RevisionSettings;
 use crate::rollout::RolloutSpec;
 use crate::route::RoutePattern;
@@ -42,6 +43,9 @@ pub struct Desired {
     pub outgoing: crate::outgoing::OutgoingSpec,
     /// The sources of secrets.
     pub secrets: SecretsSpec,
+    /// The budgets by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub budgets: BTreeMap<BudgetName, Arc<BudgetSpec>>,
     /// The agents by name.
     pub agents: BTreeMap<AgentName, Arc<AgentSpec>>,
     /// The rules for components: those of the file and of the operator's own one.
@@ -61,7 +65,34 @@ impl Desired {
                 http.listen
             )
         };
-        exposed.then(text).into_iter().collect()
+        exposed.then(text).into_iter().chain(self.budget_warnings()).collect()
+    }
+}
+
+impl Desired {
+    /// Returns the oddities of budgets: units that nothing counts, and units that calls under way may pass.
+    fn budget_warnings(&self) -> Vec<String> {
+        let places = || self.agents.values().flat_map(|agent| agent.allow.http.iter().map(move |place| (agent, place)));
+        let mut warnings = Vec::new();
+        for (name, budget) in &self.budgets {
+            for unit in budget.units.keys() {
+                if !places().any(|(_, place)| place.meter().units().any(|counted| counted == unit)) {
+                    warnings.push(format!("budgets.{name}.units.{unit}: no place has a `meter` for `{unit}`"));
+                }
+            }
+        }
+        let limited = |unit: &&str| self.budgets.values().any(|budget| budget.units.contains_key(*unit));
+        for (agent, place) in places() {
+            for unit in place.meter().unbounded().filter(limited) {
+                warnings.push(format!(
+                    "agents.{}.allow.http: `{}` counts `{unit}` without `at-most`, so that calls under way may pass the \
+                     limit of a budget",
+                    agent.name,
+                    place.url()
+                ));
+            }
+        }
+        warnings
     }
 }
 
@@ -127,6 +158,9 @@ pub struct AgentSpec {
     pub build: Option<BuildSpec>,
     /// The capabilities by which other agents find it.
     pub capabilities: BTreeSet<Capability>,
+    /// The budget of what follows from a message or call to it that has none yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetName>,
     /// The number and the reuse of its instances.
     pub instances: InstancesSpec,
     /// The times and limits of its snapshots.
@@ -376,6 +410,9 @@ pub struct RouteSpec {
     /// The template for the conversation of a request; without one the request names it, or gets one of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation: Option<crate::template::Template>,
+    /// The budget of each request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetName>,
 }
 
 /// The response to a call of a message agent.

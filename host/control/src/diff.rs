@@ -101,6 +101,7 @@ pub fn host(old: &Desired, new: &Desired) -> Vec<DeclarationChange> {
         ("conversations", settings(&old.conversations, &new.conversations)),
         ("outgoing", settings(&old.outgoing, &new.outgoing)),
         ("secrets", settings(&old.secrets, &new.secrets)),
+        ("budgets", settings(&old.budgets, &new.budgets)),
         ("policy", settings(&old.policy, &new.policy)),
     ];
     let below = |(table, details): (&str, Vec<String>)| -> Vec<String> {
@@ -315,6 +316,7 @@ mod tests {
                         content: String::new(),
                         content_type: "text/plain".to_owned(),
                         missed: Missed::Latest,
+                        budget: None,
                     });
                 },
                 &["echo in-place schedule: [] -> [0 */5 * * * * UTC text/plain latest]"],

@@ -12,6 +12,7 @@
 pub mod access;
 pub mod backoff;
 pub mod breaker;
+pub mod budget;
 pub mod call_target;
 pub mod config;
 pub mod conversation;
@@ -34,6 +35,7 @@ mod listeners;
 pub mod mailbox;
 pub mod memory;
 pub mod memory_queue;
+pub mod meter;
 pub mod names;
 pub mod outgoing;
 pub mod performative;

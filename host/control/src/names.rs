@@ -97,6 +97,16 @@ name! {
     TokenName
 }
 
+name! {
+    /// The name of a budget.
+    BudgetName
+}
+
+name! {
+    /// The name of a unit that places count.
+    UnitName
+}
+
 /// The prefix that tells a capability from an agent where a receiver is written.
 pub const CAPABILITY_PREFIX: &str = "cap:";
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::call_target::{CallHost, CallTarget, TargetError};
 use crate::cors::is_header;
 use crate::journal::{JournalRules, UnknownOutcome};
+use crate::meter::{MeterError, UnitMeter};
 use crate::reach::{Reach, is_public};
 use crate::secret::{SecretText, names_in};
 
@@ -43,6 +44,8 @@ pub struct CallPlace {
     private: bool,
     /// The settings of its calls in the journal.
     journal: JournalRules,
+    /// The units that its responses tell of.
+    meter: UnitMeter,
 }
 
 /// The form of a place in which it is stored.
@@ -55,6 +58,8 @@ struct WrittenPlace {
     headers: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     private: bool,
+    #[serde(default, skip_serializing_if = "UnitMeter::is_empty")]
+    meter: UnitMeter,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     journal: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,6 +129,9 @@ pub enum PlaceError {
     /// A rule for recorded calls where none is recorded.
     #[error("`unknown` is about calls that are recorded, and the place records none")]
     UnknownWithoutJournal,
+    /// A meter that cannot be used.
+    #[error("{0}")]
+    Meter(#[from] MeterError),
 }
 
 impl PlaceUrl {
@@ -227,7 +235,7 @@ impl CallPlace {
             return Err(PlaceError::PlainText);
         }
         let headers = headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-        Ok(Self { url, methods, headers, private, journal: JournalRules::default() })
+        Ok(Self { url, methods, headers, private, journal: JournalRules::default(), meter: UnitMeter::default() })
     }
 
     /// Sets the settings of its calls in the journal.
@@ -244,6 +252,17 @@ impl CallPlace {
     /// Returns the settings of its calls in the journal.
     pub fn journal(&self) -> JournalRules {
         self.journal
+    }
+
+    /// Returns the place with a meter.
+    #[must_use]
+    pub fn with_meter(self, meter: UnitMeter) -> Self {
+        Self { meter, ..self }
+    }
+
+    /// Returns the meter, which counts nothing if the place has none.
+    pub fn meter(&self) -> &UnitMeter {
+        &self.meter
     }
 
     /// Creates a place of a text alone.
@@ -344,18 +363,19 @@ impl TryFrom<WrittenPlace> for CallPlace {
     type Error = PlaceError;
 
     fn try_from(written: WrittenPlace) -> Result<Self, PlaceError> {
-        let WrittenPlace { url, methods, headers, private, journal, unknown, idempotency } = written;
+        let WrittenPlace { url, methods, headers, private, journal, unknown, idempotency, meter } = written;
         let rules = JournalRules { is_kept: journal, unknown, adds_key: idempotency.is_some() };
-        Self::new(PlaceUrl::parse(&url)?, methods, headers, private)?.with_journal(rules)
+        let place = Self::new(PlaceUrl::parse(&url)?, methods, headers, private)?.with_journal(rules)?;
+        Ok(place.with_meter(meter))
     }
 }
 
 impl From<CallPlace> for WrittenPlace {
     fn from(place: CallPlace) -> Self {
-        let CallPlace { url, methods, headers, private, journal } = place;
+        let CallPlace { url, methods, headers, private, journal, meter } = place;
         let JournalRules { is_kept, unknown, adds_key } = journal;
         let idempotency = adds_key.then_some(Idempotency::Header);
-        Self { url: url.to_string(), methods, headers, private, journal: is_kept, unknown, idempotency }
+        Self { url: url.to_string(), methods, headers, private, journal: is_kept, unknown, idempotency, meter }
     }
 }
 

@@ -16,6 +16,7 @@ use chrono_tz::{GapInfo, TZ_VARIANTS, Tz};
 use serde::{Serialize, Serializer};
 
 use crate::cron::Cron;
+use crate::names::BudgetName;
 
 /// The instant 5000-01-01, in seconds since 1970: the end of the cron parser's calendar.
 const END: i64 = 95_617_584_000;
@@ -33,6 +34,9 @@ pub struct Schedule {
     pub content_type: String,
     /// The treatment of times that passed while the host did not run.
     pub missed: Missed,
+    /// The budget of each message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetName>,
 }
 
 /// The treatment of times that passed while the host did not run.
@@ -218,6 +222,7 @@ mod tests {
             content: "sweep".to_owned(),
             content_type: "text/plain".to_owned(),
             missed,
+            budget: None,
         }
     }
 

@@ -191,6 +191,15 @@ pub mod serde_duration {
                 None => serializer.serialize_none(),
             }
         }
+
+        /// Deserializes the output of [`serialize`].
+        ///
+        /// # Errors
+        /// The text is not a duration.
+        pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+            let text = <Option<String> as serde::Deserialize>::deserialize(deserializer)?;
+            text.map(|text| super::super::parse_duration(&text).map_err(serde::de::Error::custom)).transpose()
+        }
     }
 }
 

@@ -68,10 +68,11 @@ fn base() -> Node {
         "http": { "tls": { "cert": "cert.pem", "key": "key.pem" } },
         "admin": { "tls": { "cert": "cert.pem", "key": "key.pem" } },
         "policy": { "keys": [public_key(1)] },
+        "budgets": { "triage": { "messages": 7 } },
         "agents": { "triage": {
             "component": "triage.wasm", "build": { "command": "make" }, "capabilities": ["other"],
             "allow": {
-                "http": [{ "url": "https://a.example" }], "tcp": [{ "to": "a.example:1" }], "files": [{ "folder": "f" }],
+                "http": [{ "url": "https://a.example", "meter": { "tokens": "/usage" } }], "tcp": [{ "to": "a.example:1" }], "files": [{ "folder": "f" }],
             },
             "http": [{ "route": "/a", "auth": { "jwt": { "jwks": "k", "issuer": "i", "audience": "a" } } }], "schedule": [{ "cron": "0 0 * * *" }],
         } },
@@ -113,6 +114,9 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::TcpPlaces => json!(["another.example:1", { "to": "10.0.0.0/8:1" }]),
         Kind::Places => json!(["https://another.example", { "url": "https://a.example/b/*" }]),
         Kind::PlaceUrl => json!("https://another.example"),
+        Kind::BudgetName => json!("triage"),
+        Kind::Units => json!({ "tokens": 7 }),
+        Kind::Meter => json!({ "tokens": { "/another": 2 } }),
         Kind::Proxy => json!("http://another.example:3128"),
         Kind::TextMap => json!({ "a": "b" }),
         Kind::Percent { least, .. } => json!(format!("{least}%")),
@@ -121,7 +125,13 @@ fn another(key: &Key) -> Option<serde_json::Value> {
         Kind::CanarySteps => json!([{ "pause": true }]),
         Kind::Weights => json!([7]),
         Kind::Versions => json!([7]),
-        Kind::Format | Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Unimplemented => return None,
+        Kind::Format
+        | Kind::Table
+        | Kind::Tables
+        | Kind::Agents
+        | Kind::Secrets
+        | Kind::Budgets
+        | Kind::Unimplemented => return None,
     };
     Some(value)
 }

@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::api::Api;
+use super::budgets;
 use super::extract::{Named, Params, page_size};
 use super::page::{keep_first, keep_last};
 use super::problem;
@@ -104,18 +105,19 @@ pub(super) async fn show(
             // The oldest: the newest are asked for, and the list is in order of time.
             messages.remove(0);
         }
-        Ok((id, conversation, messages, more))
+        let budgets = budgets::in_conversation(&context, &id)?;
+        Ok((id, conversation, messages, (more, budgets)))
     });
     let found: Result<_, String> = found.await.map_err(|error| problem::host_error(error.to_string()))?;
-    let (id, conversation, messages, more) = found.map_err(problem::host_error)?;
-    if conversation.is_none() && messages.is_empty() {
+    let (id, conversation, messages, (more, budgets)) = found.map_err(problem::host_error)?;
+    if conversation.is_none() && messages.is_empty() && budgets.is_empty() {
         let detail =
             format!("no conversation `{}` is known; `caxton conversation ls` lists those that are", id.escape_debug());
         return Err(Problem::new(StatusCode::NOT_FOUND, "no-conversation", detail));
     }
     let mut messages: Vec<ThreadMessage> = messages.into_iter().map(message).collect();
     let more = keep_last(&mut messages) || more;
-    Ok(Json(ConversationThread { id, conversation, messages, more }))
+    Ok(Json(ConversationThread { id, conversation, messages, more, budgets }))
 }
 
 fn status(record: Conversation, ended_at: Option<u64>) -> ConversationStatus {

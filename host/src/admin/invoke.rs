@@ -113,7 +113,7 @@ pub(super) async fn send(
     let key = Key::of(&headers, &draft.0, Some(caller.as_str())).map_err(Problem::bad_request)?;
     // The default timeout is that of a caller that waits; this one does not.
     let submission = Submission { timeout: None, ..draft.0 };
-    let Accepted { id, conversation } = agent.enqueue(submission, key).await?;
+    let Accepted { id, conversation, tree: _ } = agent.enqueue(submission, key).await?;
     Ok((StatusCode::ACCEPTED, Json(AcceptedMessage { id, conversation })))
 }
 
@@ -173,6 +173,8 @@ impl<S: Send + Sync> FromRequest<S> for SubmissionDraft {
             timeout: Some(timeout),
             headers: Vec::new(),
             trace,
+            // That of the agent, if it has one.
+            budget: None,
         }))
     }
 }

@@ -13,6 +13,7 @@
 mod agents;
 mod api;
 mod bodies;
+mod budgets;
 mod config;
 mod conversations;
 mod dead;

@@ -14,8 +14,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::ProblemDetails;
 use super::{
-    agents, config, conversations, dead, follow, invoke, mailboxes, probes, rehearse, rollouts, schedules, state,
-    stats, store, timers, tokens,
+    agents, budgets, config, conversations, dead, follow, invoke, mailboxes, probes, rehearse, rollouts, schedules,
+    state, stats, store, timers, tokens,
 };
 
 /// The API.
@@ -60,6 +60,8 @@ use super::{
         conversations::list,
         conversations::show,
         schedules::list,
+        budgets::list,
+        budgets::show,
         tokens::list,
         tokens::make,
         tokens::rotate,

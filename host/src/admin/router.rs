@@ -9,7 +9,7 @@ use axum::{Router, middleware};
 use super::api::Api;
 use super::extract::MAX_BODY;
 use super::{
-    agents, bodies, config, conversations, dead, follow, guard, invoke, mailboxes, openapi, probes, query, rehearse,
+    agents, bodies, budgets, config, conversations, dead, follow, guard, invoke, mailboxes, openapi, probes, query, rehearse,
     rollouts, schedules, state, stats, store, timers, tokens,
 };
 
@@ -49,6 +49,8 @@ pub(super) fn api_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/v1/conversations", get(conversations::list)),
         ("/v1/conversations/{id}", get(conversations::show)),
         ("/v1/schedules", get(schedules::list)),
+        ("/v1/budgets", get(budgets::list)),
+        ("/v1/budgets/{id}", get(budgets::show)),
         ("/v1/tokens", get(tokens::list)),
         ("/v1/tokens/{name}", post(tokens::make).delete(tokens::end)),
         ("/v1/tokens/{name}/rotate", post(tokens::rotate)),
@@ -65,7 +67,7 @@ pub(super) fn open_routes() -> Vec<(&'static str, MethodRouter<Api>)> {
 
 /// Segments of the paths that are answered from the store. All others report the host, and must work even while its
 /// disk is stuck.
-const FROM_STORE: &[&str] = &["state", "dead-letters", "conversations", "schedules", "events", "timers"];
+const FROM_STORE: &[&str] = &["budgets", "state", "dead-letters", "conversations", "schedules", "events", "timers"];
 
 /// Holds a response from the store until everything it may show is durable, so that no client sees data that a power
 /// cut could take back.

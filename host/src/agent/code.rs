@@ -54,6 +54,7 @@ pub(crate) const MEANINGS: &[Meaning] = &[
         true,
         "the agent's instances failed to start, and the next one is started after a pause",
     ),
+    meaning("budget-exceeded", 429, false, "the budget of the request has nothing left"),
     meaning("host-memory", 503, true, "the host has no memory left for it at the moment"),
     meaning("interrupted", 503, true, "the agent was stopped in the middle of its work"),
     meaning("attempts-exhausted", 500, false, "every attempt of the agent at the message failed"),

@@ -43,6 +43,9 @@ pub(crate) enum AdmitError {
         /// The bound.
         limit: u32,
     },
+    /// A limit of the budget of its tree would be passed; the text names it.
+    #[error("{0}")]
+    OverBudget(String),
     /// A part of the message is not as it has to be.
     #[error("{0}")]
     Invalid(String),
@@ -75,6 +78,7 @@ impl AdmitError {
             Self::TooLarge { .. } => "too-large",
             Self::Full { .. } => "mailbox-full",
             Self::TooManyHops { .. } => "too-many-hops",
+            Self::OverBudget(_) => "budget-exceeded",
             Self::Invalid(_) => "invalid",
             // Only agents set timers, and are told why in words.
             Self::Unavailable(_) | Self::TooManyTimers { .. } => "unavailable",
@@ -96,6 +100,8 @@ impl From<AdmitError> for SendError {
             AdmitError::TooManyHops { limit } => Self::TooManyHops(limit),
             AdmitError::Invalid(what) => Self::Invalid(what),
             AdmitError::Unavailable(why) => Self::Unavailable(why.to_owned()),
+            // The contract has no case of its own for it; the text begins with the code.
+            AdmitError::OverBudget(why) => Self::Unavailable(why),
             AdmitError::TooManyTimers { .. } | AdmitError::BreakerOpen { .. } | AdmitError::NotKept(_) => {
                 Self::Unavailable(error.to_string())
             }

@@ -57,6 +57,7 @@ use crate::wasm::Kind;
 
 pub(crate) use code::{MEANINGS, Meaning, meaning};
 pub(crate) use conversation_hash::conversation_hash;
+pub(crate) use delivery::budget::charge;
 pub(crate) use delivery::hops::check_hops;
 pub(crate) use delivery::http::HttpError;
 pub(crate) use delivery::question::Question;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::BudgetUse;
+
 /// A conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct ConversationStatus {
@@ -51,6 +53,9 @@ pub(crate) struct ConversationThread {
     pub(crate) messages: Vec<ThreadMessage>,
     /// Set if older messages are kept as well.
     pub(crate) more: bool,
+    /// The messages and calls with a budget that began in it, with all that followed from each.
+    #[serde(default)]
+    pub(crate) budgets: Vec<BudgetUse>,
 }
 
 /// A message of a conversation.
@@ -121,4 +126,14 @@ pub(crate) struct ScheduleStatus {
     pub(crate) last_at: Option<u64>,
     /// The time at which it fires next, in milliseconds since 1970; null if it never does again.
     pub(crate) next_at: Option<u64>,
+}
+
+/// A message that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Sent)]
+pub(crate) struct AcceptedMessage {
+    /// The message id.
+    pub(crate) id: String,
+    /// The conversation id.
+    pub(crate) conversation: String,
 }

@@ -1,5 +1,6 @@
 //! The shapes of the host's status, given by the management API and printed by the command line.
 
+mod budget;
 mod conversation;
 mod dead;
 mod diff;
@@ -12,8 +13,10 @@ mod task;
 use caxton_control::plan;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use budget::{AgentUse, BudgetLimits, BudgetUse};
 pub(crate) use conversation::{
-    ConversationStats, ConversationStatus, ConversationThread, OpenQuestion, ScheduleStatus, ThreadMessage,
+    AcceptedMessage, ConversationStats, ConversationStatus, ConversationThread, OpenQuestion, ScheduleStatus,
+    ThreadMessage,
 };
 pub(crate) use dead::{AttemptStatus, DeadLetterCount, DeadLetterStatus, RecordedCallStatus};
 pub(crate) use diff::{DeclarationDiff, PlannedChange};
@@ -443,16 +446,6 @@ pub(crate) struct Defect {
     pub(crate) what: String,
     /// The number of records with the defect.
     pub(crate) count: u64,
-}
-
-/// A message that was accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(as = Sent)]
-pub(crate) struct AcceptedMessage {
-    /// The message id.
-    pub(crate) id: String,
-    /// The conversation id.
-    pub(crate) conversation: String,
 }
 
 #[cfg(test)]

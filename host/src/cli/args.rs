@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::audit::EventsCommand;
+use super::budget::BudgetArgs;
 use super::conversation::ConversationArgs;
 use super::dead::DeadArgs;
 use super::mailbox::MailboxArgs;
@@ -65,6 +66,8 @@ pub(super) enum Command {
     Events(EventsArgs),
     /// Show conversations and their messages
     Conversation(ConversationArgs),
+    /// Show what messages and calls have used of their budgets
+    Budget(BudgetArgs),
     /// Show agents' schedules
     Schedule(ScheduleArgs),
     /// Show and change an agent's state

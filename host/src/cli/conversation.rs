@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
+use super::budget;
 use super::client::{Client, encode, query};
 use super::options::{Format, HostArgs};
 use super::output::{Cell, CliError, Out, Style, Table, count, printable, say};
@@ -153,6 +154,10 @@ fn render_thread(thread: &ConversationThread, now: u64) -> String {
         text.push('\n');
         text.push_str(&render_message(message));
     }
+    for tree in &thread.budgets {
+        text.push('\n');
+        text.push_str(&budget::render(tree, false));
+    }
     text
 }
 
@@ -265,6 +270,7 @@ c-1           ended  billing, triage  -                         7           0  2
             conversation: Some(conversation()),
             messages: vec![handled, twice, dead, due, message("waiting")],
             more: false,
+            budgets: Vec::new(),
         };
         let expected = "\
 conversation  c-1
@@ -295,6 +301,9 @@ unanswered    triage -> billing (k)
     \\u{1b}[2J
 ";
         assert_eq!(render_thread(&thread, 1_709_251_320_000), expected);
+        let with_budget = ConversationThread { budgets: vec![budget::tests::tree()], ..thread.clone() };
+        let expected = format!("{expected}\n{}", budget::render(&budget::tests::tree(), false));
+        assert_eq!(render_thread(&with_budget, 1_709_251_320_000), expected);
         assert!(retention_note(&thread).starts_with("5 messages of 7 said; kept are"), "{}", retention_note(&thread));
     }
 

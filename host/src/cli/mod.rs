@@ -10,6 +10,7 @@
 
 mod args;
 mod audit;
+mod budget;
 mod change;
 mod check;
 mod client;
@@ -123,6 +124,7 @@ fn run(command: Command, out: &mut Out) -> Result<ExitCode, CliError> {
             None => wait(follow::events(&events, out))?,
         },
         Command::Conversation(conversation) => wait(conversation::run(conversation.command, out))?,
+        Command::Budget(budget) => wait(budget::run(budget.command, out))?,
         Command::Schedule(schedule) => wait(schedule::run(schedule.command, out))?,
         Command::State(state) => wait(state::run(state.command, out))?,
         Command::Dead(dead) => wait(dead::run(dead.command, out))?,

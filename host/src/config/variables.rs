@@ -134,7 +134,7 @@ fn of_services(names: &[String]) -> Option<String> {
 
 /// Returns `true` for a kind whose value is a table, which no text can express.
 fn is_table(kind: Kind) -> bool {
-    matches!(kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets)
+    matches!(kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Budgets)
 }
 
 /// Returns `true` for a kind that allows an empty text.
@@ -157,13 +157,14 @@ fn takes_text(kind: Kind) -> bool {
     match kind {
         Kind::Text | Kind::Time { .. } | Kind::Word { .. } | Kind::Address | Kind::Route => true,
         Kind::AnyText | Kind::ContentType | Kind::Cron | Kind::Timezone | Kind::SaveMode | Kind::Rate => true,
-        Kind::PlaceUrl | Kind::Proxy => true,
+        Kind::PlaceUrl | Kind::Proxy | Kind::BudgetName => true,
         // Meant for the map's entries. For the map itself no text is valid either way.
         Kind::TextMap => true,
         // These allow both, and a percentage does not parse as another type of TOML.
         Kind::Percent { .. } | Kind::Batch | Kind::CanarySteps | Kind::Weights | Kind::Versions | Kind::Places => false,
         Kind::Folders | Kind::TcpPlaces => false,
         Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Integer { .. } | Kind::Size { .. } => false,
+        Kind::Budgets | Kind::Units | Kind::Meter => false,
         Kind::Number { .. } | Kind::Boolean | Kind::Format | Kind::List(_) | Kind::Unimplemented => false,
     }
 }

@@ -21,7 +21,8 @@ use crate::message::{
 
 impl GuestHost for HostDirectory {
     fn admit(&self, who: &Identity, work: &CallContext, draft: Draft) -> Result<Outgoing, SendError> {
-        let (agent, envelope) = self.address_draft(who, work, draft)?;
+        let (agent, mut envelope) = self.address_draft(who, work, draft)?;
+        Self::begin_agents_tree(&agent, &mut envelope, Some(who.name()));
         Ok(agent.admit(who, work, envelope)?)
     }
 

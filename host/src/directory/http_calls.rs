@@ -26,7 +26,7 @@ impl HostDirectory {
         call: GuestHttpCall,
     ) -> BoxFuture<'static, Result<http::Response<CallBody>, HttpCallError>> {
         let agent = CallingAgent {
-            name: who.revision.agent.shared(),
+            name: who.revision.agent.clone(),
             spec: Arc::clone(&who.spec),
             deadline: work.deadline,
             trace: work.trace.clone(),
@@ -35,6 +35,7 @@ impl HostDirectory {
                 let (context, who) = (Arc::clone(&self.context), Arc::clone(who));
                 Arc::new(move |note: &CallNote| tell(&context, &who, note))
             },
+            tree: work.tree.clone(),
         };
         let (context, who) = (Arc::clone(&self.context), Arc::clone(who));
         let on_problem = Arc::new(move |problem: &CallProblem| report(&context, &who, problem));

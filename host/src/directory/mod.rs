@@ -8,6 +8,7 @@
 //! ```
 //! Nothing here decides what runs: the reconciler publishes it.
 
+mod budget_notices;
 mod deadlock;
 mod expiry;
 mod forgotten;
@@ -55,7 +56,9 @@ impl HostDirectory {
     /// The messages that wait in the store cannot be read.
     pub(crate) fn new(context: Arc<HostContext>) -> Result<Arc<Self>, String> {
         let shared = Arc::new(AgentShared::new(Arc::clone(&context))?);
-        Ok(Arc::new(Self { context, shared, routes: ArcSwap::default(), clock_set: Notify::new() }))
+        let directory = Arc::new(Self { context, shared, routes: ArcSwap::default(), clock_set: Notify::new() });
+        directory.report_budgets();
+        Ok(directory)
     }
 }
 
@@ -79,6 +82,7 @@ impl Directory for HostDirectory {
         work: &CallContext,
         draft: Draft,
     ) -> Result<(Arc<Agent>, Box<Envelope>), AdmitError> {
+        // Of a copy, which begins no tree.
         self.address_draft(who, work, draft)
     }
 }

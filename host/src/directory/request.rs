@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::HostDirectory;
-use crate::agent::{AdmitError, Agent, Directory, Question, check_hops, describe};
+use crate::agent::{AdmitError, Agent, Directory, Question, charge, check_hops, describe};
+use crate::budgets::MessageCharge;
 use crate::clock;
 use crate::message::{
     Answer, CallContext, Deliver, Delivery, Draft, Envelope, Fault, Identity, Message, Outcome, RequestError,
@@ -32,6 +33,8 @@ impl HostDirectory {
         let (agent, mut envelope) = self.address_draft(who, work, draft).map_err(refused)?;
         // In the order of their cost: the graph of waits last.
         check_hops(&self.context, who, &envelope).map_err(refused)?;
+        let charge = charge(work.tree.as_ref(), &who.revision.agent, None).map_err(refused)?;
+        Self::begin_agents_tree(&agent, &mut envelope, None);
         agent.check_breaker().map_err(refused)?;
         // An agent that asks keeps others waiting, unless it is gone already.
         let asker = self.agent(who.name());
@@ -53,7 +56,7 @@ impl HostDirectory {
         };
         // The receiver may use keys that are reserved for the asker, who waits for it.
         envelope.caller_tickets.clone_from(&work.run.own_tickets);
-        let answer = self.wait_for(&agent, envelope, deadline).await;
+        let answer = self.wait_for(&agent, envelope, (deadline, charge)).await;
         // Before the answer is judged: from here on the agent keeps no other waiting.
         drop(noted);
         match question.answer(&self.context, answer.as_ref().ok()) {
@@ -67,7 +70,7 @@ impl HostDirectory {
         &self,
         agent: &Arc<Agent>,
         mut envelope: Box<Envelope>,
-        deadline: Instant,
+        (deadline, charge): (Instant, Option<Box<MessageCharge>>),
     ) -> Result<Message, RequestError> {
         let refused = |error: AdmitError| RequestError::NotSent(error.into());
         let now = Instant::now();
@@ -79,6 +82,7 @@ impl HostDirectory {
         envelope.waiter = Some(Waiter::Call(waiter));
         // The bound of the mailbox holds for requests too; their callers are told at once.
         agent.reserve_place(Some(&envelope.message.conversation_id)).map_err(refused)?;
+        charge.iter().for_each(|charge| charge.keep());
         if agent.put(envelope) {
             agent.work_for_caller();
         }

@@ -7,6 +7,7 @@ use caxton_control::grant::Address;
 use super::HostDirectory;
 use super::routes::Routes;
 use crate::agent::{AdmitError, Agent, draft};
+use crate::budgets::{TreeLink, TreeRoot};
 use crate::clock;
 use crate::message::{CallContext, Delivery, Draft, Envelope, Identity, Message, new_id};
 
@@ -59,8 +60,23 @@ impl HostDirectory {
         // A delayed message to oneself begins a chain, or every periodic agent would end at `limits.hops`.
         let hops = if begins_chain && message.sender == message.receiver { 0 } else { work.hops.saturating_add(1) };
         let (waits, trace) = (due.is_some(), work.trace.clone());
-        let envelope = Envelope { hops, due, due_at, waits, timer, trace, ..Envelope::new(message) };
+        let tree = work.tree.clone().map(TreeLink::Live);
+        let envelope = Envelope { hops, due, due_at, waits, timer, trace, tree, ..Envelope::new(message) };
         Ok((agent, Box::new(envelope)))
+    }
+
+    /// Makes a message the root of a tree if it is part of none and its receiver has a budget. `asker` is told of the first
+    /// refusal.
+    pub(super) fn begin_agents_tree(agent: &Agent, envelope: &mut Envelope, asker: Option<&str>) {
+        if envelope.tree.is_none() {
+            let Envelope { message, hops, .. } = &*envelope;
+            let root = || TreeRoot {
+                asker: asker.map(str::to_owned),
+                hops: *hops,
+                ..TreeRoot::outside(&message.conversation_id)
+            };
+            envelope.tree = agent.begin_tree(None, &message.id, root).map(TreeLink::Live);
+        }
     }
 
     /// Returns the agent that a receiver's text names, if the sender may send there: no text names the sender itself. A

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use caxton_control::access::{RouteAuth, RouteRate};
 use caxton_control::desired::{ResponseMode, RouteSpec};
+use caxton_control::names::BudgetName;
 use caxton_control::route::RoutePattern;
 use caxton_control::template::Template;
 use caxton_control::{AgentName, AgentSpec, Capability};
@@ -53,6 +54,8 @@ pub(crate) struct RouteTarget {
     cors: Option<bool>,
     /// The guard, where the route asks for a credential or has a rate.
     pub(crate) guard: Option<Arc<RouteGuard>>,
+    /// The budget of a request, where the route names one.
+    pub(crate) budget: Option<BudgetName>,
     /// The template that names the conversation of a request, where the route has one.
     pub(crate) conversation: Option<Arc<Template>>,
     pub(crate) agent: Arc<Agent>,
@@ -162,6 +165,7 @@ fn target(agent: &Arc<Agent>, route: &RouteSpec) -> RouteTarget {
         stream: route.stream,
         cors: route.cors,
         guard: guard(agent.name(), route),
+        budget: route.budget.clone(),
         conversation: route.conversation.clone().map(Arc::new),
         agent: Arc::clone(agent),
         pattern: route.pattern.clone(),

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::HostDirectory;
 use crate::agent::Agent;
 use crate::api_types::ScheduleStatus;
+use crate::budgets::{TreeLink, TreeRoot};
 use crate::clock;
 use crate::message::{Deliver, Envelope, Message, Outgoing, new_id};
 use crate::store::{Commit, CommitRequest, Committed, Fired};
@@ -214,7 +215,8 @@ fn fire(directory: &HostDirectory, agent: &Arc<Agent>, schedule: &Schedule, key:
         id,
     };
     // The message and the record of the firing are one commit: neither exists without the other.
-    let envelope = Box::new(Envelope { due, ..Envelope::new(message) });
+    let tree = agent.begin_tree(schedule.budget.as_ref(), &message.id, || TreeRoot::outside(&message.id));
+    let envelope = Box::new(Envelope { due, tree: tree.map(TreeLink::Live), ..Envelope::new(message) });
     let done = Box::new(move |committed: Committed| match committed.result {
         Ok(()) => committed.sends.into_iter().for_each(Outgoing::deliver),
         Err(error) => tracing::error!(agent = %name, %error, "a schedule did not fire"),

@@ -317,6 +317,7 @@ fn create_directory(
 
 /// Gives the client for calls of agents its settings.
 fn configure_calls(directory: &HostDirectory, loaded: &Loaded, secrets: &Arc<Secrets>) {
+    directory.context.budgets.configure(&loaded.desired.budgets);
     let configured = directory.context.outgoing.configure(&loaded.desired.outgoing, &loaded.dir, secrets);
     for error in configured.err().into_iter().flatten() {
         // The files were checked with the declaration, and have changed since.

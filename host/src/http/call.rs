@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::desired::ResponseMode;
+use caxton_control::names::BudgetName;
 use caxton_control::template::Template;
 use http::{Response, request};
 
@@ -27,6 +28,8 @@ pub(super) struct Call {
     pub(super) params: Vec<(String, String)>,
     /// The template of the conversation id, for a route that declares one.
     pub(super) conversation: Option<Arc<Template>>,
+    /// The budget that the route names.
+    pub(super) budget: Option<BudgetName>,
     /// Set if an HTTP agent gets the request before its body has come (`stream`).
     pub(super) streams: bool,
     pub(super) caller: RouteCaller,

@@ -10,6 +10,7 @@ use http::header::{
 use http::{Request, Response, request};
 
 use super::body::{BodyLimits, Broken, ReplyBody, RequestBody};
+use super::budget;
 use super::call::{Call, HttpReply};
 use super::callers::{RouteCaller, caller_header};
 use super::connection::ConnectionContext;
@@ -26,7 +27,7 @@ const MAX_SIGNED_BODY: u64 = 10 << 20;
 /// Calls an HTTP agent. Returns when the head of the response is there.
 pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpReply {
     let conversation = call.conversation();
-    let Call { mut head, body, agent, revision, streams, caller, trace, .. } = call;
+    let Call { mut head, body, agent, revision, streams, caller, trace, budget, .. } = call;
     let settings = connection.listener.settings.load();
     let details = may_show_details(settings.details, connection.activity.is_local(), &head.headers);
     let about = ProblemContext { agent: Some(agent.name().as_str()), message: None, trace: Some(&trace), details };
@@ -38,7 +39,11 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpRepl
         Ok(body) => body,
         Err(error) => return problem::respond(problem::of_body(&error, "http.max-body"), &about).into(),
     };
-    let (mut body, caller) = match identify(connection, caller, body, bounds).await {
+    let identified = identify(connection, caller, body, bounds).await.and_then(|(body, caller)| {
+        let budget = budget::named(connection, &head.headers, budget, caller.as_ref())?;
+        Ok((body, caller, budget))
+    });
+    let (mut body, caller, budget) = match identified {
         Ok(identified) => identified,
         Err(problem) => return problem::respond(problem, &about).into(),
     };
@@ -61,9 +66,10 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> HttpRepl
     if connection.listener.is_tls {
         head.extensions.insert(OverTls);
     }
-    match agent.call_http(Request::from_parts(head, body), conversation, Some(trace.clone())).await {
+    match agent.call_http(Request::from_parts(head, body), conversation, (Some(trace.clone()), budget)).await {
         Ok(answer) => {
             let mut response = answer.response;
+            budget::tell(response.headers_mut(), answer.tree.as_ref());
             reply::set_identity_headers(response.headers_mut(), agent.name().as_str(), Some(&answer.revision), None);
             if let Some(said) = said {
                 reply::name_conversation(response.headers_mut(), said);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caxton_control::desired::ResponseMode;
+use caxton_control::names::BudgetName;
 use caxton_control::route::RESERVED_PREFIX;
 use caxton_control::template::Template;
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS};
@@ -34,7 +35,7 @@ enum Routing {
         streams: bool,
         route: String,
         params: Vec<(String, String)>,
-        conversation: Option<Arc<Template>>,
+        naming: (Option<Arc<Template>>, Option<BudgetName>),
         guard: Option<Arc<RouteGuard>>,
     },
     Methods(String),
@@ -123,9 +124,9 @@ async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: C
         // `OPTIONS *` asks about the server as a whole, which has no methods of its own.
         return Answered::host_response(options(""));
     }
-    let (agent, shared, (mode, streams), route, params, conversation, guard) = match find(connection, &head) {
-        Routing::Agent { agent, shared, mode, streams, route, params, conversation, guard } => {
-            (agent, shared, (mode, streams), route, params, conversation, guard)
+    let (agent, shared, (mode, streams), route, params, (conversation, budget), guard) = match find(connection, &head) {
+        Routing::Agent { agent, shared, mode, streams, route, params, naming, guard } => {
+            (agent, shared, (mode, streams), route, params, naming, guard)
         }
         Routing::Methods(allow) if head.method == Method::OPTIONS => return Answered::host_response(options(&allow)),
         Routing::Methods(allow) => return Answered::host_response(refuse(problem::wrong_method(&allow), None)),
@@ -145,7 +146,8 @@ async fn reply(connection: &ConnectionContext, mut head: request::Parts, body: C
         return Answered { agent: Some(agent), shared, reply };
     };
     let to = Arc::clone(&agent);
-    let call = Call { head, body, agent: to, revision, mode, streams, route, params, conversation, caller, trace };
+    let call =
+        Call { head, body, agent: to, revision, mode, streams, route, params, conversation, budget, caller, trace };
     let reply = call_agent(connection, call).await;
     Answered { agent: Some(agent), shared, reply }
 }
@@ -191,7 +193,7 @@ fn find(connection: &ConnectionContext, head: &request::Parts) -> Routing {
             mode: target.mode,
             streams: target.stream,
             route: target.pattern.as_str().to_owned(),
-            conversation: target.conversation.clone(),
+            naming: (target.conversation.clone(), target.budget.clone()),
             guard: target.guard.clone(),
             params: params.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         },

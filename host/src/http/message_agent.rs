@@ -8,6 +8,8 @@ use caxton_control::desired::ResponseMode;
 use http::{Response, request};
 
 use super::body::{BodyLimits, ReplyBody, RequestBody};
+use super::body_memory::CollectedBody;
+use super::budget;
 use super::call::Call;
 use super::connection::ConnectionContext;
 use super::path;
@@ -23,7 +25,7 @@ use crate::problem::{Audience, Problem};
 /// message is accepted.
 pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response<ReplyBody> {
     let (conversation, named) = (call.conversation(), call.conversation.is_some());
-    let Call { head, body, agent, revision, mode, route, params, caller, trace, .. } = call;
+    let Call { head, body, agent, revision, mode, route, params, caller, trace, budget, .. } = call;
     let name = agent.name().as_str();
     let settings = connection.listener.settings.load();
     let details = request_head::may_show_details(settings.details, connection.activity.is_local(), &head.headers);
@@ -37,18 +39,14 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
         Err(error) => return problem::respond(problem::of_body(&error, "limits.message"), &about),
     };
     // Checked before the body is read, so that a client learns of a bad header without sending the body.
-    let (fields, mut headers, conversation) = match request_head::read(&head.headers).and_then(|fields| {
-        let headers = describe(&head, &fields, &params)?;
-        // The template of a route takes precedence over the header.
-        let conversation = if named { conversation? } else { fields.conversation.clone() };
-        Ok((fields, headers, conversation))
-    }) {
+    let (fields, mut headers, conversation) = match read(&head, &params, conversation, named) {
         Ok(read) => read,
         Err(problem) => return problem::respond(problem, &about),
     };
     let content = body.collect(connection.memory()).await.map_err(|error| problem::of_body(&error, "limits.message"));
     // After the body, which a signature covers.
-    let (caller, content) = match content.and_then(|body| Ok((caller.identify(connection, &body.bytes)?, body))) {
+    let identify = |body: &CollectedBody| budget::identify(connection, &head.headers, (caller, budget), &body.bytes);
+    let ((caller, budget), content) = match content.and_then(|body| Ok((identify(&body)?, body))) {
         Ok(identified) => identified,
         Err(problem) => return problem::respond(problem, &about),
     };
@@ -66,6 +64,7 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
         timeout,
         headers,
         trace: Some(trace.clone()),
+        budget,
     };
     match mode {
         ResponseMode::Enqueue => {
@@ -90,6 +89,23 @@ pub(super) async fn call(connection: &ConnectionContext, call: Call) -> Response
             }
         },
     }
+}
+
+/// The fields of a head, the headers of the message, and its conversation.
+type MessageHead = (RequestHead, Vec<(String, String)>, Option<String>);
+
+/// Reads the head: the fields, the headers of the message, and its conversation.
+fn read(
+    head: &request::Parts,
+    params: &[(String, String)],
+    conversation: Result<Option<String>, Problem>,
+    named: bool,
+) -> Result<MessageHead, Problem> {
+    let fields = request_head::read(&head.headers)?;
+    let headers = describe(head, &fields, params)?;
+    // The template of a route takes precedence over the header.
+    let conversation = if named { conversation? } else { fields.conversation.clone() };
+    Ok((fields, headers, conversation))
 }
 
 /// Makes the response of the outcome of a message in the mode `request`.

@@ -1,5 +1,6 @@
 //! The status of enqueued messages, served on the host's own paths of this listener.
 
+use caxton_control::names::BudgetName;
 use http::{Method, Response, StatusCode};
 use serde_json::json;
 
@@ -13,14 +14,14 @@ use crate::telemetry::trace::Trace;
 
 /// Answers a request for `path`, given without the host's own prefix.
 pub(super) fn answer(directory: &HostDirectory, method: &Method, path: &str, trace: &Trace) -> Response<ReplyBody> {
-    status(|id| directory.shared.receipts.find(&directory.context.store, id), method, path, trace)
+    let budget = |id: &str| directory.context.budget_of(id);
+    status(|id| directory.shared.receipts.find(&directory.context.store, id), budget, (method, path, trace))
 }
 
 fn status(
     find: impl FnOnce(&str) -> Option<Receipt>,
-    method: &Method,
-    path: &str,
-    trace: &Trace,
+    budget: impl FnOnce(&str) -> Option<(BudgetName, bool)>,
+    (method, path, trace): (&Method, &str, &Trace),
 ) -> Response<ReplyBody> {
     let about = ProblemContext { trace: Some(trace), ..ProblemContext::default() };
     let Some(id) = path.strip_prefix("messages/") else { return respond(Problem::of_code("no-route"), &about) };
@@ -29,18 +30,21 @@ fn status(
         return respond(wrong_method("GET, HEAD"), &about);
     }
     match find(id) {
-        Some(receipt) => reply::json_response(StatusCode::OK, &describe(id, &receipt)),
+        Some(receipt) => reply::json_response(StatusCode::OK, &describe(id, &receipt, budget(id))),
         None => respond(Problem::of_code("unknown-message"), &ProblemContext { message: Some(id), ..about }),
     }
 }
 
-fn describe(id: &str, receipt: &Receipt) -> serde_json::Value {
+fn describe(id: &str, receipt: &Receipt, budget: Option<(BudgetName, bool)>) -> serde_json::Value {
     let mut shown = json!({
         "id": id,
         "agent": *receipt.agent,
         "conversation": receipt.conversation,
         "accepted_at": receipt.accepted_at,
     });
+    if let Some((name, is_exceeded)) = budget {
+        shown["budget"] = json!({ "name": name.as_str(), "exceeded": is_exceeded });
+    }
     match &receipt.state {
         ReceiptState::Pending => shown["state"] = "pending".into(),
         ReceiptState::Handled { at, revision } => {
@@ -82,21 +86,25 @@ mod tests {
         let waiter = receipts.open(&id, "c-1", "triage".into(), 7);
         let trace = Trace::start();
         let path = format!("messages/{id}");
-        let shown = body(status(|id| receipts.get(id), &Method::GET, &path, &trace));
+        let budget = |_: &str| Some(("demo".parse().unwrap(), true));
+        let shown = body(status(|id| receipts.get(id), budget, (&Method::GET, &path, &trace)));
+        assert_eq!(shown["budget"], json!({ "name": "demo", "exceeded": true }));
+        let shown = body(status(|id| receipts.get(id), |_| None, (&Method::GET, &path, &trace)));
         assert_eq!(
             shown,
             json!({ "id": id, "agent": "triage", "conversation": "c-1", "accepted_at": 7, "state": "pending" })
         );
         let fault = Fault::Trap { message: "secret".to_owned(), diagnostics: crate::message::Diagnostics::default() };
         waiter.resolve(Answer { revision: None, outcome: Outcome::Fault(fault) });
-        let shown = body(status(|id| receipts.get(id), &Method::GET, &path, &trace));
+        let shown = body(status(|id| receipts.get(id), |_| None, (&Method::GET, &path, &trace)));
         assert_eq!(shown["state"], "failed");
         assert_eq!(shown["code"], "trap");
         assert_eq!(shown["reason"], "the agent stopped itself in the middle of its work");
         for (method, path, expected) in
             [(Method::POST, path.as_str(), 405), (Method::GET, "messages/none", 404), (Method::GET, "other", 404)]
         {
-            assert_eq!(status(|id| receipts.get(id), &method, path, &trace).status(), expected, "{method} {path}");
+            let answered = status(|id| receipts.get(id), |_| None, (&method, path, &trace));
+            assert_eq!(answered.status(), expected, "{method} {path}");
         }
     }
 }

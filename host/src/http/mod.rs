@@ -10,6 +10,7 @@
 
 mod body;
 mod body_memory;
+mod budget;
 mod call;
 mod callers;
 mod connection;

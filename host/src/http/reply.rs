@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 use serde_json::json;
 
 use super::body::ReplyBody;
+use super::budget;
 use crate::agent::Accepted;
 use crate::message::Message;
 use caxton_control::Performative;
@@ -166,9 +167,10 @@ pub(super) fn set_identity_headers(
         let _ = write!(text, "{}@{}", revision.agent.as_str(), revision.number);
         set(REVISION, text);
     }
-    if let Some(Accepted { id, conversation }) = message {
+    if let Some(Accepted { id, conversation, tree }) = message {
         set(MESSAGE_ID, id);
         set(CONVERSATION, conversation);
+        budget::tell(headers, tree.as_ref());
     }
 }
 

@@ -10,6 +10,7 @@ use super::contract::Message;
 use super::journal::CallJournal;
 use super::journal_rows::StoredCall;
 use super::outcome::Waiter;
+use crate::budgets::{Tree, TreeLink};
 use crate::clock;
 use crate::memory_budget::Reservation;
 use crate::telemetry::trace::Trace;
@@ -27,6 +28,8 @@ pub(crate) struct Envelope {
     pub(crate) waiter: Option<Waiter>,
     /// The trace of the request or message that caused it.
     pub(crate) trace: Option<Trace>,
+    /// The tree that it is part of, if that has a budget.
+    pub(crate) tree: Option<TreeLink>,
     /// The time since when it waits in its mailbox; `None` until it does.
     pub(crate) accepted: Option<Instant>,
     /// The sequence number in the store; `None` for a call, and before the commit.
@@ -68,6 +71,7 @@ impl Envelope {
             deadline: None,
             waiter: None,
             trace: None,
+            tree: None,
             accepted: None,
             seq: None,
             since,
@@ -83,6 +87,11 @@ impl Envelope {
             caller_tickets: Vec::new(),
             held: None,
         }
+    }
+
+    /// Returns its tree if that is in memory, as it is for every message in hand.
+    pub(crate) fn tree(&self) -> Option<&Tree> {
+        self.tree.as_ref().and_then(TreeLink::live)
     }
 
     /// Sets the number of the next attempt in the message.

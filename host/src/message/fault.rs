@@ -91,6 +91,9 @@ pub(crate) enum Fault {
     /// A call over HTTP may have been carried out or not, and must not be made again.
     #[error("unknown-outcome: {0}")]
     UnknownOutcome(String),
+    /// The budget of the message's tree has nothing left; the text names the limit.
+    #[error("{0}")]
+    OverBudget(String),
     /// The host failed.
     #[error("host error: {0}")]
     Host(String),
@@ -140,6 +143,7 @@ impl Fault {
             Self::Restarting { .. } => "restarting",
             Self::HostMemory => "host-memory",
             Self::UnknownOutcome(_) => "unknown-outcome",
+            Self::OverBudget(_) => "budget-exceeded",
             Self::Host(_) => "host-error",
         }
     }
@@ -163,6 +167,7 @@ impl Fault {
             | Self::Restarting { .. }
             | Self::HostMemory
             | Self::UnknownOutcome(_)
+            | Self::OverBudget(_)
             | Self::Host(_) => false,
         }
     }
@@ -186,6 +191,7 @@ impl Fault {
             | Self::Restarting { .. }
             | Self::HostMemory
             | Self::UnknownOutcome(_)
+            | Self::OverBudget(_)
             | Self::Host(_) => None,
         }
     }

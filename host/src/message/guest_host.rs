@@ -21,6 +21,7 @@ use super::reservation::RunContext;
 use super::tcp::{GuestConnect, LookedUp, TcpConnection, TcpError};
 use super::timer::TimerName;
 use super::value::{Expiry, Value};
+use crate::budgets::Tree;
 use crate::clock;
 use crate::telemetry::trace::Trace;
 
@@ -82,6 +83,8 @@ pub(crate) struct CallContext {
     pub(crate) deadline: Instant,
     /// The trace of the message or request.
     pub(crate) trace: Option<Trace>,
+    /// The tree of the message or request, if that has a budget.
+    pub(crate) tree: Option<Tree>,
     /// Replaces the host interface of the instance: set for a call that is recorded, or is a copy.
     pub(crate) host: Option<Arc<dyn GuestHost>>,
     /// The way to commit before the call ends.
@@ -90,6 +93,16 @@ pub(crate) struct CallContext {
     pub(crate) run: RunContext,
     /// The journal of calls over HTTP; `None` if none is kept.
     pub(crate) calls: Option<Arc<CallJournal>>,
+}
+
+impl CallContext {
+    /// Returns the time that a handler may be on a core: what the budget of its tree has left, if that is less than its
+    /// limit.
+    pub(crate) fn cpu(&self, limit: Duration) -> Duration {
+        // A call that commits before its end would be blamed for it.
+        let tree = self.tree.as_ref().filter(|_| matches!(self.commit_mode, CommitMode::WithResult));
+        tree.and_then(Tree::cpu_left).map_or(limit, |left| left.min(limit))
+    }
 }
 
 /// The identity of a call of an HTTP agent, the same in each run: an extension of its request.

@@ -166,6 +166,9 @@ pub(crate) enum HttpCallError {
     /// A response, or a request of the guest, that is not valid HTTP.
     #[error("it is no valid HTTP: {0}")]
     Protocol(String),
+    /// A limit of the budget would be passed; the text names it.
+    #[error("{0}")]
+    OverBudget(String),
     /// A setting cannot be used, such as a secret without a value.
     #[error("{0}")]
     Configuration(String),
@@ -197,8 +200,29 @@ impl HttpCallError {
             Self::Incomplete => "HTTP-response-incomplete",
             Self::TimeOver => "HTTP-response-timeout",
             Self::Protocol(_) => "HTTP-protocol-error",
+            Self::OverBudget(_) => "budget-exceeded",
             Self::Configuration(_) => "configuration-error",
         }
+    }
+
+    /// Returns `true` if nothing of the request has left the host.
+    pub(crate) fn is_before_sending(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied
+                | Self::AddressProhibited
+                | Self::DnsTimeout
+                | Self::Dns(_)
+                | Self::ConnectionRefused
+                | Self::ConnectionTimeout
+                | Self::Unreachable(_)
+                | Self::TooManyCalls
+                | Self::Certificate(_)
+                | Self::TlsAlert(..)
+                | Self::Tls(_)
+                | Self::MethodInvalid
+                | Self::UriInvalid
+        )
     }
 
     /// Returns `true` if the host refused the call, and `false` if the call was made and failed.
@@ -212,6 +236,7 @@ impl HttpCallError {
                 | Self::UriInvalid
                 | Self::RequestTooLarge(_)
                 | Self::ResponseTooLarge(_)
+                | Self::OverBudget(_)
                 | Self::Configuration(_)
         )
     }

@@ -10,6 +10,7 @@ use super::contract::Message;
 use super::deliver::Deliver;
 use super::envelope::Envelope;
 use super::id::new_id;
+use crate::budgets::MessageCharge;
 
 /// A message that is to be sent, without anything live: what a commit asks the store to keep.
 #[derive(Debug)]
@@ -30,9 +31,25 @@ pub(crate) struct ReservedPlace {
     inbox: Option<Arc<dyn Deliver>>,
     /// The hops of the answer if the message is refused, where they differ from those of the message.
     refusal: Option<Box<Refusal>>,
+    /// The message as it is held from the budget of its tree, if that has one.
+    charge: Option<Box<MessageCharge>>,
 }
 
 impl ReservedPlace {
+    /// Counts the message in the budget of its tree.
+    pub(crate) fn keep_charge(&self) {
+        if let Some(charge) = &self.charge {
+            charge.keep();
+        }
+    }
+
+    /// Takes that back, for a commit that is not written.
+    pub(crate) fn take_back_charge(&self) {
+        if let Some(charge) = &self.charge {
+            charge.take_back();
+        }
+    }
+
     /// Replaces the message by a `not-understood` to its sender with this reason. Returns `false` and changes nothing
     /// if the sender has no mailbox.
     pub(crate) fn refuse(&mut self, dispatch: &mut Dispatch, why: &str) -> bool {
@@ -80,7 +97,8 @@ fn not_understood(refused: &Envelope, why: &str) -> Envelope {
         attempt: 1,
         headers: Vec::new(),
     };
-    Envelope { hops: refused.hops, trace: refused.trace.clone(), ..Envelope::new(message) }
+    let (hops, trace, tree) = (refused.hops, refused.trace.clone(), refused.tree.clone());
+    Envelope { hops, trace, tree, ..Envelope::new(message) }
 }
 
 impl Drop for ReservedPlace {
@@ -111,7 +129,7 @@ impl Outgoing {
     /// Wraps a message for which `inbox` has reserved a place.
     pub(crate) fn new(inbox: Arc<dyn Deliver>, envelope: Box<Envelope>) -> Self {
         let dispatch = Dispatch { envelope, is_sent_by_host: false, exceeded_limit: None, seq: None };
-        Self { dispatch, place: ReservedPlace { inbox: Some(inbox), refusal: None } }
+        Self { dispatch, place: ReservedPlace { inbox: Some(inbox), refusal: None, charge: None } }
     }
 
     /// Wraps a message that exceeds the bound of hops. `end` is called when its dead letter is durable.
@@ -142,6 +160,12 @@ impl Outgoing {
         self
     }
 
+    /// Holds the message from the budget of its tree until it is sent.
+    pub(crate) fn charged(mut self, charge: Option<Box<MessageCharge>>) -> Self {
+        self.place.charge = charge;
+        self
+    }
+
     /// Returns the bound of hops that the message exceeds, if it does.
     pub(crate) fn exceeded_limit(&self) -> Option<u32> {
         self.dispatch.exceeded_limit
@@ -163,6 +187,8 @@ impl Outgoing {
     /// Puts the message into its mailbox, where it waits from `now` on. Returns the mailbox if a worker has to be
     /// started for it.
     pub(crate) fn put(mut self, now: Instant) -> Option<Arc<dyn Deliver>> {
+        // Kept already if a commit has sent it.
+        self.place.keep_charge();
         let inbox = self.place.inbox.take()?;
         let mut envelope = self.dispatch.envelope;
         // The wait of a message starts when it becomes deliverable, not when it was admitted.

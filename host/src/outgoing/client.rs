@@ -8,11 +8,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use caxton_control::AgentSpec;
 use caxton_control::call_target::CallTarget;
 use caxton_control::grant::PlaceRefusal;
 use caxton_control::outgoing::OutgoingSpec;
 use caxton_control::place::CallPlace;
+use caxton_control::{AgentName, AgentSpec};
 use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Uri, header};
 use http_body::Body;
@@ -32,6 +32,7 @@ use super::report::{CallProblem, CallRecord, OnNote, OnProblem, count_refusal, o
 use super::request_body::{Upload, UploadBody};
 use super::response_body::{Download, DownloadBody, ResponseBounds};
 use crate::bounds;
+use crate::budgets::{CallCharge, ChargeRefusal, Tree};
 use crate::message::{CallBody, CallJournal, CallScope, CallTimeouts, GuestHttpCall, HttpCallError, MaskedText,
     declared_length};
 use crate::net::{CaError, calls_config, read_ca};
@@ -69,7 +70,7 @@ pub(super) struct TcpSettings {
 /// The agent that makes a call, and its message.
 pub(crate) struct CallingAgent {
     /// The name.
-    pub(crate) name: Arc<str>,
+    pub(crate) name: AgentName,
     /// The settings, with the grants.
     pub(crate) spec: Arc<AgentSpec>,
     /// The time by which the message has to end.
@@ -80,6 +81,20 @@ pub(crate) struct CallingAgent {
     pub(crate) calls: Option<Arc<CallJournal>>,
     /// Gets what the journal has to tell of a call.
     pub(crate) on_note: OnNote,
+    /// The tree of the message, if that has a budget.
+    pub(crate) tree: Option<Tree>,
+}
+
+impl CallingAgent {
+    /// Takes a call from the budget.
+    async fn charge(&self, place: &CallPlace) -> Result<Option<Arc<CallCharge>>, HttpCallError> {
+        let Some(tree) = &self.tree else { return Ok(None) };
+        match tree.begin_call(&self.name, place.meter()).await {
+            Ok(charge) => Ok(Some(charge)),
+            Err(ChargeRefusal::Over(over)) => Err(HttpCallError::OverBudget(over.to_string())),
+            Err(failed @ ChargeRefusal::NotReserved(_)) => Err(HttpCallError::Configuration(failed.to_string())),
+        }
+    }
 }
 
 impl OutgoingClient {
@@ -168,7 +183,7 @@ impl OutgoingSettings {
         let (mut parts, body) = request.into_parts();
         let (method, origin) = (parts.method.as_str().to_owned(), origin(&parts.uri));
         let refuse = |place: Option<Arc<str>>, error: HttpCallError, reason: String| {
-            count_refusal(&agent.name, place.as_deref(), error.code());
+            count_refusal(agent.name.as_str(), place.as_deref(), error.code());
             let (origin, method, reason) = (origin.clone(), method.clone(), format!("{reason} ({})", error.code()));
             on_problem(&CallProblem { place, origin, method, error: error.clone(), reason });
             Err(error)
@@ -198,14 +213,18 @@ impl OutgoingSettings {
         if let Err(why) = self.prepare(&mut parts, place, &target, agent.trace.as_ref()) {
             return begun.end(refuse(Some(name), why.clone(), why.to_string())).await;
         }
+        let charge = match agent.charge(place).await {
+            Ok(charge) => charge,
+            Err(why) => return begun.end(refuse(Some(name), why.clone(), why.to_string())).await,
+        };
         let record = CallRecord::new(
-            (Arc::clone(&agent.name), name),
+            (agent.name.shared(), name),
             (method.clone(), target.origin()),
             (self.spec.max_request_body_bytes, self.spec.max_response_body_bytes),
             on_problem.clone(),
         );
         let times = CallTimes::new(&self.spec, timeouts, agent.deadline);
-        let made = self.exchange((parts, body), place, (permit, record, &times), (&scope, &begun)).await;
+        let made = self.exchange((parts, body), place, (permit, record, &times), (&scope, &begun, charge)).await;
         begun.end(made).await
     }
 
@@ -229,11 +248,11 @@ impl OutgoingSettings {
         (parts, body): (http::request::Parts, CallBody),
         place: &CallPlace,
         (permit, mut record, times): (AwaitedPermit, CallRecord, &CallTimes),
-        (scope, begun): (&Arc<CallScope>, &BegunCall),
+        (scope, begun, charge): (&Arc<CallScope>, &BegunCall, Option<Arc<CallCharge>>),
     ) -> Result<http::Response<CallBody>, HttpCallError> {
         let most = (self.spec.max_request_body_bytes, self.spec.max_response_body_bytes);
-        let (body, upload) = UploadBody::new(body, most.0, scope);
-        record.follow(Arc::clone(&upload));
+        let (body, upload) = UploadBody::new(body, most.0, scope, charge.clone());
+        record.follow(Arc::clone(&upload), charge);
         let weak = Arc::downgrade(&upload);
         scope.add(weak);
         let length = body.size_hint().exact().or_else(|| declared_length(&parts.headers));
@@ -251,7 +270,7 @@ impl OutgoingSettings {
                 return Err(error);
             }
         };
-        record.answered(response.status());
+        record.answered(&response);
         if response.body().size_hint().lower() > most.1 {
             // Before the first byte of it: the length in the head says enough.
             let error = HttpCallError::ResponseTooLarge(most.1);
@@ -327,6 +346,10 @@ impl OutgoingSettings {
         let scheme = if target.is_https() { "https" } else { "http" };
         let uri = Uri::builder().scheme(scheme).authority(target.authority()).path_and_query(path);
         parts.uri = uri.build().map_err(|_| HttpCallError::UriInvalid)?;
+        if !place.meter().is_empty() {
+            // The figures are looked for in the response as it comes.
+            insert(parts, "accept-encoding", "identity", false)?;
+        }
         // Set by the client from the URI, so that it cannot name another host.
         parts.headers.remove(header::HOST);
         if let Some(trace) = trace.filter(|_| !parts.headers.contains_key("traceparent")) {

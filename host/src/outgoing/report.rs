@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use http::Uri;
+use http::header::CONTENT_TYPE;
 use metrics::SharedString;
 use tokio::time::Instant;
 
 use super::request_body::Upload;
 use crate::bounds;
+use crate::budgets::CallCharge;
 use crate::message::HttpCallError;
 
 /// A call that was refused or failed.
@@ -76,6 +78,8 @@ pub(super) struct CallRecord {
     method: String,
     began: Instant,
     upload: Option<Arc<Upload>>,
+    /// The call in the budget of its tree, which is settled with the record.
+    charge: Option<Arc<CallCharge>>,
     received: u64,
     /// The class of the status, or the code of the error.
     result: &'static str,
@@ -99,6 +103,7 @@ impl CallRecord {
             method,
             began: Instant::now(),
             upload: None,
+            charge: None,
             received: 0,
             // Of a call that its guest gave up before an answer.
             result: "given-up",
@@ -107,18 +112,31 @@ impl CallRecord {
         }
     }
 
-    /// Counts what is sent, too.
-    pub(super) fn follow(&mut self, upload: Arc<Upload>) {
-        self.upload = Some(upload);
+    /// Counts what is sent, too, and what the call takes from a budget.
+    pub(super) fn follow(&mut self, upload: Arc<Upload>, charge: Option<Arc<CallCharge>>) {
+        (self.upload, self.charge) = (Some(upload), charge);
     }
 
-    pub(super) fn note_received(&mut self, bytes: u64) {
-        self.received += bytes;
+    /// Counts a part of the response.
+    ///
+    /// # Errors
+    /// The budget has not so many bytes left.
+    pub(super) fn note_received(&mut self, data: &[u8]) -> Result<(), HttpCallError> {
+        self.received += data.len() as u64;
+        let Some(charge) = &self.charge else { return Ok(()) };
+        // First: the part has come, and may have the figure.
+        charge.read(data);
+        charge.add_bytes(data.len() as u64).map_err(|over| HttpCallError::OverBudget(over.to_string()))
     }
 
-    /// Notes the status of the response.
-    pub(super) fn answered(&mut self, status: http::StatusCode) {
-        self.result = match status.as_u16() {
+    /// Notes the head of the response.
+    pub(super) fn answered<B>(&mut self, response: &http::Response<B>) {
+        if let Some(charge) = &self.charge {
+            let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            let kind = kind.split(';').next().unwrap_or_default().trim();
+            charge.begin_response(kind.eq_ignore_ascii_case("text/event-stream"));
+        }
+        self.result = match response.status().as_u16() {
             0..200 => "1xx",
             200..300 => "2xx",
             300..400 => "3xx",
@@ -130,6 +148,9 @@ impl CallRecord {
     /// Notes and reports an error.
     pub(super) fn fail(&mut self, error: &HttpCallError) {
         self.result = error.code();
+        if let Some(charge) = self.charge.as_ref().filter(|_| error.is_before_sending()) {
+            charge.never_left();
+        }
         (self.on_problem)(&CallProblem {
             place: Some(Arc::clone(&self.place)),
             origin: self.origin.clone(),

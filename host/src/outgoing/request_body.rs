@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::connector::ConnectionBreaker;
+use crate::budgets::CallCharge;
 use crate::message::{CallBody, CallScope, HttpCallError, OpenResponse};
 
 /// The part of a request that has gone out.
@@ -165,6 +166,8 @@ pub(super) struct UploadBody {
     waker: Option<(Waker, Waker)>,
     upload: Arc<Upload>,
     scope: Arc<CallScope>,
+    /// The call in the budget of its tree.
+    charge: Option<Arc<CallCharge>>,
     most: u64,
     /// The length, if the head of the request has it.
     length: Option<u64>,
@@ -172,7 +175,12 @@ pub(super) struct UploadBody {
 
 impl UploadBody {
     /// Wraps a body of up to `most` bytes.
-    pub(super) fn new(body: CallBody, most: u64, scope: &Arc<CallScope>) -> (Self, Arc<Upload>) {
+    pub(super) fn new(
+        body: CallBody,
+        most: u64,
+        scope: &Arc<CallScope>,
+        charge: Option<Arc<CallCharge>>,
+    ) -> (Self, Arc<Upload>) {
         let now = Instant::now();
         let progress = if body.is_end_stream() { UploadProgress::Complete(now) } else { UploadProgress::Taken(now) };
         let upload = Arc::new(Upload {
@@ -181,7 +189,7 @@ impl UploadBody {
             body: Mutex::new(Some(body)),
             connection: Mutex::default(),
         });
-        let body = Self { waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), most, length: None };
+        let body = Self { waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), charge, most, length: None };
         (body, upload)
     }
 
@@ -264,6 +272,9 @@ impl Body for UploadBody {
             Some(Ok(frame)) => frame,
         };
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(Err(over)) = self.charge.as_ref().map(|charge| charge.add_bytes(bytes)) {
+            return self.fail(HttpCallError::OverBudget(over.to_string()));
+        }
         let sent = self.note(UploadProgress::Taken(Instant::now()), bytes);
         if sent > self.most {
             return self.fail(HttpCallError::RequestTooLarge(self.most));
@@ -292,7 +303,7 @@ mod tests {
 
     fn body(bytes: usize, most: u64) -> (UploadBody, Arc<Upload>) {
         let full = Full::new(Bytes::from(vec![0; bytes])).map_err(|never| match never {});
-        UploadBody::new(full.boxed_unsync(), most, &Arc::default())
+        UploadBody::new(full.boxed_unsync(), most, &Arc::default(), None)
     }
 
     #[tokio::test]
@@ -308,7 +319,7 @@ mod tests {
     async fn a_body_that_ends_with_its_message_is_not_whole() {
         let scope = Arc::<CallScope>::default();
         let full = Full::new(Bytes::from_static(b"abc")).map_err(|never| match never {});
-        let (mut body, upload) = UploadBody::new(full.boxed_unsync(), 10, &scope);
+        let (mut body, upload) = UploadBody::new(full.boxed_unsync(), 10, &scope, None);
         assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
         scope.end();
         assert_eq!(body.frame().await.unwrap().unwrap_err(), HttpCallError::TimeOver);
@@ -356,7 +367,8 @@ mod tests {
         let stream =
             futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
         let scope = Arc::default();
-        let (mut body, upload) = UploadBody::new(http_body_util::StreamBody::new(stream).boxed_unsync(), 100, &scope);
+        let (mut body, upload) =
+            UploadBody::new(http_body_util::StreamBody::new(stream).boxed_unsync(), 100, &scope, None);
         let due = |upload: &Upload| upload.due(first, stall).map(|(_, error)| error);
         assert_eq!(due(&upload), Some(HttpCallError::WriteTimeout));
         assert!(futures::poll!(body.frame()).is_pending());

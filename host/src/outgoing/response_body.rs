@@ -55,9 +55,11 @@ impl Download {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pause = None;
-                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.received += bytes;
-                self.record.note_received(bytes);
+                let data = frame.data_ref().map_or(&[][..], |data| data);
+                self.received += data.len() as u64;
+                if let Err(error) = self.record.note_received(data) {
+                    return Poll::Ready(Some(Err(error)));
+                }
                 if self.received > self.bounds.most {
                     return Poll::Ready(Some(Err(HttpCallError::ResponseTooLarge(self.bounds.most))));
                 }

@@ -52,6 +52,7 @@ impl Reconciler {
     /// Gives the client for calls of agents the settings in force, and the issuers in their files as these are now.
     fn configure_calls(&mut self) {
         let Loaded { desired, dir, .. } = &self.declared;
+        self.context.budgets.configure(&desired.budgets);
         let errors = self.context.outgoing.configure(&desired.outgoing, dir, &self.secrets).err().unwrap_or_default();
         // Told once, although a look follows every event of the file system.
         if errors == self.refused_issuers {

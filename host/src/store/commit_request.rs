@@ -7,6 +7,7 @@ use caxton_control::conversation::ConversationChange;
 use super::backlog::{CommitBacklog, WaitingCommit};
 use super::commit::{Commit, CommitError, DeadLetter, StateChange};
 use super::placed::{self, ContentPiece, Contents, PlacedContents};
+use crate::budgets::{Tree, TreeLink, TreeState};
 use crate::message::{LinePlace, Outgoing, ReservedPlace, Waiter};
 
 /// The cost of a row beside its content, and the rows that are not counted.
@@ -37,6 +38,8 @@ pub(crate) struct CommitRequest {
     pub(crate) taken: Vec<Option<ConversationChange>>,
     /// The place among the commits that build on the memory of one instance.
     line: Option<LinePlace>,
+    /// The tree of the message that is handled, if that has a budget: what was used of it is part of the commit.
+    tree: Option<Tree>,
     /// The count of its agent's commits that wait.
     waiting: CommitCount,
     /// The contents that are written before it, if it is large.
@@ -79,6 +82,7 @@ impl CommitRequest {
             waiters,
             taken: Vec::new(),
             line: None,
+            tree: None,
             waiting: CommitCount::Nowhere,
             placed: None,
             done,
@@ -90,6 +94,30 @@ impl CommitRequest {
     pub(crate) fn in_line(mut self, line: Option<LinePlace>) -> Self {
         self.line = line;
         self
+    }
+
+    /// Makes what was used in a tree part of it.
+    pub(crate) fn of_tree(mut self, tree: Option<&Tree>) -> Self {
+        self.tree = tree.cloned();
+        self
+    }
+
+    /// Counts the messages that are sent in the budgets of their trees. `touch` gets each tree that it is part of.
+    pub(super) fn charge_trees(&self, mut touch: impl FnMut(&Arc<TreeState>)) {
+        for (sent, place) in self.commit.sends.iter().zip(&self.places) {
+            if let Some(tree) = sent.envelope.tree.as_ref().and_then(TreeLink::live) {
+                place.keep_charge();
+                touch(tree.state());
+            }
+        }
+        if let Some(tree) = &self.tree {
+            touch(tree.state());
+        }
+    }
+
+    /// Takes that back: nothing of it was written.
+    pub(super) fn take_back_charges(&self) {
+        self.places.iter().for_each(ReservedPlace::take_back_charge);
     }
 
     /// Returns `true` if it builds on a memory that was not committed, or must not wait for others that come after it.
@@ -188,7 +216,7 @@ impl CommitRequest {
         }
         // Again for those that were not decided on.
         self.put_back();
-        let Self { commit, places, waiters, taken: _, line: _, waiting, placed, done } = self;
+        let Self { commit, places, waiters, taken: _, line: _, tree: _tree, waiting, placed, done } = self;
         // Before the callback, which may let the agent go on, or contents be removed.
         drop((waiting, placed));
         let Commit { sends, state, dead, .. } = commit;

@@ -38,6 +38,10 @@ pub(crate) struct TimerTable<'s>(pub(super) &'s Store);
 #[derive(Clone, Copy)]
 pub(crate) struct ConversationTable<'s>(pub(super) &'s Store);
 
+/// The trees of messages that have a budget.
+#[derive(Clone, Copy)]
+pub(crate) struct TreeTable<'s>(pub(super) &'s Store);
+
 impl Store {
     pub(crate) fn queue(&self) -> QueueTable<'_> {
         QueueTable(self)
@@ -69,6 +73,10 @@ impl Store {
 
     pub(crate) fn timers(&self) -> TimerTable<'_> {
         TimerTable(self)
+    }
+
+    pub(crate) fn trees(&self) -> TreeTable<'_> {
+        TreeTable(self)
     }
 
     pub(crate) fn conversations(&self) -> ConversationTable<'_> {

@@ -21,6 +21,7 @@ mod api;
 mod applications;
 mod assistant;
 mod authority;
+mod budgets;
 mod builds;
 mod capability_routing;
 mod clock_changes;

@@ -29,6 +29,8 @@ const ROUTES: &[AdminRoute] = &[
     route("GET", "/v1/store", Role::Read),
     route("GET", "/v1/conversations", Role::Read),
     route("GET", "/v1/schedules", Role::Read),
+    route("GET", "/v1/budgets", Role::Read),
+    route("GET", "/v1/budgets/{id}", Role::Read),
     route("GET", "/v1/openapi.json", Role::Read),
 
     // Contents, and what changes them.

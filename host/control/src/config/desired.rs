@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::budgets::{budget, budgets};
 use super::consistency::Consistency;
 use super::defaults::Inheritable;
 use super::error::{ConfigError, Location};
@@ -83,6 +84,8 @@ pub(super) fn shared<'a>(
     // Read before the agents, whose grants it bounds.
     let (policy, places) = policy::read_policy(&root, operator, findings);
     findings.rules = policy::host_rules(&policy, &places, operator);
+    // Read before the agents, which name them.
+    let budgets = budgets(&root, findings);
     // Read before the agents, each of which starts from it.
     let base = Inheritable::read(&root.section("defaults", findings), None, findings);
     let desired = Desired {
@@ -96,6 +99,7 @@ pub(super) fn shared<'a>(
         agents: BTreeMap::new(),
         policy,
         secrets,
+        budgets,
     };
     Some((root, SharedTables { desired, base }))
 }
@@ -293,6 +297,7 @@ fn agent_spec(
             watch: build.get("watch", None, findings).unwrap_or_default(),
         }),
         capabilities,
+        budget: budget(section, findings),
         instances,
         snapshot,
         state: format(section, findings),
@@ -368,8 +373,8 @@ fn routes(
             let conversation = conversation(&section, &pattern, findings);
             let rate = section.get("rate", None, findings);
             let stream = section.get("stream", None, findings).unwrap_or_default();
-            let auth = auth(&section, findings);
-            let route = RouteSpec { pattern, methods, mode, stream, cors, auth, rate, conversation };
+            let (auth, budget) = (auth(&section, findings), budget(&section, findings));
+            let route = RouteSpec { pattern, methods, mode, stream, cors, auth, rate, conversation, budget };
             let at = Location { key: section.key("route"), source: section.source_of("route") };
             consistency.route(agent, &route, at, findings);
             routes.push(route);

@@ -439,7 +439,7 @@ pub enum ConfigError {
         /// The receiver.
         receiver: UnknownReceiver,
     },
-    /// A value that a ceiling or the policy does not allow.
+    /// A value that a ceiling, a budget or the policy does not allow.
     #[error("{reason}")]
     Policy {
         /// The value.

@@ -11,7 +11,8 @@ macro_rules! by_variant {
         impl ConfigError {
             /// The codes of all errors; each has a file in `host/control/tests/config/bad`.
             pub const CODES: &[&'static str] =
-                &[$($code,)* PolicyError::CODES[0], PolicyError::CODES[1], PolicyError::CODES[2], PolicyError::CODES[3]];
+                &[$($code,)* PolicyError::CODES[0], PolicyError::CODES[1], PolicyError::CODES[2],
+                  PolicyError::CODES[3], PolicyError::CODES[4]];
 
             /// Returns the error's stable name for programs.
             pub fn code(&self) -> &'static str {

@@ -74,6 +74,9 @@ fn property(field: &Field) -> Value {
             "additionalProperties": { "$ref": "#/$defs/agent" },
         }),
         Kind::Secrets => secrets(&field.fields),
+        Kind::Budgets => json!({
+            "type": "object", "propertyNames": { "pattern": NAME }, "additionalProperties": table(&field.fields),
+        }),
         Kind::Places | Kind::Folders | Kind::TcpPlaces => {
             // Each keyword holds for values of its own type: the pattern for texts, the rest for tables.
             let mut place = table(&field.fields);
@@ -164,9 +167,24 @@ fn scalar(key: &Key) -> Value {
         Kind::Versions => json!({
             "type": "array", "uniqueItems": true, "items": { "type": "integer", "minimum": 0, "maximum": MAX_VERSION },
         }),
+        Kind::BudgetName => json!({ "type": "string", "pattern": NAME }),
+        Kind::Units => json!({
+            "type": "object", "propertyNames": { "pattern": NAME },
+            "additionalProperties": { "type": "integer", "minimum": 1 },
+        }),
+        Kind::Meter => json!({
+            "type": "object", "propertyNames": { "pattern": NAME },
+            "additionalProperties": { "oneOf": [
+                { "type": "string", "pattern": "^/" },
+                {
+                    "type": "object", "propertyNames": { "pattern": "^/" }, "minProperties": 1,
+                    "additionalProperties": { "type": "integer", "minimum": 1 },
+                },
+            ] },
+        }),
         Kind::PlaceUrl => json!({ "type": "string", "pattern": PLACE }),
         Kind::Proxy => json!({ "type": "string", "pattern": "^http://" }),
-        Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Unimplemented => json!({}),
+        Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Budgets | Kind::Unimplemented => json!({}),
         Kind::Places | Kind::Folders | Kind::TcpPlaces => json!({}),
     }
 }

@@ -172,11 +172,21 @@ pub static KEYS: &[Key] = &[
         "A command line for `sh -c` that prints the secret, run in the folder of this file at the start and at each reload, \
         for 10 s at most. One line feed at the end is not part of it."),
 
+    key("budgets", Kind::Budgets, DefaultValue::EmptyTable(""), "What all that follows from one message or call from outside may use, over all agents: [budgets](budgets.md) that routes, schedules, agents and callers name."),
+    key("budgets.NAME.messages", Kind::Integer { least: 1, most: 1_000_000_000 }, DefaultValue::Unset("200"), "Messages that follow: sends, requests, replies and timers."),
+    key("budgets.NAME.calls", Kind::Integer { least: 1, most: 1_000_000_000 }, DefaultValue::Unset("50"), "Calls over HTTP."),
+    key("budgets.NAME.bytes", Kind::Size { least: 1, most: 1024 * GIB }, DefaultValue::Unset("\"10MiB\""), "The bodies of those calls, in both directions."),
+    key("budgets.NAME.cpu", Kind::Time { least: 1, most: 24 * HOUR }, DefaultValue::Unset("\"30s\""), "Time of handlers on a core."),
+    key("budgets.NAME.time", Kind::Time { least: 10, most: 365 * 24 * HOUR }, DefaultValue::Unset("\"10m\""), "Time by the clock since the first message."),
+    key("budgets.NAME.units", Kind::Units, DefaultValue::EmptyTable("{ tokens = 100_000, microusd = 50_000 }"), "Units that places count by their `meter`."),
+    list("budgets.NAME.callers", ItemKind::Text, "[\"token:shop\"]", "The callers that may name the budget in the header `caxton-budget`, by their identity; `*` for all that have one."),
+
     table("defaults", "What all agents inherit, and each may set for itself."),
 
     key("agents", Kind::Agents, DefaultValue::EmptyTable(""), "The agents, by name."),
     key("agents.NAME.component", Kind::Text, DefaultValue::Required("\"components/dist/triage.wasm\""),
         "The file of the agent's component, relative to the folder of this file."),
+    key("agents.NAME.budget", Kind::BudgetName, DefaultValue::Unset("\"research\""), "The budget of what follows from a message or call to the agent that has none yet."),
     table("agents.NAME.build", "How the component is made from source."),
     key("agents.NAME.build.command", Kind::Text, DefaultValue::Required("\"components/build.sh triage\""),
         "A command line for `sh -c`, run in the folder of this file."),
@@ -234,6 +244,8 @@ pub static KEYS: &[Key] = &[
         [secrets](#secrets), with its value at the time of the call."),
     key("agents.NAME.allow.http.private", Kind::Boolean, DefaultValue::Boolean(false),
         "Whether the place may be at an address of this machine or of a private network."),
+    key("agents.NAME.allow.http.meter", Kind::Meter, DefaultValue::EmptyTable("{ tokens = \"/usage/total_tokens\", microusd = { \"/usage/total_tokens\" = 2 } }"), "The units that a call has used, as its response says: a JSON pointer to a whole number, or pointers with factors, of which the sum counts. In server-sent events the last that has the figure."),
+    key("agents.NAME.allow.http.at-most", Kind::Units, DefaultValue::EmptyTable("{ tokens = 4_000 }"), "The most units that one call uses. They are reserved before it, so that a [budget](budgets.md) is not passed by calls under way."),
     key("agents.NAME.allow.http.journal", Kind::Boolean, DefaultValue::Boolean(false),
         "Whether calls are [recorded with their message](outgoing.md#no-second-payment), so that another attempt is answered \
         from the record and makes none of them again."),
@@ -314,6 +326,7 @@ pub static KEYS: &[Key] = &[
     key("agents.NAME.http.conversation", Kind::Text, DefaultValue::Unset("\"order-{id}\""),
         "What names the conversation of each request, with parameters of the route and headers (`{header:x-order}`), so that \
          requests for one thing are handled one after the other. It goes before `caxton-conversation`."),
+    key("agents.NAME.http.budget", Kind::BudgetName, DefaultValue::Unset("\"research\""), "The budget of each request."),
     key("agents.NAME.http.cors", Kind::Boolean, DefaultValue::Unset("true"),
         "Whether `http.cors` holds for this route; left out, it holds for message agents and not for HTTP agents."),
     key("agents.NAME.http.rate", Kind::Rate, DefaultValue::Unset("\"100/s\""),
@@ -342,6 +355,7 @@ pub static KEYS: &[Key] = &[
         "How the content is to be read."),
     word("agents.NAME.schedule.missed", &["skip", "latest", "all"], &[], "latest",
         "Which times are made up for that passed while the host stood still: none, the last, or each."),
+    key("agents.NAME.schedule.budget", Kind::BudgetName, DefaultValue::Unset("\"research\""), "The budget of each message."),
     table("agents.NAME.deploy", "How a changed declaration reaches traffic."),
     word("agents.NAME.deploy.strategy", &["immediate", "rolling", "blue-green", "canary"], &[], "rolling",
         "At once, in batches of instances, by a full second set, or by weight."),

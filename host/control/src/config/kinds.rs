@@ -39,6 +39,8 @@ pub enum Kind {
     Agents,
     /// The table of secrets by name, with `folder` among them.
     Secrets,
+    /// A table of tables by the name of a budget.
+    Budgets,
     /// A whole number.
     Integer {
         /// The lower bound.
@@ -117,6 +119,12 @@ pub enum Kind {
     Rate,
     /// A list of places that may be called over HTTP: texts, or tables with the keys below its path.
     Places,
+    /// The name of a budget.
+    BudgetName,
+    /// A table of whole numbers by the name of a unit.
+    Units,
+    /// A table of JSON pointers, or of tables of factors by JSON pointer, by the name of a unit.
+    Meter,
     /// The URL of a place.
     PlaceUrl,
     /// A list of folders that an agent sees: texts, or tables with the keys below its path.
@@ -234,7 +242,7 @@ impl Kind {
     /// Returns the accepted values for a sentence such as "expected a size, found a list".
     pub fn describe(&self) -> String {
         let text = match self {
-            Self::Table | Self::Agents | Self::Secrets | Self::TextMap => "a table",
+            Self::Table | Self::Agents | Self::Secrets | Self::Budgets | Self::TextMap => "a table",
             Self::Tables => "a list of tables",
             Self::Integer { .. } | Self::Format => "a whole number",
             Self::Size { .. } => "a size",
@@ -258,6 +266,9 @@ impl Kind {
             Self::Places => "a list of places",
             Self::Folders => "a list of folders",
             Self::TcpPlaces => "a list of places",
+            Self::BudgetName => "the name of a budget",
+            Self::Units => "a table of whole numbers",
+            Self::Meter => "a table of JSON pointers",
             Self::PlaceUrl => "a place",
             Self::Proxy => "the URL of a proxy",
             Self::Unimplemented => "nothing",

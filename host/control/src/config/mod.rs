@@ -10,10 +10,12 @@
 //! the tree beside the table (`section`) and reads each value once (`values`; `steps` for those of rollouts, `bounds`
 //! for their limits). `defaults` has the tables of an agent that `[defaults]` has too, `strategies` the settings of
 //! each strategy. `ceilings` bounds what agents may set, `policy` has the rules for components and the operator's own
-//! file, which bounds this one. `consistency` checks what only the whole file shows. `parts` checks a file agent by agent. `json_schema` and `reference` print the table.
+//! file, which bounds this one. `budgets` has the budgets, whose names
+//! others refer to, and the meters of places. `consistency` checks what only the whole file shows. `parts` checks a file agent by agent. `json_schema` and `reference` print the table.
 //! Syntax, files and the environment belong to the host: a [`Node`] only records where it was written.
 
 mod bounds;
+mod budgets;
 mod ceilings;
 mod clash;
 mod consistency;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::budgets::meter;
 use super::error::{ConfigError, Location, PlaceProblem};
 use super::findings::Findings;
 use super::node::{Source, Value};
@@ -93,12 +94,12 @@ fn place(section: &Section<'_>, secrets: &SecretsSpec, findings: &mut Findings) 
         let key = format!("{}.{name}", section.key("headers"));
         reference(text, secrets, Location { key, source: section.nested_source("headers", name) }, findings);
     }
-    let journal = journal_rules(section, findings);
+    let (journal, meter) = (journal_rules(section, findings), meter(section, findings));
     let (url, source) = (url?, section.source_of("url"));
     let given = url.to_string();
     let place = CallPlace::new(url, methods?, headers, private).and_then(|place| place.with_journal(journal));
     match place {
-        Ok(place) => Some((place, source)),
+        Ok(place) => Some((place.with_meter(meter?), source)),
         Err(reason) => {
             let key = if reason == PlaceError::UnknownWithoutJournal { "unknown" } else { "url" };
             let at = Location { key: section.key(key), source: section.source_of(key) };

@@ -47,7 +47,12 @@ impl CheckedShared {
 
     /// Checks the table of one agent, by itself. Returns `None` if it has errors.
     pub fn agent(&self, name: &str, entry: &Entry) -> Option<AgentSpec> {
-        let mut findings = Findings { ceilings: self.ceilings.clone(), rules: self.rules.clone(), ..Findings::default() };
+        let mut findings = Findings {
+            ceilings: self.ceilings.clone(),
+            rules: self.rules.clone(),
+            budgets: self.tables.desired.budgets.keys().cloned().collect(),
+            ..Findings::default()
+        };
         // What agents say of each other is checked by `desired`, once all are known.
         let mut alone = Consistency::default();
         let spec = agent(name, entry, &Table::new(), &self.tables, &mut alone, &mut findings)?;

@@ -80,6 +80,9 @@ impl PlaceProblem {
                 PlaceError::HeaderName(_) | PlaceError::HeaderValue(_) => {
                     "such as `headers = { authorization = \"Bearer ${secret:openai}\" }`"
                 }
+                PlaceError::Meter(_) => {
+                    "such as `meter = { tokens = \"/usage/total_tokens\" }` and `at-most = { tokens = 4000 }`"
+                }
                 PlaceError::Target(_) | PlaceError::Query | PlaceError::Wildcard => {
                     "such as \"https://api.example.com/v1/*\", \"https://*.example.com\" or \"http://10.0.0.7:8080/status\""
                 }

@@ -1,8 +1,8 @@
-//! The errors of values that a ceiling or the operator's policy does not allow.
+//! The errors of values that a ceiling, a budget or the operator's policy does not allow.
 
 use super::node::Source;
 
-/// The reason why a ceiling or the policy does not allow a value.
+/// The reason why a ceiling, a budget or the policy does not allow a value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PolicyError {
     /// A value above the ceiling of its key.
@@ -49,12 +49,20 @@ pub enum PolicyError {
         /// An example.
         example: &'static str,
     },
+    /// A budget that is not declared.
+    #[error("there is no budget `{name}`")]
+    UnknownBudget {
+        /// The name.
+        name: String,
+        /// The one that was probably meant.
+        suggestion: Option<String>,
+    },
 }
 
 impl PolicyError {
     /// The codes of all of these errors.
-    pub(super) const CODES: [&'static str; 4] =
-        ["above-ceiling", "looser-than-policy", "bad-policy-item", "forbidden-by-policy"];
+    pub(super) const CODES: [&'static str; 5] =
+        ["above-ceiling", "looser-than-policy", "bad-policy-item", "forbidden-by-policy", "unknown-budget"];
 
     /// Returns the error's stable name for programs.
     pub(super) fn code(&self) -> &'static str {
@@ -63,6 +71,7 @@ impl PolicyError {
             Self::Looser { .. } => "looser-than-policy",
             Self::BadItem { .. } => "bad-policy-item",
             Self::Forbidden { .. } => "forbidden-by-policy",
+            Self::UnknownBudget { .. } => "unknown-budget",
         }
     }
 
@@ -72,7 +81,7 @@ impl PolicyError {
             Self::AboveCeiling { other, .. } | Self::Looser { other, .. } | Self::Forbidden { other, .. } => {
                 Some(other)
             }
-            Self::BadItem { .. } => None,
+            Self::BadItem { .. } | Self::UnknownBudget { .. } => None,
         }
     }
 
@@ -87,6 +96,10 @@ impl PolicyError {
             }
             Self::Forbidden { other, .. } => format!("remove it, or have the rule changed{}", in_brackets(other)),
             Self::BadItem { example, .. } => format!("such as \"{example}\""),
+            Self::UnknownBudget { suggestion: Some(name), .. } => format!("did you mean `{name}`?"),
+            Self::UnknownBudget { name, suggestion: None } => {
+                format!("declare it, such as `[budgets.{name}]` with `messages = 200`")
+            }
         }
     }
 }

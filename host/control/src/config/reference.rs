@@ -41,11 +41,12 @@ pub fn reference() -> String {
     let mut page = INTRO.to_owned();
     write_table(&mut page, "The file", "", &KEYS.iter().filter(|key| parent(key.path).is_empty()).collect::<Vec<_>>());
     let is_table = |key: &&Key| {
-        matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets) || key.kind.is_list_of_tables()
+        matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Budgets)
+            || key.kind.is_list_of_tables()
     };
     for table in KEYS.iter().filter(is_table) {
         let prefix = match table.kind {
-            Kind::Agents => format!("{}.NAME", table.path),
+            Kind::Agents | Kind::Budgets => format!("{}.NAME", table.path),
             _ => table.path.to_owned(),
         };
         let title = match table.kind {
@@ -83,7 +84,10 @@ fn write_table(page: &mut String, title: &str, doc: &str, keys: &[&Key]) {
     let rows: Vec<&&Key> = keys
         .iter()
         .filter(|key| {
-            !matches!(key.kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Unimplemented)
+            !matches!(
+                key.kind,
+                Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Budgets | Kind::Unimplemented
+            )
         })
         .collect();
     if rows.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::budgets::budget;
 use super::error::{ConfigError, Location};
 use super::findings::Findings;
 use super::node::Source;
@@ -35,7 +36,8 @@ pub(super) fn schedules(section: &Section<'_>, limits: &Limits, findings: &mut F
         else {
             continue;
         };
-        let schedule = Schedule { cron, timezone, content, content_type, missed };
+        let budget = budget(&section, findings);
+        let schedule = Schedule { cron, timezone, content, content_type, missed, budget };
         let source = section.source_of("cron");
         // By the key of the store, where two schedules with one key would share their last time.
         if let Some(first) = seen.insert(schedule.key(), source.clone()) {

@@ -86,7 +86,7 @@ pub fn find<'a>(path: impl IntoIterator<Item = &'a str>) -> Option<&'static Key>
     let mut path = path.into_iter();
     while let Some(part) = path.next() {
         // Below a text map any key is valid, with the map's kind.
-        if found.is_some_and(|key| key.kind == Kind::TextMap) {
+        if found.is_some_and(|key| matches!(key.kind, Kind::TextMap | Kind::Units | Kind::Meter)) {
             return found.filter(|_| path.next().is_none());
         }
         // The name of a secret stands where the key of the folder does.
@@ -95,8 +95,8 @@ pub fn find<'a>(path: impl IntoIterator<Item = &'a str>) -> Option<&'static Key>
         let field = fields.get(part)?;
         found = Some(field.key);
         fields = &field.fields;
-        // The name of an agent is part of the path and no key.
-        if field.key.kind == Kind::Agents {
+        // The name of an agent or a budget is part of the path and no key.
+        if matches!(field.key.kind, Kind::Agents | Kind::Budgets) {
             path.next();
         }
     }
@@ -116,7 +116,8 @@ mod tests {
             let earlier = KEYS[..at].iter().find(|other| other.path == table);
             let kind = earlier.unwrap_or_else(|| panic!("{} comes before its table", key.path)).kind;
             assert!(
-                matches!(kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets) || kind.is_list_of_tables(),
+                matches!(kind, Kind::Table | Kind::Tables | Kind::Agents | Kind::Secrets | Kind::Budgets)
+                    || kind.is_list_of_tables(),
                 "{}",
                 key.path
             );
@@ -146,6 +147,9 @@ mod tests {
             ("secrets.folder", Some("secrets.folder")),
             ("secrets.openai.env", Some("secrets.NAME.env")),
             ("secrets.openai", None),
+            ("budgets.demo.messages", Some("budgets.NAME.messages")),
+            ("budgets.demo.units.tokens", Some("budgets.NAME.units")),
+            ("budgets.demo.nothing", None),
             ("agents.triage.allow.http.url", Some("agents.NAME.allow.http.url")),
             ("agents.triage.nothing", None),
             ("http.listen.x", None),

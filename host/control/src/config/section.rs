@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::budgets::MeterUnits;
 use super::ceilings::Excess;
 use super::error::{ConfigError, Location};
 use super::findings::Findings;
@@ -13,7 +14,7 @@ use super::schema::{DefaultValue, Field, Fields, Key, Kind};
 use super::values::{Element, TypedValue, example, read, wrong_type};
 use crate::access::{CallerToken, RouteRate};
 use crate::cron::Cron;
-use crate::names::{Capability, Receiver};
+use crate::names::{BudgetName, Capability, Receiver};
 use crate::outgoing::ProxySpec;
 use crate::place::PlaceUrl;
 use crate::policy::{AllowedDigest, NamePattern, TrustedKey};
@@ -312,5 +313,8 @@ from_value! {
     Vec<(Element, Source)>: TypedValue::List(elements) => Some(elements);
     Vec<String>: TypedValue::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
     BTreeSet<String>: TypedValue::List(elements) => Some(elements.into_iter().filter_map(|(element, _)| element.text()).collect());
+    BudgetName: TypedValue::Budget(name) => Some(name);
+    BTreeMap<String, u64>: TypedValue::Units(units) => Some(units);
+    MeterUnits: TypedValue::Meter(units) => Some(units);
     BTreeMap<String, String>: TypedValue::TextMap(pairs) => Some(pairs.into_iter().collect());
 }

@@ -1,9 +1,11 @@
 //! The reading of one value by its kind.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::bounds::{bounded, fraction, size_text, time};
+use super::budgets::{MeterUnits, budget_name, read_meter, read_units};
 use super::ceilings::Amount;
 use super::error::{ConfigError, Location, PlaceProblem};
 use super::error_parts::BadUnit;
@@ -16,7 +18,7 @@ use crate::access::{CallerToken, RouteRate};
 use crate::cors;
 use crate::cron::Cron;
 use crate::hosts::is_host_pattern;
-use crate::names::{CAPABILITY_PREFIX, Capability, Receiver};
+use crate::names::{BudgetName, CAPABILITY_PREFIX, Capability, Receiver};
 use crate::outgoing::{ProxyError, ProxySpec};
 use crate::place::PlaceUrl;
 use crate::policy::{
@@ -46,6 +48,9 @@ pub(super) enum TypedValue {
     Timezone(Timezone),
     List(Vec<(Element, Source)>),
     TextMap(Vec<(String, String)>),
+    Budget(BudgetName),
+    Units(BTreeMap<String, u64>),
+    Meter(MeterUnits),
     Batch(Batch),
     SaveMode(SaveMode),
     CanarySteps(Vec<CanaryStep>),
@@ -92,6 +97,8 @@ pub(super) fn read(key: &Key, name: &str, node: &Node, path: &str, findings: &mu
     let result = match (key.kind, &node.value) {
         (Kind::List(item), Value::Array(nodes)) => return read_list(item, nodes, path, findings).map(TypedValue::List),
         (Kind::TextMap, Value::Table(_)) => return read_text_map(node, path, findings).map(TypedValue::TextMap),
+        (Kind::Units, Value::Table(table)) => return read_units(table, path, findings).map(TypedValue::Units),
+        (Kind::Meter, Value::Table(table)) => return read_meter(table, path, findings).map(TypedValue::Meter),
         (Kind::Percent { least, most }, _) => {
             steps::percent(node, least, most, at).map(|p| Some(TypedValue::Fraction(p)))
         }
@@ -176,6 +183,7 @@ fn read_one(
             Err(ProxyError::Url(shown)) => return Err(bad_place(at, PlaceProblem::Proxy(shown))),
             Err(ProxyError::Password) => return Err(bad_place(at, PlaceProblem::ProxyPassword)),
         },
+        (Kind::BudgetName, Value::String(text)) => TypedValue::Budget(budget_name(text, at)?),
         (Kind::Rate, Value::String(text)) => match text.parse() {
             Ok(rate) => TypedValue::Rate(rate),
             Err(reason) => return Err(ConfigError::BadRate { at, given: text.clone(), reason }),
@@ -377,6 +385,7 @@ pub(super) fn example(key: &Key, name: &str) -> String {
         Kind::Tables => format!("{name} = [{{ {} }}]", inner().unwrap_or_default()),
         Kind::Agents => "[agents.triage]".to_owned(),
         Kind::Secrets => "[secrets]".to_owned(),
+        Kind::Budgets => "[budgets.research]".to_owned(),
         _ => format!("{name} = {}", key.default.example()),
     }
 }

@@ -43,6 +43,8 @@ fn next_step(outcome: &Outcome) -> NextStep {
         }
         // Another attempt would come to the same call and know no more of it.
         Outcome::Fault(Fault::UnknownOutcome(_)) => NextStep::Never("unknown-outcome"),
+        // Another attempt finds no more of it.
+        Outcome::Fault(Fault::OverBudget(_)) => NextStep::Never("budget-exceeded"),
         Outcome::Fault(_) | Outcome::BadReply(_) | Outcome::Refused(_) | Outcome::Conflict(_) => NextStep::Again,
         // Not failures.
         Outcome::Reply(_) | Outcome::Done => NextStep::Later,
@@ -132,7 +134,7 @@ impl Agent {
     fn try_again(&self, handling: Handling, envelope: Box<Envelope>, again_at: u64) {
         self.stats.retried();
         self.stats.ended(handling.end(&envelope, None, Instant::now()));
-        let failed = envelope.failed.last().cloned();
+        let (failed, tree) = (envelope.failed.last().cloned(), envelope.tree().cloned());
         // Without a store there is nothing to record, and nothing to wait for.
         let (Some(seq), Some(attempt)) = (envelope.seq.filter(|_| self.context.store.keeps_messages()), failed) else {
             handling.measure_failed();
@@ -147,7 +149,7 @@ impl Agent {
         });
         let mut commit = Commit::new(self.name.shared());
         commit.failed = Some(Failed { seq, attempt, again_at });
-        self.context.store.submit(CommitRequest::new(commit, Vec::new(), done));
+        self.context.store.submit(CommitRequest::new(commit, Vec::new(), done).of_tree(tree.as_ref()));
     }
 
     /// Returns a message in hand to the mailbox.
@@ -238,8 +240,9 @@ impl Agent {
             }
         });
         let mut commit = Commit::new(self.name.shared());
+        let tree = dead.envelope.tree().cloned();
         commit.dead = Some(Box::new(dead));
-        self.context.store.submit(CommitRequest::new(commit, sends, done));
+        self.context.store.submit(CommitRequest::new(commit, sends, done).of_tree(tree.as_ref()));
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use caxton_control::mailbox::TakenMessage;
 
+use crate::agent::delivery::budget;
 use crate::agent::delivery::conflict::{FailedAttempt, refused};
 use crate::agent::delivery::handling::Handling;
 use crate::agent::delivery::journal::{given_up, unless_given_up};
@@ -190,6 +191,7 @@ impl Agent {
         envelope: &mut Envelope,
         held_lease: &mut HeldLease,
     ) -> Result<HandlerSuccess, FailedAttempt> {
+        let tree = self.take_tree(envelope)?;
         let (deadline, _) = handling.time(envelope);
         let lease = match held_lease.take(&handling.flight.revision.pool) {
             Some(lease) => lease,
@@ -204,6 +206,7 @@ impl Agent {
             hops: envelope.hops,
             deadline,
             trace: envelope.trace.as_ref().map(crate::telemetry::trace::Trace::child),
+            tree,
             host: handling.recorder.as_deref().map(Recorder::outside),
             commit_mode: CommitMode::WithResult,
             // An instance that keeps state in its memory is not ended in the middle.
@@ -215,9 +218,9 @@ impl Agent {
             calls: self.begin_journal(envelope, revision),
         };
         // All of its time, also if an instance had to be started first, but no longer than its caller waits.
-        let left = envelope.deadline.map(|theirs| theirs.saturating_duration_since(Instant::now()));
-        let allowed = revision.spec.limits.time;
-        let budget = TimeBudget { left: left.map_or(limit, |left| left.min(allowed)), total: limit, allowed };
+        let (now, allowed) = (Instant::now(), revision.spec.limits.time);
+        let left = envelope.deadline.map_or(limit, |theirs| theirs.saturating_duration_since(now).min(allowed));
+        let budget = TimeBudget { left: budget::time_left(envelope.tree(), left), total: limit, allowed };
         let (result, mut effects, lease) = match self.call(revision, lease, held_lease, envelope, work, budget).await {
             Ok((result, effects, CallCost { cpu, ended }, lease)) => {
                 handling.cpu = cpu;
@@ -302,14 +305,14 @@ impl Agent {
         commit.state = self.change(handling.revision(), (&mut sends, &mut commit.cancels), effects);
         commit.memory = memory.as_mut().and_then(|memory| memory.take_snapshot());
         let place = memory.map(|memory| memory.place());
-        let counted = self.count_memory(place.as_ref());
+        let (counted, tree) = (self.count_memory(place.as_ref()), envelope.tree().cloned());
         let agent = self.arc();
         let done = Box::new(move |committed: Committed| {
             // First: the line of a refused commit is broken by now, and whoever waits for it may look at that.
             drop((counted, held));
             agent.committed(handling, envelope, (outcome, answers), committed);
         });
-        self.submit(CommitRequest::new(commit, sends, done).in_line(place));
+        self.submit(CommitRequest::new(commit, sends, done).in_line(place).of_tree(tree.as_ref()));
         None
     }
 
@@ -365,7 +368,7 @@ impl Agent {
         if let Some(waiter) = envelope.waiter {
             let answer = Answer { revision: Some(Arc::clone(&handling.revision().id)), outcome };
             if let Some(unheard) = waiter.resolve(answer) {
-                self.send_notice_in_vain(&unheard.outcome, envelope.hops);
+                self.send_notice_in_vain(&unheard.outcome, envelope.hops, envelope.tree.as_ref());
             }
         }
         if let Some(recorder) = handling.take_recorder() {
@@ -400,6 +403,8 @@ impl Agent {
             Ok(result) => result,
             Err(fault) => {
                 let cpu = lease.instance().cpu();
+                self.charge_run(envelope, cpu);
+                let fault = budget::explain(envelope, fault);
                 let mut effects = lease.instance().take_effects();
                 effects.called_out = lease.instance().has_called_out();
                 // A timeout for the caller's sake is no fault of the agent, and not reported to its supervision.
@@ -411,6 +416,7 @@ impl Agent {
         };
         let instance = lease.instance();
         let (effects, spent) = (instance.take_effects(), CallCost { cpu: instance.cpu(), ended: instance.ended() });
+        self.charge_run(envelope, spent.cpu);
         if revision.kind() == Kind::Stateful {
             // Another message must not be handled in it before the commit of this one is on its way.
             return Ok((result, effects, spent, Some(lease)));
@@ -442,6 +448,7 @@ fn not_routed(error: &AdmitError, sender: &str) -> Outcome {
         AdmitError::Full { .. } | AdmitError::Unavailable(_) => {
             Outcome::NotCommitted(format!("its reply cannot go to `{sender}` now: {error}"))
         }
+        AdmitError::OverBudget(why) => Outcome::Fault(Fault::OverBudget(why.clone())),
         AdmitError::UnknownReceiver(_)
         | AdmitError::NotAllowed { .. }
         | AdmitError::TooLarge { .. }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use caxton_control::mailbox::{Lane, Priority, TakenMessage};
 
+use crate::agent::delivery::budget::within;
 use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::shadow::Recorder;
 use crate::agent::stats::HandlingEnd;
@@ -47,9 +48,11 @@ impl Handling {
     /// deadline if that is earlier.
     pub(in crate::agent) fn time(&self, envelope: &Envelope) -> (Instant, Duration) {
         let limit = self.revision().spec.limits.time;
-        let deadline = self.started + limit;
+        let own = self.started + limit;
+        let deadline = within(envelope.tree(), own);
         match envelope.deadline.filter(|theirs| *theirs < deadline) {
             Some(theirs) => (theirs, theirs.saturating_duration_since(self.accepted_at(envelope))),
+            None if deadline < own => (deadline, deadline.saturating_duration_since(self.started)),
             None => (deadline, limit),
         }
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use caxton_control::RevisionId;
 use serde_json::json;
 
+use crate::agent::delivery::budget::charge;
 use crate::agent::mailbox::timers::TimerInbox;
 use crate::agent::{AdmitError, Agent, Outcomes, Revision};
 use crate::clock;
@@ -149,9 +150,11 @@ impl Agent {
         envelope: Box<Envelope>,
     ) -> Result<Outgoing, AdmitError> {
         let (ending, limit) = (ending(who), who.spec.limits.hops);
+        // Of the tree that is being handled: a message that begins one of its own is its root.
+        let charge = charge(work.tree.as_ref(), &who.revision.agent, envelope.due)?;
         // Still sent, as a dead letter: the handler's other effects stand.
         if envelope.hops > limit {
-            return Ok(Outgoing::ending(ChainEndInbox::inbox(self, ending), envelope, limit));
+            return Ok(Outgoing::ending(ChainEndInbox::inbox(self, ending), envelope, limit).charged(charge));
         }
         let begins = envelope.hops == 0;
         let inbox = if envelope.waits {
@@ -162,7 +165,7 @@ impl Agent {
             self.reserve_place(Some(&envelope.message.conversation_id))?;
             Arc::clone(self) as Arc<dyn Deliver>
         };
-        let sent = Outgoing::new(inbox, envelope);
+        let sent = Outgoing::new(inbox, envelope).charged(charge);
         if !begins {
             return Ok(sent);
         }

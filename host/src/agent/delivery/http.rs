@@ -7,12 +7,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use caxton_control::RevisionId;
 use caxton_control::breaker::FaultHistory;
+use caxton_control::names::BudgetName;
 use caxton_control::rollout::split::{SplitInput, Sticky};
 use http_body::Body;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::agent::delivery::budget::within;
 use crate::agent::delivery::conflict::refused;
 use crate::agent::delivery::conversation_starts::{BusyConversation, KnownStart};
 use crate::agent::delivery::question::check_sends;
@@ -24,6 +26,7 @@ use crate::agent::shadow::HttpRecorder;
 use crate::agent::state::commit::RefusedCommit;
 use crate::agent::stats::HandlingEnd;
 use crate::agent::{Agent, InFlight, Outcomes, Revision};
+use crate::budgets::{Tree, TreeRoot};
 use crate::clock;
 use crate::message::{
     CallContext, CallJournal, CallOrigin, CommitFailure, CommitMode, Committer, Conflict, ConflictHistory, Effects, Fault, Outcome,
@@ -41,6 +44,8 @@ pub(crate) struct HttpAnswer {
     pub(crate) revision: Arc<RevisionId>,
     /// The deadline of the body.
     pub(crate) deadline: Instant,
+    /// The tree that it began, if that has a budget.
+    pub(crate) tree: Option<Tree>,
 }
 
 /// The reason for which an HTTP agent returned no response.
@@ -66,6 +71,7 @@ struct CallInHand {
     trace: Option<Trace>,
     /// The journal of its calls over HTTP.
     calls: Option<Arc<CallJournal>>,
+    tree: Option<Tree>,
 }
 
 /// A run of a handler that brought no response.
@@ -106,7 +112,8 @@ impl CallInHand {
 
     /// Counts the end of the call, and logs a failure.
     fn end(self, end: HttpEnd) {
-        let Self { agent, flight, in_hand, arrived, run_started, trace, calls: _ } = self;
+        let Self { agent, flight, in_hand, arrived, run_started, trace, calls: _, tree } = self;
+        tree.iter().for_each(|tree| tree.add_cpu(&agent.name, end.cpu));
         let waited = run_started.saturating_duration_since(arrived);
         let succeeded = Some(end.result.is_ok());
         agent.stats.ended(HandlingEnd { succeeded, waited, took: run_started.elapsed(), cpu: end.cpu });
@@ -159,7 +166,7 @@ impl Agent {
         self: &Arc<Self>,
         mut request: http::Request<B>,
         conversation: Option<String>,
-        trace: Option<Trace>,
+        (trace, budget): (Option<Trace>, Option<BudgetName>),
     ) -> Result<HttpAnswer, HttpError>
     where
         B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
@@ -176,7 +183,9 @@ impl Agent {
             request.extensions_mut().insert(CallOrigin::now());
         }
         let calls = self.open_journal(&flight.revision);
-        let call = CallInHand { agent: Arc::clone(self), flight, in_hand, arrived, run_started: arrived, trace, calls };
+        let tree = self.begin_tree(budget.as_ref(), &new_id(), || TreeRoot::outside(&conversation));
+        let agent = Arc::clone(self);
+        let call = CallInHand { agent, flight, in_hand, arrived, run_started: arrived, trace, calls, tree };
         if !keeps_state {
             // Nothing that it does is in conflict with others.
             let answer = self.run_call(call, request, &conversation, (None, false)).await;
@@ -230,7 +239,8 @@ impl Agent {
         let lease =
             self.lease(&mut in_call.flight, true, deadline).await.map_err(|fault| FailedRun::Failed(fault.into()))?;
         let revision = Arc::clone(&in_call.flight.revision);
-        let deadline = in_call.arrived + revision.spec.limits.time;
+        let tree = in_call.tree.clone();
+        let deadline = within(tree.as_ref(), in_call.arrived + revision.spec.limits.time);
         // After the lease: the wait for an instance is no part of the handler's time.
         in_call.run_started = Instant::now();
         let recorder = self.record(&revision, 0).map(|one| HttpRecorder::new(one, &request, conversation));
@@ -245,6 +255,7 @@ impl Agent {
                 hops: 0,
                 deadline,
                 trace: in_call.trace.clone(),
+                tree: tree.clone(),
                 host: recorder.as_ref().map(|recorder| recorder.outside()),
                 commit_mode: CommitMode::Through(Arc::clone(&committer)),
                 run,
@@ -286,7 +297,7 @@ impl Agent {
         if let Some(recorder) = recorder {
             recorder.answered(&mut response);
         }
-        Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline })
+        Ok(HttpAnswer { response, revision: Arc::clone(&revision.id), deadline, tree })
     }
 
     /// Returns the function that commits the effects of a call, with its response and before.

@@ -8,6 +8,7 @@
 //! http (an HTTP agent) ----------------------> handler's call, without a mailbox
 //! ```
 
+pub(super) mod budget;
 pub(super) mod conflict;
 pub(super) mod conversation_starts;
 pub(super) mod failure;

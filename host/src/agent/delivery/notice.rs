@@ -13,6 +13,7 @@ use caxton_control::desired::OnDead;
 
 use crate::agent::Agent;
 use crate::agent::delivery::reply::cut;
+use crate::budgets::TreeLink;
 use crate::clock;
 use crate::message::{Deliver, Envelope, Message, Outcome, Outgoing, new_id};
 use crate::store::{Commit, CommitRequest, Committed, TOO_MANY_HOPS, beyond};
@@ -29,6 +30,8 @@ struct GivenUp<'a> {
     message: &'a Message,
     /// The hops of the notice.
     hops: u32,
+    /// The tree of the message, which the notice is part of.
+    tree: Option<&'a TreeLink>,
     attempts: usize,
     /// A stable code.
     reason: &'a str,
@@ -51,7 +54,7 @@ impl Agent {
             return sends;
         }
         let (hops, attempts) = (envelope.hops.saturating_add(1), envelope.failed.len());
-        let dead = GivenUp { message, hops, attempts, reason, error };
+        let dead = GivenUp { message, hops, tree: envelope.tree.as_ref(), attempts, reason, error };
         // A removed agent has no mailbox any more.
         if reason != "agent-removed" {
             sends.extend(self.me.upgrade().and_then(|agent| notice(&agent, &dead)));
@@ -63,32 +66,37 @@ impl Agent {
         sends
     }
 
-    /// Returns the notice to this agent that its answer has no receiver. `hops` are those of the question.
-    pub(in crate::agent) fn notice_in_vain(&self, answer: &Message, hops: u32) -> Option<Outgoing> {
+    /// Returns the notice to this agent that its answer to a message has no receiver.
+    pub(in crate::agent) fn notice_in_vain(&self, answer: &Message, question: &Envelope) -> Option<Outgoing> {
+        self.notice_of_answer(answer, question.hops, question.tree.as_ref())
+    }
+
+    fn notice_of_answer(&self, answer: &Message, hops: u32, tree: Option<&TreeLink>) -> Option<Outgoing> {
         let (reason, error) = ("answer-in-vain", "nobody waits for the answer any more");
         let hops = hops.saturating_add(1);
-        notice(&self.me.upgrade()?, &GivenUp { message: answer, hops, attempts: 0, reason, error })
+        notice(&self.me.upgrade()?, &GivenUp { message: answer, hops, tree, attempts: 0, reason, error })
     }
 
     /// Returns the notices to this agent of the messages among those it sends that end a chain of messages. What a notice
     /// of such an end caused has none.
     pub(in crate::agent) fn notices_of_ends(&self, sends: &[Outgoing]) -> Vec<Outgoing> {
         let notice_of = |sent: &Outgoing| {
-            let (limit, Envelope { message, hops, .. }) = (sent.exceeded_limit()?, sent.envelope());
+            let (limit, Envelope { message, hops, tree, .. }) = (sent.exceeded_limit()?, sent.envelope());
             if *hops == PAST_ALL_BOUNDS || message.performative == Performative::Failure {
                 return None;
             }
             let error = beyond(limit);
-            let dead = GivenUp { message, hops: PAST_ALL_BOUNDS, attempts: 0, reason: TOO_MANY_HOPS, error: &error };
+            let (hops, tree, reason) = (PAST_ALL_BOUNDS, tree.as_ref(), TOO_MANY_HOPS);
+            let dead = GivenUp { message, hops, tree, attempts: 0, reason, error: &error };
             notice(&self.me.upgrade()?, &dead)
         };
         sends.iter().filter_map(notice_of).collect()
     }
 
     /// Sends this agent a notice that its answer reached no receiver.
-    pub(in crate::agent) fn send_notice_in_vain(&self, outcome: &Outcome, hops: u32) {
+    pub(in crate::agent) fn send_notice_in_vain(&self, outcome: &Outcome, hops: u32, tree: Option<&TreeLink>) {
         let Outcome::Reply(answer) = outcome else { return };
-        let Some(sent) = self.notice_in_vain(answer, hops) else { return };
+        let Some(sent) = self.notice_of_answer(answer, hops, tree) else { return };
         let done = Box::new(|committed: Committed| {
             if committed.result.is_ok() {
                 committed.sends.into_iter().for_each(Outgoing::deliver);
@@ -102,7 +110,7 @@ impl Agent {
 /// Returns an agent's notice of a message, with the place that is kept for it; none if it wants no notices.
 fn notice(agent: &Arc<Agent>, dead: &GivenUp<'_>) -> Option<Outgoing> {
     let spec = agent.spec();
-    let GivenUp { message, hops, .. } = *dead;
+    let GivenUp { message, hops, tree, .. } = *dead;
     let ends = hops > spec.limits.hops && hops < PAST_ALL_BOUNDS;
     if spec.mailbox.on_dead != OnDead::Tell || agent.is_http() || ends {
         return None;
@@ -138,6 +146,6 @@ fn notice(agent: &Arc<Agent>, dead: &GivenUp<'_>) -> Option<Outgoing> {
     };
     // It has to hear it, so there is always a place.
     agent.reserve_beyond();
-    let envelope = Box::new(Envelope { hops, ..Envelope::new(notice) });
+    let envelope = Box::new(Envelope { hops, tree: tree.cloned(), ..Envelope::new(notice) });
     Some(Outgoing::new(Arc::clone(agent) as Arc<dyn Deliver>, envelope).mark_sent_by_host())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use caxton_control::RevisionId;
 
+use crate::agent::delivery::budget::charge;
 use crate::agent::delivery::hops::{ChainEnd, ChainEndInbox};
 use crate::agent::{AdmitError, Agent, Revision, draft};
 use crate::clock;
@@ -33,7 +34,7 @@ impl Agent {
             return Ok((Outcome::Reply(Box::new(message)), None));
         }
         // Asked before the commit, so that the notice is part of it.
-        let in_vain = self.has_no_receiver(&message).then(|| self.notice_in_vain(&message, envelope.hops));
+        let in_vain = self.has_no_receiver(&message).then(|| self.notice_in_vain(&message, envelope));
         if let Some(notice) = in_vain {
             return Ok((Outcome::Done, notice));
         }
@@ -44,6 +45,11 @@ impl Agent {
             receiver.reserve_beyond();
             Ok(())
         })?;
+        let sent = match sent {
+            // To a mailbox it is a message like any other.
+            Some(sent) => Some(sent.charged(charge(envelope.tree(), &self.name, None)?)),
+            None => None,
+        };
         Ok((Outcome::Done, sent))
     }
 
@@ -138,7 +144,8 @@ impl Agent {
         }
         // Saturating: a notice past all bounds has the largest number already.
         let hops = question.hops.saturating_add(1);
-        let envelope = Box::new(Envelope { hops, trace: question.trace.clone(), ..Envelope::new(message) });
+        let (trace, tree) = (question.trace.clone(), question.tree.clone());
+        let envelope = Box::new(Envelope { hops, trace, tree, ..Envelope::new(message) });
         let limit = ending.limit();
         if hops > limit {
             return Ok(Some(Outgoing::ending(ChainEndInbox::inbox(&receiver, ending), envelope, limit)));

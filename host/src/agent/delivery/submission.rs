@@ -1,6 +1,7 @@
 //! Messages from outside: checked, queued or answered.
 
 use caxton_control::mailbox::Priority;
+use caxton_control::names::BudgetName;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::agent::delivery::worker::CallerWorker;
 use crate::agent::{AdmitError, Agent, Question, draft};
 use crate::bounds;
+use crate::budgets::{Tree, TreeLink, TreeRoot};
 use crate::clock;
 use crate::memory_budget::{MemoryKind, Reservation};
 use crate::message::{Answer, Deliver, Envelope, Fault, Message, Outcome, Outgoing, Waiter, new_id};
@@ -38,6 +40,8 @@ pub(crate) struct Submission {
     pub(crate) timeout: Option<Duration>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) trace: Option<Trace>,
+    /// The budget of all that follows; none means that of the agent.
+    pub(crate) budget: Option<BudgetName>,
 }
 
 /// A client's own name for a message, so that sending twice means one message (the `Idempotency-Key` header).
@@ -91,6 +95,8 @@ impl Key {
 pub(crate) struct Accepted {
     pub(crate) id: String,
     pub(crate) conversation: String,
+    /// The tree that it began, if that has a budget.
+    pub(crate) tree: Option<Tree>,
 }
 
 impl Agent {
@@ -135,7 +141,7 @@ impl Agent {
         match receiver.await {
             Ok(Ok(())) => Ok(accepted),
             // A repeated key is a success with the first message's id: the client must not see that it sent twice.
-            Ok(Err(CommitError::Repeated { id, conversation })) => Ok(Accepted { id, conversation }),
+            Ok(Err(CommitError::Repeated { id, conversation })) => Ok(Accepted { id, conversation, tree: None }),
             Ok(Err(CommitError::KeyReused)) => Err(AdmitError::KeyReused),
             Ok(Err(CommitError::Illegal(why))) => Err(AdmitError::NotUnderstood(why)),
             Ok(Err(error)) => Err(AdmitError::NotKept(error.to_string())),
@@ -202,7 +208,8 @@ impl Agent {
         let conversation = submission.conversation.unwrap_or_else(|| id.clone());
         let timeout = submission.timeout;
         let now = clock::now_ms();
-        let accepted = Accepted { id: id.clone(), conversation: conversation.clone() };
+        let tree = self.begin_tree(submission.budget.as_ref(), &id, || TreeRoot::outside(&conversation));
+        let accepted = Accepted { id: id.clone(), conversation: conversation.clone(), tree: tree.clone() };
         let message = Message {
             id,
             performative: submission.performative,
@@ -225,6 +232,7 @@ impl Agent {
         let envelope = Envelope {
             deadline: timeout.map(|timeout| arrived + timeout),
             trace: submission.trace,
+            tree: tree.map(TreeLink::Live),
             accepted: Some(arrived),
             held: submission.held.map(|held| held.into_kind(MemoryKind::Messages)),
             ..Envelope::new(message)

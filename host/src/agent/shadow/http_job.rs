@@ -65,6 +65,7 @@ pub(super) async fn handle(
         hops: 0,
         deadline,
         trace: None,
+        tree: None,
         host: Some(outside),
         commit_mode: commits,
         run: RunContext::default(),

@@ -38,6 +38,7 @@ pub(super) async fn handle(
         hops,
         deadline,
         trace: None,
+        tree: None,
         host: Some(outside),
         commit_mode: commits,
         run: RunContext::default(),

@@ -112,6 +112,7 @@ pub(in crate::agent) async fn migrate(
         // Of requests, which it may not make.
         deadline: Instant::now(),
         trace: None,
+        tree: None,
         host: outside,
         commit_mode: CommitMode::InSteps(Arc::clone(&committer)),
         // Its mailbox is paused, so that no other handler has keys reserved.

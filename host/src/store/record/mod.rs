@@ -91,6 +91,7 @@ pub(crate) enum RowChange<'a> {
     Recent(RecentRow<'a>),
     Content(ContentRow<'a>),
     Journal(JournalRow<'a>),
+    Tree(TreeRow<'a>),
 }
 
 /// The state of agents.
@@ -400,6 +401,25 @@ impl<'a> From<ContentRow<'a>> for RowChange<'a> {
 impl<'a> From<JournalRow<'a>> for RowChange<'a> {
     fn from(row: JournalRow<'a>) -> Self {
         Self::Journal(row)
+    }
+}
+
+/// The trees of messages that have a budget.
+#[derive(Debug, PartialEq)]
+pub(crate) enum TreeRow<'a> {
+    /// Puts a tree in place of what it was.
+    Set { id: &'a str, budget: &'a str, conversation: &'a str, last: u64, record: Cow<'a, str> },
+    /// Makes a message part of a tree.
+    Message { tree: &'a str, seq: u64 },
+    /// Removes the trees that have no message any more of those up to a sequence number.
+    Unlinked { up_to: u64 },
+    /// Removes trees that never had a message: those written before this time, and all but the newest ones.
+    Removed { before: u64, keep: u64 },
+}
+
+impl<'a> From<TreeRow<'a>> for RowChange<'a> {
+    fn from(row: TreeRow<'a>) -> Self {
+        Self::Tree(row)
     }
 }
 

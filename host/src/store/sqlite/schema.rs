@@ -219,6 +219,18 @@ pub(in crate::store) const MIGRATIONS: &[&str] = &[
     );
     -- What the calls over HTTP of the message were answered.
     ALTER TABLE recent ADD COLUMN calls BLOB;
+    -- The trees of messages that have a budget, with what was used of it; linked says that the tree has or had a message in
+    -- the store, and tree_link which. Both are empty on a host without budgets.
+    CREATE TABLE tree (
+        id TEXT PRIMARY KEY, budget TEXT NOT NULL, conversation TEXT NOT NULL, last INTEGER NOT NULL,
+        linked INTEGER NOT NULL, record TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX tree_conversation ON tree (conversation, last);
+    CREATE INDEX tree_budget ON tree (budget, last);
+    CREATE INDEX tree_last ON tree (last);
+    CREATE INDEX tree_unlinked ON tree (last) WHERE NOT linked;
+    CREATE TABLE tree_link (seq INTEGER PRIMARY KEY, tree TEXT NOT NULL);
+    CREATE INDEX tree_link_tree ON tree_link (tree);
 ",
 ];
 

@@ -14,4 +14,5 @@ pub(super) mod snapshots;
 pub(super) mod state;
 pub(super) mod state_copy;
 pub(super) mod timers;
+pub(super) mod trees;
 pub(super) mod unhandled;

@@ -73,6 +73,7 @@ impl Batch {
                     // Here and not where they are told: the next transaction is decided on before that.
                     request.break_line();
                     writer.gate.undo(request);
+                    request.take_back_charges();
                 });
                 writer.undo(before);
             }

@@ -239,6 +239,8 @@ pub(in crate::store) fn record<'a>(
     request: &'a CommitRequest,
     decision: &'a CommitDecision,
 ) -> Record<'a> {
+    // Before the rows of the trees are made, at the end of the transaction.
+    request.charge_trees(|tree| writer.touch_tree(tree));
     let mut record = writer.new_record();
     let (commit, placed) = (&request.commit, request.placed.as_deref());
     if let (Some(change), Some(decided)) = (&commit.state, &decision.state) {

@@ -212,6 +212,11 @@ impl History {
         Ok(())
     }
 
+    /// Returns the sequence number up to which handled messages leave in the transaction in progress.
+    pub(in crate::store) fn left_up_to(&self) -> Option<u64> {
+        self.before.left.last().map(|mark| mark.highest)
+    }
+
     /// Measures the messages up to the newest mark of an earlier run that is not measured, and sets marks among them as
     /// it would have. One in a transaction, as others wait for it.
     fn measure(&mut self, reader: TableReader<'_>) -> rusqlite::Result<()> {

@@ -78,7 +78,11 @@ impl<T, F> Decide<T> for F where
 }
 
 /// Makes a change of a decision. The subject is sent back once the record is applied.
-pub(super) fn change_of<T: Send + 'static>(mut subject: T, decide: impl Decide<T>, back: oneshot::Sender<T>) -> Change {
+pub(in crate::store) fn change_of<T: Send + 'static>(
+    mut subject: T,
+    decide: impl Decide<T>,
+    back: oneshot::Sender<T>,
+) -> Change {
     Box::new(move |writer, reader, tables| {
         let mut record = writer.new_record();
         decide(&mut subject, reader, writer, &mut record)?;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
+use crate::budgets::TreeLink;
 use crate::clock;
 use crate::store::sqlite::whole::CONTENT;
 use crate::telemetry::trace::Trace;
@@ -12,7 +13,7 @@ use caxton_control::Performative;
 use caxton_control::mailbox::Priority;
 
 use crate::message::{Envelope, Message};
-use crate::store::record::{ContentRow, DeadRow, QueueRow, Record, TimerRow};
+use crate::store::record::{ContentRow, DeadRow, QueueRow, Record, TimerRow, TreeRow};
 
 /// The bytes of a failed attempt beside what went wrong, about.
 const ATTEMPT: usize = 128;
@@ -35,6 +36,13 @@ struct EncodedHead<'a> {
     trace: Option<([u8; 16], [u8; 8], u8)>,
     tracestate: Option<Cow<'a, str>>,
     headers: Cow<'a, [(String, String)]>,
+}
+
+/// The tree of a message, which follows its head where there is one.
+#[derive(Serialize, Deserialize)]
+struct EncodedTree<'a> {
+    id: Cow<'a, str>,
+    budget: Cow<'a, str>,
 }
 
 /// Appends what has no column to `buffer`, encoded.
@@ -62,6 +70,25 @@ pub(in crate::store) fn encode(envelope: &Envelope, buffer: &mut Vec<u8>) {
     // `to_extend` consumes the buffer, so it is moved out and back.
     let taken = std::mem::take(buffer);
     *buffer = postcard::to_extend(&head, taken).expect("a vector takes whatever is written");
+    if let Some((id, budget)) = envelope.tree.as_ref().map(TreeLink::names) {
+        // Behind the head, so that all others are as they were before there were trees.
+        let tree = EncodedTree { id: Cow::Borrowed(id), budget: Cow::Borrowed(budget.as_str()) };
+        let taken = std::mem::take(buffer);
+        *buffer = postcard::to_extend(&tree, taken).expect("a vector takes whatever is written");
+    }
+}
+
+/// Adds the link of a message with its tree.
+fn push_tree_of<'a>(record: &mut Record<'a>, envelope: &'a Envelope, seq: u64) {
+    if let Some((tree, _)) = envelope.tree.as_ref().map(TreeLink::names) {
+        record.push(TreeRow::Message { tree, seq });
+    }
+}
+
+/// Reads the tree that follows a head; `None` if there is none, or this version cannot read it.
+fn tree_of(rest: &[u8]) -> Option<TreeLink> {
+    let tree: EncodedTree<'_> = postcard::from_bytes(rest).ok()?;
+    Some(TreeLink::Stored(Box::new((tree.id.as_ref().into(), tree.budget.parse().ok()?))))
 }
 
 /// Reads from an encoded head ([`encode`]) when the message was sent and until when an answer is of use; `None` if this
@@ -110,6 +137,7 @@ pub(in crate::store) fn push_message<'a>(
         content: own_content(message, placed),
         revived: envelope.revived,
     });
+    push_tree_of(record, envelope, seq);
     if let Some(content) = placed {
         record.push(ContentRow::OfMessage { seq, content });
     }
@@ -143,6 +171,7 @@ pub(in crate::store) fn push_timer<'a>(
         head,
         content: own_content(message, placed),
     });
+    push_tree_of(record, envelope, seq);
     if let Some(content) = placed {
         record.push(ContentRow::OfTimer { seq, content });
     }
@@ -171,6 +200,7 @@ pub(in crate::store) fn push_dead<'a>(
         attempts: Cow::Owned(serde_json::to_string(&envelope.failed).expect("attempts are numbers and text")),
         receipt: receipt(message),
     });
+    push_tree_of(record, envelope, seq);
     if let Some(content) = placed {
         record.push(ContentRow::OfDead { seq, content });
     }
@@ -194,7 +224,7 @@ pub(in crate::store) fn columns() -> String {
 /// A message of a row with [`columns`].
 pub(in crate::store) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
     let bytes = row.get_ref(5)?.as_blob()?;
-    let head: EncodedHead<'_> = postcard::from_bytes(bytes)
+    let (head, rest): (EncodedHead<'_>, &[u8]) = postcard::take_from_bytes(bytes)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Blob, Box::new(error)))?;
     let act = Performative::ALL.get(usize::from(head.performative));
     let act = *act.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, head.performative.into()))?;
@@ -226,6 +256,7 @@ pub(in crate::store) fn decode(row: &Row<'_>) -> rusqlite::Result<Envelope> {
         due: row.get::<_, Option<i64>>(4)?.map(|due| clock::from_wall(due.cast_unsigned())),
         hops: head.hops,
         trace,
+        tree: tree_of(rest),
         ..Envelope::new(message)
     })
 }

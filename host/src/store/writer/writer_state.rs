@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ahash::{AHashMap, AHashSet};
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::budgets::{TreeRecord, TreeState};
 use crate::store::gate::CommitGate;
-use crate::store::record::{OtherRow, Record, RecordBuffers, StateRow};
+use crate::store::record::{OtherRow, Record, RecordBuffers, StateRow, TreeRow};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::tables::timers::{TimerChange, TimerCounts};
+use crate::store::tables::trees;
 use crate::store::writer::apply::Tables;
 use crate::store::writer::history::History;
 use crate::store::writer::keys::KeyCache;
@@ -36,6 +38,10 @@ pub(in crate::store) struct WriterState {
     pub(in crate::store) resized: AHashSet<Arc<str>>,
     /// Versions and lengths of keys that were written lately, as the transaction has them.
     pub(in crate::store) keys: KeyCache,
+    /// The trees whose rows the transaction writes at its end, each once.
+    trees: AHashMap<Arc<str>, Arc<TreeState>>,
+    /// The rows of trees that were written since some were removed.
+    tree_rows: usize,
     /// The last event's id.
     pub(in crate::store) event: i64,
     /// The memory of the next record.
@@ -84,6 +90,8 @@ impl WriterState {
             sizes: AHashMap::new(),
             resized: AHashSet::new(),
             keys: KeyCache::default(),
+            trees: AHashMap::new(),
+            tree_rows: 0,
             event,
             buffers: RecordBuffers::default(),
             now: 0,
@@ -96,6 +104,11 @@ impl WriterState {
     pub(in crate::store) fn next_seq(&mut self) -> u64 {
         self.seq += 1;
         self.seq
+    }
+
+    /// Has the row of a tree written at the end of the transaction.
+    pub(in crate::store) fn touch_tree(&mut self, tree: &Arc<TreeState>) {
+        self.trees.insert(Arc::clone(tree.id()), Arc::clone(tree));
     }
 
     /// Returns an empty record, in the memory of the one before.
@@ -124,6 +137,14 @@ impl WriterState {
         let mut record = self.new_record();
         // In the same transaction: no row may have a number beyond the stored counter, which would be given twice.
         record.push(OtherRow::Counters { seq: self.seq, version: self.version.load(Ordering::SeqCst) });
+        let touched = std::mem::take(&mut self.trees).into_values();
+        let trees: Vec<TreeRecord> = touched.map(|tree| tree.record()).collect();
+        trees.iter().for_each(|tree| trees::push_tree(&mut record, tree, self.now));
+        self.tree_rows += trees.len();
+        if self.tree_rows >= trees::SWEEP {
+            self.tree_rows = 0;
+            trees::push_sweep(&mut record, self.now);
+        }
         let resized = std::mem::take(&mut self.resized);
         for agent in &resized {
             let bytes = self.sizes.get(agent).copied().unwrap_or(0);
@@ -132,6 +153,9 @@ impl WriterState {
         self.gate.push_changed(&mut record);
         // Last, as it counts what the commits of this transaction handled.
         self.history.prune(reader, &mut record)?;
+        if let Some(up_to) = self.history.left_up_to() {
+            record.push(TreeRow::Unlinked { up_to });
+        }
         self.apply(tables, record)
     }
 
@@ -156,6 +180,7 @@ impl WriterState {
         self.resized.clear();
         self.keys.clear();
         self.timer_changes.clear();
+        self.trees.clear();
         self.gate.not_written();
         #[cfg(test)]
         if let Some(captured) = &mut self.captured {

@@ -318,7 +318,7 @@ impl Instance {
     pub(in crate::wasm) fn begin(&mut self, work: Option<CallContext>, time: Duration) {
         let limits = &self.store.data().who.spec.limits;
         let fuel = limits.fuel;
-        self.meter.begin(limits.cpu);
+        self.meter.begin(work.as_ref().map_or(limits.cpu, |work| work.cpu(limits.cpu)));
         arm(&mut self.store, fuel);
         self.uses += u32::from(work.is_some());
         let ctx = self.store.data_mut();

@@ -148,6 +148,7 @@ impl CallerActivity {
             | Fault::Restarting { .. }
             | Fault::HostMemory
             | Fault::UnknownOutcome(_)
+            | Fault::OverBudget(_)
             | Fault::Host(_) => false,
         }
     }

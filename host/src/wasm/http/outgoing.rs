@@ -65,6 +65,8 @@ pub(in crate::wasm) fn to_wasi(error: HttpCallError) -> WasiHttpError {
         HttpCallError::Incomplete => WasiHttpError::HttpResponseIncomplete,
         HttpCallError::TimeOver => WasiHttpError::HttpResponseTimeout,
         HttpCallError::Protocol(_) => WasiHttpError::HttpProtocolError,
+        // The one code with a text for such things: it names the budget, the limit and the use.
+        HttpCallError::OverBudget(why) => WasiHttpError::InternalError(Some(why)),
         HttpCallError::Configuration(_) => WasiHttpError::ConfigurationError,
     }
 }

@@ -65,6 +65,7 @@ fn of_body(error: &WasiHttpError) -> Option<ErrorCode> {
             })
         }
         WasiHttpError::TlsProtocolError => ErrorCode::TlsProtocolError,
+        WasiHttpError::InternalError(why) => ErrorCode::InternalError(why.clone()),
         // No body ends so: these come before it.
         _ => return None,
     })

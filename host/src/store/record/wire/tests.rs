@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::{
     ContentRow, ConversationRow, DeadRow, JournalRow, MemoryRow, OtherRow, QueueRow, RecentRow, Record, RolloutRow, StateCopyRow,
-    StateRow, TimerRow,
+    StateRow, TimerRow, TreeRow,
 };
 use super::{RecordError, VERSION, decode, encode};
 
@@ -179,6 +179,16 @@ pub(crate) fn added() -> Record<'static> {
     record.push(ContentRow::OfKey { agent, key: "key-61", content: 62 });
     record.push(ContentRow::PiecesRemoved { content: 63, up_to: 64 });
     record.push(ContentRow::Forgotten { content: 65 });
+    record.push(TreeRow::Set {
+        id: "id-66",
+        budget: "budget-67",
+        conversation: "conversation-68",
+        last: 69000,
+        record: "record-70".into(),
+    });
+    record.push(TreeRow::Message { tree: "tree-71", seq: 72000 });
+    record.push(TreeRow::Unlinked { up_to: 73000 });
+    record.push(TreeRow::Removed { before: 74000, keep: 75 });
     record
 }
 

@@ -4,6 +4,7 @@ mod content;
 mod journal;
 mod memory;
 mod rollouts;
+mod trees;
 mod unplace;
 
 use rusqlite::{CachedStatement, Transaction, params};
@@ -75,6 +76,7 @@ impl<'t> Tables<'t> {
             RowChange::Recent(row) => self.recent(row, record),
             RowChange::Content(row) => self.content(row),
             RowChange::Journal(row) => self.journal(row),
+            RowChange::Tree(row) => self.tree(row),
         })
     }
 

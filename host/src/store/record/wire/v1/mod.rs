@@ -5,6 +5,7 @@ mod journal;
 mod memory;
 mod other;
 mod rollouts;
+mod trees;
 
 use std::borrow::Cow;
 
@@ -15,6 +16,7 @@ use self::journal::JournalRowV1;
 use self::memory::{MemoryRowV1, StateCopyRowV1};
 use self::other::{ConversationRowV1, OtherRowV1};
 use self::rollouts::{RecentRowV1, RolloutRowV1};
+use self::trees::TreeRowV1;
 use super::super::{DeadRow, QueueRow, Record, RowChange, StateRow, TimerRow};
 
 /// [`RowChange`] in version 1. The order of variants and fields is the format, here and below.
@@ -32,6 +34,7 @@ pub(super) enum RowV1<'a> {
     Recent(#[serde(borrow)] RecentRowV1<'a>),
     Content(#[serde(borrow)] ContentRowV1<'a>),
     Journal(#[serde(borrow)] JournalRowV1<'a>),
+    Tree(#[serde(borrow)] TreeRowV1<'a>),
 }
 
 impl<'a> RowV1<'a> {
@@ -49,6 +52,7 @@ impl<'a> RowV1<'a> {
             RowChange::Recent(row) => Self::Recent(RecentRowV1::of(row, record)),
             RowChange::Content(row) => Self::Content(ContentRowV1::of(row)),
             RowChange::Journal(row) => Self::Journal(JournalRowV1::of(row)),
+            RowChange::Tree(row) => Self::Tree(TreeRowV1::of(row)),
         }
     }
 
@@ -66,6 +70,7 @@ impl<'a> RowV1<'a> {
             Self::Recent(row) => row.into_row(record).into(),
             Self::Content(row) => row.into_row().into(),
             Self::Journal(row) => row.into_row().into(),
+            Self::Tree(row) => row.into_row().into(),
         }
     }
 }
