@@ -46,6 +46,9 @@ impl RevisionSettings {
     /// Reads the output of [`to_text`](Self::to_text), of this version or an earlier one. Returns `None` for any other
     /// text.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
+        if text == NOTHING {
+            return Some(UNSET.clone());
+        }
         serde_json::from_str(text).ok().and_then(|kept| serde_json::from_value(with_defaults(kept, &DEFAULTS)).ok())
     }
 }

@@ -33,7 +33,7 @@ impl Reconciler {
         if !std::mem::take(&mut self.summary.has_new_agents) {
             return false;
         }
-        let mut come = BTreeSet::new();
+        let mut come = Vec::new();
         for (name, wanted) in self.plans.marked().iter().filter_map(|name| self.wanted.get_key_value(name)) {
             if !self.managed.contains_key(name) {
                 let agent = Agent::new(Arc::clone(&wanted.spec), Arc::clone(&self.directory) as _);
@@ -44,14 +44,20 @@ impl Reconciler {
                     managed.paused = true;
                     managed.agent.set_handoff_paused(true);
                 }
-                self.managed.insert(name.clone(), managed);
-                come.insert(name.clone());
+                come.push((name.clone(), managed));
             }
         }
         let any = !come.is_empty();
         if any {
+            let names = come.iter().map(|(name, _)| name.clone()).collect();
+            // As a whole, where it is the first: one after the other they would leave half of each node empty.
+            if self.managed.is_empty() {
+                self.managed = come.into_iter().collect();
+            } else {
+                self.managed.extend(come);
+            }
             // In a task of its own, because it waits for the disk and nothing waits for it.
-            tokio::spawn(log_dead_letters(Arc::clone(&self.context), come));
+            tokio::spawn(log_dead_letters(Arc::clone(&self.context), names));
         }
         any
     }

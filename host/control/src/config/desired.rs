@@ -380,6 +380,8 @@ fn routes(
             routes.push(route);
         }
     }
+    // Most agents have one route, and the list has made room for four.
+    routes.shrink_to_fit();
     routes
 }
 

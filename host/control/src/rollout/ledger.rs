@@ -174,6 +174,8 @@ impl Ledger {
         self.state_versions = self.state_versions().into_iter().chain([side.format().version]).collect();
         // It moves to the end: an undo goes by the order in which revisions last began.
         self.revisions.retain(|ran| ran.number != side.number);
+        // Most agents have one that has run, and there may be a hundred thousand.
+        self.revisions.reserve_exact(1);
         self.revisions.push(side);
     }
 
