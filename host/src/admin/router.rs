@@ -9,8 +9,8 @@ use axum::{Router, middleware};
 use super::api::Api;
 use super::extract::MAX_BODY;
 use super::{
-    agents, bodies, budgets, config, conversations, dead, follow, guard, invoke, mailboxes, openapi, probes, query, rehearse,
-    rollouts, schedules, state, stats, store, timers, tokens,
+    agents, bodies, budgets, config, conversations, dead, follow, guard, invoke, mailboxes, openapi, probes, query,
+    rehearse, rollouts, schedules, state, stats, store, timers, tokens,
 };
 
 /// Returns the routes that need a token. Their roles are in [`caxton_control::access::admin_routes`].

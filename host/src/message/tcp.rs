@@ -180,12 +180,8 @@ impl TcpConnection {
 
     /// Waits until all is written, or no more can be.
     pub(crate) async fn flushed(&self) {
-        loop {
-            match self.write_more() {
-                Ok(TcpWritten::Waits) => {}
-                // An error is told by the next write.
-                Ok(TcpWritten::All | TcpWritten::Closed) | Err(_) => break,
-            }
+        // An error is told by the next write.
+        while let Ok(TcpWritten::Waits) = self.write_more() {
             let Some(stream) = self.stream() else { return };
             if stream.writable().await.is_err() {
                 return;

@@ -189,7 +189,8 @@ impl UploadBody {
             body: Mutex::new(Some(body)),
             connection: Mutex::default(),
         });
-        let body = Self { waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), charge, most, length: None };
+        let body =
+            Self { waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), charge, most, length: None };
         (body, upload)
     }
 

@@ -148,13 +148,11 @@ impl TcpAttempt {
             let reason = format!("handling one message may make {most} connections (outgoing.connections-per-message)");
             return self.fail(Some(&place), TcpError::TooMany, &reason);
         }
-        let permit = match timeout_at(self.by, Arc::clone(&settings.permits).acquire_owned()).await {
-            Ok(Ok(permit)) => permit,
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => {
-                let reason = "no other connection ended in time (outgoing.connections)";
-                return self.fail(Some(&place), TcpError::TooMany, reason);
-            }
+        // The semaphore is never closed.
+        let permit = timeout_at(self.by, Arc::clone(&settings.permits).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            let reason = "no other connection ended in time (outgoing.connections)";
+            return self.fail(Some(&place), TcpError::TooMany, reason);
         };
         let stream = match timeout_at(self.by, TcpStream::connect(call.address)).await {
             Ok(Ok(stream)) => stream,

@@ -16,11 +16,18 @@ pub(crate) enum FileAction {
     /// The names of the folders.
     Folders,
     /// The text of a file, read by the standard library.
-    Read { path: String },
+    Read {
+        path: String,
+    },
     /// Writes a file by the standard library.
-    Write { path: String, text: String },
+    Write {
+        path: String,
+        text: String,
+    },
     /// The number of entries of a folder, and the first few names.
-    List { folder: String },
+    List {
+        folder: String,
+    },
     /// Opens a path, with links followed or not, to read or to write.
     Open {
         folder: String,
@@ -33,20 +40,61 @@ pub(crate) enum FileAction {
         no_follow: bool,
     },
     /// Opens a path so often, keeps all, and tells how many there are and the error of the next.
-    OpenMany { folder: String, path: String, count: usize },
+    OpenMany {
+        folder: String,
+        path: String,
+        count: usize,
+    },
     /// Opens a folder and keeps it for later messages.
-    Hold { folder: String, path: String },
+    Hold {
+        folder: String,
+        path: String,
+    },
     /// The text of a file below the folder that is kept.
-    HeldRead { path: String },
-    MakeFolder { folder: String, path: String },
-    RemoveFolder { folder: String, path: String },
-    Unlink { folder: String, path: String },
-    Symlink { folder: String, target: String, path: String },
-    ReadLink { folder: String, path: String },
-    Rename { folder: String, path: String, to: String, new_path: String },
-    Link { folder: String, path: String, to: String, new_path: String },
-    SetTimes { folder: String, path: String },
-    Stat { folder: String, path: String },
+    HeldRead {
+        path: String,
+    },
+    MakeFolder {
+        folder: String,
+        path: String,
+    },
+    RemoveFolder {
+        folder: String,
+        path: String,
+    },
+    Unlink {
+        folder: String,
+        path: String,
+    },
+    Symlink {
+        folder: String,
+        target: String,
+        path: String,
+    },
+    ReadLink {
+        folder: String,
+        path: String,
+    },
+    Rename {
+        folder: String,
+        path: String,
+        to: String,
+        new_path: String,
+    },
+    Link {
+        folder: String,
+        path: String,
+        to: String,
+        new_path: String,
+    },
+    SetTimes {
+        folder: String,
+        path: String,
+    },
+    Stat {
+        folder: String,
+        path: String,
+    },
 }
 
 thread_local! {
@@ -121,12 +169,7 @@ pub(crate) fn act(action: FileAction) -> Value {
         }
         FileAction::HeldRead { path } => told(HELD.with_borrow(|held| {
             let folder = held.as_ref().ok_or_else(|| "nothing is kept".to_owned())?;
-            read(&code(folder.open_at(
-                PathFlags::SYMLINK_FOLLOW,
-                &path,
-                OpenFlags::empty(),
-                DescriptorFlags::READ,
-            ))?)
+            read(&code(folder.open_at(PathFlags::SYMLINK_FOLLOW, &path, OpenFlags::empty(), DescriptorFlags::READ))?)
         })),
         FileAction::MakeFolder { folder: name, path } => {
             done(folder(&name).and_then(|folder| code(folder.create_directory_at(&path))))
@@ -143,21 +186,21 @@ pub(crate) fn act(action: FileAction) -> Value {
         FileAction::ReadLink { folder: name, path } => {
             told(folder(&name).and_then(|folder| code(folder.readlink_at(&path))))
         }
-        FileAction::Rename { folder: name, path, to, new_path } => done(
-            folder(&name)
-                .and_then(|from| folder(&to).and_then(|to| code(from.rename_at(&path, &to, &new_path)))),
-        ),
-        FileAction::Link { folder: name, path, to, new_path } => done(folder(&name).and_then(|from| {
-            folder(&to).and_then(|to| code(from.link_at(PathFlags::empty(), &path, &to, &new_path)))
-        })),
+        FileAction::Rename { folder: name, path, to, new_path } => {
+            done(folder(&name).and_then(|from| folder(&to).and_then(|to| code(from.rename_at(&path, &to, &new_path)))))
+        }
+        FileAction::Link { folder: name, path, to, new_path } => {
+            done(folder(&name).and_then(|from| {
+                folder(&to).and_then(|to| code(from.link_at(PathFlags::empty(), &path, &to, &new_path)))
+            }))
+        }
         FileAction::SetTimes { folder: name, path } => done(folder(&name).and_then(|folder| {
             let (accessed, modified) = (NewTimestamp::Now, NewTimestamp::Now);
             code(folder.set_times_at(PathFlags::SYMLINK_FOLLOW, &path, accessed, modified))
         })),
-        FileAction::Stat { folder: name, path } => {
-            told(folder(&name).and_then(|folder| {
-                code(folder.stat_at(PathFlags::SYMLINK_FOLLOW, &path)).map(|stat| stat.size)
-            }))
-        }
+        FileAction::Stat { folder: name, path } => told(
+            folder(&name)
+                .and_then(|folder| code(folder.stat_at(PathFlags::SYMLINK_FOLLOW, &path)).map(|stat| stat.size)),
+        ),
     }
 }
