@@ -24,8 +24,14 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
             data.check_not_blocked()?;
             let work = data.work.take();
             data.outbound.lend(work);
+            let given = options.as_ref().map(|options| Resource::<RequestOptions>::new_own(options.rep()));
             let handled = data.http().handle(request, options);
             data.work = data.outbound.take_back();
+            if let Some(options) = given {
+                // Left in the table by the engine: those of a thousand calls would be as many resources as a guest may hold,
+                // and those of a few keep an instance from being used again.
+                data.table.delete(options)?;
+            }
             Ok((match handled {
                 Ok(future) => Ok(future),
                 Err(error) => Err(error.downcast()?),

@@ -174,6 +174,19 @@ fn a_call_that_waits_holds_no_thread_and_costs_no_time_on_a_core() {
 }
 
 #[test]
+fn a_message_may_make_more_calls_than_a_guest_may_hold_handles() {
+    let server = Server::start();
+    let limits = "limits = { time = \"2m\", cpu = \"1m\" }";
+    let host = host(&server.place(), "calls-per-message = 2000", limits);
+    // With timeouts, which are a handle of their own.
+    let call = json!({ "url": server.url("/status"), "connect-ms": 60_000, "first-byte-ms": 60_000 });
+    let times = act(&host, &json!({ "do": "many", "call": call, "count": 1_100 }));
+    assert_eq!(times.as_array().map(Vec::len), Some(1_100), "{times}");
+    act(&host, &json!({ "do": "many", "call": call, "count": 1 }));
+    assert_eq!(host.agent("caller")["started_instances"], 1, "nothing is left that keeps the instance from being used");
+}
+
+#[test]
 fn a_handler_that_is_tried_again_calls_again() {
     let server = Server::start();
     let more = "mailbox = { attempts = 2, backoff.first = \"100ms\" }";
