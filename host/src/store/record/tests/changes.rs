@@ -97,8 +97,40 @@ impl RandomRun {
         }
     }
 
+    /// Makes each kind of row of journals, and leaves one.
+    async fn fill_journal(&mut self) {
+        let (store, agent) = (Arc::clone(&self.store), Arc::<str>::from(AGENTS[0]));
+        let key = |nth| CallKey { hash: RequestHash([1; 32]), nth };
+        let call = |nth| {
+            let line = "GET http://a".to_owned();
+            StoredCall { key: key(nth), outcome: CallOutcome::Unknown, line, at: 1, bytes: 0 }
+        };
+        let envelope = Box::new(message("journal", "http:POST /", &agent));
+        self.submit(Commit::new(Arc::clone(&agent)), vec![Outgoing::new(Arc::new(Everywhere), envelope)]);
+        store.flush().await.unwrap();
+        let seq = self.waiting.lock().pop().unwrap();
+        let place = JournalPlace { agent: Arc::clone(&agent), seq };
+        for nth in 0..2 {
+            Arc::clone(&store).begin(place.clone(), call(nth)).await.unwrap();
+        }
+        Arc::clone(&store).end(place.clone(), key(0), CallOutcome::Answered(200), vec![1]).await.unwrap();
+        Arc::clone(&store).forget(place, key(1)).await;
+        let envelope = Box::new(store.queue().message(seq).unwrap().unwrap());
+        let mut commit = Commit::new(Arc::clone(&agent));
+        commit.dead = Some(Box::new(DeadLetter { envelope, reason: "expired", error: String::new(), at: 1 }));
+        self.submit(commit, Vec::new());
+        let revived = store.dead_letters().revive(DeadFilter::one(seq), false).await.unwrap();
+        assert_eq!(revived.envelopes[0].recorded.len(), 1);
+        let mut commit = Commit::new(Arc::clone(&agent));
+        commit.journal = revived.envelopes[0].seq;
+        self.submit(commit, Vec::new());
+        let place = JournalPlace { agent, seq: 1 << 40 };
+        Arc::clone(&store).begin(place, call(0)).await.unwrap();
+    }
+
     /// Leaves a row in each table that may have none by chance.
     pub(super) async fn fill(&mut self) {
+        self.fill_journal().await;
         let store = Arc::clone(&self.store);
         let agent: Arc<str> = AGENTS[0].into();
         let large = self.snapshot(LARGE_MEMORY);
@@ -124,10 +156,6 @@ impl RandomRun {
         store.rollouts().keep_ledger(Arc::clone(&agent), Some("{}".to_owned()));
         store.rollouts().keep_difference(Arc::clone(&agent), 2 * MAX_ROLLOUTS as u64, 1, "difference".to_owned());
         store.recent().keep((self.count, 0), Box::new(message("recent", "http:POST /", &agent)), None, None);
-        let place = JournalPlace { agent: Arc::clone(&agent), seq: 1 << 40 };
-        let key = CallKey { hash: RequestHash([1; 32]), nth: 0 };
-        let call = StoredCall { key, outcome: CallOutcome::Unknown, line: "GET http://a".to_owned(), at: 1, bytes: 0 };
-        Arc::clone(&store).begin(place, call).await.unwrap();
         store.queue().set_paused(agent.to_string(), true).await.unwrap();
         let now = clock::steady_ms();
         store.conversations().keep_beginning(agent, "c-1".to_owned(), now, now, 0);
