@@ -306,7 +306,7 @@ fn short_journal(spec: &AgentSpec, summary: Option<&Summary>) -> Option<String> 
             "the journal of its calls ({place}) lasts as long as each request: what an HTTP agent is asked is neither kept \
              nor tried again"
         ),
-        Some(Kind::Message | Kind::Stateful) | None => format!(
+        Some(Kind::Message | Kind::Stateful | Kind::Both) | None => format!(
             "the journal of its calls ({place}) is kept with messages from mailboxes and from routes with `mode = \"enqueue\"`; \
              for a request that is waited for it lasts as long as that"
         ),

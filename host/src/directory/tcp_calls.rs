@@ -13,7 +13,7 @@ use crate::clock;
 use crate::context::HostContext;
 use crate::logs::Line;
 use crate::message::{CallContext, CallScope, GuestConnect, Identity, LookedUp, TcpConnection, TcpError};
-use crate::outgoing::{CallingAgent, OnTcpProblem, TcpProblem};
+use crate::outgoing::{ConnectingAgent, OnTcpProblem, TcpProblem};
 
 impl HostDirectory {
     /// Looks up a name for an agent.
@@ -45,12 +45,12 @@ impl HostDirectory {
     }
 }
 
-fn calling(who: &Arc<Identity>, work: &CallContext) -> CallingAgent {
-    CallingAgent {
-        name: who.revision.agent.shared(),
+fn calling(who: &Arc<Identity>, work: &CallContext) -> ConnectingAgent {
+    ConnectingAgent {
+        name: who.revision.agent.clone(),
         spec: Arc::clone(&who.spec),
         deadline: work.deadline,
-        trace: work.trace.clone(),
+        tree: work.tree.clone(),
     }
 }
 

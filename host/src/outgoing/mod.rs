@@ -25,4 +25,4 @@ mod tcp;
 
 pub(crate) use client::{CallingAgent, OutgoingClient};
 pub(crate) use report::{CallNote, CallProblem, NoteKind};
-pub(crate) use tcp::{OnTcpProblem, TcpProblem, is_reachable};
+pub(crate) use tcp::{ConnectingAgent, OnTcpProblem, TcpProblem, is_reachable};

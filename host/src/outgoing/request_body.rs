@@ -195,8 +195,9 @@ impl UploadBody {
     }
 
     /// Sets the length that the head of the request has. The body is complete when that much of it was taken.
-    pub(super) fn of_length(self, length: Option<u64>) -> Self {
-        Self { length, ..self }
+    pub(super) fn of_length(mut self, length: Option<u64>) -> Self {
+        self.length = length;
+        self
     }
 
     /// Returns the waker for a wait of the connection.

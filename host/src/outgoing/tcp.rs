@@ -9,15 +9,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use caxton_control::grant::Grants;
+use caxton_control::meter::UnitMeter;
 use caxton_control::tcp_place::TcpRefusal;
+use caxton_control::{AgentName, AgentSpec};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::client::{CallingAgent, OutgoingClient, TcpSettings};
+use super::client::{OutgoingClient, TcpSettings};
 use super::dial::literal;
 use super::resolve::resolve;
 use crate::bounds;
+use crate::budgets::{CallCharge, ChargeRefusal, Tree};
 use crate::message::{CallScope, GuestConnect, HttpCallError, LookedUp, TcpConnection, TcpError};
 
 /// A connection or a look-up that was refused or failed.
@@ -40,7 +43,7 @@ impl OutgoingClient {
     /// Looks up a name for an agent.
     pub(crate) fn look_up(
         &self,
-        agent: CallingAgent,
+        agent: ConnectingAgent,
         name: String,
         scope: Arc<CallScope>,
         on_problem: OnTcpProblem,
@@ -60,7 +63,7 @@ impl OutgoingClient {
     /// Makes a connection for an agent.
     pub(crate) fn connect(
         &self,
-        agent: CallingAgent,
+        agent: ConnectingAgent,
         call: GuestConnect,
         on_problem: OnTcpProblem,
     ) -> impl Future<Output = Result<Arc<TcpConnection>, TcpError>> + Send + 'static + use<> {
@@ -77,9 +80,29 @@ impl OutgoingClient {
     }
 }
 
+/// The agent that connects, and its message.
+pub(crate) struct ConnectingAgent {
+    /// The name.
+    pub(crate) name: AgentName,
+    /// The settings, with the grants.
+    pub(crate) spec: Arc<AgentSpec>,
+    /// The time by which the message has to end.
+    pub(crate) deadline: std::time::Instant,
+    /// The tree of the message, if that has a budget.
+    pub(crate) tree: Option<Tree>,
+}
+
+impl ConnectingAgent {
+    /// Takes a connection from the budget, in which it counts as a call.
+    async fn charge(&self) -> Result<Option<Arc<CallCharge>>, ChargeRefusal> {
+        let Some(tree) = &self.tree else { return Ok(None) };
+        tree.begin_call(&self.name, &UnitMeter::default()).await.map(Some)
+    }
+}
+
 /// A connection or look-up of an agent.
 struct TcpAttempt {
-    agent: CallingAgent,
+    agent: ConnectingAgent,
     target: String,
     on_problem: OnTcpProblem,
     /// The time by which it has to be done.
@@ -87,14 +110,14 @@ struct TcpAttempt {
 }
 
 impl TcpAttempt {
-    fn new(settings: &TcpSettings, agent: CallingAgent, target: String, on_problem: OnTcpProblem) -> Self {
+    fn new(settings: &TcpSettings, agent: ConnectingAgent, target: String, on_problem: OnTcpProblem) -> Self {
         let by = (Instant::now() + settings.spec.connect_timeout).min(agent.deadline.into());
         Self { agent, target: bounds::cut(target, bounds::QUOTED), on_problem, by }
     }
 
     /// Counts and reports an error.
     fn fail<T>(&self, place: Option<&str>, error: TcpError, reason: &str) -> Result<T, TcpError> {
-        count(&self.agent.name, place, error.code());
+        count(self.agent.name.as_str(), place, error.code());
         let reason = bounds::cut(format!("{reason} ({})", error.code()), bounds::REASON);
         let (place, target) = (place.map(Arc::from), self.target.clone());
         (self.on_problem)(&TcpProblem { place, target, error: error.clone(), reason });
@@ -154,6 +177,10 @@ impl TcpAttempt {
             let reason = "no other connection ended in time (outgoing.connections)";
             return self.fail(Some(&place), TcpError::TooMany, reason);
         };
+        let charge = match self.agent.charge().await {
+            Ok(charge) => charge,
+            Err(refusal) => return self.fail(Some(&place), TcpError::TooMany, &refusal.to_string()),
+        };
         let stream = match timeout_at(self.by, TcpStream::connect(call.address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -162,7 +189,7 @@ impl TcpAttempt {
             }
             Err(_) => return self.late(settings, Some(&place), "no connection was made in time"),
         };
-        match self.begin(stream, &place, permit, call) {
+        match self.begin(stream, &place, (permit, charge), call) {
             Ok(connection) => Ok(connection),
             Err(error) => {
                 let error = unconnected(&error);
@@ -184,16 +211,20 @@ impl TcpAttempt {
         &self,
         stream: TcpStream,
         place: &Arc<str>,
-        permit: OwnedSemaphorePermit,
+        (permit, charge): (OwnedSemaphorePermit, Option<Arc<CallCharge>>),
         call: &GuestConnect,
     ) -> io::Result<Arc<TcpConnection>> {
         // Guests write whole messages, and wait for the answer.
         stream.set_nodelay(true)?;
-        let (agent, place) = (Arc::clone(&self.agent.name), Arc::clone(place));
+        let (agent, place) = (self.agent.name.shared(), Arc::clone(place));
         count(&agent, Some(&place), "connected");
         let on_end = Box::new(move |sent, received| {
             // Released with the socket: what is counted is what is open.
             drop(permit);
+            if let Some(charge) = charge {
+                // There is nothing left of the connection that could be refused.
+                let _ = charge.add_bytes(sent + received);
+            }
             for (direction, bytes) in [("sent", sent), ("received", received)] {
                 if bytes > 0 {
                     let labels = [

@@ -11,10 +11,8 @@ use super::section::Section;
 use super::values::{bad_place, wrong_type};
 use crate::desired::SecretsSpec;
 use crate::journal::{JournalRules, UnknownOutcome};
-use crate::outgoing::OutgoingSpec;
 use crate::outgoing::{OutgoingSpec, ProxySpec};
 use crate::place::{CallPlace, PlaceError, PlaceUrl};
-use crate::place::{CallPlace, PlaceUrl};
 
 /// Reads the table.
 pub(super) fn outgoing(section: &Section<'_>, secrets: &SecretsSpec, findings: &mut Findings) -> OutgoingSpec {

@@ -130,6 +130,7 @@ pub(crate) fn digest(name: &str) -> Digest {
 /// Returns a declaration with a value for every setting.
 pub(crate) fn spec(name: &AgentName) -> AgentSpec {
     AgentSpec {
+        budget: None,
         settings_text: Default::default(),
         name: name.clone(),
         component: format!("{name}.wasm"),
