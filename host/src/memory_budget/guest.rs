@@ -91,28 +91,38 @@ impl GuestMemory {
     }
 
     /// Takes bytes: of those that are kept for it, then of those that are free. Waits by seniority if there are not
-    /// enough. `left` is what the guest may have beside what it has.
+    /// enough. `left` is what the guest may have beside what it has, and `likely` what it will probably take of that.
     ///
     /// # Errors
     /// There were none by `deadline`, or it has to end so that an older guest goes on.
-    pub(crate) async fn grow(&mut self, by: u64, left: u64, deadline: Instant) -> Result<(), MemoryShortage> {
+    pub(crate) async fn grow(
+        &mut self,
+        by: u64,
+        (left, likely): (u64, u64),
+        deadline: Instant,
+    ) -> Result<(), MemoryShortage> {
         let planned = by.min(self.expected.bytes());
         let more = by - planned;
         if more > 0 {
-            self.take_more(more, left - planned.min(left), deadline).await?;
+            self.take_more(more, (left - planned.min(left), likely), deadline).await?;
         }
         self.expected.move_to(&mut self.held, planned);
         Ok(())
     }
 
-    async fn take_more(&mut self, more: u64, left: u64, deadline: Instant) -> Result<(), MemoryShortage> {
+    async fn take_more(
+        &mut self,
+        more: u64,
+        (left, likely): (u64, u64),
+        deadline: Instant,
+    ) -> Result<(), MemoryShortage> {
         if self.budget.take_growth(more, self.seniority) {
             self.held.add_counted(more);
             return Ok(());
         }
         let seniority = *self.seniority.get_or_insert_with(|| self.budget.new_seniority());
         let (limit, held) = (self.budget.limit(), self.bytes());
-        let bytes = growth_to_wait_for(more, held, left, limit);
+        let bytes = growth_to_wait_for(more, held.max(likely), left, limit);
         let request = MemoryRequest { priority: MemoryPriority::Work, seniority, bytes, least: more, held };
         // No wait helps one that can never fit.
         let waits = bytes <= limit;

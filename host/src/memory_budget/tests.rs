@@ -115,12 +115,12 @@ async fn a_guest_waits_before_it_starts_and_not_within_what_is_expected() {
     // Calls and connections find room meanwhile.
     assert!(budget.has_room(MemoryPriority::Connections) && !budget.blocks(MemoryPriority::Calls, MIB));
     // What was expected of a guest is there, and what it took less is free after its call.
-    first.grow(20 * MIB, 64 * MIB, later()).await.unwrap();
+    first.grow(20 * MIB, (64 * MIB, 0), later()).await.unwrap();
     assert_eq!((budget.used(), budget.used_by(MemoryKind::Instances)), (80 * MIB, 22 * MIB));
     first.end_call();
     let Poll::Ready(Ok(small)) = poll!(&mut small) else { panic!("it passes one that does not fit") };
     assert!(poll!(&mut large).is_pending());
-    second.grow(39 * MIB, 64 * MIB, later()).await.unwrap();
+    second.grow(39 * MIB, (64 * MIB, 0), later()).await.unwrap();
     drop(second);
     let Poll::Ready(Ok(large)) = poll!(&mut large) else { panic!("there is room for it") };
     drop((first, small, large));
@@ -167,7 +167,7 @@ async fn of_guests_that_wait_for_each_other_the_oldest_gets_to_its_end() {
     // Each takes 50 MiB in steps, of which there are not enough for two.
     let grown = guests.into_iter().map(async |mut guest: GuestMemory| {
         for taken in 0..50 {
-            guest.grow(MIB, (64 - taken) * MIB, far).await?;
+            guest.grow(MIB, ((64 - taken) * MIB, 0), far).await?;
             tokio::task::yield_now().await;
         }
         Ok::<_, MemoryShortage>(())
@@ -184,14 +184,14 @@ async fn the_last_bytes_are_for_a_guest_that_needs_no_more() {
     let budget = MemoryBudget::new(100 * MIB);
     let connections = budget.hold(MemoryKind::Connections, 5 * MIB);
     let (mut first, mut second) = (guest(&budget, 0).await, guest(&budget, 0).await);
-    first.grow(90 * MIB, 99 * MIB, later()).await.unwrap();
+    first.grow(90 * MIB, (99 * MIB, 0), later()).await.unwrap();
     let waits = async {
-        let waited = first.grow(4 * MIB, 9 * MIB, later()).await;
+        let waited = first.grow(4 * MIB, (9 * MIB, 0), later()).await;
         drop(first);
         waited
     };
     let ends = async {
-        let waited = second.grow(4 * MIB, 99 * MIB, later()).await;
+        let waited = second.grow(4 * MIB, (99 * MIB, 0), later()).await;
         drop(second);
         waited
     };

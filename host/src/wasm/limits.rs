@@ -110,7 +110,8 @@ impl MemoryBound {
     async fn reserve(&mut self, by: u64) -> Result<(), MemoryShortage> {
         self.waits = true;
         let left = (self.limit - self.used) as u64;
-        let grown = self.held.grow(by, left, Instant::now() + self.patience).await;
+        let likely = self.expected.bytes().saturating_sub(self.used as u64);
+        let grown = self.held.grow(by, (left, likely), Instant::now() + self.patience).await;
         self.waits = false;
         if grown.is_err() {
             // The next one begins when there is room for more, and not to end as this one did.
