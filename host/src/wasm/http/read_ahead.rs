@@ -102,9 +102,10 @@ impl AheadBody {
         matches!(self.rest, AheadRest::Coming(_))
     }
 
-    /// Returns the length of a body that is in memory as a whole.
+    /// Returns the length of a body that is in memory as a whole. One with trailers has none: they are sent only after a
+    /// body in chunks.
     pub(crate) fn length(&self) -> Option<u64> {
-        let is_whole = matches!(self.rest, AheadRest::Ended);
+        let is_whole = matches!(self.rest, AheadRest::Ended) && self.held.iter().all(Frame::is_data);
         is_whole.then(|| self.held.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum())
     }
 }
