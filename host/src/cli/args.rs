@@ -375,8 +375,9 @@ pub(super) struct CompileComponentArgs {
     pub(super) input: PathBuf,
     /// The file to write
     pub(super) output: PathBuf,
-    /// `fuel` to count instructions, `plain` without, `inspect` to compile nothing
-    #[arg(value_parser = ["plain", "fuel", "inspect"])]
+    /// The engine that is to run it: `plain`, `fuel` to count instructions, `async` for components of WASI 0.3, or
+    /// `async-fuel`; `inspect` to compile nothing
+    #[arg(value_parser = ["plain", "fuel", "async", "async-fuel", "inspect"])]
     pub(super) engine: String,
     /// For `inspect`: the proposals of WebAssembly that it may use
     pub(super) features: Option<String>,

@@ -171,7 +171,7 @@ fn effects_of_wasi_03_commit_with_the_head() {
 #[test]
 fn clocks_and_random_numbers_of_wasi_03_are_granted() {
     let allow = |supply: &str| service("p3-web", &format!("allow = {{ clock = \"{supply}\", random = \"{supply}\" }}"));
-    let mut host = host(&allow("message"));
+    let host = host(&allow("message"));
     let told = host.client().get("/supply").text();
     let [seconds, monotonic, _] = told.split(' ').collect::<Vec<_>>()[..] else { panic!("{told}") };
     assert_eq!(&monotonic[..seconds.len()], seconds, "both stand at the time of the call: {told}");
@@ -210,7 +210,7 @@ fn the_second_engine_is_made_when_a_component_needs_it() {
     assert_eq!(engines(&host), serde_json::json!(["plain"]));
     assert_eq!(host.client().post("/echo", "hello").text(), "hello");
     host.edit(&file(&format!("{echo}{}", agent("web", "p3-web", "").replace("\"/web\"", "\"/web/{*path}\""))));
-    host.until_output("web@1 runs");
+    host.until_agent("web", "it runs", |status| status["revision"] == "web@1");
     assert_eq!(engines(&host), serde_json::json!(["plain", "async"]));
     assert_eq!(metric(&host, "caxton_engines_created_total{engine=\"async\"}"), 1);
     assert_eq!(host.client().post("/echo", "hello").text(), "hello");
@@ -240,11 +240,42 @@ fn a_new_revision_of_wasi_03_takes_over_under_load() {
 fn a_canary_of_wasi_03_has_its_share() {
     let settings = "deploy = { strategy = \"canary\", steps = [{ weight = 50, for = \"1s\" }] }\n\
                     rollback = { min-messages = 20, slower = \"10000%\" }\n";
-    let mut host = host(&service("p3-web", settings));
+    let host = host(&service("p3-web", settings));
     let load = Load::new(&host, "/upper", 3, |_| "ping".to_owned());
     host.edit(&file(&service("p3-web", &format!("{settings}config = {{ n = \"2\" }}\n"))));
     host.until_output("web@2 runs; web@1 drains");
     let calls = load.end();
     assert_eq!(calls.wrong, Vec::<String>::new(), "of {:?}", calls.answered);
     assert!(calls.answered.len() == 2, "both had a share: {:?}", calls.answered);
+}
+
+#[test]
+fn copies_of_calls_of_wasi_03_have_no_effects() {
+    let setup = Setup::new(
+        BINARY,
+        &file(
+            "[agents.web]\ncomponent = \"agent.wasm\"\n\
+             reload = { strategy = \"parallel\", for = \"1h\", min-messages = 5 }\n\
+             [[agents.web.http]]\nroute = \"/{*path}\"\n",
+        ),
+    );
+    install(setup.folder(), "p3-web");
+    let mut host = setup.start();
+    install(host.folder(), "p3-candidate");
+    let newest = |host: &Host| host.api().get("/v1/rollouts/web").json()[0].clone();
+    host.until("copies are made", |host| {
+        newest(host)["why"].as_str().is_some_and(|why| why.contains("copies to judge by")).then_some(())
+    });
+    let client = host.client();
+    assert_eq!(client.get("/visit").text(), "1");
+    assert_eq!(client.get("/fail").status.as_u16(), 500);
+    assert_eq!(client.post("/upper", "hello").text(), "HELLO");
+    assert!(client.get("/late").text().contains("Unavailable"));
+    assert_eq!(client.get("/visit").text(), "2");
+    let ended = host.until("all is compared", |host| {
+        let newest = newest(host);
+        (newest["status"] == "completed" || newest["status"] == "rolled-back").then_some(newest)
+    });
+    assert_eq!((&ended["status"], &ended["copies_alike"]), (&serde_json::json!("completed"), &serde_json::json!(5)));
+    assert_eq!(host.api().get("/v1/agents/web/state/visits").text(), "2");
 }

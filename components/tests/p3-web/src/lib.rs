@@ -21,7 +21,7 @@
 //! | `/call?URL`, `/proxy?URL` | calls a server, and answers with what came of it, or passes its answer on |
 //! | `/sent?URL` | sends the request's body there |
 //! | `/visit` | adds one to the key `visits` and answers with it |
-//! | `/late` | answers, then adds one to the key `late` |
+//! | `/late` | adds one to the key `late` when the head is out |
 //! | `/fail` | adds one to the key `visits`, and answers with status 500 |
 //! | `/supply` | the time and random numbers |
 //! | `/say` | a line on stdout by the streams of WASI 0.3 |
@@ -122,6 +122,8 @@ impl wasip3::exports::http::handler::Guest for Agent {
             "/sent" => send(query, request).await,
             "/visit" => respond(visit("visits")),
             "/late" => stream(200, Fields::new(), |mut body| async move {
+                // The host has the head only when the guest gives way.
+                monotonic_clock::wait_for(MILLISECOND).await;
                 body.write_all(format!("{:?}", state::increment("late", 1)).into_bytes()).await;
             }),
             "/fail" => {
