@@ -159,6 +159,8 @@ pub(super) fn count_refusal(agent: &str, place: Option<&str>, code: &'static str
 
 impl Drop for CallRecord {
     fn drop(&mut self) {
+        // Not with the last of its handles: the connection may have the request a moment longer.
+        self.charge.iter().for_each(|charge| charge.settle());
         let labels = || [("agent", self.agent.to_string()), ("place", self.place.to_string())];
         let [agent, place] = labels();
         let counted = [agent, place, ("result", self.result.to_owned())];
