@@ -171,7 +171,7 @@ fn a_tree_of_three_agents_never_sends_more_than_its_budget() {
     assert!(calls.contains("internal-error: budget-exceeded: budget `demo`, calls: 30 of 30 used"), "{calls}");
     assert_eq!(metric(&host, "caxton_budget_trees_total{budget=\"demo\"}"), 8);
     assert!(metric(&host, "caxton_budget_refusals_total{budget=\"demo\",measure=\"messages\"}") > 0);
-    let (_, events, _) = host.caxton(&["events", "-o", "json"]);
+    let (_, events, _) = host.caxton(&["events", "-o", "json", "-n", "1000"]);
     assert_eq!(events.matches("budget.exceeded").count(), 8, "once for each tree");
     let (code, listed, _) = host.caxton(&["budget", "ls", "--budget", "demo"]);
     assert!(code == 0 && listed.matches("exceeded").count() == 8, "{listed}");
