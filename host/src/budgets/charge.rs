@@ -91,6 +91,7 @@ struct CallState {
     reading: Option<MeterReading>,
     /// Set if nothing of the request has left the host.
     never_left: bool,
+    is_settled: bool,
 }
 
 impl Tree {
@@ -156,11 +157,14 @@ impl CallCharge {
             reading.feed(bytes);
         }
     }
-}
 
-impl Drop for CallCharge {
-    fn drop(&mut self) {
-        let CallState { reading, never_left } = self.state.get_mut();
+    /// Counts what the call has used, at its end. Done once.
+    pub(crate) fn settle(&self) {
+        let mut state = self.state.lock();
+        if self.meter.is_empty() || std::mem::replace(&mut state.is_settled, true) {
+            return;
+        }
+        let CallState { reading, never_left, .. } = &mut *state;
         let figures = match reading {
             Some(reading) => {
                 reading.end();
@@ -170,11 +174,15 @@ impl Drop for CallCharge {
             // No response: what was reserved counts as used.
             None => BTreeMap::new(),
         };
-        if self.meter.is_empty() {
-            return;
-        }
+        drop(state);
         self.tree.change(|ledger| ledger.settle(self.number, &figures));
         // Nobody waits: until it is written, a kill counts what was reserved.
         drop(self.tree.save());
+    }
+}
+
+impl Drop for CallCharge {
+    fn drop(&mut self) {
+        self.settle();
     }
 }

@@ -208,6 +208,8 @@ pub(super) fn origin(uri: &Uri) -> String {
 
 impl Drop for CallRecord {
     fn drop(&mut self) {
+        // Not with the last of its handles: the connection may have the request a moment longer.
+        self.charge.iter().for_each(|charge| charge.settle());
         // Shared and not copied: three or four metrics of each call have them.
         let agent = ("agent", SharedString::from_shared(Arc::clone(&self.agent)));
         let place = ("place", SharedString::from_shared(Arc::clone(&self.place)));

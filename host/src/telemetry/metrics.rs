@@ -62,6 +62,8 @@ const METRICS: &[Metric] = &[
     metric("caxton_outgoing_seconds", MetricKind::Histogram, Unit::Seconds, "Time from a call of an agent over HTTP to the end of its response, by agent and place."),
     metric("caxton_outgoing_bytes_total", MetricKind::Counter, Unit::Bytes, "Bytes that agents sent and received: of bodies in calls over HTTP, and over TCP; by agent, place and direction."),
     metric("caxton_outgoing_connections_total", MetricKind::Counter, Unit::Count, "Connections of agents over TCP, by agent, place (`none` without a grant) and result: `connected`, or the code of the error."),
+    metric("caxton_budget_trees_total", MetricKind::Counter, Unit::Count, "Messages and calls that began with a budget, by budget."),
+    metric("caxton_budget_refusals_total", MetricKind::Counter, Unit::Count, "What was refused because it would have passed a limit of its budget, by budget and measure."),
     metric("caxton_commit_seconds", MetricKind::Histogram, Unit::Seconds, "Time of a commit of the store, which may hold many messages' effects."),
     metric("caxton_handoff_seconds", MetricKind::Histogram, Unit::Seconds, "Time for which an agent's mailbox was held while its memory went to a new revision, by agent."),
     metric("caxton_failures_total", MetricKind::Counter, Unit::Count, "Attempts and calls that failed, by agent and code."),
