@@ -334,7 +334,8 @@ mod tests {
         let stream =
             futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
         let scope = Arc::default();
-        let (mut body, upload) = UploadBody::new(http_body_util::StreamBody::new(stream).boxed_unsync(), 100, &scope);
+        let (mut body, upload) =
+            UploadBody::new(http_body_util::StreamBody::new(stream).boxed_unsync(), 100, &scope, None);
         sender.send(Ok(Frame::data(Bytes::from_static(b"abc")))).await.unwrap();
         let waiting = tokio::spawn(async move { sender.send(Ok(Frame::data(Bytes::from_static(b"def")))).await });
         upload.abandon(&HttpCallError::WriteTimeout);
@@ -353,7 +354,7 @@ mod tests {
         let stream =
             futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
         let scope = Arc::default();
-        let (body, upload) = UploadBody::new(http_body_util::StreamBody::new(stream).boxed_unsync(), 100, &scope);
+        let (body, upload) = UploadBody::new(http_body_util::StreamBody::new(stream).boxed_unsync(), 100, &scope, None);
         let mut body = body.of_length(Some(6));
         for (part, expected) in [("abc", HttpCallError::WriteTimeout), ("def", HttpCallError::ReadTimeout)] {
             sender.send(Ok(Frame::data(Bytes::from_static(part.as_bytes())))).await.unwrap();

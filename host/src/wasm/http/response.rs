@@ -334,7 +334,7 @@ mod tests {
         let mut body = ResponseBody::open(text);
         let ResponseBody::Open(open) = &mut body else { unreachable!("it was just opened") };
         let running: Running = Box::pin(async move { ended.await.unwrap_or_else(|_| Fault::Abandoned.into()) });
-        open.attach_guest(running, EndListener(None), Arc::default(), Some(3));
+        open.attach_guest(running, EndListener(None), Arc::default(), (Some(3), LateEffects::of(&Arc::default())));
 
         assert!(poll_once(&mut body).is_pending(), "the guest still runs, and its end may be the cause");
         let returned = HttpEnd { result: Ok(()), ..HttpEnd::from(Fault::Abandoned) };
