@@ -67,7 +67,10 @@ fn serve(stream: &TcpStream, calls: &Mutex<BTreeMap<String, u64>>, heads: &Mutex
     // The last chunk is empty, and an empty line follows it.
     while head.to_ascii_lowercase().contains("transfer-encoding: chunked") && chunk != "0\r\n" {
         chunk.clear();
-        reader.read_line(&mut chunk).ok()?;
+        // The caller may be killed in the middle.
+        if reader.read_line(&mut chunk).ok()? == 0 {
+            return None;
+        }
     }
     if !chunk.is_empty() {
         reader.read_line(&mut chunk).ok()?;
