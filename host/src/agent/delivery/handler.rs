@@ -227,11 +227,11 @@ impl Agent {
             Err((Fault::Reserved(key), effects, _)) => {
                 return Err(FailedAttempt::Conflict(effects.into_conflict(key)));
             }
-            Err((fault, effects, cpu)) => {
+            Err((fault, effects, _)) if may_run_again(&fault, envelope, &effects) => {
+                return Err(FailedAttempt::Starved(effects.requests));
+            }
+            Err((fault, _, cpu)) => {
                 handling.cpu = cpu;
-                if may_run_again(&fault, envelope, &effects) {
-                    return Err(FailedAttempt::Starved(effects.requests));
-                }
                 if let Some(recorder) = &mut handling.recorder {
                     recorder.failed(&fault);
                 }
