@@ -224,9 +224,7 @@ impl Agent {
                 }
                 (result, effects, lease)
             }
-            Err((Fault::Reserved(key), effects, _)) => {
-                return Err(FailedAttempt::Conflict(effects.into_conflict(key)));
-            }
+            Err((Fault::Reserved(key), effects, _)) => return Err(FailedAttempt::Conflict(effects.into_conflict(key))),
             Err((fault, effects, _)) if may_run_again(&fault, envelope, &effects) => {
                 return Err(FailedAttempt::Starved(effects.requests));
             }
