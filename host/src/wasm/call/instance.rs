@@ -62,8 +62,6 @@ pub(crate) struct Instance {
     first_memory: usize,
     /// The memory of a stateful agent, compared with what is committed of it.
     pub(in crate::wasm) memory: InstanceMemory,
-    /// Set if the memory with which it started is the one in the store.
-    pub(in crate::wasm) is_restored: bool,
 }
 
 /// The exported functions of an instance.
@@ -122,17 +120,7 @@ impl Instance {
         let first_memory = store.data().memory.used();
         let program = Arc::clone(program);
         let memory = InstanceMemory::default();
-        Ok(Self {
-            store,
-            meter,
-            exports,
-            program,
-            uses: 0,
-            born: Instant::now(),
-            first_memory,
-            memory,
-            is_restored: false,
-        })
+        Ok(Self { store, meter, exports, program, uses: 0, born: Instant::now(), first_memory, memory })
     }
 
     /// Returns `true` if the instance should not be reused after a call that ended well.
