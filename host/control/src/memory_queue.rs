@@ -169,11 +169,11 @@ pub fn expected_after_end(wanted: u64, limit: u64) -> u64 {
 }
 
 /// Returns the bytes that a growth asks for that has to wait: as many as the guest `holds`, within the `left` ones that
-/// it may have. Doubled, so that a guest waits a few times and not for each page.
-pub fn growth_to_wait_for(by: u64, holds: u64, left: u64, budget: u64) -> u64 {
+/// it may have and the `room` that there can be for it. Doubled, so that a guest waits a few times and not for each page.
+pub fn growth_to_wait_for(by: u64, holds: u64, left: u64, room: u64) -> u64 {
     let doubled = by.max(holds.min(left));
     // More than there can be would never be met, while the growth itself may be.
-    if doubled > budget { by } else { doubled }
+    if doubled > room { by } else { doubled }
 }
 
 #[cfg(test)]
@@ -268,10 +268,10 @@ mod tests {
         assert_eq!(expected_after(48, 48), 48);
         assert_eq!((0..200).fold(1 << 26, |expected, _| expected_after(expected, 1 << 20)), (1 << 20) + 7);
         assert_eq!((expected_after_end(10, 64), expected_after_end(40, 64)), (20, 64));
-        for (by, holds, left, budget, asked) in
+        for (by, holds, left, room, asked) in
             [(1, 10, 100, 1_000, 10), (20, 10, 100, 1_000, 20), (1, 10, 5, 1_000, 5), (1, 600, 2_000, 500, 1)]
         {
-            assert_eq!(growth_to_wait_for(by, holds, left, budget), asked, "{by} of {holds}");
+            assert_eq!(growth_to_wait_for(by, holds, left, room), asked, "{by} of {holds}");
         }
         assert!(planned_ceiling(1_000, MemoryPriority::Instances) < MemoryPriority::Connections.ceiling(1_000));
         assert_eq!(planned_ceiling(1_000, MemoryPriority::Copies), MemoryPriority::Copies.ceiling(1_000));

@@ -96,6 +96,20 @@ impl Model {
         self.guests.iter_mut().find(|guest| guest.number == number).unwrap()
     }
 
+    fn planned(&self) -> u64 {
+        planned_ceiling(self.budget, MemoryPriority::Instances)
+    }
+
+    /// Gives the oldest growth what it cannot do without: no other guest makes room for more.
+    fn grant_least(&mut self, seniority: u64, least: u64) {
+        let oldest = self.guests.iter_mut().find(|guest| guest.seniority == Some(seniority)).unwrap();
+        let number = oldest.number;
+        oldest.state = State::Running { keeps: oldest.call.keeps };
+        oldest.taken += least;
+        self.used += least;
+        self.queue.retain(|waiting| *waiting != number);
+    }
+
     /// Lets all calls begin that may, which at once wait in the queue.
     fn arrive(&mut self) {
         while let Some((number, call)) = self.waiting.pop_front() {
@@ -114,9 +128,8 @@ impl Model {
             let (budget, used) = (self.budget, &mut self.used);
             let served = self.queue.serve(|request, is_first| {
                 let most = match request.priority {
-                    MemoryPriority::Work => budget,
                     priority if is_first && guests == 0 => priority.ceiling(budget),
-                    priority => planned_ceiling(budget, priority),
+                    _ => planned_ceiling(budget, MemoryPriority::Instances),
                 };
                 let fits = *used + request.bytes <= most;
                 *used += if fits { request.bytes } else { 0 };
@@ -171,7 +184,7 @@ impl Model {
             self.next_ticket
         });
         let held = self.guests[at].held();
-        let asked = growth_to_wait_for(more, held, self.limit - taken - planned, budget);
+        let asked = growth_to_wait_for(more, held, self.limit - taken - planned, self.planned().saturating_sub(held));
         let guest = &mut self.guests[at];
         (guest.seniority, guest.state) = (Some(seniority), State::Growing { asked, by: more });
         let request = MemoryRequest { priority: MemoryPriority::Work, seniority, bytes: asked, least: more, held };
@@ -187,8 +200,12 @@ impl Model {
         if waited < PATIENCE {
             return;
         }
-        let short = oldest.bytes.saturating_sub(self.budget - self.used);
-        for number in self.queue.give_up_youngest(short) {
+        let short = oldest.bytes.saturating_sub(self.planned().saturating_sub(self.used));
+        let ended = self.queue.give_up_youngest(short);
+        if ended.is_empty() && self.used + oldest.least <= self.budget {
+            self.grant_least(oldest.seniority, oldest.least);
+        }
+        for number in ended {
             let at = self.guests.iter().position(|guest| guest.number == number).unwrap();
             let guest = self.guests.remove(at);
             assert!(guest.seniority.unwrap() > oldest.seniority, "the oldest never ends for others");

@@ -226,6 +226,11 @@ impl MemoryBudget {
         }
     }
 
+    /// Returns the bytes up to which the memory of guests is planned.
+    pub(super) fn planned_ceiling(&self) -> u64 {
+        planned_ceiling(self.limit(), MemoryPriority::Instances)
+    }
+
     /// Returns the bytes that guests hold, or are expected to take.
     pub(super) fn used_by_guests(&self) -> u64 {
         self.used_by(MemoryKind::Instances) + self.used_by(MemoryKind::Expected)
@@ -235,10 +240,9 @@ impl MemoryBudget {
     fn fits(&self, request: &MemoryRequest, is_first: bool) -> bool {
         let MemoryRequest { priority, bytes, .. } = *request;
         let ceiling = match priority {
-            MemoryPriority::Instances => planned_ceiling(self.limit(), priority),
-            MemoryPriority::Copies | MemoryPriority::Connections | MemoryPriority::Calls | MemoryPriority::Work => {
-                self.ceiling(priority)
-            }
+            // While guests wait for each other, connections and calls keep their room.
+            MemoryPriority::Instances | MemoryPriority::Work => self.planned_ceiling(),
+            MemoryPriority::Copies | MemoryPriority::Connections | MemoryPriority::Calls => self.ceiling(priority),
         };
         self.try_add(bytes, ceiling)
             || (is_first && self.used_by_guests() == 0 && self.try_add(bytes, self.ceiling(priority)))

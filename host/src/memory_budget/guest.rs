@@ -122,7 +122,8 @@ impl GuestMemory {
         }
         let seniority = *self.seniority.get_or_insert_with(|| self.budget.new_seniority());
         let (limit, held) = (self.budget.limit(), self.bytes());
-        let bytes = growth_to_wait_for(more, held.max(likely), left, limit);
+        let bytes =
+            growth_to_wait_for(more, held.max(likely), left, self.budget.planned_ceiling().saturating_sub(held));
         let request = MemoryRequest { priority: MemoryPriority::Work, seniority, bytes, least: more, held };
         // No wait helps one that can never fit.
         let waits = bytes <= limit;

@@ -108,11 +108,10 @@ impl MemoryBudget {
             let is_oldest =
                 request.priority == MemoryPriority::Work && self.waiters().is_oldest_growth(Some(request.seniority));
             if is_oldest && was_oldest {
-                let most = self.ceiling(MemoryPriority::Work);
-                let room = most.saturating_sub(self.used());
+                let room = self.planned_ceiling().saturating_sub(self.used());
                 let others = self.waiters().give_up_youngest(|oldest| oldest.bytes.saturating_sub(room));
                 // No other guest makes room for more than it needs at least.
-                if !others && self.try_add(request.least, most) {
+                if !others && self.try_add(request.least, self.ceiling(MemoryPriority::Work)) {
                     self.count(kind, request.least);
                     let least = Reservation::new(self, kind, request.least);
                     granted.close();

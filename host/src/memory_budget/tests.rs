@@ -73,8 +73,8 @@ async fn waiters_are_served_by_priority_and_arrival() {
     let budget = MemoryBudget::new(100 * MIB);
     let mut all = budget.hold(MemoryKind::Logs, 100 * MIB);
     let wait = |bytes, priority| Box::pin(budget.reserve(MemoryKind::Bodies, bytes, priority, later()));
-    let (mut body, mut call) = (wait(10 * MIB, MemoryPriority::Calls), wait(1, MemoryPriority::Calls));
-    let (mut large, mut small) = (wait(60 * MIB, MemoryPriority::Work), wait(MIB, MemoryPriority::Work));
+    let (mut body, mut call) = (wait(25 * MIB, MemoryPriority::Calls), wait(1, MemoryPriority::Calls));
+    let (mut large, mut small) = (wait(40 * MIB, MemoryPriority::Work), wait(MIB, MemoryPriority::Work));
     for waiter in [&mut body, &mut call, &mut large, &mut small] {
         assert!(poll!(waiter).is_pending());
     }

@@ -52,11 +52,13 @@ pub(crate) struct InstanceMemory {
     pub(crate) bytes: u64,
     /// Set as long as every message that the instance has handled has its memory in its commit.
     pub(crate) in_step: bool,
+    /// Set if it started with the memory that the store has.
+    pub(crate) is_restored: bool,
 }
 
 impl Default for InstanceMemory {
     fn default() -> Self {
-        Self { line: Arc::default(), saved: None, bytes: 0, in_step: true }
+        Self { line: Arc::default(), saved: None, bytes: 0, in_step: true, is_restored: false }
     }
 }
 

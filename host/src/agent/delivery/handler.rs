@@ -230,14 +230,12 @@ impl Agent {
                 }
                 (result, effects, lease)
             }
-            Err((Fault::Reserved(key), effects, _)) => {
-                return Err(FailedAttempt::Conflict(effects.into_conflict(key)));
+            Err((Fault::Reserved(key), effects, _)) => return Err(FailedAttempt::Conflict(effects.into_conflict(key))),
+            Err((fault, effects, _)) if may_run_again(&fault, envelope, &effects) => {
+                return Err(FailedAttempt::Starved(effects.requests));
             }
-            Err((fault, effects, cpu)) => {
+            Err((fault, _, cpu)) => {
                 handling.cpu = cpu;
-                if may_run_again(&fault, envelope, &effects) {
-                    return Err(FailedAttempt::Starved(effects.requests));
-                }
                 if let Some(recorder) = &mut handling.recorder {
                     recorder.failed(&fault);
                 }

@@ -25,11 +25,10 @@ impl Environment {
 }
 
 impl Instance {
-    /// Returns `true` if the memory of a stateful agent is that of its last commit, and a message has been handled in it:
-    /// another instance restores it as it is.
+    /// Returns `true` if the memory of a stateful agent is that of its last commit: another instance restores it as it is.
     pub(in crate::wasm) fn is_committed(&self) -> bool {
         // One that was not used may have been given a memory that the store does not have yet.
-        self.uses() > 0 && self.memory.in_step
+        (self.memory.is_restored || self.uses() > 0) && self.memory.in_step
     }
 
     /// Returns `true` if the last call has made calls over HTTP.

@@ -314,6 +314,7 @@ impl Pool {
         let instance = Instance::start(&self.program, &self.environment, deadline).await?;
         let mut instance = Box::new(instance);
         if self.program.summary.kind == Kind::Stateful {
+            instance.memory().is_restored = matches!(memory, Memory::Saved);
             let restored = match memory {
                 Memory::Saved => match self.environment.host.saved(&self.who.revision).await {
                     Ok(Some(saved)) => instance.restore(&saved).await,
