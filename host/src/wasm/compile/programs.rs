@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use crate::memory_budget::{MemoryKind, MemoryShortage, Reservation};
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, snapshot};
 use crate::wasm::call::symbols::Symbols;
-use crate::wasm::compat::messaging::BrokerIndex;
+use crate::wasm::compat::{self, messaging::BrokerIndex};
 use crate::wasm::compile::child::{self, ChildTask};
 use crate::wasm::compile::program::{Program, ProgramError};
 use crate::wasm::compile::runtime::Runtime;
@@ -50,7 +50,7 @@ impl Runtime {
         // Linked here and not at each start: an import that does not fit is a fault of the component, found once.
         let compiled = self.compiled(fuel)?;
         let fit = |error: wasmtime::Error| ProgramError::Link(format!("{error:#}"));
-        let pre = compiled.linker.instantiate_pre(&component).map_err(fit)?;
+        let pre = compat::link(&compiled.linker, &component).map_err(fit)?;
         // Exports are looked up by name here. Their types are checked when an instance starts.
         let (kind, brokered) = (summary.kind, summary.is_brokered);
         let (messages, stateful) = (kind.takes_messages() && !brokered, kind == Kind::Stateful);
