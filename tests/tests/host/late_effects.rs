@@ -1,8 +1,10 @@
 //! Effects of HTTP agents after the head of their response: a second commit, at the end of the body.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread::JoinHandle;
 
-use caxton_tests::{Client, Host, Reply};
+use caxton_tests::{Client, Host, PATIENCE, Reply};
 use http::Method;
 
 use crate::{agent, host};
@@ -94,8 +96,18 @@ fn a_body_breaks_off_if_the_second_commit_is_refused() {
 #[test]
 fn a_host_that_is_killed_between_the_commits_has_the_first() {
     let mut host = web();
-    let call = asking(&mut host, "/late-asking");
+    assert_eq!(host.caxton(&["mailbox", "pause", "echo"]).0, 0);
+    let mut stream = TcpStream::connect(&host.http).expect("the host listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a TCP socket");
+    stream.write_all(b"GET /late-asking HTTP/1.1\r\nhost: x\r\n\r\n").expect("it reads");
+    let (mut read, mut buffer) = (Vec::new(), [0; 1_000]);
+    // A part of the body, which follows the first commit.
+    while !String::from_utf8_lossy(&read).contains("first, ") {
+        let bytes = stream.read(&mut buffer).expect("it answers");
+        assert_ne!(bytes, 0, "{}", String::from_utf8_lossy(&read));
+        read.extend(&buffer[..bytes]);
+    }
+    host.until_agent("echo", "the question waits", |status| status["mailbox_depth"] == 2);
     let host = host.kill().start();
-    assert!(call.join().expect("it ends").is_err(), "the connection breaks");
     assert_eq!((value(&host, "visits").as_deref(), value(&host, "late")), (Some("1"), None));
 }

@@ -73,7 +73,7 @@ fn a_component_of_wasmcloud_has_a_mailbox() {
     assert!(failed.status.is_server_error(), "{}", failed.text());
     assert_eq!(state(&host, "cloud", "@echo/count"), "1", "a handler that fails leaves nothing behind");
     assert_eq!(client.post("/cloud", "ask echo.created").text(), "Ok(\"asked\")");
-    for (subject, part) in [("nobody", "nobody"), ("cloud", "allow.send"), (".", "agent's name")] {
+    for (subject, part) in [("nobody", "nobody"), ("cloud", "allow.send"), (".", "allow.send")] {
         let told = client.post("/cloud", format!("ask {subject}")).text();
         assert!(told.starts_with("Err(") && told.contains(part), "{subject}: {told}");
     }

@@ -19,7 +19,7 @@ use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingRespons
 
 use self::caxton::agent::messaging;
 use self::caxton::agent::types::{Delivery, Draft, Performative, Priority};
-use self::wasi::config::store as config;
+use self::wasi::config0_2_0_draft_2024_09_27::store as config;
 use self::wasi::keyvalue::atomics::{Cas, CasError, increment, swap};
 use self::wasi::keyvalue::batch::{delete_many, get_many, set_many};
 use self::wasi::keyvalue::store::{Bucket, Error, open};
@@ -90,7 +90,10 @@ fn answer(parts: &[&str]) -> Result<String, Error> {
             set_many(&open("many")?, &pairs)?;
             "set".to_owned()
         }
-        "get-many" => get_many(&open("many")?, &keys(number(1)))?.iter().flatten().count().to_string(),
+        "get-many" => {
+            let found = get_many(&open("many")?, &keys(number(1)))?;
+            found.iter().filter(|(_, value)| value.is_some()).count().to_string()
+        }
         "delete-many" => {
             delete_many(&open("many")?, &keys(number(1)))?;
             "deleted".to_owned()

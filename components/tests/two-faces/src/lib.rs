@@ -6,7 +6,7 @@
 //! | `/tell` | the same, and sends this agent itself a message |
 //! | `/fail` | counts, and has the status 500 |
 //!
-//! A message is counted, and answered with the counts; one with the content `fail` fails.
+//! A message is counted, and a request answered with the counts; one with the content `fail` fails.
 
 use wasip2::exports::http::incoming_handler::Guest as HttpGuest;
 use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
@@ -37,6 +37,10 @@ impl Guest for TwoFaces {
         let counts = count("messages");
         if message.content == b"fail" {
             return Err(Failure { cause: Cause::Rejected, reason: "told to fail".to_owned(), retry_after_ms: None });
+        }
+        // An answer to its own message would come back, and be answered.
+        if message.performative != Performative::Request {
+            return Ok(None);
         }
         Ok(Some(Reply {
             performative: Performative::Inform,

@@ -42,6 +42,12 @@ pub(super) struct BucketPage {
     pub(super) cursor: Option<String>,
 }
 
+/// A key, with the bucket that it is in.
+pub(super) type BucketKey = (Resource<Bucket>, String);
+
+/// The result of a function for the guest.
+pub(super) type Returned<T, E> = wasmtime::Result<(Result<T, E>,)>;
+
 /// The result of an access: the guest's own error, or one that ends the guest.
 pub(super) type BucketAccess<T> = wasmtime::Result<Result<T, StateError>>;
 

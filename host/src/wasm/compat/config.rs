@@ -4,6 +4,7 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 
+use super::buckets::Returned;
 use crate::wasm::call::ctx::Ctx;
 
 const INTERFACES: [&str; 3] =
@@ -19,22 +20,20 @@ enum ConfigFailure {
     Io(String),
 }
 
-type Returned<T> = wasmtime::Result<(Result<T, ConfigFailure>,)>;
-
 /// Defines the functions of all of them.
 pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
     for interface in INTERFACES {
         let mut interface = linker.instance(interface)?;
         interface.func_wrap(
             "get",
-            |store: StoreContextMut<'_, Ctx>, (key,): (String,)| -> Returned<Option<String>> {
+            |store: StoreContextMut<'_, Ctx>, (key,): (String,)| -> Returned<Option<String>, ConfigFailure> {
                 let ctx = store.data();
                 Ok((Ok(ctx.config.texts(&ctx.who.spec.config).get(&key).cloned()),))
             },
         )?;
         interface.func_wrap(
             "get-all",
-            |store: StoreContextMut<'_, Ctx>, (): ()| -> Returned<Vec<(String, String)>> {
+            |store: StoreContextMut<'_, Ctx>, (): ()| -> Returned<Vec<(String, String)>, ConfigFailure> {
                 let ctx = store.data();
                 let all = ctx.config.texts(&ctx.who.spec.config).iter();
                 Ok((Ok(all.map(|(key, value)| (key.clone(), value.clone())).collect()),))

@@ -5,7 +5,7 @@ use caxton_control::Digest;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, LinkerInstance, Lower, Resource, ResourceType};
 
-use super::buckets::{Bucket, BucketAccess, describe};
+use super::buckets::{Bucket, BucketAccess, BucketKey, Returned, describe};
 use crate::wasm::bindings::caxton::agent::state::Host as _;
 use crate::wasm::bindings::types::StateError;
 use crate::wasm::call::ctx::Ctx;
@@ -69,11 +69,12 @@ struct Cas {
     seen: Option<Digest>,
 }
 
-type Key = (Resource<Bucket>, String);
-type Returned<T> = wasmtime::Result<(Result<T, BucketError>,)>;
+/// Keys, each with its value if it has one.
+type BucketPairs = Vec<(String, Option<Vec<u8>>)>;
+type StoreReturn<T> = Returned<T, BucketError>;
 
 /// Gives a guest the result of an access.
-fn reply<T>(access: BucketAccess<T>) -> Returned<T> {
+fn reply<T>(access: BucketAccess<T>) -> StoreReturn<T> {
     Ok((access?.map_err(BucketError::from),))
 }
 
@@ -101,14 +102,14 @@ fn add_store(store: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()> {
     })?;
     store.func_wrap(
         "open",
-        |mut store: StoreContextMut<'_, Ctx>, (name,): (String,)| -> Returned<Resource<Bucket>> {
+        |mut store: StoreContextMut<'_, Ctx>, (name,): (String,)| -> StoreReturn<Resource<Bucket>> {
             let Some(bucket) = Bucket::named(&name) else { return Ok((Err(BucketError::NoSuchStore),)) };
             Ok((Ok(store.data_mut().table.push(bucket)?),))
         },
     )?;
     store.func_wrap(
         "[method]bucket.get",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): Key| -> Returned<Option<Vec<u8>>> {
+        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): BucketKey| -> StoreReturn<Option<Vec<u8>>> {
             reply(store.data_mut().bucket_get(&bucket, &key))
         },
     )?;
@@ -116,17 +117,17 @@ fn add_store(store: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()> {
         "[method]bucket.set",
         |mut store: StoreContextMut<'_, Ctx>,
          (bucket, key, value): (Resource<Bucket>, String, Vec<u8>)|
-         -> Returned<()> { reply(store.data_mut().bucket_set(&bucket, &key, value)) },
+         -> StoreReturn<()> { reply(store.data_mut().bucket_set(&bucket, &key, value)) },
     )?;
     store.func_wrap(
         "[method]bucket.delete",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): Key| -> Returned<()> {
+        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): BucketKey| -> StoreReturn<()> {
             reply(store.data_mut().bucket_remove(&bucket, &key))
         },
     )?;
     store.func_wrap(
         "[method]bucket.exists",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): Key| -> Returned<bool> {
+        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): BucketKey| -> StoreReturn<bool> {
             let found = store.data_mut().bucket_get(&bucket, &key)?;
             reply(Ok(found.map(|value| value.is_some())))
         },
@@ -138,7 +139,7 @@ fn add_list(store: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()> {
         "[method]bucket.list-keys",
         |mut store: StoreContextMut<'_, Ctx>,
          (bucket, cursor): (Resource<Bucket>, Option<String>)|
-         -> Returned<ListedKeys> {
+         -> StoreReturn<ListedKeys> {
             let page = store.data_mut().bucket_keys(&bucket, cursor)?;
             reply(Ok(page.map(|page| ListedKeys { keys: page.keys, cursor: page.cursor })))
         },
@@ -150,7 +151,7 @@ fn add_counted_list(store: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()>
         "[method]bucket.list-keys",
         |mut store: StoreContextMut<'_, Ctx>,
          (bucket, cursor): (Resource<Bucket>, Option<u64>)|
-         -> Returned<CountedKeys> {
+         -> StoreReturn<CountedKeys> {
             let offset = cursor.unwrap_or(0);
             if offset > MAX_OFFSET {
                 let why =
@@ -179,32 +180,17 @@ fn add_batch(batch: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()> {
     type Pairs = Vec<Option<(String, Vec<u8>)>>;
     batch.func_wrap(
         "get-many",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket, keys): (Resource<Bucket>, Vec<String>)| -> Returned<Pairs> {
-            let ctx = store.data_mut();
-            // No more than the guest could take: a value may be asked for any number of times.
-            let mut left = ctx.limits().memory_bytes;
-            let mut found = Vec::with_capacity(keys.len());
-            for key in keys {
-                let value = match ctx.bucket_get(&bucket, &key)? {
-                    Ok(value) => value,
-                    Err(error) => return Ok((Err(error.into()),)),
-                };
-                let bytes = value.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
-                let Some(rest) = left.checked_sub(bytes) else {
-                    let why = "the values are larger than the instance's memory (limits.memory)";
-                    return Ok((Err(BucketError::Other(why.to_owned())),));
-                };
-                left = rest;
-                found.push(value.map(|value| (key, value)));
-            }
-            Ok((Ok(found),))
+        |mut store: StoreContextMut<'_, Ctx>, (bucket, keys): (Resource<Bucket>, Vec<String>)| -> StoreReturn<Pairs> {
+            let found = store.data_mut().get_many(&bucket, keys)?;
+            let pair = |(key, value): (String, Option<Vec<u8>>)| value.map(|value| (key, value));
+            Ok((found.map(|found| found.into_iter().map(pair).collect()),))
         },
     )?;
     batch.func_wrap(
         "set-many",
         |mut store: StoreContextMut<'_, Ctx>,
          (bucket, pairs): (Resource<Bucket>, Vec<(String, Vec<u8>)>)|
-         -> Returned<()> {
+         -> StoreReturn<()> {
             for (key, value) in pairs {
                 if let Err(error) = store.data_mut().bucket_set(&bucket, &key, value)? {
                     return Ok((Err(error.into()),));
@@ -215,7 +201,7 @@ fn add_batch(batch: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()> {
     )?;
     batch.func_wrap(
         "delete-many",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket, keys): (Resource<Bucket>, Vec<String>)| -> Returned<()> {
+        |mut store: StoreContextMut<'_, Ctx>, (bucket, keys): (Resource<Bucket>, Vec<String>)| -> StoreReturn<()> {
             for key in keys {
                 if let Err(error) = store.data_mut().bucket_remove(&bucket, &key)? {
                     return Ok((Err(error.into()),));
@@ -229,7 +215,7 @@ fn add_batch(batch: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()> {
 fn add_unsigned_increment(atomics: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()> {
     atomics.func_wrap(
         "increment",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket, key, by): (Resource<Bucket>, String, u64)| -> Returned<u64> {
+        |mut store: StoreContextMut<'_, Ctx>, (bucket, key, by): (Resource<Bucket>, String, u64)| -> StoreReturn<u64> {
             // Numbers of the state are signed, and a sum that is none of this interface's is no number to it.
             let Ok(by) = i64::try_from(by) else { return Ok((Err(StateError::NotANumber.into()),)) };
             let sum = store.data_mut().bucket_increment(&bucket, &key, by)?;
@@ -248,7 +234,7 @@ fn add_unsigned_increment(atomics: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Re
 fn add_atomics(atomics: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()> {
     atomics.func_wrap(
         "increment",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket, key, by): (Resource<Bucket>, String, i64)| -> Returned<i64> {
+        |mut store: StoreContextMut<'_, Ctx>, (bucket, key, by): (Resource<Bucket>, String, i64)| -> StoreReturn<i64> {
             reply(store.data_mut().bucket_increment(&bucket, &key, by))
         },
     )?;
@@ -258,7 +244,9 @@ fn add_atomics(atomics: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()> {
     })?;
     atomics.func_wrap(
         "[static]cas.new",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): (Resource<Bucket>, String)| -> Returned<Resource<Cas>> {
+        |mut store: StoreContextMut<'_, Ctx>,
+         (bucket, key): (Resource<Bucket>, String)|
+         -> StoreReturn<Resource<Cas>> {
             let ctx = store.data_mut();
             match ctx.bucket_key(&bucket, &key)? {
                 Ok(key) => reply(ctx.compared(key)),
@@ -268,7 +256,7 @@ fn add_atomics(atomics: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()> {
     )?;
     atomics.func_wrap(
         "[method]cas.current",
-        |mut store: StoreContextMut<'_, Ctx>, (cas,): (Resource<Cas>,)| -> Returned<Option<Vec<u8>>> {
+        |mut store: StoreContextMut<'_, Ctx>, (cas,): (Resource<Cas>,)| -> StoreReturn<Option<Vec<u8>>> {
             let key = store.data().table.get(&cas)?.key.clone();
             reply(store.data_mut().get(key))
         },
@@ -296,7 +284,47 @@ fn add_atomics(atomics: &mut LinkerInstance<'_, Ctx>) -> wasmtime::Result<()> {
 
 type Swapped = wasmtime::Result<(Result<(), CasError>,)>;
 
+/// Returns a linker in which `get-many` of the second draft has the form that Spin's SDK gives it. The text of the proposal
+/// has another under the same name and version.
+pub(super) fn with_form_of_spin(linker: &Linker<Ctx>) -> wasmtime::Result<Linker<Ctx>> {
+    let mut linker = linker.clone();
+    linker.allow_shadowing(true);
+    linker.instance(&format!("wasi:keyvalue/batch@{DRAFT_2}"))?.func_wrap(
+        "get-many",
+        |mut store: StoreContextMut<'_, Ctx>,
+         (bucket, keys): (Resource<Bucket>, Vec<String>)|
+         -> StoreReturn<BucketPairs> { Ok((store.data_mut().get_many(&bucket, keys)?,)) },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(linker)
+}
+
 impl Ctx {
+    /// Reads keys of a bucket, each with its value.
+    fn get_many(
+        &mut self,
+        bucket: &Resource<Bucket>,
+        keys: Vec<String>,
+    ) -> wasmtime::Result<Result<BucketPairs, BucketError>> {
+        // No more than the guest could take: a value may be asked for any number of times.
+        let mut left = self.limits().memory_bytes;
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            let value = match self.bucket_get(bucket, &key)? {
+                Ok(value) => value,
+                Err(error) => return Ok(Err(error.into())),
+            };
+            let bytes = value.as_ref().map_or(0, |value| (key.len() + value.len()) as u64);
+            let Some(rest) = left.checked_sub(bytes) else {
+                let why = "the values are larger than the instance's memory (limits.memory)";
+                return Ok(Err(BucketError::Other(why.to_owned())));
+            };
+            left = rest;
+            found.push((key, value));
+        }
+        Ok(Ok(found))
+    }
+
     /// Makes a handle with the value that a key of the state has now.
     fn compared(&mut self, key: String) -> BucketAccess<Resource<Cas>> {
         match self.get(key.clone())? {

@@ -3,14 +3,16 @@
 //! ```text
 //! subject `orders`, `orders.created` -> the agent `orders`, with the subject in the header `subject`
 //! subject `cap:billing.paid`         -> an agent with the capability `billing`
-//! reply-to of a message that came    -> `_reply.ID`, unless its sender has named another; what is published there is the
+//! reply-to of a request that came    -> `_reply.ID`, unless its sender has named another; what is published there is the
 //!                                       handling's reply
 //! ```
 
 use caxton_control::Performative;
+use caxton_control::conversation::awaits_answer;
 use wasmtime::component::{ComponentExportIndex, ComponentType, Lift, Linker, Lower, TypedFunc};
 use wasmtime::{AsContextMut, Store, StoreContextMut};
 
+use super::buckets::Returned;
 use super::offer::BROKER_HANDLER;
 use super::pending_reply::PendingReply;
 use crate::message::{Cause, Failure, Message, Reply};
@@ -35,7 +37,6 @@ pub(in crate::wasm) struct BrokerMessage {
 }
 
 type Handle = TypedFunc<(BrokerMessage,), (Result<(), String>,)>;
-type Returned<T> = wasmtime::Result<(Result<T, String>,)>;
 
 /// The place of `handle-message` among the exports of a component.
 pub(in crate::wasm) struct BrokerIndex(ComponentExportIndex);
@@ -71,10 +72,13 @@ impl BrokerHandler {
     ) -> wasmtime::Result<Result<Option<Reply>, Failure>> {
         let pending = PendingReply::to(&message.id);
         let header = |wanted: &str| message.headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
+        // None for what asks nothing: an answer to an answer would be answered in turn.
         let broker_message = BrokerMessage {
             subject: header(SUBJECT).unwrap_or(&message.receiver).clone(),
             body: message.content.clone(),
-            reply_to: Some(header(REPLY_TO).map_or(pending.subject(), String::as_str).to_owned()),
+            reply_to: header(REPLY_TO)
+                .cloned()
+                .or_else(|| awaits_answer(message.performative).then(|| pending.subject().to_owned())),
         };
         store.data_mut().pending_reply = Some(pending);
         let (handled,) = self.0.call_async(&mut *store, (broker_message,)).await?;
@@ -94,7 +98,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
     let mut consumer = linker.instance("wasmcloud:messaging/consumer@0.2.0")?;
     consumer.func_wrap(
         "publish",
-        |mut store: StoreContextMut<'_, Ctx>, (message,): (BrokerMessage,)| -> Returned<()> {
+        |mut store: StoreContextMut<'_, Ctx>, (message,): (BrokerMessage,)| -> Returned<(), String> {
             Ok((store.data_mut().publish(message)?,))
         },
     )?;

@@ -18,7 +18,7 @@ pub(in crate::wasm) mod offer;
 pub(in crate::wasm) mod pending_reply;
 mod spin;
 
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::wasm::call::ctx::Ctx;
 
@@ -29,4 +29,15 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
     logging::add_to_linker(linker)?;
     messaging::add_to_linker(linker)?;
     spin::add_to_linker(linker)
+}
+
+/// Links a component to the functions of a linker.
+///
+/// # Errors
+/// A type of its imports or exports is another than the host's.
+pub(in crate::wasm) fn link(linker: &Linker<Ctx>, component: &Component) -> wasmtime::Result<InstancePre<Ctx>> {
+    linker.instantiate_pre(component).or_else(|error| {
+        // One interface has two forms under one name, so that a component may fit one only. The first error tells more.
+        keyvalue::with_form_of_spin(linker)?.instantiate_pre(component).map_err(|_| error)
+    })
 }

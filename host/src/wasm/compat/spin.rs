@@ -4,7 +4,7 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower, Resource, ResourceType};
 
-use super::buckets::{Bucket, BucketAccess, describe};
+use super::buckets::{Bucket, BucketAccess, BucketKey, Returned, describe};
 use crate::bounds::quoted;
 use crate::wasm::bindings::types::StateError;
 use crate::wasm::call::ctx::Ctx;
@@ -46,11 +46,10 @@ enum VariableError {
     Other(String),
 }
 
-type Returned<T> = wasmtime::Result<(Result<T, SpinStoreError>,)>;
-type Key = (Resource<Bucket>, String);
+type SpinReturn<T> = Returned<T, SpinStoreError>;
 
 /// Gives a guest the result of an access.
-fn reply<T>(access: BucketAccess<T>) -> Returned<T> {
+fn reply<T>(access: BucketAccess<T>) -> SpinReturn<T> {
     Ok((access?.map_err(SpinStoreError::from),))
 }
 
@@ -77,14 +76,14 @@ fn add_key_value(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
     })?;
     interface.func_wrap(
         "[static]store.open",
-        |mut store: StoreContextMut<'_, Ctx>, (label,): (String,)| -> Returned<Resource<Bucket>> {
+        |mut store: StoreContextMut<'_, Ctx>, (label,): (String,)| -> SpinReturn<Resource<Bucket>> {
             let Some(bucket) = Bucket::named(&label) else { return Ok((Err(SpinStoreError::NoSuchStore),)) };
             Ok((store.data_mut().table.push(bucket).map_err(|_| SpinStoreError::StoreTableFull),))
         },
     )?;
     interface.func_wrap(
         "[method]store.get",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): Key| -> Returned<Option<Vec<u8>>> {
+        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): BucketKey| -> SpinReturn<Option<Vec<u8>>> {
             reply(store.data_mut().bucket_get(&bucket, &key))
         },
     )?;
@@ -92,24 +91,24 @@ fn add_key_value(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
         "[method]store.set",
         |mut store: StoreContextMut<'_, Ctx>,
          (bucket, key, value): (Resource<Bucket>, String, Vec<u8>)|
-         -> Returned<()> { reply(store.data_mut().bucket_set(&bucket, &key, value)) },
+         -> SpinReturn<()> { reply(store.data_mut().bucket_set(&bucket, &key, value)) },
     )?;
     interface.func_wrap(
         "[method]store.delete",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): Key| -> Returned<()> {
+        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): BucketKey| -> SpinReturn<()> {
             reply(store.data_mut().bucket_remove(&bucket, &key))
         },
     )?;
     interface.func_wrap(
         "[method]store.exists",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): Key| -> Returned<bool> {
+        |mut store: StoreContextMut<'_, Ctx>, (bucket, key): BucketKey| -> SpinReturn<bool> {
             let found = store.data_mut().bucket_get(&bucket, &key)?;
             reply(Ok(found.map(|value| value.is_some())))
         },
     )?;
     interface.func_wrap(
         "[method]store.get-keys",
-        |mut store: StoreContextMut<'_, Ctx>, (bucket,): (Resource<Bucket>,)| -> Returned<Vec<String>> {
+        |mut store: StoreContextMut<'_, Ctx>, (bucket,): (Resource<Bucket>,)| -> SpinReturn<Vec<String>> {
             Ok((store.data_mut().all_keys(&bucket)?,))
         },
     )

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use crate::memory_budget::{MemoryKind, MemoryShortage, Reservation};
 use crate::wasm::bindings::{handler, health, incoming_handler, migration, service_handler, snapshot};
 use crate::wasm::call::symbols::Symbols;
-use crate::wasm::compat::messaging::BrokerIndex;
+use crate::wasm::compat::{self, messaging::BrokerIndex};
 use crate::wasm::compile::child::{self, ChildTask};
 use crate::wasm::compile::engine_kind::EngineKind;
 use crate::wasm::compile::program::{Program, ProgramError};
@@ -67,7 +67,7 @@ impl Runtime {
                 ProgramError::Link(error)
             }
         };
-        let pre = compiled.linker.instantiate_pre(&component).map_err(fit)?;
+        let pre = compat::link(&compiled.linker, &component).map_err(fit)?;
         // Exports are looked up by name here. Their types are checked when an instance starts.
         let (kind, brokered, service) = (summary.kind, summary.is_brokered, summary.service);
         let (messages, stateful) = (kind.takes_messages() && !brokered, kind == Kind::Stateful);

@@ -25,10 +25,10 @@ const REFUSED: u8 = 2;
 
 /// The commit that goes with the head of a response.
 #[derive(Clone, Default)]
-pub(in crate::wasm) struct HeadCommit(Arc<Decision>);
+pub(in crate::wasm) struct HeadCommit(Arc<HeadDecision>);
 
 #[derive(Default)]
-struct Decision {
+struct HeadDecision {
     state: AtomicU8,
     decided: Notify,
 }
