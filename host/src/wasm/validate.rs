@@ -163,6 +163,34 @@ mod tests {
     }
 
     #[test]
+    fn asynchronous_functions_are_for_services_that_the_policy_allows() {
+        let component = |export: &str| {
+            let text = format!(
+                r#"(component
+                    (core module $m
+                        (func (export "f") (result i32) i32.const 0)
+                        (func (export "cb") (param i32 i32 i32) (result i32) i32.const 0))
+                    (core instance $c (instantiate $m))
+                    (func $f async (canon lift (core func $c "f") async (callback (core func $c "cb"))))
+                    (instance $i (export "handle" (func $f)))
+                    (export "{export}" (instance $i)))"#
+            );
+            wat::parse_str(text).unwrap()
+        };
+        let codes = |bytes: &[u8], allowed: Option<&[&str]>| -> Vec<&str> {
+            let allowed: Option<BTreeSet<&str>> = allowed.map(|allowed| allowed.iter().copied().collect());
+            validate(bytes, allowed.as_ref()).into_iter().map(|finding| finding.code).collect()
+        };
+        assert_eq!(codes(&component("caxton:agent/handler@0.1.0"), None), ["needs-async"]);
+        for version in ["0.3.0", "0.3.0-rc-2026-03-15"] {
+            let service = component(&format!("wasi:http/handler@{version}"));
+            assert_eq!(codes(&service, None), [""; 0]);
+            assert_eq!(codes(&service, Some(&["component-model-async"])), [""; 0]);
+            assert_eq!(codes(&service, Some(&["simd"])), ["feature-not-allowed"]);
+        }
+    }
+
+    #[test]
     fn every_proposal_that_is_off_is_named() {
         for (expected, module) in [
             (&["memory64"][..], "(module (memory i64 1))"),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Sleep, sleep_until};
-use wasmtime::{Store, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
@@ -103,6 +103,7 @@ impl Instance {
         let instance = match bounded(&meter, limits.time, instantiated).await {
             Ok(Ok(instance)) => instance,
             Ok(Err(error)) if error.is::<MemoryShortage>() => return Err(Fault::HostMemory),
+            Ok(Err(error)) if error.is::<PoolConcurrencyLimitError>() => return Err(Fault::Overloaded),
             Ok(Err(error)) => {
                 return Err(Fault::Start(start_failed(store.data(), &error, &program.symbols)));
             }
