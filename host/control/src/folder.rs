@@ -46,6 +46,7 @@ impl FolderGrant {
     /// # Errors
     /// A path or a name that no folder can have.
     pub fn new(folder: String, name: Option<String>, write: bool) -> Result<Self, FolderError> {
+        // The system would cut the path there, and open another folder.
         if folder.is_empty() || folder.contains('\0') {
             return Err(FolderError::Path);
         }
@@ -57,6 +58,7 @@ impl FolderGrant {
             },
         };
         let normal = name.strip_prefix('/').map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+        // Runtimes resolve such parts by themselves, each in its way: none may stand for the folder.
         let is_part = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
         match normal {
             Some(rest) if name.len() <= MAX_NAME && (rest.is_empty() || rest.split('/').all(is_part)) => {

@@ -67,6 +67,7 @@ impl ProxySpec {
     pub fn parse(text: &str) -> Result<Self, ProxyError> {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+        // The last one: a password in clear may have others, and must not be told as a host.
         let (credentials, host) = match rest.rsplit_once('@') {
             Some((credentials, host)) => (Some(credentials), host),
             None => (None, rest),

@@ -83,6 +83,7 @@ impl TcpPlace {
     /// The text is none of these.
     pub fn new(text: &str, private: bool) -> Result<Self, TcpPlaceError> {
         let (host, port) = text.trim().rsplit_once(':').ok_or(TcpPlaceError::Port)?;
+        // The parser of numbers takes a sign, and no port has one.
         let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         let port = port.parse().ok().filter(|port| is_number && *port > 0).ok_or(TcpPlaceError::Port)?;
         Ok(Self { host: TcpHost::parse(host)?, port, private })
@@ -147,6 +148,7 @@ impl TcpHost {
             (None, CallHost::Address(address)) => Ok(Self::Address(address)),
             (None, CallHost::Name(name)) => Ok(Self::Name(name)),
             (Some(_), CallHost::Name(domain)) => Ok(Self::Below(domain)),
+            // Nothing is below an address.
             (Some(_), CallHost::Address(_)) => Err(TcpPlaceError::Host),
         }
     }
@@ -232,11 +234,13 @@ pub(crate) fn connection<'a>(
         return Err(TcpRefusal::Nothing);
     }
     let (ip, port) = (address.ip().to_canonical(), address.port());
+    // By all names that led there: several places may be at one address.
     let by_name = |place: &TcpPlace| names.iter().any(|name| place.has_name(name));
     let has = |place: &&TcpPlace| place.has_address(ip) || by_name(place) && place.reach().admits(ip);
     if let Some(place) = places.iter().filter(|place| place.port == port).find(has) {
         return Ok(place);
     }
+    // What is nearest to a grant is most likely to be what its author meant.
     if let Some(place) = places.iter().filter(|place| place.port == port).find(|place| by_name(place)) {
         return Err(TcpRefusal::Prohibited(place.to()));
     }

@@ -87,8 +87,8 @@ fn programs_read_and_write_what_was_granted() {
     assert_eq!(fs::read_to_string(host.folder().join("out/new.txt")).expect("it is there"), "written");
     for action in [
         json!({ "what": "make-folder", "folder": "/out", "path": "made" }),
-        json!({ "what": "rename", "folder": "/out", "path": "new.txt", "to": "/out", "new-path": "made/moved.txt" }),
-        json!({ "what": "link", "folder": "/out", "path": "made/moved.txt", "to": "/out", "new-path": "again.txt" }),
+        json!({ "what": "rename", "folder": "/out", "path": "new.txt", "to": "/out", "new_path": "made/moved.txt" }),
+        json!({ "what": "link", "folder": "/out", "path": "made/moved.txt", "to": "/out", "new_path": "again.txt" }),
         json!({ "what": "symlink", "folder": "/out", "target": "again.txt", "path": "short" }),
         json!({ "what": "set-times", "folder": "/out", "path": "short" }),
         json!({ "what": "unlink", "folder": "/out", "path": "made/moved.txt" }),
@@ -134,16 +134,16 @@ fn no_way_leads_out_of_a_folder() {
         assert!(told["error"].is_string(), "{path}: {told}");
     }
     // A link is opened as such by nobody, and says where it leads.
-    let link = json!({ "what": "open", "folder": "/data", "path": "link", "no-follow": true });
+    let link = json!({ "what": "open", "folder": "/data", "path": "link", "no_follow": true });
     assert!(with_file(&host, link)["error"].is_string());
     for action in [
-        json!({ "what": "rename", "folder": "/out", "path": "../secret.txt", "to": "/out", "new-path": "mine" }),
-        json!({ "what": "rename", "folder": "/out", "path": "sub", "to": "/out", "new-path": "../sub" }),
-        json!({ "what": "rename", "folder": "/data", "path": "a.txt", "to": "/out", "new-path": "a.txt" }),
-        json!({ "what": "rename", "folder": "/out", "path": "sub", "to": "/data", "new-path": "sub2" }),
-        json!({ "what": "link", "folder": "/out", "path": "../secret.txt", "to": "/out", "new-path": "mine" }),
-        json!({ "what": "link", "folder": "/data", "path": "a.txt", "to": "/out", "new-path": "mine" }),
-        json!({ "what": "link", "folder": "/out", "path": "sub/b.txt", "to": "/out", "new-path": "../mine" }),
+        json!({ "what": "rename", "folder": "/out", "path": "../secret.txt", "to": "/out", "new_path": "mine" }),
+        json!({ "what": "rename", "folder": "/out", "path": "sub", "to": "/out", "new_path": "../sub" }),
+        json!({ "what": "rename", "folder": "/data", "path": "a.txt", "to": "/out", "new_path": "a.txt" }),
+        json!({ "what": "rename", "folder": "/out", "path": "sub", "to": "/data", "new_path": "sub2" }),
+        json!({ "what": "link", "folder": "/out", "path": "../secret.txt", "to": "/out", "new_path": "mine" }),
+        json!({ "what": "link", "folder": "/data", "path": "a.txt", "to": "/out", "new_path": "mine" }),
+        json!({ "what": "link", "folder": "/out", "path": "sub/b.txt", "to": "/out", "new_path": "../mine" }),
         json!({ "what": "symlink", "folder": "/out", "target": "/etc/passwd", "path": "mine" }),
         json!({ "what": "symlink", "folder": "/out", "target": "sub", "path": "../mine" }),
         json!({ "what": "make-folder", "folder": "/out", "path": "../mine" }),
@@ -185,8 +185,8 @@ fn a_folder_that_is_read_only_is_not_changed() {
         json!({ "what": "make-folder", "folder": "/data", "path": "new" }),
         json!({ "what": "remove-folder", "folder": "/data", "path": "sub" }),
         json!({ "what": "unlink", "folder": "/data", "path": "a.txt" }),
-        json!({ "what": "rename", "folder": "/data", "path": "a.txt", "to": "/data", "new-path": "b.txt" }),
-        json!({ "what": "link", "folder": "/data", "path": "a.txt", "to": "/data", "new-path": "b.txt" }),
+        json!({ "what": "rename", "folder": "/data", "path": "a.txt", "to": "/data", "new_path": "b.txt" }),
+        json!({ "what": "link", "folder": "/data", "path": "a.txt", "to": "/data", "new_path": "b.txt" }),
         json!({ "what": "symlink", "folder": "/data", "target": "a.txt", "path": "b.txt" }),
         json!({ "what": "set-times", "folder": "/data", "path": "a.txt" }),
     ] {

@@ -40,6 +40,7 @@ pub(super) fn folders(allow: &Section<'_>, findings: &mut Findings) -> BTreeSet<
                 continue;
             }
         };
+        // Told beside other errors of the folder, so that one run shows all.
         let (rule, place) = &findings.rules.files;
         if *rule == FilesRule::None || *rule == FilesRule::Read && write {
             let what = if write { "a folder to write to" } else { "a folder" };
@@ -51,6 +52,7 @@ pub(super) fn folders(allow: &Section<'_>, findings: &mut Findings) -> BTreeSet<
             let problem = PlaceProblem::SameName { given: folder.name().to_owned(), first: first.clone() };
             findings.errors.push(bad_place(at.clone(), problem));
         }
+        // Also after an error, so that a second folder of the name is told of.
         folders.push((folder, at.source));
     }
     folders.into_iter().map(|(folder, _)| folder).collect()

@@ -156,6 +156,7 @@ pub(super) fn read_policy(
 /// Returns the rules for folders and connections with their places: those of the file that has the stricter one.
 pub(super) fn host_rules(policy: &Policy, places: &BTreeMap<&'static str, Source>, operator: &Operator) -> HostRules {
     let place = |name: &str, is_operators: bool| {
+        // The operator's place, if both say the same: the file cannot change it.
         let found = if is_operators { operator.places.get(name) } else { places.get(name) };
         found.cloned().unwrap_or(Source::Default)
     };

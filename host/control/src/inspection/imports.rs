@@ -127,6 +127,7 @@ fn in_vain<'a>(imports: &[String], allow: &Grants, config: impl IntoIterator<Ite
     if !imports_any("wasi:sockets/tcp@") {
         grants.extend(allow.tcp.iter().map(|place| format!("allow.tcp {}", place.to())));
     }
+    // Without it a component is given no folder to begin with.
     if !imports_any("wasi:filesystem/preopens@") {
         grants.extend(allow.files.iter().map(|folder| format!("allow.files {}", folder.name())));
     }

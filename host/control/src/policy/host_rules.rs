@@ -33,6 +33,7 @@ pub enum TcpRule {
 impl FilesRule {
     /// Returns the rule of a word; none for one that is not known.
     pub(crate) fn of_word(word: &str) -> Option<Self> {
+        // By the words that are written, so that there is one list of them.
         [Self::Write, Self::Read, Self::None].into_iter().find(|rule| rule.to_string() == word)
     }
 }

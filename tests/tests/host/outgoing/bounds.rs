@@ -1,6 +1,6 @@
 //! Servers that are slow, large, broken or gone, and agents that ask for too much.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use serde_json::{Value, json};
@@ -64,8 +64,10 @@ fn a_server_that_trickles_for_ever_ends_with_the_message() {
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // A byte whenever the last was taken: no pause is ever long enough to be one.
+            // An answer to nothing is none.
+            let _ = stream.read(&mut [0; 4_096]);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            // A byte whenever the last was taken: no pause is ever long enough to be one.
             while stream.write_all(b".").is_ok() {
                 caxton_tests::pause();
             }
