@@ -7,7 +7,7 @@ use caxton_control::config::{Node, Source, Value};
 
 use super::parts::{FileParts, agent_keys};
 
-/// What places are looked up in.
+/// The trees in which places are looked up.
 #[derive(Debug)]
 pub(super) enum Origins {
     /// The tree of the whole file.
