@@ -8,7 +8,7 @@ use caxton_control::folder::FolderGrant;
 
 use super::parts::{FileParts, agent_keys, moved};
 
-/// What places are looked up in.
+/// The trees in which places are looked up.
 #[derive(Debug)]
 pub(super) enum Origins {
     /// The tree of the whole file.

@@ -229,6 +229,7 @@ impl ManagedRevision {
         }
     }
 }
+<<<<<<< HEAD
 
 #[cfg(test)]
 mod sizes {
@@ -259,3 +260,5 @@ mod sizes {
         );
     }
 }
+=======
+>>>>>>> grow

@@ -236,7 +236,7 @@ mod tests {
         ];
         assert_eq!(import_report(&imports.map(str::to_owned), &allow, &config).in_vain, [""; 0]);
         let others = ["wasmcloud:messaging/consumer@0.2.0", "fermyon:spin/variables@2.0.0"].map(str::to_owned);
-        assert_eq!(import_report(&others, &allow, &config).in_vain, all[1..6]);
+        assert_eq!(import_report(&others, &allow, &config).in_vain, all[1..8]);
         let imports = imports.map(|import| import.replace("outgoing-handler@0.2.6", "client@0.3.0"));
         assert_eq!(import_report(&imports, &allow, &config).in_vain, [""; 0]);
     }
