@@ -229,36 +229,3 @@ impl ManagedRevision {
         }
     }
 }
-<<<<<<< HEAD
-
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn print_sizes() {
-        use std::mem::size_of as s;
-        eprintln!(
-            "spec {} route {} rollout {} limits {} mailbox {} allow {}",
-            s::<caxton_control::AgentSpec>(),
-            s::<caxton_control::desired::RouteSpec>(),
-            s::<caxton_control::rollout::RolloutSpec>(),
-            s::<caxton_control::desired::Limits>(),
-            s::<caxton_control::desired::MailboxSpec>(),
-            s::<caxton_control::desired::Grants>()
-        );
-        eprintln!(
-            "managed {} revision {} agent {} live {} pool {} ledger {} desired {} identity {} event {} stats {}",
-            s::<super::ManagedAgent>(),
-            s::<super::ManagedRevision>(),
-            s::<crate::agent::Agent>(),
-            s::<crate::agent::Revision>(),
-            s::<crate::wasm::Pool>(),
-            s::<caxton_control::rollout::Ledger>(),
-            s::<caxton_control::plan::DesiredAgent>(),
-            s::<crate::message::Identity>(),
-            s::<caxton_control::rollout::Rollout>(),
-            s::<crate::agent::Traffic>()
-        );
-    }
-}
-=======
->>>>>>> grow
