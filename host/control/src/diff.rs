@@ -372,7 +372,7 @@ mod tests {
                     d.store.dead_letters_max_bytes = 2 << 20;
                 },
                 &[
-                    "- in-place store.dead-letters: 100000 -> 10000; store.dead-letters-max: 1GiB -> 2MiB; store.history: 100000 -> 0",
+                    "- in-place store.dead-letters-max: 1GiB -> 2MiB; store.dead-letters: 100000 -> 10000; store.history: 100000 -> 0",
                 ],
             ),
             (
