@@ -170,8 +170,11 @@ fn what_the_host_says_of_a_text_does_not_turn_around() {
         status.text().contains("unknown-key").then(|| status.text())
     });
     assert!(errors.contains("202e") && !errors.contains('\u{202e}'), "{errors}");
-    let events = host.api().get("/v1/events?limit=1000").text();
-    assert!(events.contains("config.refused") && !events.contains('\u{202e}'), "{events}");
+    let events = host.until("the event is written", |host| {
+        let events = host.api().get("/v1/events?limit=1000").text();
+        events.contains("config.refused").then_some(events)
+    });
+    assert!(events.contains("202e") && !events.contains('\u{202e}'), "{events}");
 }
 
 #[test]
