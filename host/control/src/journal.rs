@@ -233,7 +233,8 @@ mod tests {
                 assert_eq!(decide(record, asked, *rules), expected[case], "{record:?} {asked:?} {rules:?}");
             }
         }
-        for (outcome, expected) in [(Answered(204), true), (Answered(400), false), (unknown, false), (TooLarge, false)] {
+        for (outcome, expected) in [(Answered(204), true), (Answered(400), false), (unknown, false), (TooLarge, false)]
+        {
             assert_eq!(outcome.is_success(), expected, "{outcome:?}");
         }
         for (method, expected) in [("GET", true), ("HEAD", true), ("POST", false), ("PUT", false), ("get", false)] {

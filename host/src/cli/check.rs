@@ -265,7 +265,11 @@ fn checked(spec: &AgentSpec, found: Option<&ReadComponent>) -> Checked {
         routes: spec.http.iter().map(route_text).collect(),
         imports: summary.map(|summary| import_report(&summary.imports, &spec.allow, spec.config.keys())),
         findings,
-        notes: summary.and_then(|summary| unsaved(spec, summary)).into_iter().chain(short_journal(spec, summary)).collect(),
+        notes: summary
+            .and_then(|summary| unsaved(spec, summary))
+            .into_iter()
+            .chain(short_journal(spec, summary))
+            .collect(),
     }
 }
 

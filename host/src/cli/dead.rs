@@ -228,7 +228,10 @@ async fn redeliver(
         result = client.json(Method::POST, &path).await?;
     }
     for number in &which.numbers {
-        let path = format!("/v1/dead-letters/{number}/redeliver{}", query(&[("revision", revision), repeat_calls(repeats_calls)]));
+        let path = format!(
+            "/v1/dead-letters/{number}/redeliver{}",
+            query(&[("revision", revision), repeat_calls(repeats_calls)])
+        );
         let one: RedeliverResult =
             // Numbers are sent one by one, so that an error names the one that failed.
             client.json(Method::POST, &path).await.map_err(|error| after(result.redelivered, error))?;

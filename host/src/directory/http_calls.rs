@@ -86,7 +86,9 @@ fn tell(context: &HostContext, who: &Identity, note: &CallNote) {
     metrics::counter!("caxton_outgoing_journal_total", &labels).increment(1);
     let (level, did) = match kind {
         NoteKind::Answered => ("info", "was answered from the record of the same call before"),
-        NoteKind::Diverged => ("warn", "is made, although it is another than those that are recorded of an earlier run"),
+        NoteKind::Diverged => {
+            ("warn", "is made, although it is another than those that are recorded of an earlier run")
+        }
         NoteKind::Repeated => ("warn", "is made again, as what came of it before is not known, or was no answer yet"),
         NoteKind::Unknown => ("error", "may have been carried out before or not; its message is given up"),
     };

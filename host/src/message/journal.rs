@@ -213,7 +213,8 @@ impl CallJournal {
         if let Some(response) = &state.calls[at].response {
             return Ok(response.lock().to_response());
         }
-        let unreadable = |why: &str| HttpCallError::Configuration(format!("the record of the call cannot be read: {why}"));
+        let unreadable =
+            |why: &str| HttpCallError::Configuration(format!("the record of the call cannot be read: {why}"));
         let Some((rows, place)) = &self.kept else { return Err(unreadable("it is not in memory")) };
         let stored = rows.response(place.seq, key).map_err(|why| unreadable(&why))?;
         let stored = stored.ok_or_else(|| unreadable("it is not in the store"))?;

@@ -177,13 +177,15 @@ mod tests {
             let (sender, hashed) = std::sync::mpsc::channel();
             let full = Full::new(Bytes::copy_from_slice(text.as_bytes())).map_err(|never| match never {});
             let hasher = RequestHasher::new(&head("POST", "http://a.example/", &[]));
-            let body = HashedBody::new(full.boxed_unsync(), None, hasher, Box::new(move |hash| sender.send(hash).unwrap()));
+            let body =
+                HashedBody::new(full.boxed_unsync(), None, hasher, Box::new(move |hash| sender.send(hash).unwrap()));
             assert_eq!(body.collect().await.unwrap().to_bytes(), text);
             assert_eq!(hashed.recv().unwrap(), hash("POST", "http://a.example/", &[], &[text]));
         }
         // A client that has sent as much as the head says does not look for the end.
         let (sender, hashed) = std::sync::mpsc::channel();
-        let frames = futures::stream::iter(["5 eu", "ros"].map(|part| Ok(Frame::data(Bytes::from_static(part.as_bytes())))));
+        let frames =
+            futures::stream::iter(["5 eu", "ros"].map(|part| Ok(Frame::data(Bytes::from_static(part.as_bytes())))));
         let body = http_body_util::StreamBody::new(frames).boxed_unsync();
         let hasher = RequestHasher::new(&head("POST", "http://a.example/", &[]));
         let mut body = HashedBody::new(body, Some(7), hasher, Box::new(move |hash| sender.send(hash).unwrap()));

@@ -31,8 +31,9 @@ use super::report::{CallProblem, CallRecord, OnNote, OnProblem, count_refusal, o
 use super::request_body::{Upload, UploadBody};
 use super::response_body::{Download, DownloadBody, ResponseBounds};
 use crate::bounds;
-use crate::message::{CallBody, CallJournal, CallScope, CallTimeouts, GuestHttpCall, HttpCallError, MaskedText,
-    declared_length};
+use crate::message::{
+    CallBody, CallJournal, CallScope, CallTimeouts, GuestHttpCall, HttpCallError, MaskedText, declared_length,
+};
 use crate::net::{CaError, calls_config, read_ca};
 use crate::secrets::Secrets;
 use crate::telemetry::trace::Trace;
@@ -170,7 +171,13 @@ impl OutgoingSettings {
         };
         let name: Arc<str> = place.url().into();
         let told = (&agent.on_note, &on_problem);
-        let asked = CallBegin { place: (place, &name), head: &mut parts, body, most: self.spec.journal_max_bytes, masks: self.masks(place) };
+        let asked = CallBegin {
+            place: (place, &name),
+            head: &mut parts,
+            body,
+            most: self.spec.journal_max_bytes,
+            masks: self.masks(place),
+        };
         let (begun, body) = match journal::begin(asked, agent.calls.as_ref(), told, &scope).await {
             Ok((begun, body)) => (begun, body),
             Err(journal::NotBegun::Answered(answer)) => return *answer,

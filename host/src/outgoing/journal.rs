@@ -110,7 +110,12 @@ pub(super) async fn begin(
         RequestRead::Open(body) => {
             let followed = journal.follow(head_hash, &line);
             let hashed = followed.clone();
-            let body = HashedBody::new(body, declared_length(&head.headers), hasher, Box::new(move |hash| hashed.hashed(hash)));
+            let body = HashedBody::new(
+                body,
+                declared_length(&head.headers),
+                hasher,
+                Box::new(move |hash| hashed.hashed(hash)),
+            );
             return Ok((BegunCall::new(CallFollowing::Passed(followed, most)), body.boxed_unsync()));
         }
     };
@@ -146,7 +151,8 @@ fn key_to_make(step: JournalStep, most: u64, note: impl Fn(NoteKind)) -> Result<
         }
         JournalStep::GiveUp => {
             note(NoteKind::Unknown);
-            let why = "it began in an earlier attempt, and whether it was carried out is not known (`unknown` of its place)";
+            let why =
+                "it began in an earlier attempt, and whether it was carried out is not known (`unknown` of its place)";
             Err(NotBegun::Refused(HttpCallError::Denied, why.to_owned()))
         }
         JournalStep::NotHeld => {
@@ -224,7 +230,15 @@ impl BegunCall {
     ) -> Self {
         Self::new(if rules.is_kept {
             let journal = Arc::clone(journal);
-            CallFollowing::Kept(Box::new(KeptCall { journal, key, most, masks, problem, on_problem, is_settled: false }))
+            CallFollowing::Kept(Box::new(KeptCall {
+                journal,
+                key,
+                most,
+                masks,
+                problem,
+                on_problem,
+                is_settled: false,
+            }))
         } else {
             match journal.followed(key) {
                 Some(followed) => CallFollowing::Passed(followed, most),

@@ -26,8 +26,8 @@ use crate::agent::stats::HandlingEnd;
 use crate::agent::{Agent, InFlight, Outcomes, Revision};
 use crate::clock;
 use crate::message::{
-    CallContext, CallJournal, CallOrigin, CommitFailure, CommitMode, Committer, Conflict, ConflictHistory, Effects, Fault, Outcome,
-    Outgoing, new_id,
+    CallContext, CallJournal, CallOrigin, CommitFailure, CommitMode, Committer, Conflict, ConflictHistory, Effects,
+    Fault, Outcome, Outgoing, new_id,
 };
 use crate::store::CommitError;
 use crate::telemetry::trace::Trace;

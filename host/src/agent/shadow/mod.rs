@@ -36,9 +36,9 @@ use sandbox::IdleHost;
 pub(super) use http_recorder::HttpRecorder;
 pub(crate) use job_queue::{Shadow, ShadowSettings};
 pub(super) use recorder::Recorder;
-pub(super) use replayed_calls::encode_calls;
 pub(super) use rehearsal::encode_answer;
 pub(crate) use rehearsal::{AnswerComparison, InitialMemory, RehearsalJob, RehearsalReport};
+pub(super) use replayed_calls::encode_calls;
 
 impl Agent {
     /// Starts a comparison: from now on the candidate handles copies of the messages of the stable revision.

@@ -20,8 +20,8 @@ use super::recording::{LiveCall, MAX_BYTES, Recording};
 use super::replayed_calls::record_answer;
 use crate::agent::Directory;
 use crate::message::{
-    CallBody, CallContext, Draft, Effects, Failure, Fault, GuestHost, GuestHttpCall, HashedBody, HttpCallError, Identity,
-    LogLevel, Message, Outgoing, Read, Reply, RequestError, RequestHasher, Seen, SendError, TimerName,
+    CallBody, CallContext, Draft, Effects, Failure, Fault, GuestHost, GuestHttpCall, HashedBody, HttpCallError,
+    Identity, LogLevel, Message, Outgoing, Read, Reply, RequestError, RequestHasher, Seen, SendError, TimerName,
     declared_length,
 };
 

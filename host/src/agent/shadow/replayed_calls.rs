@@ -144,8 +144,7 @@ struct EncodedCall<'a> {
 
 /// Encodes the answers to calls, to be stored with their message; `None` if there are none. `masks` are not stored.
 pub(in crate::agent) fn encode_calls(answers: &[(CallKey, SharedResponse)], masks: &[MaskedText]) -> Option<Vec<u8>> {
-    let encoded: Vec<Vec<u8>> =
-        answers.iter().map(|(_, response)| response.lock().masked(masks).encode()).collect();
+    let encoded: Vec<Vec<u8>> = answers.iter().map(|(_, response)| response.lock().masked(masks).encode()).collect();
     let stored = answers.iter().zip(&encoded);
     let stored: Vec<EncodedCall<'_>> =
         stored.map(|((key, _), response)| EncodedCall { hash: key.hash.0, nth: key.nth, response }).collect();

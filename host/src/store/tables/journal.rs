@@ -13,7 +13,8 @@ use crate::store::sqlite::table_reader::TableReader;
 use crate::store::turn::Turn;
 
 /// Selects the calls of message `?1`, in the order of their begins.
-const CALLS: &str = "SELECT hash, nth, line, at, outcome, length(response) FROM journal WHERE seq = ?1 ORDER BY at, rowid";
+const CALLS: &str =
+    "SELECT hash, nth, line, at, outcome, length(response) FROM journal WHERE seq = ?1 ORDER BY at, rowid";
 
 /// Returns the calls that are recorded of a message. Most have none.
 pub(in crate::store) fn calls(connection: &Connection, seq: i64) -> rusqlite::Result<Box<[StoredCall]>> {
@@ -160,7 +161,8 @@ mod tests {
         Arc::clone(&store).end(place(seq), key(2), CallOutcome::Answered(201), vec![7; 9]).await.unwrap();
         Arc::clone(&store).end(place(seq), key(3), CallOutcome::TooLarge, Vec::new()).await.unwrap();
         Arc::clone(&store).forget(place(seq), key(4)).await;
-        let expected = [(1, CallOutcome::Unknown, 0), (2, CallOutcome::Answered(201), 9), (3, CallOutcome::TooLarge, 0)];
+        let expected =
+            [(1, CallOutcome::Unknown, 0), (2, CallOutcome::Answered(201), 9), (3, CallOutcome::TooLarge, 0)];
         assert_eq!(recorded(&store, seq), expected);
         drop(store);
         let store = opened(folder.path(), &settings(Durability::Os)).unwrap();
@@ -181,8 +183,7 @@ mod tests {
         let next = again.seq.unwrap();
         assert!(next != seq && recorded(&store, next).len() == 3);
         let mut handled = Commit::new("desk".into());
-        (handled.handled, handled.journal) =
-            (Some(Handled { seq: next, revision: 1, runs: 1, bytes: 0 }), Some(next));
+        (handled.handled, handled.journal) = (Some(Handled { seq: next, revision: 1, runs: 1, bytes: 0 }), Some(next));
         commit(&store, handled).await;
         let rows = |store: &Store| {
             store.with_reader(|connection| connection.query_row("SELECT count(*) FROM journal", [], |row| row.get(0)))

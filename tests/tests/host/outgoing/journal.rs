@@ -12,7 +12,8 @@ use crate::{BINARY, metric};
 /// Returns a file with the agent, whose place has these settings and which takes messages at `/pay`.
 fn payer(server: &Server, place: &str, outgoing: &str, more: &str) -> String {
     let place = format!("{{ url = \"http://{}/*\", private = true, {place} }}", server.address);
-    let breaker = "breaker = { faults = 100 }\nmailbox = { attempts = 3, backoff = { first = \"100ms\", max = \"100ms\" } }";
+    let breaker =
+        "breaker = { faults = 100 }\nmailbox = { attempts = 3, backoff = { first = \"100ms\", max = \"100ms\" } }";
     let more = if more.contains("mailbox") { more.to_owned() } else { format!("{breaker}\n{more}") };
     caller(&place, outgoing, &more) + "[[agents.caller.http]]\nroute = \"/pay\"\nmode = \"enqueue\"\n"
 }
@@ -43,9 +44,8 @@ fn paid(host: &Host, id: &str) -> String {
 
 /// Waits for a dead letter. Returns it in full.
 fn until_dead(host: &mut Host) -> Value {
-    let number = host.until("a dead letter", |host| {
-        host.api().get("/v1/dead-letters").json()["dead_letters"][0]["number"].as_u64()
-    });
+    let number = host
+        .until("a dead letter", |host| host.api().get("/v1/dead-letters").json()["dead_letters"][0]["number"].as_u64());
     host.api().get(&format!("/v1/dead-letters/{number}")).json()
 }
 
@@ -79,7 +79,9 @@ fn another_attempt_is_answered_from_the_record() {
     assert_eq!(server.requests().len(), 2, "each call was made once in three attempts");
     assert_eq!((paid(&host, "one").as_str(), counted(&host, &server, "answered")), ("1", 4));
     until_logged(&mut host, "was answered from the record of the same call before");
-    host.until("the event", |host| host.caxton(&["events", "-o", "json"]).1.contains("outgoing.answered").then_some(()));
+    host.until("the event", |host| {
+        host.caxton(&["events", "-o", "json"]).1.contains("outgoing.answered").then_some(())
+    });
     // A message of its own makes its own call.
     send(&host, &payment(&server.url("/status?code=201"), "one", &json!({})));
     until_handled(&mut host, 2);
@@ -113,7 +115,9 @@ fn another_request_is_made_and_reported() {
     until_handled(&mut host, 1);
     assert_eq!((server.requests().len(), counted(&host, &server, "diverged")), (2, 1));
     until_logged(&mut host, "is made, although it is another than those that are recorded of an earlier run");
-    host.until("the event", |host| host.caxton(&["events", "-o", "json"]).1.contains("outgoing.diverged").then_some(()));
+    host.until("the event", |host| {
+        host.caxton(&["events", "-o", "json"]).1.contains("outgoing.diverged").then_some(())
+    });
 }
 
 #[test]

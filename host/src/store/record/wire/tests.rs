@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::super::{
-    ContentRow, ConversationRow, DeadRow, JournalRow, MemoryRow, OtherRow, QueueRow, RecentRow, Record, RolloutRow, StateCopyRow,
-    StateRow, TimerRow,
+    ContentRow, ConversationRow, DeadRow, JournalRow, MemoryRow, OtherRow, QueueRow, RecentRow, Record, RolloutRow,
+    StateCopyRow, StateRow, TimerRow,
 };
 use super::{RecordError, VERSION, decode, encode};
 

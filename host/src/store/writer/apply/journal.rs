@@ -22,10 +22,9 @@ impl Tables<'_> {
                 params![seq.cast_signed(), hash, nth],
             ),
             JournalRow::Removed { seq } => self.execute("DELETE FROM journal WHERE seq = ?1", [seq.cast_signed()]),
-            JournalRow::Moved { from, to } => self.execute(
-                "UPDATE journal SET seq = ?2 WHERE seq = ?1",
-                [from.cast_signed(), to.cast_signed()],
-            ),
+            JournalRow::Moved { from, to } => {
+                self.execute("UPDATE journal SET seq = ?2 WHERE seq = ?1", [from.cast_signed(), to.cast_signed()])
+            }
         }
     }
 }
