@@ -5,7 +5,7 @@ use std::path::Path;
 use caxton_control::config::Operator;
 
 use super::variables::Variables;
-use super::{ConfigErrors, parse, parts, syntax};
+use super::{ConfigErrors, parse, parts};
 
 /// Parses a text and renders all that is said of it.
 ///
@@ -13,9 +13,6 @@ use super::{ConfigErrors, parse, parts, syntax};
 /// It means something else when it is read in parts. It is refused without a reason, with a place outside of it, or with a character that controls a terminal.
 pub(crate) fn examine(text: &str) {
     let operator = Operator::default();
-    if let Some(tree) = parts::whole_tree(text) {
-        assert_eq!(Ok(tree), syntax::parse(text), "made of its pieces it has another tree");
-    }
     let in_parts = parts::read(&text.into(), &[], &[], &operator, None).map(|(desired, _)| desired);
     let errors = match parse(text, Variables::default(), &[], &operator) {
         Ok(parsed) => {

@@ -191,7 +191,7 @@ fn parse(
     operator: &Operator,
 ) -> Result<Parsed, Vec<ConfigError>> {
     let Variables { settings, mut errors, warnings } = variables;
-    let file = match parts::whole_tree(text).map_or_else(|| syntax::parse(text), Ok) {
+    let file = match syntax::parse(text) {
         Ok(file) => file,
         Err(mut broken) => {
             // Reported together, although the settings of a broken file cannot be checked yet.

@@ -5,14 +5,13 @@
 //! and dropped before the next; a piece that an earlier file had keeps the meaning that it had there.
 //!
 //! A file has parts if every agent is declared under headers such as `[agents.NAME]` that follow each other, and nothing
-//! in it is wrong. Any other is read as a whole (`syntax`), which also knows all errors of the syntax with their places;
-//! for those of settings the tree of the whole file is made of the pieces.
+//! in it is wrong. Any other is read as a whole (`syntax`), which also knows all errors with their places.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use caxton_control::config::{CheckedShared, Entry, Node, Operator, Source, Table, Value};
+use caxton_control::config::{CheckedShared, Entry, Node, Operator, Source, Value};
 use caxton_control::{AgentSpec, Desired};
 use toml_edit::Document;
 use toml_parser::lexer::TokenKind;
@@ -174,40 +173,6 @@ fn rest(text: &str, ranges: &[Range<usize>]) -> Option<Node> {
     };
     locate(&mut tree, &to_file);
     Some(tree)
-}
-
-/// Returns the tree of a whole file, made of its pieces: a document of all of it takes twice as much memory as the tree.
-/// Returns `None` for a file that is not in that form, or no TOML.
-pub(super) fn whole_tree(text: &str) -> Option<Node> {
-    let pieces = cut(text, None)?;
-    let mut agents: Option<Entry> = None;
-    for piece in pieces.agents {
-        let mut tree = tree(&text[piece.text.clone()])?;
-        locate(&mut tree, &|byte| byte + piece.text.start);
-        let Value::Table(mut table) = tree.value else { return None };
-        let mut entry = table.remove(AGENTS)?;
-        let all = agents.get_or_insert_with(|| {
-            let (key, source) = (entry.key.clone(), entry.node.source.clone());
-            // Located where the first piece has it, like a table without a header of its own.
-            Entry { key, node: Node { value: Value::Table(Table::new()), source } }
-        });
-        let (Value::Table(all), Value::Table(one)) = (&mut all.node.value, &mut entry.node.value) else { return None };
-        for (name, agent) in std::mem::take(one) {
-            // The pieces of one agent do not follow each other.
-            if all.insert(name, agent).is_some() {
-                return None;
-            }
-        }
-    }
-    let mut root = rest(text, &pieces.rest)?;
-    let Value::Table(table) = &mut root.value else { return None };
-    if let Some(agents) = agents {
-        // Agents in another form beside them.
-        if table.insert(AGENTS.to_owned(), agents).is_some() {
-            return None;
-        }
-    }
-    Some(root)
 }
 
 /// Parses a piece of the text.

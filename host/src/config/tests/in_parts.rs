@@ -114,9 +114,6 @@ fn compare(text: &str, variables: &[(&str, &str)], before: Option<&Loaded>, read
     let env = || env(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect());
     let flags = [("http.listen", "127.0.0.1:0".to_owned())];
     let operator = Operator::default();
-    if let Some(tree) = parts::whole_tree(text) {
-        assert_eq!(Ok(tree), syntax::parse(text), "{text}");
-    }
     let whole = super::super::parse(text, variables::read(env()), &flags, &operator);
     let now = read(&text.into(), env(), &flags, &operator, before);
     match (whole, now) {
