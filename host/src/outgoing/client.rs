@@ -189,8 +189,6 @@ impl OutgoingSettings {
         );
         let (body, upload) = UploadBody::new(body, most.0, &scope);
         record.follow(Arc::clone(&upload));
-        let weak = Arc::downgrade(&upload);
-        scope.add(weak);
         let length = body.size_hint().exact().or_else(|| declared_length(&parts.headers));
         let times = CallTimes::new(&self.spec, timeouts, agent.deadline);
         let made = if length.is_some_and(|length| length > most.0) {

@@ -179,6 +179,9 @@ impl UploadBody {
             body: Mutex::new(Some(body)),
             connection: Mutex::default(),
         });
+        let weak = Arc::downgrade(&upload);
+        // A request that is still being sent ends with its message, whatever its connection waits for.
+        scope.add(weak);
         (Self { waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), most }, upload)
     }
 

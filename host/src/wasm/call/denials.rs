@@ -38,7 +38,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
     let mut interface = linker.instance(&format!("wasi:filesystem/preopens@{WASI}"))?;
     interface.func_wrap("get-directories", |mut store: StoreContextMut<'_, Ctx>, (): ()| {
         let ctx = store.data_mut();
-        if ctx.folders.is_empty() {
+        if ctx.reach.folders.is_empty() {
             ctx.deny(DeniedAccess::Files, || {
                 "it asked for files and sees none: `allow.files` lists the folders that it sees, and has none; data of its own \
                  belongs into `caxton:agent/state`"

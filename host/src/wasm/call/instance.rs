@@ -34,13 +34,11 @@ use crate::wasm::call::stdio::LineLog;
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::program::Program;
 use crate::wasm::convert;
-use crate::wasm::files::OpenFiles;
 use crate::wasm::http::caller::BodyError;
 use crate::wasm::http::over_tls::OverTls;
 use crate::wasm::http::response_progress::ResponseProgress;
 use crate::wasm::inspect::Kind;
 use crate::wasm::limits::{HTTP_BYTES, INSTANCE_BYTES, MemoryBound, Meter, Metered};
-use crate::wasm::sockets::KnownNames;
 
 /// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
 /// 16 bytes there may take 48 bytes here.
@@ -403,7 +401,7 @@ impl Environment {
 }
 
 fn context(environment: &Environment, meter: &Arc<Meter>, held: Reservation) -> Ctx {
-    let Environment { who, host, denials, slots, secrets, memory: (budget, _), folders } = environment;
+    let Environment { who, host, denials, slots, secrets, memory: (budget, _), .. } = environment;
     let stderr = LineLog::new(who, host, secrets, LogLevel::Warn, "stderr");
     let stdout = LineLog::new(who, host, secrets, LogLevel::Info, "stdout");
     let mut wasi = WasiCtxBuilder::new();
@@ -426,9 +424,7 @@ fn context(environment: &Environment, meter: &Arc<Meter>, held: Reservation) -> 
         resources: budget.empty(MemoryKind::Resources),
         budget: budget.clone(),
         wasi: wasi.build(),
-        folders: Arc::clone(folders),
-        open_files: OpenFiles::default(),
-        names: KnownNames::default(),
+        reach: environment.reach(),
         http: WasiHttpCtx::new(),
         outbound: Outbound::new(who, host, denials),
         denials: Arc::clone(denials),
