@@ -260,8 +260,6 @@ impl OutgoingSettings {
         let most = (self.spec.max_request_body_bytes, self.spec.max_response_body_bytes);
         let (body, upload) = UploadBody::new(body, most.0, scope, charge.clone());
         record.follow(Arc::clone(&upload), charge);
-        let weak = Arc::downgrade(&upload);
-        scope.add(weak);
         let length = body.size_hint().exact().or_else(|| declared_length(&parts.headers));
         let body = body.of_length(length);
         let made = if length.is_some_and(|length| length > most.0) {

@@ -189,6 +189,9 @@ impl UploadBody {
             body: Mutex::new(Some(body)),
             connection: Mutex::default(),
         });
+        let weak = Arc::downgrade(&upload);
+        // A request that is still being sent ends with its message, whatever its connection waits for.
+        scope.add(weak);
         let body =
             Self { waker: None, upload: Arc::clone(&upload), scope: Arc::clone(scope), charge, most, length: None };
         (body, upload)

@@ -18,12 +18,12 @@ use crate::wasm::call::of_message::OfMessage;
 use crate::wasm::call::outbound::{Denials, Outbound};
 use crate::wasm::call::stdio::LineLog;
 use crate::wasm::compat::pending_reply::PendingReply;
-use crate::wasm::files::{GuestFolders, OpenFiles};
+use crate::wasm::files::folders::{GuestFolders, OpenFiles};
 use crate::wasm::http::head_commit::HeadCommit;
 use crate::wasm::http::response_progress::ResponseProgress;
 use crate::wasm::limits::{MemoryBound, Meter};
 use crate::wasm::pool::slots::InstanceSlots;
-use crate::wasm::sockets::KnownNames;
+use crate::wasm::sockets::known_names::KnownNames;
 
 /// The parts that all instances of a pool share.
 #[derive(Clone)]
@@ -43,6 +43,24 @@ pub(in crate::wasm) struct Environment {
     pub(in crate::wasm) expected: ExpectedMemory,
     /// The folders that the instances see.
     pub(in crate::wasm) folders: GuestFolders,
+}
+
+/// The parts of the world outside that a guest reaches.
+pub(in crate::wasm) struct GuestReach {
+    /// The folders that it sees.
+    pub(in crate::wasm) folders: GuestFolders,
+    /// The files that it has open.
+    pub(in crate::wasm) open_files: OpenFiles,
+    /// The names that it has looked up.
+    pub(in crate::wasm) names: KnownNames,
+}
+
+impl Environment {
+    /// Returns the reach of an instance that begins.
+    pub(in crate::wasm) fn reach(&self) -> GuestReach {
+        let folders = Arc::clone(&self.folders);
+        GuestReach { folders, open_files: OpenFiles::default(), names: KnownNames::default() }
+    }
 }
 
 /// The data of a store.
@@ -65,12 +83,7 @@ pub(crate) struct Ctx {
     /// The host's budget of memory.
     pub(in crate::wasm) budget: MemoryBudget,
     pub(in crate::wasm) wasi: WasiCtx,
-    /// The folders that the guest sees.
-    pub(in crate::wasm) folders: GuestFolders,
-    /// The files that it has open.
-    pub(in crate::wasm) open_files: OpenFiles,
-    /// The names that it has looked up.
-    pub(in crate::wasm) names: KnownNames,
+    pub(in crate::wasm) reach: GuestReach,
     pub(in crate::wasm) http: WasiHttpCtx,
     /// The denials that were logged already.
     pub(in crate::wasm) denials: Arc<Denials>,

@@ -38,7 +38,7 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
     let mut interface = linker.instance(&format!("wasi:filesystem/preopens@{WASI}"))?;
     interface.func_wrap("get-directories", |mut store: StoreContextMut<'_, Ctx>, (): ()| {
         let ctx = store.data_mut();
-        if ctx.folders.is_empty() {
+        if ctx.reach.folders.is_empty() {
             ctx.deny_files();
         }
         // An empty list and not a trap: language runtimes ask for folders at their start.

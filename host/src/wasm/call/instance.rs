@@ -33,13 +33,11 @@ use crate::wasm::call::stdio::LineLog;
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::program::Program;
 use crate::wasm::convert;
-use crate::wasm::files::OpenFiles;
 use crate::wasm::http::caller::BodyError;
 use crate::wasm::http::head_commit::{Head, HeadCommit, LateEffects};
 use crate::wasm::http::over_tls::OverTls;
 use crate::wasm::http::response_progress::ResponseProgress;
 use crate::wasm::limits::{MemoryBound, Meter, Metered};
-use crate::wasm::sockets::KnownNames;
 
 /// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
 /// 16 bytes there may take 48 bytes here.
@@ -424,7 +422,7 @@ pub(in crate::wasm) fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
 }
 
 fn context(environment: &Environment, meter: &Arc<Meter>, held: GuestMemory) -> Ctx {
-    let Environment { who, host, denials, slots, secrets, memory: (budget, _), expected, folders } = environment;
+    let Environment { who, host, denials, slots, secrets, memory: (budget, _), expected, .. } = environment;
     let stderr = LineLog::new(who, host, secrets, LogLevel::Warn, "stderr");
     let stdout = LineLog::new(who, host, secrets, LogLevel::Info, "stdout");
     let mut wasi = WasiCtxBuilder::new();
@@ -447,9 +445,7 @@ fn context(environment: &Environment, meter: &Arc<Meter>, held: GuestMemory) -> 
         resources: budget.empty(MemoryKind::Resources),
         budget: budget.clone(),
         wasi: wasi.build(),
-        folders: Arc::clone(folders),
-        open_files: OpenFiles::default(),
-        names: KnownNames::default(),
+        reach: environment.reach(),
         http: WasiHttpCtx::new(),
         outbound: Outbound::new(who, host, denials),
         denials: Arc::clone(denials),

@@ -9,7 +9,7 @@ use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::filesystem::types::{ErrorCode, HostDescriptor, NewTimestamp, PathFlags};
 use wasmtime_wasi::runtime::spawn_blocking;
 
-use super::converted;
+use super::access::converted;
 use super::open::open_for_times;
 use crate::wasm::call::ctx::Ctx;
 

@@ -23,7 +23,7 @@ use crate::wasm::call::ctx::Environment;
 use crate::wasm::call::instance::Instance;
 use crate::wasm::compile::program::Program;
 use crate::wasm::compile::runtime::Runtime;
-use crate::wasm::files::{GuestFolders, guest_folders};
+use crate::wasm::files::folders::{GuestFolders, guest_folders};
 use crate::wasm::inspect::Kind;
 use crate::wasm::pool::evictable::{EvictablePool, Listing};
 use crate::wasm::pool::permits::CallPermits;

@@ -3,13 +3,10 @@
 //! The interfaces are implemented here and not by the engine's crate, whose sockets connect by themselves: here the host
 //! makes the connection, within its bounds, and closes it with the message. Guests listen on nothing and send no datagrams.
 
+pub(in crate::wasm) mod known_names;
 mod names;
 mod streams;
 mod tcp;
-
-use std::collections::VecDeque;
-use std::net::IpAddr;
-use std::sync::Arc;
 
 use wasmtime::component::{HasSelf, Linker, Resource};
 use wasmtime_wasi::p2::SocketError;
@@ -20,31 +17,6 @@ use wasmtime_wasi::sockets::WasiSocketsView;
 use crate::message::{CallContext, CommitMode, TcpError};
 use crate::wasm::call::ctx::Ctx;
 use crate::wasm::call::outbound::DeniedAccess;
-
-/// The addresses of names that are remembered, of each guest.
-const MAX_NAMES: usize = 256;
-
-/// The names that a guest has looked up, with the addresses that they led to. What it connects to later is decided by them.
-#[derive(Debug, Default)]
-pub(in crate::wasm) struct KnownNames(VecDeque<(IpAddr, Arc<str>)>);
-
-impl KnownNames {
-    /// Notes that a name led to an address.
-    fn note(&mut self, address: IpAddr, name: &Arc<str>) {
-        let address = address.to_canonical();
-        self.0.retain(|known| (known.0, &known.1) != (address, name));
-        if self.0.len() == MAX_NAMES {
-            self.0.pop_front();
-        }
-        self.0.push_back((address, Arc::clone(name)));
-    }
-
-    /// Returns the names that led to an address.
-    fn of(&self, address: IpAddr) -> Vec<String> {
-        let address = address.to_canonical();
-        self.0.iter().filter(|known| known.0 == address).map(|known| known.1.to_string()).collect()
-    }
-}
 
 impl Ctx {
     /// Returns the context of the call, if the guest may connect in it. `what` is what it does otherwise.
@@ -104,24 +76,4 @@ pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Resu
     ip_name_lookup::add_to_linker::<_, HasSelf<_>>(linker, |ctx: &mut Ctx| ctx)?;
     linker.allow_shadowing(false);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_addresses_are_remembered_within_a_bound() {
-        let (mut known, name) = (KnownNames::default(), |text: &str| Arc::<str>::from(text));
-        let first: IpAddr = "10.0.0.1".parse().unwrap();
-        known.note(first, &name("a"));
-        known.note(first, &name("a"));
-        known.note("::ffff:10.0.0.1".parse().unwrap(), &name("b"));
-        assert_eq!(known.of(first), ["a", "b"]);
-        assert!(known.of("10.0.0.2".parse().unwrap()).is_empty());
-        for number in 0..1_000_u32 {
-            known.note(IpAddr::V4(number.into()), &name("c"));
-        }
-        assert_eq!((known.0.len(), known.of(first).len()), (MAX_NAMES, 0), "the oldest leave first");
-    }
 }

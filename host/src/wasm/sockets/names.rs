@@ -81,7 +81,7 @@ impl HostResolveAddressStream for Ctx {
         match lookup {
             NameLookup::Found(name, addresses) => Ok(addresses.next().map(|address| {
                 // Noted as it is given: what the guest has not seen it cannot connect to.
-                self.names.note(address, name);
+                self.reach.names.note(address, name);
                 address.into()
             })),
             NameLookup::Failed(code) => Err(SocketError::from(*code)),

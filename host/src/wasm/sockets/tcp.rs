@@ -137,7 +137,7 @@ impl HostTcpSocket for Ctx {
             return Err(ErrorCode::InvalidArgument.into());
         }
         let work = self.connecting(DeniedAccess::Tcp, &format!("it connected to `{address}`"))?.clone();
-        let call = GuestConnect { address, names: self.names.of(address.ip()), scope: self.outbound.scope() };
+        let call = GuestConnect { address, names: self.reach.names.of(address.ip()), scope: self.outbound.scope() };
         let host = work.host.clone().unwrap_or_else(|| Arc::clone(&self.host));
         let connecting = host.connect(&self.who, &work, call);
         // A task, so that it goes on while the guest waits for something else.
