@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod figures;
 mod scan;
 
+use self::figures::{MeterFigures, Pointer};
 use self::scan::{EventScan, JsonScan};
 
 /// The most units of one place, and the most pointers of a unit.
@@ -32,10 +34,6 @@ pub enum MeterError {
     #[error("`at-most` has the unit `{0}`, which `meter` does not count")]
     AtMost(String),
 }
-
-/// A JSON pointer (RFC 6901), split at its slashes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Pointer(Vec<String>);
 
 impl Pointer {
     fn parse(text: &str) -> Result<Self, MeterError> {
@@ -155,25 +153,6 @@ impl TryFrom<WrittenMeter> for UnitMeter {
 impl From<UnitMeter> for WrittenMeter {
     fn from(meter: UnitMeter) -> Self {
         Self { units: meter.units, at_most: meter.at_most }
-    }
-}
-
-/// The numbers that were found.
-#[derive(Debug)]
-pub(crate) struct MeterFigures {
-    pointers: Vec<Pointer>,
-    values: Vec<Option<u64>>,
-}
-
-impl MeterFigures {
-    /// Notes a number at a path, in place of an earlier one. Anything but a whole number is none.
-    fn note(&mut self, path: &[scan::JsonStep], text: &str) {
-        for (pointer, value) in self.pointers.iter().zip(&mut self.values) {
-            if pointer.0.len() == path.len() && pointer.0.iter().zip(path).all(|(part, step)| step.is(part)) {
-                // The last one that is a figure: a stream may have the member without one as well.
-                *value = text.parse().ok().or(*value);
-            }
-        }
     }
 }
 

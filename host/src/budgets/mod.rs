@@ -16,32 +16,20 @@ mod tree;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
-use caxton_control::budget::{BudgetShortage, BudgetSpec};
+use caxton_control::budget::BudgetSpec;
 use caxton_control::names::BudgetName;
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 pub(crate) use charge::{CallCharge, ChargeRefusal, MessageCharge};
-pub(crate) use tree::{Tree, TreeLink, TreeRecord, TreeRoot, TreeState};
-
-/// The error of what would pass a limit of a budget.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("budget-exceeded: budget `{budget}`, {shortage}")]
-pub(crate) struct OverBudget {
-    /// The budget.
-    pub(crate) budget: BudgetName,
-    /// The limit, and what of it is used.
-    pub(crate) shortage: BudgetShortage,
-}
+pub(crate) use tree::{OverBudget, Tree, TreeLink, TreeRecord, TreeRoot, TreeState};
+use tree::{SavedTree, TreeHome};
 
 /// Begins to write the row of a tree, at once. Returns when the row is safe.
 pub(crate) type SaveTree = Box<dyn Fn(Arc<TreeState>) -> SavedTree + Send + Sync>;
-/// The end of writing the row of a tree.
-pub(crate) type SavedTree = BoxFuture<'static, Result<(), String>>;
 /// Gets the first refusal of each tree, so that its root is told.
 pub(crate) type OnExceeded = Box<dyn Fn(&Tree, &OverBudget) + Send + Sync>;
 
@@ -131,7 +119,8 @@ impl Budgets {
         if let Some(state) = trees.get(record.id.as_ref()) {
             return Tree::of(state);
         }
-        let state = Arc::new(TreeState::new(record, Arc::downgrade(&self.0)));
+        let home: Weak<dyn TreeHome> = Arc::<BudgetHome>::downgrade(&self.0);
+        let state = Arc::new(TreeState::new(record, home));
         trees.insert(Arc::clone(state.id()), Arc::clone(&state));
         Tree::of(&state)
     }
@@ -143,7 +132,13 @@ impl Budgets {
     }
 }
 
-impl BudgetHome {
+impl TreeHome for BudgetHome {
+    fn report(&self, tree: &Tree, over: &OverBudget) {
+        if let Some(report) = self.on_exceeded.get() {
+            report(tree, over);
+        }
+    }
+
     fn save(&self, state: &Arc<TreeState>) -> SavedTree {
         match self.save.get() {
             Some(save) => save(Arc::clone(state)),
@@ -152,7 +147,6 @@ impl BudgetHome {
         }
     }
 
-    /// Writes the row of a tree that has lost its last handle, and forgets it afterwards.
     fn end(&self, state: &Arc<TreeState>, ends: u64) {
         if state.is_untouched() {
             self.forget(state, ends);
@@ -162,7 +156,9 @@ impl BudgetHome {
         self.ending.lock().push_back(ending);
         self.forget_written();
     }
+}
 
+impl BudgetHome {
     /// Forgets the trees whose rows are written: from then on the store has all of them.
     fn forget_written(&self) {
         loop {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use caxton_control::AgentName;
 use caxton_control::budget::{BudgetLedger, BudgetShortage, BudgetSpec};
 use caxton_control::names::BudgetName;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{BudgetHome, OverBudget, SavedTree};
 use crate::clock;
 
 /// The root of a tree.
@@ -68,6 +68,29 @@ impl TreeRecord {
     }
 }
 
+/// The error of what would pass a limit of a budget.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("budget-exceeded: budget `{budget}`, {shortage}")]
+pub(crate) struct OverBudget {
+    /// The budget.
+    pub(crate) budget: BudgetName,
+    /// The limit, and what of it is used.
+    pub(crate) shortage: BudgetShortage,
+}
+
+/// The end of writing the row of a tree.
+pub(crate) type SavedTree = BoxFuture<'static, Result<(), String>>;
+
+/// The owner of the trees in memory, which is above them.
+pub(super) trait TreeHome: Send + Sync {
+    /// Passes the first refusal of a tree on.
+    fn report(&self, tree: &Tree, over: &OverBudget);
+    /// Begins to write the row of a tree.
+    fn save(&self, state: &Arc<TreeState>) -> SavedTree;
+    /// Writes the row of a tree that has lost its last handle so many times, and forgets it afterwards.
+    fn end(&self, state: &Arc<TreeState>, ends: u64);
+}
+
 /// A tree in memory.
 pub(crate) struct TreeState {
     id: Arc<str>,
@@ -77,7 +100,7 @@ pub(crate) struct TreeState {
     began: u64,
     // A few words that are changed for each message and call of the tree, and never locked across a wait.
     book: Mutex<TreeBook>,
-    home: Weak<BudgetHome>,
+    home: Weak<dyn TreeHome>,
 }
 
 struct TreeBook {
@@ -90,7 +113,7 @@ struct TreeBook {
 }
 
 impl TreeState {
-    pub(super) fn new(record: TreeRecord, home: Weak<BudgetHome>) -> Self {
+    pub(super) fn new(record: TreeRecord, home: Weak<dyn TreeHome>) -> Self {
         let TreeRecord { id, budget, root, spec, ledger } = record;
         let began = clock::from_wall(root.began_at);
         let book = Mutex::new(TreeBook { spec, ledger, handles: 0, ends: 0 });
@@ -214,10 +237,8 @@ impl Tree {
         let over = OverBudget { budget: self.0.budget.clone(), shortage };
         let labels = [("budget", over.budget.to_string()), ("measure", over.shortage.measure.name().to_owned())];
         metrics::counter!("caxton_budget_refusals_total", &labels).increment(1);
-        if let Some(home) = self.0.home.upgrade().filter(|_| is_first)
-            && let Some(report) = home.on_exceeded.get()
-        {
-            report(self, &over);
+        if let Some(home) = self.0.home.upgrade().filter(|_| is_first) {
+            home.report(self, &over);
         }
         Err(over)
     }

@@ -9,12 +9,12 @@ use caxton_control::config::json_schema;
 use caxton_control::inspection::{Finding, ImportReport, ImportUse, InspectionStage, import_report, in_order};
 use caxton_control::policy::{ComponentFacts, Policy};
 use caxton_control::rollout::check_memory;
-use caxton_control::units::print_bytes;
 use caxton_control::{AgentSpec, Digest};
 use serde::Serialize;
 use serde_json::json;
 
 use super::args::CheckArgs;
+use super::check_notes::notes;
 use super::formats::Ledgers;
 use super::options::Format;
 use super::output::{Cell, CliError, Exit, Out, Style, Table, count, say};
@@ -24,7 +24,7 @@ use crate::access::unread_keys;
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::reconcile::watcher::{ExcludedFiles, Pattern, WatchSet, no_match_warning};
 use crate::reconcile::{check_settings, check_signatures, memory_finding, route_text, signature_path};
-use crate::wasm::{ENGINE, Kind, MAX_COMPONENT, Summary, digest, imports_and_exports, summarise};
+use crate::wasm::{Kind, MAX_COMPONENT, Summary, digest, imports_and_exports, summarise};
 
 /// The code of a problem with the key of a caller, without which an agent runs.
 const KEY: &str = "key";
@@ -265,52 +265,8 @@ fn checked(spec: &AgentSpec, found: Option<&ReadComponent>) -> Checked {
         routes: spec.http.iter().map(route_text).collect(),
         imports: summary.map(|summary| import_report(&summary.imports, &spec.allow, spec.config.keys())),
         findings,
-        notes: summary
-            .into_iter()
-            .flat_map(|summary| [unsaved(spec, summary), experimental(summary)])
-            .flatten()
-            .chain(short_journal(spec, summary))
-            .collect(),
+        notes: notes(spec, summary),
     }
-}
-
-/// Returns a note if the memory may grow larger than a snapshot may be.
-fn unsaved(spec: &AgentSpec, summary: &Summary) -> Option<String> {
-    let (max, memory) = (spec.snapshot.max_bytes, spec.limits.memory_bytes);
-    (summary.kind == Kind::Stateful && memory > max).then(|| {
-        format!(
-            "it may have more in its memory ({}, limits.memory) than it may save ({}, snapshot.max); a save above that \
-             fails, and with it a reload and a clean stop",
-            print_bytes(memory),
-            print_bytes(max)
-        )
-    })
-}
-
-/// Returns a note about a component of WASI 0.3.
-fn experimental(summary: &Summary) -> Option<String> {
-    let (engine, version) = ENGINE;
-    summary.is_of_wasi_03().then(|| {
-        format!(
-            "it is of WASI 0.3: the makers of {engine} {version} call their support of that experimental, and mend its \
-             faults in no patch release; let it run only if you trust it"
-        )
-    })
-}
-
-/// Returns a note if the agent has a journal of its calls that is not kept with all that it handles.
-fn short_journal(spec: &AgentSpec, summary: Option<&Summary>) -> Option<String> {
-    let place = spec.allow.http.iter().find(|place| place.journal().is_kept)?.url();
-    Some(match summary.map(|summary| summary.kind) {
-        Some(Kind::Http) => format!(
-            "the journal of its calls ({place}) lasts as long as each request: what an HTTP agent is asked is neither kept \
-             nor tried again"
-        ),
-        Some(Kind::Message | Kind::Stateful | Kind::Both) | None => format!(
-            "the journal of its calls ({place}) is kept with messages from mailboxes and from routes with `mode = \"enqueue\"`; \
-             for a request that is waited for it lasts as long as that"
-        ),
-    })
 }
 
 /// A component as it was read.

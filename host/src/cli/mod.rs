@@ -13,6 +13,7 @@ mod audit;
 mod budget;
 mod change;
 mod check;
+mod check_notes;
 mod client;
 mod content;
 mod conversation;

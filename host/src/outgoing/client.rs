@@ -5,14 +5,12 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use caxton_control::call_target::CallTarget;
 use caxton_control::grant::PlaceRefusal;
 use caxton_control::outgoing::OutgoingSpec;
 use caxton_control::place::CallPlace;
-use caxton_control::{AgentName, AgentSpec};
 use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Uri, header};
 use http_body::Body;
@@ -24,18 +22,18 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{AcquireError, OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::call_times::CallTimes;
+use super::calling_agent::CallingAgent;
 use super::failure;
 use super::journal::{self, BegunCall, CallBegin};
 use super::pools::Pools;
 use super::proxy::authorization;
-use super::report::{CallProblem, CallRecord, OnNote, OnProblem, count_refusal, origin};
+use super::report::{CallProblem, CallRecord, OnProblem, count_refusal, origin};
 use super::request_body::{Upload, UploadBody};
 use super::response_body::{Download, DownloadBody, ResponseBounds};
 use crate::bounds;
-use crate::budgets::{CallCharge, ChargeRefusal, Tree};
-use crate::message::{
-    CallBody, CallJournal, CallScope, CallTimeouts, GuestHttpCall, HttpCallError, MaskedText, declared_length,
-};
+use crate::budgets::CallCharge;
+use crate::message::{CallBody, CallScope, GuestHttpCall, HttpCallError, MaskedText, declared_length};
 use crate::net::{CaError, calls_config, read_ca};
 use crate::secrets::Secrets;
 use crate::telemetry::trace::Trace;
@@ -66,36 +64,6 @@ pub(super) struct TcpSettings {
     pub(super) spec: OutgoingSpec,
     /// The permits for connections at once.
     pub(super) permits: Arc<Semaphore>,
-}
-
-/// The agent that makes a call, and its message.
-pub(crate) struct CallingAgent {
-    /// The name.
-    pub(crate) name: AgentName,
-    /// The settings, with the grants.
-    pub(crate) spec: Arc<AgentSpec>,
-    /// The time by which the message has to end.
-    pub(crate) deadline: std::time::Instant,
-    /// The trace of the message.
-    pub(crate) trace: Option<Trace>,
-    /// The journal of the message's calls.
-    pub(crate) calls: Option<Arc<CallJournal>>,
-    /// Gets what the journal has to tell of a call.
-    pub(crate) on_note: OnNote,
-    /// The tree of the message, if that has a budget.
-    pub(crate) tree: Option<Tree>,
-}
-
-impl CallingAgent {
-    /// Takes a call from the budget.
-    async fn charge(&self, place: &CallPlace) -> Result<Option<Arc<CallCharge>>, HttpCallError> {
-        let Some(tree) = &self.tree else { return Ok(None) };
-        match tree.begin_call(&self.name, place.meter()).await {
-            Ok(charge) => Ok(Some(charge)),
-            Err(ChargeRefusal::Over(over)) => Err(HttpCallError::OverBudget(over.to_string())),
-            Err(failed @ ChargeRefusal::NotReserved(_)) => Err(HttpCallError::Configuration(failed.to_string())),
-        }
-    }
 }
 
 impl OutgoingClient {
@@ -446,39 +414,6 @@ async fn within(
         {
             return Err(error);
         }
-    }
-}
-
-/// The times of one call: those of the host, shortened by the guest, and never past the end of the message.
-struct CallTimes {
-    began: Instant,
-    connect: Duration,
-    first_byte: Duration,
-    stall: Duration,
-    between_bytes: Duration,
-    deadline: Instant,
-}
-
-impl CallTimes {
-    fn new(spec: &OutgoingSpec, asked: CallTimeouts, deadline: std::time::Instant) -> Self {
-        let shorter = |host: Duration, asked: Option<Duration>| asked.map_or(host, |asked| asked.min(host));
-        Self {
-            began: Instant::now(),
-            connect: shorter(spec.connect_timeout, asked.connect),
-            first_byte: shorter(spec.first_byte_timeout, asked.first_byte),
-            stall: spec.stall_timeout,
-            between_bytes: shorter(spec.stall_timeout, asked.between_bytes),
-            deadline: deadline.into(),
-        }
-    }
-
-    fn connect_by(&self) -> Instant {
-        (self.began + self.connect).min(self.deadline)
-    }
-
-    /// Returns the error of a step that is late: of the message, if its time is over.
-    fn late(&self, error: HttpCallError) -> HttpCallError {
-        if Instant::now() >= self.deadline { HttpCallError::TimeOver } else { error }
     }
 }
 

@@ -10,6 +10,8 @@
 //! addresses only never gets a connection that another agent was allowed to make to a private one. Redirects are not
 //! followed and bodies not decompressed: both are the guest's business, and each hop of a redirect is a call of its own.
 
+mod call_times;
+mod calling_agent;
 mod client;
 mod connector;
 mod dial;
@@ -23,6 +25,7 @@ mod resolve;
 mod response_body;
 mod tcp;
 
-pub(crate) use client::{CallingAgent, OutgoingClient};
+pub(crate) use calling_agent::CallingAgent;
+pub(crate) use client::OutgoingClient;
 pub(crate) use report::{CallNote, CallProblem, NoteKind};
 pub(crate) use tcp::{ConnectingAgent, OnTcpProblem, TcpProblem, is_reachable};

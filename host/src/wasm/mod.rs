@@ -18,6 +18,7 @@ mod files;
 mod guest_threads;
 mod http;
 mod inspect;
+mod inspect_imports;
 mod limits;
 mod pool;
 mod scan;

@@ -58,6 +58,11 @@ fn events(host: &Host, kind: &str) -> Vec<Value> {
     found.into_iter().map(|event| event["data"].clone()).collect()
 }
 
+/// Waits for an event of a kind, and returns the data of the last. What it tells of may be seen before it is stored.
+fn event(host: &mut Host, kind: &str) -> Value {
+    host.until(kind, |host| events(host, kind).pop())
+}
+
 #[test]
 fn only_signed_components_run() {
     let setup = Setup::new(BINARY, &file(&own_component("rollback = { min-messages = 0 }")));
@@ -80,8 +85,7 @@ fn only_signed_components_run() {
     waits_for(&mut host, "(signature-mismatch)");
     assert_eq!(host.agent("echo")["revision"], "echo@1");
     assert_eq!(host.client().post("/echo", "x").text(), "x");
-    let refused = events(&host, "component.refused");
-    let last = refused.last().expect("it was refused");
+    let last = event(&mut host, "component.refused");
     assert_eq!(last["findings"][0]["code"], "signature-mismatch", "{last}");
     assert_eq!(last["findings"][0]["stage"], "policy", "{last}");
     sign(&host, &["--key", "ours.key"]);
@@ -116,9 +120,9 @@ fn a_new_rule_stops_nothing_and_holds_at_the_next_start() {
     waits_for(&mut host, "what runs violates the policy");
     assert_eq!(host.client().post("/echo", "x").text(), "x");
     assert_eq!(host.api().get("/v1/host").json()["in_sync"], false);
-    let violated = events(&host, "policy.violated");
+    let violated = event(&mut host, "policy.violated");
     let codes: Vec<&str> =
-        violated[0]["findings"].as_array().into_iter().flatten().filter_map(|one| one["code"].as_str()).collect();
+        violated["findings"].as_array().into_iter().flatten().filter_map(|one| one["code"].as_str()).collect();
     assert!(codes.contains(&"over-size") && codes.contains(&"import-not-allowed"), "{codes:?}");
     // A file with errors changes nothing, and is told of.
     write(host.folder(), "policy.toml", policy("imports = []"));
@@ -127,7 +131,7 @@ fn a_new_rule_stops_nothing_and_holds_at_the_next_start() {
         let place = status["file_errors"][0]["place"].as_str().unwrap_or_default().to_owned();
         place.starts_with("policy.toml:3:").then_some(())
     });
-    assert_eq!(events(&host, "policy.refused").len(), 1);
+    event(&mut host, "policy.refused");
     assert!(host.agent("echo")["waiting"].as_str().is_some_and(|why| why.contains("violates the policy")));
     // It is refused when it is started again, with everything that is wrong.
     write(host.folder(), "policy.toml", policy("imports = [\"nothing:*\"]\nfeatures = [\"simd\"]"));
@@ -136,8 +140,7 @@ fn a_new_rule_stops_nothing_and_holds_at_the_next_start() {
     let mut host = again.variable("CAXTON_POLICY", "policy.toml").start();
     waits_for(&mut host, "(import-not-allowed)");
     // A reason is cut, and the event has all findings.
-    let refused = events(&host, "component.refused");
-    let last = refused.last().expect("it was refused");
+    let last = event(&mut host, "component.refused");
     let codes: Vec<&str> =
         last["findings"].as_array().into_iter().flatten().filter_map(|one| one["code"].as_str()).collect();
     for code in ["import-not-allowed", "feature-not-allowed"] {

@@ -5,18 +5,16 @@ use std::sync::Arc;
 
 use super::error::{ConfigError, Location, PlaceProblem};
 use super::findings::Findings;
-use super::node::{Node, Table, Value};
+use super::meters::MeterUnits;
+use super::node::Value;
 use super::policy_error::PolicyError;
 use super::schema;
 use super::section::Section;
 use super::values::{bad_place, wrong_type};
 use crate::budget::BudgetSpec;
 use crate::meter::UnitMeter;
-use crate::names::{BudgetName, UnitName};
+use crate::names::BudgetName;
 use crate::place::PlaceError;
-
-/// The units of a meter: each with its pointers and their factors.
-pub(super) type MeterUnits = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// Reads all budgets. Their names are known from then on, also those of budgets with errors.
 pub(super) fn budgets(root: &Section<'_>, findings: &mut Findings) -> BTreeMap<BudgetName, Arc<BudgetSpec>> {
@@ -68,11 +66,6 @@ fn read_budget(section: &Section<'_>, findings: &mut Findings) -> BudgetSpec {
     }
 }
 
-/// Parses the name of a budget.
-pub(super) fn budget_name(text: &str, at: Location) -> Result<BudgetName, ConfigError> {
-    text.parse().map_err(|reason| ConfigError::BadName { at, given: text.to_owned(), whose: "a budget", reason })
-}
-
 /// Reads the key `budget`, which names a budget that is declared.
 pub(super) fn budget(section: &Section<'_>, findings: &mut Findings) -> Option<BudgetName> {
     let name: BudgetName = section.get("budget", None, findings)?;
@@ -106,73 +99,5 @@ pub(super) fn meter(section: &Section<'_>, findings: &mut Findings) -> Option<Un
     });
     let problem = PlaceProblem::Unusable { given: given.unwrap_or_default(), reason: PlaceError::Meter(reason) };
     findings.errors.push(bad_place(at, problem));
-    None
-}
-
-/// Reads a table of whole numbers by unit; `None` if one is wrong.
-pub(super) fn read_units(table: &Table, path: &str, findings: &mut Findings) -> Option<BTreeMap<String, u64>> {
-    let before = findings.errors.len();
-    let mut units = BTreeMap::new();
-    for (name, entry) in table {
-        let path = format!("{path}.{name}");
-        check_unit(name, &path, entry.key.clone(), findings);
-        units.extend(amount(&entry.node, &path, findings).map(|amount| (name.clone(), amount)));
-    }
-    (findings.errors.len() == before).then_some(units)
-}
-
-/// Reads the units of a meter; `None` if one is wrong. A pointer alone has the factor 1.
-pub(super) fn read_meter(table: &Table, path: &str, findings: &mut Findings) -> Option<MeterUnits> {
-    let before = findings.errors.len();
-    let mut units = MeterUnits::new();
-    for (name, entry) in table {
-        let path = format!("{path}.{name}");
-        check_unit(name, &path, entry.key.clone(), findings);
-        let mut terms = BTreeMap::new();
-        match &entry.node.value {
-            Value::String(pointer) => drop(terms.insert(pointer.clone(), 1)),
-            Value::Table(factors) => {
-                for (pointer, entry) in factors {
-                    let factor = amount(&entry.node, &format!("{path}.{pointer}"), findings);
-                    terms.extend(factor.map(|factor| (pointer.clone(), factor)));
-                }
-            }
-            other => findings.errors.push(ConfigError::WrongType {
-                at: Location { key: path, source: entry.node.source.clone() },
-                expected: "a JSON pointer".to_owned(),
-                found: other.describe(),
-                example: format!("{name} = \"/usage/total_tokens\""),
-            }),
-        }
-        units.insert(name.clone(), terms);
-    }
-    (findings.errors.len() == before).then_some(units)
-}
-
-fn check_unit(name: &str, path: &str, source: super::node::Source, findings: &mut Findings) {
-    if let Err(reason) = name.parse::<UnitName>() {
-        let at = Location { key: path.to_owned(), source };
-        findings.errors.push(ConfigError::BadName { at, given: name.to_owned(), whose: "a unit", reason });
-    }
-}
-
-/// Reads a whole number from 1 on.
-fn amount(node: &Node, path: &str, findings: &mut Findings) -> Option<u64> {
-    let at = Location { key: path.to_owned(), source: node.source.clone() };
-    match node.value {
-        Value::Integer(number @ 1..) => return u64::try_from(number).ok(),
-        Value::Integer(number) => findings.errors.push(ConfigError::OutOfBounds {
-            at,
-            given: number.to_string(),
-            least: "1".to_owned(),
-            most: i64::MAX.to_string(),
-        }),
-        ref other => findings.errors.push(ConfigError::WrongType {
-            at,
-            expected: "a whole number".to_owned(),
-            found: other.describe(),
-            example: format!("{} = 4000", path.rsplit('.').next().unwrap_or("tokens")),
-        }),
-    }
     None
 }

@@ -31,6 +31,7 @@ mod host_rules;
 mod json_schema;
 mod keys;
 mod kinds;
+mod meters;
 mod node;
 mod outgoing;
 mod parts;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::budgets::MeterUnits;
 use super::ceilings::Excess;
 use super::error::{ConfigError, Location};
 use super::findings::Findings;
+use super::meters::MeterUnits;
 use super::node::{Entry, Node, Source, Table, Value};
 use super::policy_error::PolicyError;
 use super::schema::{DefaultValue, Field, Fields, Key, Kind};

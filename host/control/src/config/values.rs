@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::bounds::{bounded, fraction, size_text, time};
-use super::budgets::{MeterUnits, budget_name, read_meter, read_units};
 use super::ceilings::Amount;
 use super::error::{ConfigError, Location, PlaceProblem};
 use super::error_parts::BadUnit;
 use super::findings::Findings;
+use super::meters::{MeterUnits, budget_name, read_meter, read_units};
 use super::node::{Node, Source, Value};
 use super::policy_error::PolicyError;
 use super::schema::{ItemKind, KEYS, Key, Kind, METHODS};

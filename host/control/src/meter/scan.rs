@@ -3,32 +3,12 @@
 //! They find numbers by their path and judge nothing else: a text that is no JSON gives no numbers, or wrong ones, as a
 //! server that lies could give as well.
 
-use super::MeterFigures;
+use super::figures::{JsonStep, MeterFigures};
 
 /// The deepest nesting that is followed. What is deeper is passed over.
 const MAX_DEPTH: usize = 64;
 /// The longest key that is compared, and the longest number.
 const MAX_TEXT: usize = 256;
-
-/// A step of the path to a value.
-#[derive(Debug)]
-pub(super) enum JsonStep {
-    /// A member of an object, by its key. `None` for a key that is longer than any pointer has.
-    Key(Option<String>),
-    /// An element of an array.
-    Index(u64),
-}
-
-impl JsonStep {
-    /// Returns `true` if a part of a pointer names it.
-    pub(super) fn is(&self, part: &str) -> bool {
-        match self {
-            Self::Key(key) => key.as_deref() == Some(part),
-            // Without leading zeros (RFC 6901, section 4), as the printed number has none.
-            Self::Index(index) => part == index.to_string(),
-        }
-    }
-}
 
 #[derive(Debug, Default)]
 enum JsonToken {

@@ -1,6 +1,5 @@
 //! The handling of a message: an instance, the call of the guest, the commit of its effects.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,13 +10,15 @@ use crate::agent::delivery::conflict::{FailedAttempt, refused};
 use crate::agent::delivery::handling::Handling;
 use crate::agent::delivery::journal::{given_up, unless_given_up};
 use crate::agent::delivery::question::check_sends;
+use crate::agent::delivery::sends::{deliver, not_routed};
 use crate::agent::delivery::shortage::may_run_again;
+use crate::agent::delivery::time_budget::TimeBudget;
 use crate::agent::mailbox::STORE_PAUSE;
 use crate::agent::mailbox::breaker::fault_history;
 use crate::agent::mailbox::entry::QueuedMessage;
 use crate::agent::shadow::Recorder;
 use crate::agent::state::memory::HeldMemory;
-use crate::agent::{AdmitError, Agent, InFlight, Revision};
+use crate::agent::{Agent, InFlight, Revision};
 use crate::clock;
 use crate::conversation::closed_question;
 use crate::message::{
@@ -25,33 +26,6 @@ use crate::message::{
 };
 use crate::store::{Commit, CommitError, CommitGate as _, CommitRequest, Committed};
 use crate::wasm::{HeldLease, Kind, Lease};
-
-/// The time for a call.
-#[derive(Debug, Clone, Copy)]
-struct TimeBudget {
-    /// The part that is left when the handler starts.
-    left: Duration,
-    /// The whole of it, with the wait for an instance: less than `allowed` if the caller waits for less.
-    total: Duration,
-    /// The agent's `limits.time`.
-    allowed: Duration,
-}
-
-impl TimeBudget {
-    /// Attributes a timeout. An agent that had much less than `limits.time`, because its caller waits for less or other
-    /// messages came first, is not at fault.
-    fn explain(self, fault: Fault) -> Fault {
-        match fault {
-            // The text names the whole of the time, not what was left of it for this call.
-            // A tenth is the tolerance: the start of an instance takes some of the time and is the agent's own cost.
-            Fault::Time { .. } if self.total < self.allowed || self.left < self.allowed * 9 / 10 => {
-                Fault::CallerTimeout { limit: self.total }
-            }
-            Fault::Time { diagnostics, .. } => Fault::Time { limit: self.total, diagnostics },
-            fault => fault,
-        }
-    }
-}
 
 /// The cost of a call.
 struct CallCost {
@@ -235,10 +209,7 @@ impl Agent {
                 return Err(FailedAttempt::Starved(effects.requests));
             }
             Err((fault, _, cpu)) => {
-                handling.cpu = cpu;
-                if let Some(recorder) = &mut handling.recorder {
-                    recorder.failed(&fault);
-                }
+                handling.note_fault(&fault, cpu);
                 return Err(Outcome::Fault(fault).into());
             }
         };
@@ -421,74 +392,5 @@ impl Agent {
         }
         lease.keep(held_lease);
         Ok((result, effects, spent, None))
-    }
-}
-
-/// Delivers messages. Of the agents that need a worker, the last one is returned, and served by the caller: a chain of
-/// messages stays in one task.
-fn deliver(sends: Vec<Outgoing>, now: Instant) -> Option<Arc<Agent>> {
-    let mut left: Option<Arc<dyn Deliver>> = None;
-    for sent in sends {
-        if let Some(inbox) = sent.put(now)
-            && let Some(earlier) = left.replace(inbox)
-        {
-            earlier.work();
-        }
-    }
-    let left: Arc<dyn Any + Send + Sync> = left?;
-    Some(left.downcast().expect("agents are the only inboxes of a host"))
-}
-
-/// Returns the outcome of a message whose reply does not reach its sender.
-fn not_routed(error: &AdmitError, sender: &str) -> Outcome {
-    match error {
-        // The asker's state, not the agent's doing.
-        AdmitError::Full { .. } | AdmitError::Unavailable(_) => {
-            Outcome::NotCommitted(format!("its reply cannot go to `{sender}` now: {error}"))
-        }
-        AdmitError::OverBudget(why) => Outcome::Fault(Fault::OverBudget(why.clone())),
-        AdmitError::UnknownReceiver(_)
-        | AdmitError::NotAllowed { .. }
-        | AdmitError::TooLarge { .. }
-        | AdmitError::TooManyTimers { .. }
-        | AdmitError::TooManyHops { .. }
-        | AdmitError::Invalid(_)
-        | AdmitError::BreakerOpen { .. }
-        | AdmitError::NotKept(_)
-        | AdmitError::KeyReused
-        | AdmitError::NotUnderstood(_) => Outcome::BadReply(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_call_that_was_hurried_is_no_fault_of_the_agent() {
-        let ms = Duration::from_millis;
-        for (left, whole, guests) in [
-            (1_000, 1_000, true),
-            // An instance had to be found first.
-            (950, 1_000, true),
-            // Others were before it.
-            (400, 1_000, false),
-            // Its caller waits no longer.
-            (200, 200, false),
-            (990, 990, false),
-        ] {
-            let budget = TimeBudget { left: ms(left), total: ms(whole), allowed: ms(1_000) };
-            let fault =
-                budget.explain(Fault::Time { limit: ms(left), diagnostics: crate::message::Diagnostics::default() });
-            assert_eq!(fault.is_guests(), guests, "{budget:?}");
-            assert_eq!(fault.code(), "deadline-exceeded");
-            assert!(fault.to_string().contains(&format!("{whole} ms")), "{fault}");
-        }
-        let budget = TimeBudget { left: ms(1), total: ms(1), allowed: ms(1_000) };
-        assert!(
-            budget
-                .explain(Fault::Cpu { limit: ms(1), diagnostics: crate::message::Diagnostics::default() })
-                .is_guests()
-        );
     }
 }

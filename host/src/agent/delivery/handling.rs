@@ -11,7 +11,7 @@ use crate::agent::shadow::Recorder;
 use crate::agent::stats::HandlingEnd;
 use crate::agent::{InFlight, Revision};
 use crate::clock;
-use crate::message::Envelope;
+use crate::message::{Envelope, Fault};
 
 /// A message in hand: its place in the mailbox, the revision that handles it, its times.
 pub(in crate::agent) struct Handling {
@@ -39,6 +39,14 @@ pub(in crate::agent) struct Handling {
 }
 
 impl Handling {
+    /// Notes that the guest failed, after so much time on a core.
+    pub(in crate::agent) fn note_fault(&mut self, fault: &Fault, cpu: Duration) {
+        self.cpu = cpu;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.failed(fault);
+        }
+    }
+
     /// Returns the revision that handles the message.
     pub(in crate::agent) fn revision(&self) -> &Arc<Revision> {
         &self.flight.revision

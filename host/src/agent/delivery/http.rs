@@ -1,14 +1,12 @@
 //! Calls of agents that speak HTTP themselves.
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use bytes::Bytes;
 use caxton_control::RevisionId;
 use caxton_control::breaker::FaultHistory;
 use caxton_control::names::BudgetName;
-use caxton_control::rollout::split::{SplitInput, Sticky};
 use http_body::Body;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -16,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::agent::delivery::budget::within;
 use crate::agent::delivery::conflict::refused;
-use crate::agent::delivery::conversation_starts::{BusyConversation, KnownStart};
+use crate::agent::delivery::conversation_starts::BusyConversation;
 use crate::agent::delivery::question::check_sends;
 use crate::agent::delivery::replay_body::ReplayableRequest;
 use crate::agent::error::AdmitError;
@@ -25,9 +23,8 @@ use crate::agent::outcome_text::describe_conflict;
 use crate::agent::shadow::HttpRecorder;
 use crate::agent::state::commit::RefusedCommit;
 use crate::agent::stats::HandlingEnd;
-use crate::agent::{Agent, InFlight, Outcomes, Revision};
+use crate::agent::{Agent, InFlight, Revision};
 use crate::budgets::{Tree, TreeRoot};
-use crate::clock;
 use crate::message::{
     CallContext, CallJournal, CallOrigin, CommitFailure, CommitMode, Committer, Conflict, ConflictHistory, Effects,
     Fault, Outcome, Outgoing, new_id,
@@ -159,6 +156,19 @@ where
     })
 }
 
+/// Returns the conflict of a call that may run again, or the failure of one that may not.
+fn conflict_of(unanswered: Unanswered<CommitFailure>) -> Result<Conflict, HttpFailure> {
+    match unanswered {
+        Unanswered::BrokenOff(key, effects, _ended) => Ok(effects.into_conflict(key)),
+        Unanswered::Refused(CommitFailure::Conflict(conflict), _ended) => Ok(*conflict),
+        Unanswered::Refused(CommitFailure::Other(why), ended) => {
+            ended(Fault::Host(why.clone()).into());
+            Err(HttpFailure::NotCommitted(why))
+        }
+        Unanswered::Fault(fault) => Err(fault.into()),
+    }
+}
+
 impl Agent {
     /// Calls the agent. Its effects are committed before its response is returned; the rest of the body comes while it
     /// is read. While the request is kept whole, the handler runs again after a conflict.
@@ -273,16 +283,7 @@ impl Agent {
         let mut response = match call.run(lease, commit, CallInHand::ended(&in_call)).await {
             Ok(response) => response,
             Err(unanswered) => {
-                let conflict = match unanswered {
-                    Unanswered::BrokenOff(key, effects, _ended) => Ok(effects.into_conflict(key)),
-                    Unanswered::Refused(CommitFailure::Conflict(conflict), _ended) => Ok(*conflict),
-                    Unanswered::Refused(CommitFailure::Other(why), ended) => {
-                        ended(Fault::Host(why.clone()).into());
-                        Err(HttpFailure::NotCommitted(why))
-                    }
-                    Unanswered::Fault(fault) => Err(fault.into()),
-                };
-                return Err(match (conflict, in_call.lock().take()) {
+                return Err(match (conflict_of(unanswered), in_call.lock().take()) {
                     (Ok(conflict), Some(call)) => FailedRun::Conflict { call, again, conflict },
                     (Ok(conflict), None) => FailedRun::Failed(HttpFailure::Conflict(describe_conflict(&conflict.key))),
                     (Err(failure), _) => {
@@ -380,86 +381,5 @@ impl Agent {
         let (mut sends, mut cancels) = (Vec::new(), Vec::new());
         let state = self.change(revision, (&mut sends, &mut cancels), effects);
         self.commit_under(part, state, (sends, cancels)).await
-    }
-
-    /// Counts a call as in flight once the agent's calls are not held, which they are while its state is converted.
-    async fn enter_when_open(
-        &self,
-        conversation: Option<&str>,
-        arrived: Instant,
-    ) -> Result<(InFlight, Option<BusyConversation>), AdmitError> {
-        loop {
-            let resumed = self.calls.resumed.notified();
-            tokio::pin!(resumed);
-            // From here on it is woken, also between the look and the wait.
-            resumed.as_mut().enable();
-            let entered = self.enter_conversation(conversation)?;
-            // Pairs with the fence of `set_handoff_paused`.
-            fence(Ordering::SeqCst);
-            if !self.calls.closed.load(Ordering::Relaxed) {
-                return Ok(entered);
-            }
-            let deadline = arrived + entered.0.revision.spec.limits.time;
-            // A handoff waits until nothing is in flight, so that a held call must not count.
-            drop(entered);
-            if tokio::time::timeout_at(deadline.into(), resumed).await.is_err() {
-                return Err(AdmitError::Unavailable("its state is being converted"));
-            }
-        }
-    }
-
-    /// Counts a call as in flight on the revision that answers it, and its conversation as busy.
-    fn enter_conversation(
-        &self,
-        conversation: Option<&str>,
-    ) -> Result<(InFlight, Option<BusyConversation>), AdmitError> {
-        // Without the conversation: an HTTP agent has no record of open ones.
-        self.check_open(None)?;
-        let Some(name) = conversation else {
-            let talk = SplitInput { conversation: None, bound_to: None, since: 0 };
-            return Ok((self.enter_as(talk, 0)?, None));
-        };
-        // Noted with each call, so that a rollout that begins later finds those that began before it.
-        let (now, first) = (clock::steady_ms(), self.note_start(name));
-        let (flight, in_hand) = self.conversation_starts.enter(name, |next_revision| {
-            let flight = self.enter_as(SplitInput { conversation, bound_to: next_revision, since: now }, first)?;
-            let number = flight.revision.id.number;
-            Ok::<_, AdmitError>((flight, number))
-        })?;
-        Ok((flight, Some(in_hand)))
-    }
-
-    /// Counts a call as in flight. Its conversation began at `first`, by the steady clock.
-    fn enter_as(&self, talk: SplitInput<'_>, first: u64) -> Result<InFlight, AdmitError> {
-        let flight = self.enter_picked(|sticky, split| {
-            let since = if sticky == Sticky::Conversation { first } else { talk.since };
-            split.pick(sticky, SplitInput { since, ..talk })
-        });
-        let flight = flight.ok_or(AdmitError::Unavailable("no revision of it is ready"))?;
-        // Not `>=`: the number includes this call.
-        if flight.revision.in_flight() > self.most_in_flight(&flight.revision) {
-            self.stats.count(Outcomes::Refused);
-            return Err(AdmitError::Full { limit: self.spec.load().mailbox.depth });
-        }
-        Ok(flight)
-    }
-
-    /// Returns the start of a conversation by the steady clock, and stores it if conversations stay where they began.
-    fn note_start(&self, name: &str) -> u64 {
-        let (store, now) = (&self.context.store, clock::steady_ms());
-        let timeout = self.context.conversations.timeout();
-        let (is_sticky, over) = (self.sticky() == Sticky::Conversation, now.saturating_sub(timeout));
-        let find = || {
-            let kept = is_sticky.then(|| store.conversations().beginning(self.name.as_str(), name, over))?;
-            kept.inspect_err(
-                |error| tracing::error!(agent = %self.name, error, "when a conversation began is not known"),
-            )
-            .ok()?
-        };
-        let KnownStart { first, must_be_stored } = self.conversation_starts.note(name, now, timeout, find);
-        if is_sticky && must_be_stored {
-            store.conversations().keep_beginning(self.name.shared(), name.to_owned(), first, now, over);
-        }
-        first
     }
 }

@@ -15,8 +15,9 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::wire::decode;
-use super::wire::tests::{added, journal, sample};
+use super::wire::tests::{added, journal, sample, trees};
 use super::*;
+use crate::budgets::{Budgets, TreeLink, TreeRoot};
 use crate::clock;
 use crate::conversation::{Conversations, closed_question};
 use crate::message::{Attempt, Deliver, Envelope, Outgoing, TimerCancel, TimerName, Value};
@@ -82,6 +83,7 @@ struct RandomRun {
     waiting: Arc<Mutex<Vec<u64>>>,
     /// The ids of timers with their senders.
     timers: Vec<(String, String)>,
+    budgets: Budgets,
     count: u64,
 }
 
@@ -241,7 +243,12 @@ impl RandomRun {
 
     /// Accepts a message from outside, often under a key that was used before.
     fn accept(&mut self) {
-        let envelope = self.envelope("http:POST /");
+        let mut envelope = self.envelope("http:POST /");
+        if self.random.one_in(2) {
+            let root = TreeRoot::outside(&envelope.message.conversation_id);
+            let tree = self.budgets.begin(&BUDGET.parse().unwrap(), &envelope.message.id, root);
+            envelope.tree = tree.map(TreeLink::Live);
+        }
         let mut commit = Commit::new(envelope.message.receiver.as_str().into());
         let key = self.random.below(60);
         commit.key = self.random.one_in(2).then(|| IdempotencyKey {
@@ -365,6 +372,9 @@ fn kinds(record: &Record<'_>) -> BTreeSet<String> {
     record.rows.iter().map(kind).collect()
 }
 
+/// The budget of some messages.
+const BUDGET: &str = "demo";
+
 /// Rows of which a run has none: only every thousandth conversation that ends has one.
 const SELDOM: &[&str] = &["Conversation(EndedRemoved"];
 
@@ -379,8 +389,18 @@ async fn random_run(seed: u64, folder: &tempfile::TempDir) -> (Arc<Store>, Vec<V
     });
     capture.await.unwrap();
     let (waiting, timers) = (Arc::default(), Vec::new());
-    let mut run =
-        RandomRun { random: Random(seed), store: Arc::clone(&store), conversations, waiting, timers, count: 0 };
+    let budgets = Budgets::default();
+    budgets.save_with(store.tree_saver());
+    budgets.configure(&BTreeMap::from([(BUDGET.parse().unwrap(), Arc::default())]));
+    let mut run = RandomRun {
+        random: Random(seed),
+        store: Arc::clone(&store),
+        conversations,
+        waiting,
+        timers,
+        budgets,
+        count: 0,
+    };
     for _ in 0..6_000 {
         match run.random.below(20) {
             0 => run.other().await,
@@ -430,7 +450,7 @@ async fn records_of_a_random_run_applied_to_an_empty_store_give_equal_tables() {
         }
     }
     found_kinds.extend(SELDOM.iter().map(|kind| (*kind).to_owned()));
-    let all: BTreeSet<String> = [sample(), added(), journal()].iter().flat_map(kinds).collect();
+    let all: BTreeSet<String> = [sample(), added(), journal(), trees()].iter().flat_map(kinds).collect();
     assert_eq!(found_kinds, all, "a run makes every kind of row, and each has golden bytes");
 }
 

@@ -12,32 +12,25 @@ use http_body::Body;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Sleep, sleep_until};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
-use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpView};
 
 use crate::bounds;
-use crate::memory_budget::{GuestMemory, MemoryKind, MemoryShortage};
+use crate::memory_budget::MemoryShortage;
 use crate::message::{
-    CallContext, CallOrigin, Cause, Diagnostics, Effects, Failure, Fault, InstanceMemory, LogLevel, Message,
-    RefusedMemory, Reply,
+    CallContext, CallOrigin, Cause, Diagnostics, Effects, Failure, Fault, InstanceMemory, Message, RefusedMemory, Reply,
 };
 use crate::wasm::call::ctx::{Ctx, Environment, HttpAnswering};
 use crate::wasm::call::exports::Exports;
 use crate::wasm::call::fault::{self, Bounds, CpuExhausted};
-use crate::wasm::call::guest_config::GuestConfig;
-use crate::wasm::call::outbound::Outbound;
-use crate::wasm::call::random::MAX_RANDOM;
-use crate::wasm::call::resources::resource_table;
-use crate::wasm::call::stdio::LineLog;
+use crate::wasm::call::new_ctx::context;
 use crate::wasm::call::symbols::Symbols;
 use crate::wasm::compile::program::Program;
 use crate::wasm::convert;
 use crate::wasm::http::caller::BodyError;
 use crate::wasm::http::head_commit::{Head, HeadCommit, LateEffects};
 use crate::wasm::http::over_tls::OverTls;
-use crate::wasm::http::response_progress::ResponseProgress;
-use crate::wasm::limits::{MemoryBound, Meter, Metered};
+use crate::wasm::limits::{Meter, Metered};
 
 /// Bytes that the host may allocate for lists and strings of one call beyond the size of the guest's memory: a value of
 /// 16 bytes there may take 48 bytes here.
@@ -418,42 +411,5 @@ pub(in crate::wasm) fn arm(store: &mut Store<Ctx>, fuel: Option<u64>) {
     store.set_epoch_deadline(1);
     if let Some(fuel) = fuel {
         store.set_fuel(fuel).expect("an agent that sets fuel runs on the engine that counts it");
-    }
-}
-
-fn context(environment: &Environment, meter: &Arc<Meter>, held: GuestMemory) -> Ctx {
-    let Environment { who, host, denials, slots, secrets, memory: (budget, _), expected, .. } = environment;
-    let stderr = LineLog::new(who, host, secrets, LogLevel::Warn, "stderr");
-    let stdout = LineLog::new(who, host, secrets, LogLevel::Info, "stdout");
-    let mut wasi = WasiCtxBuilder::new();
-    wasi.max_random_size(MAX_RANDOM).allow_tcp(false).allow_udp(false).stdout(stdout).stderr(stderr.clone());
-    for name in &who.spec.allow.env {
-        // A variable that the host does not have is left out, and `denied` reports it.
-        if let Ok(value) = std::env::var(name) {
-            wasi.env(name, value);
-        }
-    }
-    Ctx {
-        who: Arc::clone(who),
-        host: Arc::clone(host),
-        slots: Arc::clone(slots),
-        work: None,
-        effects: Arc::default(),
-        memory: MemoryBound::new(who.spec.limits.memory_bytes, held, Arc::clone(&who.peak_memory), expected.clone()),
-        meter: Arc::clone(meter),
-        table: resource_table(),
-        resources: budget.empty(MemoryKind::Resources),
-        budget: budget.clone(),
-        wasi: wasi.build(),
-        reach: environment.reach(),
-        http: WasiHttpCtx::new(),
-        outbound: Outbound::new(who, host, denials),
-        denials: Arc::clone(denials),
-        answer: HttpAnswering::default(),
-        answered: ResponseProgress::default(),
-        pending_reply: None,
-        config: GuestConfig::new(secrets.as_ref()),
-        of_message: None,
-        stderr,
     }
 }

@@ -18,6 +18,7 @@ pub(super) mod instance;
 pub(super) mod linker;
 mod messaging;
 mod migration;
+mod new_ctx;
 pub(super) mod of_message;
 pub(super) mod outbound;
 pub(super) mod random;

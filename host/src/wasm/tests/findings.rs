@@ -171,10 +171,10 @@ fn findings_are_reported() {
             ],
         ),
         (
-            "both worlds, one of them of WASI 0.3",
-            shell(&[], &[HANDLER, SERVICE]),
+            "WASI 0.3 beside a memory that is saved with each message",
+            shell(&[], &[HANDLER, SNAPSHOT, SERVICE]),
             &[
-                "it exports both an interface of caxton:agent and wasi:http/handler (two-worlds); make two components of it: one takes messages, one answers HTTP and sends messages to the first",
+                "it exports both caxton:agent/snapshot and wasi:http/handler: a memory that is saved with each message, and calls that save none (two-worlds); leave the snapshot out and keep its data with caxton:agent/state, or make two components of it: one takes messages, one answers HTTP and sends messages to the first",
             ],
         ),
         (
