@@ -97,7 +97,7 @@ fn errors_as_json_name_the_line_or_the_variable() {
     let expected = serde_json::json!([
         {
             "code": "unknown-key", "key": "store.pä", "message": "unknown key",
-            "help": "the keys here are `dead-letters`, `durability`, `history`, `path`", "file": "caxton.toml", "line": 2, "column": 11,
+            "help": "the keys here are `dead-letters`, `dead-letters-max`, `durability`, `history`, `history-max`, `path`", "file": "caxton.toml", "line": 2, "column": 11,
         },
         {
             "code": "unknown-key", "key": "store.pth", "message": "unknown key",
