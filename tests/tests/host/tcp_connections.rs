@@ -36,7 +36,7 @@ impl LineServer {
                 seen.open.fetch_add(1, Ordering::SeqCst);
                 let seen = Arc::clone(&seen);
                 std::thread::spawn(move || {
-                    serve(stream);
+                    serve(&stream);
                     seen.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
@@ -57,8 +57,8 @@ impl LineServer {
     }
 }
 
-fn serve(stream: TcpStream) {
-    let (mut reader, mut writer) = (BufReader::new(&stream), &stream);
+fn serve(stream: &TcpStream) {
+    let (mut reader, mut writer) = (BufReader::new(stream), stream);
     let mut bytes = 0;
     loop {
         let mut line = Vec::new();
