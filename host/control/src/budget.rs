@@ -55,6 +55,7 @@ impl BudgetSpec {
 
     /// Returns `true` if a caller may name it. `caller` is its identity, such as `token:shop`.
     pub fn admits(&self, caller: &str) -> bool {
+        // No name of a caller is a star, so that none can take its meaning.
         self.callers.contains("*") || self.callers.contains(caller)
     }
 }
@@ -189,6 +190,7 @@ impl BudgetLedger {
     /// Returns a stored ledger as it goes on after the host has ended: what was reserved counts as used.
     #[must_use]
     pub fn recovered(mut self) -> Self {
+        // The calls may have used all of it, which nobody can tell any more.
         for ReservedUnits { agent, units } in std::mem::take(&mut self.reserved).into_values() {
             self.agents.entry(agent).or_default().add_units(&units);
         }
@@ -235,6 +237,7 @@ impl BudgetLedger {
     /// # Errors
     /// The limit that it would pass.
     pub fn hold(&mut self, spec: &BudgetSpec) -> Result<(), BudgetShortage> {
+        // Those that are held count too: handlers that run at once would pass the limit together.
         let (used, reserved) = (self.total.messages, self.held);
         check(&Measure::Messages, spec.messages, (used, reserved), 1)?;
         self.held += 1;
@@ -256,6 +259,7 @@ impl BudgetLedger {
 
     /// Holds a message again whose commit was not made.
     pub fn take_back(&mut self, agent: &AgentName) {
+        // The agent has an entry, since the message was counted for it before.
         let own = self.agents.entry(agent.clone()).or_default();
         own.messages = own.messages.saturating_sub(1);
         self.total.messages = self.total.messages.saturating_sub(1);
@@ -301,6 +305,7 @@ impl BudgetLedger {
     /// Counts what a call has used in place of what was reserved for it. A unit without a figure counts as it was
     /// reserved.
     pub fn settle(&mut self, call: CallNumber, figures: &BTreeMap<String, u64>) {
+        // A call that was settled before has nothing reserved, and must not count twice.
         let Some(ReservedUnits { agent, mut units }) = self.reserved.remove(&call.0) else { return };
         for (unit, amount) in &mut units {
             *amount = figures.get(unit).copied().unwrap_or(*amount);
@@ -314,6 +319,7 @@ impl BudgetLedger {
     /// # Errors
     /// The limit that they would pass. They are not counted then.
     pub fn add_bytes(&mut self, agent: &AgentName, spec: &BudgetSpec, bytes: u64) -> Result<(), BudgetShortage> {
+        // Before they are passed on: what is refused was not moved.
         check(&Measure::Bytes, spec.bytes, (self.total.bytes, 0), bytes)?;
         let own = self.agents.entry(agent.clone()).or_default();
         own.bytes = own.bytes.saturating_add(bytes);

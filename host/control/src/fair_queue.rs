@@ -122,6 +122,21 @@ impl<K: Hash + Eq + Clone, T> FairQueue<K, T> {
         self.len -= 1;
         Some((0, barrier))
     }
+
+    /// Takes the next item of an owner out of turn, if it shares a cost that was counted before and its own is at most
+    /// `most`. Returns it with that.
+    pub fn pop_sharing(&mut self, owner: &K, most: u64) -> Option<(u64, T)> {
+        let section = self.sections.front_mut()?;
+        let lane = section.lanes.get_mut(owner)?;
+        let (ItemCost { own, .. }, item) = lane.items.pop_front_if(|(cost, _)| cost.shared > 0 && cost.own <= most)?;
+        // As with items in turn: an owner without any has no turn.
+        if lane.items.is_empty() {
+            section.lanes.remove(owner);
+            section.turns.retain(|turn| turn != owner);
+        }
+        self.len -= 1;
+        Some((own, item))
+    }
 }
 
 impl<K: Hash + Eq + Clone, T> Section<K, T> {
@@ -203,6 +218,15 @@ mod tests {
             taken.push((cost, item));
         }
         assert_eq!(taken, [(100, 10), (101, 0), (1, 1), (1, 2)]);
+        for (item, own) in [(3, 1), (4, 50)] {
+            queue.push("memory", ItemCost { own, shared: 100 }, item);
+        }
+        queue.push("other", 1, 11);
+        assert_eq!(queue.pop_sharing(&"other", 10), None, "it shares nothing");
+        assert_eq!(queue.pop_sharing(&"memory", 10), Some((1, 3)), "out of turn");
+        assert_eq!(queue.pop_sharing(&"memory", 10), None, "the next costs more");
+        assert_eq!(queue.pop_sharing(&"memory", 50), Some((50, 4)));
+        assert_eq!((queue.len(), queue.owners(), queue.pop(|_| false)), (1, 1, Some((1, 11))));
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl<T> MemoryQueue<T> {
             | MemoryPriority::Calls
             | MemoryPriority::Instances => queue.len(),
         };
+        // Behind those of the same seniority: of two growths of one guest the first comes first.
         queue.insert(at, QueuedRequest { request, owner, passed: 0 });
     }
 
@@ -142,6 +143,7 @@ impl<T> MemoryQueue<T> {
     pub fn give_up_youngest(&mut self, short: u64) -> Vec<T> {
         let growths = &mut self.queues[MemoryPriority::Work as usize];
         let (mut freed, mut ended) = (0_u64, Vec::new());
+        // The youngest has done the least, and loses the least by being tried again.
         while freed < short && growths.len() > 1 {
             let Some(youngest) = growths.pop_back() else { break };
             freed = freed.saturating_add(youngest.request.held);
@@ -160,11 +162,13 @@ pub const fn planned_ceiling(budget: u64, priority: MemoryPriority) -> u64 {
 
 /// Returns the memory that the next guest is expected to take, after one that took `taken` bytes.
 pub const fn expected_after(expected: u64, taken: u64) -> u64 {
+    // Up at once and down slowly: too little keeps guests waiting, too much only lets fewer of them start.
     if taken >= expected { taken } else { expected - (expected - taken) / FALL }
 }
 
 /// Returns the memory that a guest is expected to take that ended when it had `wanted` bytes, and may have `limit`.
 pub fn expected_after_end(wanted: u64, limit: u64) -> u64 {
+    // It had not got all that it needs, and nobody knows how much more that is.
     wanted.saturating_mul(2).min(limit)
 }
 

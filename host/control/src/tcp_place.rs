@@ -118,6 +118,7 @@ impl TcpPlace {
     /// Returns `true` if it has the address by itself, whatever name leads there.
     fn has_address(&self, address: IpAddr) -> bool {
         match &self.host {
+            // Both are in canonical form, so that a mapped address is its own.
             TcpHost::Address(own) => *own == address,
             TcpHost::Network(network, bits) => is_within(address, *network, *bits),
             TcpHost::Name(_) | TcpHost::Below(_) => false,
@@ -160,6 +161,7 @@ fn host_of(text: &str) -> Result<CallHost, TcpPlaceError> {
     if text.is_empty() || text.contains(['/', '?', '#', '@', '\\', '*', '%']) {
         return Err(TcpPlaceError::Host);
     }
+    // An address of IPv6 without brackets could not be told from a name with a port.
     if text.contains(':') && !text.starts_with('[') {
         return Err(TcpPlaceError::Host);
     }

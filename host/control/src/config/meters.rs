@@ -29,6 +29,7 @@ pub(super) fn read_units(table: &Table, path: &str, findings: &mut Findings) -> 
 
 /// Reads the units of a meter; `None` if one is wrong. A pointer alone has the factor 1.
 pub(super) fn read_meter(table: &Table, path: &str, findings: &mut Findings) -> Option<MeterUnits> {
+    // Counted and not returned at the first: all errors are shown at once.
     let before = findings.errors.len();
     let mut units = MeterUnits::new();
     for (name, entry) in table {

@@ -126,6 +126,13 @@ impl JobQueue {
             let Some((cost, job)) = waiting.pop(|agent| collected.has_memory(agent)) else { return };
             collected.push(job, cost);
         }
+        // They cost as little as small ones: what they write is replaced in the same transaction.
+        for agent in collected.memories.clone() {
+            while collected.jobs.len() <= MAX_JOBS && collected.bytes < most {
+                let Some((cost, job)) = waiting.pop_sharing(&agent, SMALL) else { break };
+                collected.push(job, cost);
+            }
+        }
     }
 
     /// Waits for a job until a time is over.

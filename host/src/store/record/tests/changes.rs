@@ -1,5 +1,7 @@
 //! The changes of a random run beside commits.
 
+use std::time::Duration;
+
 use caxton_control::journal::{CallKey, CallOutcome, RequestHash};
 
 use super::*;
@@ -128,9 +130,22 @@ impl RandomRun {
         Arc::clone(&store).begin(place, call(0)).await.unwrap();
     }
 
+    /// Writes so many trees of calls alone that the oldest of these are looked for.
+    async fn fill_trees(&mut self) {
+        let agent = AGENTS[0].parse().unwrap();
+        for number in 0..300 {
+            let root = TreeRoot::outside("calls");
+            let tree = self.budgets.begin(&BUDGET.parse().unwrap(), &format!("call-{number}"), root).unwrap();
+            // One that used nothing is not written.
+            tree.add_cpu(&agent, Duration::from_millis(1));
+        }
+        self.store.flush().await.unwrap();
+    }
+
     /// Leaves a row in each table that may have none by chance.
     pub(super) async fn fill(&mut self) {
         self.fill_journal().await;
+        self.fill_trees().await;
         let store = Arc::clone(&self.store);
         let agent: Arc<str> = AGENTS[0].into();
         let large = self.snapshot(LARGE_MEMORY);
