@@ -40,7 +40,7 @@ fn a_copy_is_answered_as_the_live_message_was() {
         let answer = act(&host, &json!({ "do": "call", "call": call }));
         assert!(answer["status"].as_u64() < Some(300), "{answer}");
     }
-    host.until("the end of the rollout", |host| (rollout(host)["status"] == "completed").then_some(()));
+    host.until("all traffic for the candidate", |host| (rollout(host)["weight"] == 100).then_some(()));
     assert_eq!(server.requests().len(), 2, "of the live messages");
     let ended = rollout(&host);
     assert_eq!((&ended["copies"], &ended["copies_alike"]), (&json!(2), &json!(2)), "{ended}");
