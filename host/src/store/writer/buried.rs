@@ -6,8 +6,9 @@ use crate::store::record::{DeadRow, Record};
 use crate::store::retention::Left;
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::sqlite::whole::CONTENT_LENGTH;
-use crate::store::writer::history::ROW;
 
+/// The bytes of a message beside its content, about: its head, and its places in indices.
+pub(super) const ROW: u64 = 512;
 /// The dead letters that are measured, or leave for their bytes, in one transaction.
 const AT_ONCE: u64 = 1_000;
 

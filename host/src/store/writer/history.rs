@@ -10,15 +10,13 @@ use crate::store::record::{QueueRow, Record};
 use crate::store::retention::{Left, Retention};
 use crate::store::sqlite::table_reader::TableReader;
 use crate::store::sqlite::whole::CONTENT_LENGTH;
-use crate::store::writer::buried::BuriedLetters;
+use crate::store::writer::buried::{BuriedLetters, ROW};
 
 /// The handled messages between two marks, and the most that leave in one transaction beside its own work.
 const STEP: u64 = 1_000;
 /// The bytes of contents for which the same holds: each page of a row that leaves is read and written to the list of
 /// free ones.
-pub(super) const STEP_BYTES: u64 = 1 << 20;
-/// The bytes of a message beside its content, about: its head, and its places in indices.
-pub(super) const ROW: u64 = 512;
+const STEP_BYTES: u64 = 1 << 20;
 
 /// The counts of handled messages and dead letters, and their bounds.
 #[derive(Debug)]
