@@ -16,6 +16,11 @@ const HEALTH: &str = "caxton:agent/health@0.1.0";
 const MIGRATION: &str = "caxton:agent/migration@0.1.0";
 const SNAPSHOT: &str = "caxton:agent/snapshot@0.1.0";
 const HTTP: &str = "wasi:http/incoming-handler@0.2";
+const SERVICE: &str = "wasi:http/handler@0.3.0";
+const BROKER: &str = "wasmcloud:messaging/handler@0.2.0";
+
+/// The packages of other hosts whose interfaces are offered.
+const OTHER_HOSTS: [&str; 2] = ["fermyon:spin/", "wasmcloud:messaging/"];
 
 /// The largest size of a small guest in Rust, in bytes.
 const SMALL: u64 = 80 * 1024;
@@ -31,6 +36,10 @@ fn guests_export_what_hosts_look_for() {
         let (imports, exports) = read(&name);
         let expected: &[&str] = match name.as_str() {
             "web" | "web-echo" | "rogue-web" | "web-effects" | "once" | "reusable" | "zoo-web" => &[HTTP],
+            "keyvalue" | "spin-counter" => &[HTTP],
+            "p3-web" | "p3-candidate" | "p3-spin" => &[SERVICE],
+            "two-faces" => &[HANDLER, HTTP],
+            "wasmcloud-echo" => &[BROKER],
             "assistant" | "limiter" | "model" | "web-stream" => &[HEALTH, HTTP],
             "web-agent" => &[HEALTH, MIGRATION, HTTP],
             "session" | "fragile" | "memoir" | "tally" | "zoo-memory" => &[HANDLER, HEALTH, SNAPSHOT],
@@ -44,10 +53,12 @@ fn guests_export_what_hosts_look_for() {
         let as_expected =
             found.len() == expected.len() && found.iter().zip(expected).all(|(found, start)| found.starts_with(start));
         assert!(as_expected, "{name} exports {exports:?}");
-        // `web-effects` has state and sends as well.
-        let made_for_any_host = expected == [HTTP] && name != "web-effects";
+        // These have state or send as well.
+        let made_for_any_host = expected == [HTTP] && !["web-effects", "keyvalue"].contains(&name.as_str());
         for import in &imports {
-            let known = import.starts_with("wasi:") || (import.starts_with("caxton:") && !made_for_any_host);
+            let known = import.starts_with("wasi:")
+                || (import.starts_with("caxton:") && !made_for_any_host)
+                || OTHER_HOSTS.iter().any(|package| import.starts_with(package));
             assert!(known, "{name} imports {import}");
         }
     }

@@ -43,8 +43,8 @@ type Out = std::convert::Infallible;
 /// ```
 pub trait HttpStreamAgent {
     /// Answers one request, with the [`Responder`]. Its writes and sends commit with the head of the response, that is when
-    /// the responder is used, if the status is below 500; none are taken after it. Requests to other agents and calls to
-    /// other servers are made at any time.
+    /// the responder is used, if the status is below 500; those that come after it commit when this returns. Requests to
+    /// other agents and calls to other servers are made at any time.
     ///
     /// # Errors
     /// Before the head of the response: as for [`HttpAgent::handle`](crate::HttpAgent::handle). After it the response is
